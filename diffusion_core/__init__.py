@@ -1,0 +1,42 @@
+"""What the discrete and the continuous engine truly share: nouns, times, randomness, the reverse loop."""
+
+from diffusion_core.base import Denoiser, Loss, Posterior, Process, Schedule, batch_time, check_time, per_example, readable
+from diffusion_core.objective import Objective
+from diffusion_core.randomness import (
+    Generator,
+    PerSampleRandomness,
+    Randomness,
+    SharedRandomness,
+    as_randomness,
+    stream_seed,
+)
+from diffusion_core.sampler import Sampler, State
+from diffusion_core.times import CosineGrid, QuadraticGrid, StratifiedTimes, TimeGrid, TimeSampler, UniformGrid, UniformTimes
+
+__all__ = [
+    "CosineGrid",
+    "Denoiser",
+    "Generator",
+    "Loss",
+    "Objective",
+    "PerSampleRandomness",
+    "Posterior",
+    "Process",
+    "QuadraticGrid",
+    "Randomness",
+    "Sampler",
+    "Schedule",
+    "SharedRandomness",
+    "State",
+    "StratifiedTimes",
+    "TimeGrid",
+    "TimeSampler",
+    "UniformGrid",
+    "UniformTimes",
+    "as_randomness",
+    "batch_time",
+    "check_time",
+    "per_example",
+    "readable",
+    "stream_seed",
+]

@@ -1,0 +1,129 @@
+"""The nouns that both engines share, as abstract classes.
+
+A `Process` turns clean data x_0 into noisy data x_t; a `Denoiser` reads a network as a
+`Posterior` of the clean data given x_t; a `Loss` trains it. Events have any shape: x is
+(B, *event). Time t is in [0, 1], t = 0 is data and t = 1 is noise; it is a tensor of shape ()
+(one time for the batch) or (B,).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_core.randomness import Generator
+
+__all__ = ["Denoiser", "Loss", "Posterior", "Process", "Schedule", "batch_time", "check_time", "per_example", "readable"]
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether looking at the values of a tensor is possible and costs nothing: it is real, and on the CPU."""
+    return tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter)
+
+
+def check_time(t: Tensor, batch: int) -> None:
+    """Refuse times of a wrong shape, dtype or value.
+
+    Values are only read on the CPU, where that costs nothing; elsewhere the check is
+    asynchronous (a device-side assertion).
+
+    Raises:
+        ValueError: t is not () or (batch,), is not floating, or leaves [0, 1].
+    """
+    if t.shape not in ((), (batch,)):
+        raise ValueError(f"t has shape {tuple(t.shape)}, expected () or ({batch},)")
+    if not t.is_floating_point():
+        raise ValueError(f"t has dtype {t.dtype}, expected a floating dtype")
+    inside = ((t >= 0) & (t <= 1)).all()
+    if not readable(t):
+        torch._assert_async(inside, "t is outside [0, 1]")
+    elif not inside:
+        outside = t[~((t >= 0) & (t <= 1))].flatten()[0].item()
+        raise ValueError(f"t = {outside} is outside [0, 1]")
+
+
+def batch_time(t: Tensor, batch: int) -> Tensor:
+    """The time of every example: () or (B,) -> (B,)."""
+    return t.expand(batch)
+
+
+def per_example(value: Tensor, like: Tensor) -> Tensor:
+    """Append axes to a per-example value, () or (B,), so that it broadcasts over `like` (B, ...)."""
+    return value if value.ndim == 0 else value.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+class Schedule(ABC):
+    """How fast noise arrives: a frozen dataclass whose fields are its hyperparameters."""
+
+    @abstractmethod
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The two numbers that describe the process at time t, each of the shape of t."""
+
+
+class Process(nn.Module, ABC):
+    """The forward process: how x_0 becomes x_t, and what x_1 looks like."""
+
+    @abstractmethod
+    def sample(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
+        """Draw x_t ~ q(x_t | x_0): (B, *event) -> (B, *event)."""
+
+    @abstractmethod
+    def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
+        """Draw x_1 from the law that sampling starts from: a tensor of the given shape, batch first."""
+
+
+class Posterior(ABC):
+    """What the model believes of the clean data given x_t, dimension by dimension."""
+
+    @abstractmethod
+    def log_prob(self, x_0: Tensor) -> Tensor:
+        """log p(x_0^d | x_t) in nats for every dimension d: (B, *event) -> (B, *event)."""
+
+    @abstractmethod
+    def sample(self, generator: Generator = None) -> Tensor:
+        """Draw every dimension of x_0 from p(x_0^d | x_t): (B, *event)."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """The most probable value of every dimension: (B, *event)."""
+
+
+class Denoiser(nn.Module, ABC):
+    """One reading of a network: (x_t, t, y) -> Posterior.
+
+    Arguments:
+        process: the forward process whose noise it removes.
+        event_shape: the shape of one example, such as (1, 28, 28).
+    """
+
+    process: Process
+
+    def __init__(self, process: Process, event_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.process = process
+        self.event_shape = tuple(int(size) for size in event_shape)
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Any:
+        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,)."""
+
+    def check_event(self, x: Tensor) -> None:
+        """Refuse a batch whose examples have another shape than this denoiser's.
+
+        Raises:
+            ValueError: x is not (B, *event_shape).
+        """
+        if tuple(x.shape[1:]) != self.event_shape:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.event_shape))})")
+
+
+class Loss(ABC):
+    """A training loss: a small callable that returns one unreduced number an example."""
+
+    @abstractmethod
+    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, y: Tensor | None = None, generator: Generator = None) -> Tensor:
+        """The loss of each example in nats (or squared units) at its time t (B,): (B,)."""

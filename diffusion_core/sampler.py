@@ -1,0 +1,184 @@
+"""The reverse loop, written once for both engines.
+
+    x_1 ~ prior;   x_s ~ step(x_t, t -> s)  for t, s along the grid;   x_0 ~ finish(x_tmin)
+
+A sampler is one class with one method, `step`. The loop keeps a `State` that carries the
+sample, its randomness and its counters, so that a chain can be watched, stopped and resumed
+at any step.
+
+Given seeds, the network sees sub-batches of one fixed size, the last one padded. A sample
+then depends on its seed alone, not on what it was batched with.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_core.base import Denoiser
+from diffusion_core.randomness import Generator, PerSampleRandomness, Randomness, as_randomness
+from diffusion_core.times import TimeGrid
+
+__all__ = ["Sampler", "State"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a batch of chains stands.
+
+    Arguments:
+        x: the current sample (B, *event).
+        t: the current time.
+        randomness: the streams that the next draws come from.
+        network_calls: denoiser evaluations a chain has cost so far.
+        rejected: jumps refused so far in each example, (B,).
+        clamped: jumps cut off at the ends of the state space so far in each example, (B,).
+    """
+
+    x: Tensor
+    t: float
+    randomness: Randomness
+    network_calls: int
+    rejected: Tensor
+    clamped: Tensor
+
+    def split(self, size: int) -> list[State]:
+        """Consecutive sub-batches of exactly `size` chains; the last one is padded with copies."""
+        randomness = self.randomness.split(size)
+        states = []
+        for i, source in enumerate(randomness):
+            rows = torch.arange(i * size, (i + 1) * size, device=self.x.device).clamp(max=len(self.x) - 1)
+            if isinstance(source, PerSampleRandomness) and len(source) < size:
+                source = source.padded(size)
+            states.append(
+                replace(self, x=self.x[rows], randomness=source, rejected=self.rejected[rows], clamped=self.clamped[rows])
+            )
+        return states
+
+    def merged(self, parts: Sequence[State]) -> State:
+        """This state after its sub-batches `parts` have moved; padding is dropped."""
+        n = len(self.x)
+        return replace(
+            self,
+            x=torch.cat([part.x for part in parts])[:n],
+            t=parts[0].t,
+            network_calls=parts[0].network_calls,
+            rejected=torch.cat([part.rejected for part in parts])[:n],
+            clamped=torch.cat([part.clamped for part in parts])[:n],
+        )
+
+
+class Sampler(ABC):
+    """Walks a denoiser down a time grid.
+
+    Arguments:
+        denoiser: the denoiser to sample from.
+        grid: the times to visit.
+        sub_batch: with seeds, how many chains the network sees at once.
+    """
+
+    def __init__(self, denoiser: Denoiser, grid: TimeGrid, sub_batch: int = 16) -> None:
+        if sub_batch < 1:
+            raise ValueError(f"sub_batch = {sub_batch}, expected at least 1")
+        self.denoiser = denoiser
+        self.grid = grid
+        self.sub_batch = sub_batch
+
+    @abstractmethod
+    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
+        """One reverse step from time t to time s < t."""
+
+    @abstractmethod
+    def finish(self, state: State, y: Tensor | None = None) -> State:
+        """What happens at t_min: the step from x_tmin to x_0."""
+
+    def evaluate(self, state: State, t: float, y: Tensor | None = None) -> tuple[Any, State]:
+        """The posterior at (state.x, t), and the state with the network call counted."""
+        time = torch.tensor(t, dtype=torch.float64, device=state.x.device)
+        return self.denoiser(state.x, time, y), replace(state, network_calls=state.network_calls + 1)
+
+    def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
+        """The state at t_max: n draws from the prior, or a given x (B, *event).
+
+        Arguments:
+            n: how many chains, or the noisy batch to start from.
+            generator: one stream for the batch.
+            seeds: one integer a chain instead.
+
+        Raises:
+            ValueError: n < 1, a batch of a wrong shape, as many seeds as chains not given, or
+                both a generator and seeds given.
+        """
+        if seeds is not None and generator is not None:
+            raise ValueError("give a generator or seeds, not both")
+        randomness = as_randomness(generator) if seeds is None else PerSampleRandomness(list(seeds))
+        batch = n if isinstance(n, int) else len(n)
+        if batch < 1:
+            raise ValueError(f"{batch} samples were asked for, expected at least 1")
+        if isinstance(randomness, PerSampleRandomness) and len(randomness) != batch:
+            raise ValueError(f"{len(randomness)} seeds were given for {batch} samples")
+        if isinstance(n, Tensor):
+            self.denoiser.check_event(n)
+            x = n
+        else:
+            x = self.denoiser.process.prior((n, *self.denoiser.event_shape), randomness)
+        none = torch.zeros(batch, dtype=torch.int64, device=x.device)
+        return State(x, self.grid.t_max, randomness, 0, none, none)
+
+    def _move(self, state: State, s: float | None, y: Tensor | None) -> State:
+        """One step to s, or the last one (s = None), in sub-batches where the chains have seeds."""
+
+        def advance(part: State, label: Tensor | None) -> State:
+            moved = self.finish(part, label) if s is None else self.step(part, part.t, s, label)
+            return replace(moved, t=0.0 if s is None else s)
+
+        if not isinstance(state.randomness, PerSampleRandomness):
+            return advance(state, y)
+        parts = state.split(self.sub_batch)
+        rows = torch.arange(len(parts) * self.sub_batch).clamp(max=len(state.x) - 1).split(self.sub_batch)
+        return state.merged([advance(part, None if y is None else y[row]) for part, row in zip(parts, rows, strict=True)])
+
+    @torch.no_grad()
+    def trajectory(
+        self,
+        n: int | Tensor,
+        y: Tensor | None = None,
+        generator: Generator = None,
+        seeds: Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Iterator[State]:
+        """Yield the state at t_max, after each of the N steps, and after the last one (x_0).
+
+        Arguments:
+            n: how many chains, or the noisy batch (B, *event) to start from.
+            y: labels (B,), where the network is conditional.
+            generator: one stream for the batch.
+            seeds: one integer a chain instead.
+            progress: show a progress bar.
+        """
+        state = self.start(n, generator, seeds)
+        if y is not None and y.shape != (len(state.x),):
+            raise ValueError(f"y has shape {tuple(y.shape)}, expected ({len(state.x)},)")
+        yield state
+        for s in tqdm([*self.grid.times()[1:], None], desc="sampling", disable=not progress, leave=False):
+            state = self._move(state, s, y)
+            yield state
+
+    def sample(
+        self,
+        n: int | Tensor,
+        y: Tensor | None = None,
+        generator: Generator = None,
+        seeds: Sequence[int] | None = None,
+        progress: bool = False,
+    ) -> Tensor:
+        """Draw samples x_0 (B, *event); the arguments are those of `trajectory`."""
+        for state in self.trajectory(n, y, generator, seeds, progress):
+            last = state
+        return last.x

@@ -1,0 +1,68 @@
+"""What every test starts from: fixed seeds, one thread, no network."""
+
+from __future__ import annotations
+
+import random
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+matplotlib.use("Agg")
+# The tensors of tests are small: a second thread would cost more in waiting than it does in work.
+torch.set_num_threads(1)
+settings.register_profile("ctdiff", deadline=None, derandomize=True, database=None)
+settings.load_profile("ctdiff")
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - what a library draws from the legacy generator is seeded too
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests are offline: a connection to another machine fails, whether or not there is a network."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"tests are offline, {address} is another machine")
+        connect(self, address)
+
+    def no_names(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host in (None, "", "localhost", "127.0.0.1", "::1", b"localhost"):
+            return resolve(host, *args, **kwargs)
+        raise socket.gaierror(socket.EAI_NONAME, f"tests are offline, {host!r} is another machine")
+
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+    monkeypatch.setattr(socket, "getaddrinfo", no_names)
+
+
+@pytest.fixture(scope="session")
+def project_files() -> list[Path]:
+    """The files of the project: those git knows or would add; without git, all but hidden and built ones."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    if (ROOT / ".git").exists():
+        names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
+        return sorted({ROOT / name for name in names if name and (ROOT / name).is_file()})
+    skipped = {"build", "dist", "runs", "__pycache__", "venv"}
+    found = (path for path in ROOT.rglob("*") if path.is_file())
+    return sorted(
+        path
+        for path in found
+        if not any(
+            part in skipped or part.startswith(".") or part.endswith(".egg-info") for part in path.relative_to(ROOT).parts
+        )
+    )

@@ -1,0 +1,72 @@
+"""Per-sample streams: an example's draws depend on its seed alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.stats import kstest
+
+from diffusion_core import PerSampleRandomness, Randomness, SharedRandomness, as_randomness, stream_seed
+
+
+def draws(source: Randomness, n: int) -> list[torch.Tensor]:
+    rate = torch.linspace(0.5, 20, 5).expand(n, 5)
+    return [source.uniform((n, 3)), source.normal((n, 2, 2)), source.poisson(rate), source.uniform((n,), torch.float64)]
+
+
+def test_draws_do_not_depend_on_the_batch():
+    whole = draws(PerSampleRandomness(range(8)), 8)
+    parts = [draws(PerSampleRandomness(range(i, j)), j - i) for i, j in ((0, 3), (3, 8))]
+    for together, first, second in zip(whole, *parts, strict=True):
+        assert torch.equal(together, torch.cat([first, second]))
+
+
+def test_ragged_draws_do_not_depend_on_the_batch():
+    counts = torch.tensor([3, 0, 5, 1])
+    rate = torch.rand(9, 4) * 10
+    whole = PerSampleRandomness(range(4))
+    u, k = whole.ragged_uniform(counts), whole.ragged_poisson(rate, counts)
+    for i, (a, b) in enumerate(zip(counts.cumsum(0) - counts, counts.cumsum(0), strict=True)):
+        one = PerSampleRandomness([i])
+        assert torch.equal(u[a:b], one.ragged_uniform(counts[i : i + 1]))
+        assert torch.equal(k[a:b], one.ragged_poisson(rate[a:b], counts[i : i + 1]))
+
+
+def test_split_and_padding_leave_the_streams_alone():
+    whole = PerSampleRandomness(range(5)).uniform((5, 4))
+    parts = PerSampleRandomness(range(5)).split(2)
+    last = parts[2].padded(2)
+    pieces = [parts[0].uniform((2, 4)), parts[1].uniform((2, 4)), last.uniform((2, 4))[:1]]
+    assert torch.equal(whole, torch.cat(pieces))
+
+
+def test_keyed_noise_is_that_of_the_global_batch():
+    """Two halves of a batch, as two ranks would hold them, see the noise of the whole one."""
+    whole = PerSampleRandomness.keyed(seed=7, step=3, first=0, n=6)
+    halves = [PerSampleRandomness.keyed(seed=7, step=3, first=i, n=3, total=6) for i in (0, 3)]
+    assert torch.equal(whole.normal((6, 2)), torch.cat([half.normal((3, 2)) for half in halves]))
+    assert torch.equal(whole.stratified(6), torch.cat([half.stratified(3) for half in halves]))
+    other = PerSampleRandomness.keyed(seed=7, step=4, first=0, n=6)
+    assert not torch.equal(other.normal((6, 2)), PerSampleRandomness.keyed(7, 3, 0, 6).normal((6, 2)))
+
+
+def test_streams_of_consecutive_seeds_are_uniform_and_unrelated():
+    u = PerSampleRandomness(range(2000)).uniform((2000, 2), torch.float64)
+    assert kstest(u[:, 0].numpy(), "uniform").pvalue > 1e-3
+    assert abs(torch.corrcoef(torch.stack([u[:-1, 0], u[1:, 0]]))[0, 1]) < 0.1
+    assert len({stream_seed(a, b) for a in range(50) for b in range(50)}) == 2500
+
+
+def test_stratified_numbers_fill_their_strata():
+    for source in (as_randomness(torch.Generator().manual_seed(0)), PerSampleRandomness(range(10))):
+        u = source.stratified(10)
+        assert torch.equal((u * 10).long(), torch.arange(10))
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match="seed -3"):
+        PerSampleRandomness([-3])
+    with pytest.raises(ValueError, match="a batch of 3 examples was given 2 seeds"):
+        PerSampleRandomness([0, 1]).uniform((3, 2))
+    with pytest.raises(TypeError, match="per-sample seeds"):
+        SharedRandomness().split(2)
