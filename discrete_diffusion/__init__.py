@@ -1,0 +1,25 @@
+"""The discrete engine: continuous-time Markov chains on integers, noising and denoising them."""
+
+from discrete_diffusion.denoisers import AbsorbingDenoiser, Denoiser, LeaveOneOutDenoiser, Posterior, X0Denoiser
+from discrete_diffusion.likelihood import BitsPerDim, bits_per_dim
+from discrete_diffusion.losses import ELBO, CrossEntropy, Loss, WeightedSum
+from discrete_diffusion.oracle import EnumeratedCTMC
+from discrete_diffusion.process import CTMC
+from discrete_diffusion.schedules import Schedule
+
+__all__ = [
+    "CTMC",
+    "ELBO",
+    "AbsorbingDenoiser",
+    "BitsPerDim",
+    "CrossEntropy",
+    "Denoiser",
+    "EnumeratedCTMC",
+    "LeaveOneOutDenoiser",
+    "Loss",
+    "Posterior",
+    "Schedule",
+    "WeightedSum",
+    "X0Denoiser",
+    "bits_per_dim",
+]

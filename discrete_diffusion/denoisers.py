@@ -1,0 +1,268 @@
+"""Readings of a network as a posterior over clean values, and the reverse rates they imply.
+
+With `P = P_t`, `p` the posterior of one dimension and x its noisy value,
+
+    w_y(x_0) = P[x_0, y] / P[x_0, x]                conditional ratio
+    r_y(x)   = sum_{x_0} p(x_0 | x_t) w_y(x_0)      posterior ratio = p_t(x with d -> y) / p_t(x)
+    Rhat(x, y) = R_t[y, x] r_y(x)                   reverse rate
+
+Two readings of the same network:
+
+- x0: the network's logits are `log p(x_0 | x_t)`. Simple, and with the truncated-logistic
+  head O(1) a pixel. But r divides the network's mass by P[x_0, x]: mass on an x_0 that cannot
+  have reached x gives an astronomical rate at small t.
+- leave-one-out: the logits are `log p_loo(x_0)`, the posterior without the dimension's own
+  evidence. Then `p(x_0 | x_t) ~ p_loo(x_0) P[x_0, x]` and `r_y = (p_loo P)_y / (p_loo P)_x`:
+  nothing is divided by P entry by entry, and a fresh network has a finite likelihood.
+
+An absorbing process has its own: dimensions that are not masked are carried over, the masked
+ones have `Rhat(m, y) = -alpha'/(1 - alpha) p(y | x_t)`, finite wherever alpha < 1.
+
+References:
+    A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
+    Score-based continuous-time discrete diffusion models (Sun et al., 2023) | https://arxiv.org/abs/2211.16750
+    Simplified and generalized masked diffusion for discrete data (Shi et al., 2024) | https://arxiv.org/abs/2406.04329
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import diffusion_core
+from backbones.distributions import Categorical, Distribution
+from diffusion_core import Generator, as_randomness, batch_time, check_time
+from discrete_diffusion.divergence import conditional_divergence, rate_divergence
+from discrete_diffusion.jumps import Jumps, ReverseJumps, UnmaskingJumps, unmasking_rate
+from discrete_diffusion.process import CTMC
+from discrete_diffusion.rates.absorbing import AbsorbingRates
+
+__all__ = ["AbsorbingDenoiser", "Denoiser", "LeaveOneOutDenoiser", "Posterior", "X0Denoiser"]
+
+
+class Posterior(diffusion_core.Posterior):
+    """p(x_0^d | x_t) of every dimension d, and what it implies for the reverse process.
+
+    Arguments:
+        process: the forward process.
+        x_t: the noisy states (B, *event), integer.
+        t: the time, () or (B,).
+    """
+
+    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor) -> None:
+        self.process = process
+        self.x_t = x_t
+        self.t = t
+
+    @property
+    @abstractmethod
+    def distribution(self) -> Distribution:
+        """p(x_0^d | x_t) over the S data values."""
+
+    @property
+    def logits(self) -> Tensor:
+        """Normalised log p(x_0^d | x_t) in nats: (B, *event, S)."""
+        return self.distribution.logits
+
+    @property
+    def probs(self) -> Tensor:
+        """p(x_0^d | x_t): (B, *event, S)."""
+        return self.distribution.probs
+
+    def log_prob(self, x_0: Tensor) -> Tensor:
+        return self.distribution.log_prob(x_0)
+
+    def sample(self, generator: Generator = None) -> Tensor:
+        u = as_randomness(generator).uniform(self.x_t.shape, torch.float64, self.x_t.device)
+        return self.distribution.sample(u)
+
+    def mode(self) -> Tensor:
+        return self.distribution.mode()
+
+    @property
+    @abstractmethod
+    def ratio(self) -> Tensor:
+        """The posterior ratio r_y(x_t) for every state y: (B, *event, n)."""
+
+    @abstractmethod
+    def jumps(self) -> Jumps:
+        """The reverse rates, to draw jumps from; needs one time for the whole batch."""
+
+    @abstractmethod
+    def rate_divergence(self, x_0: Tensor) -> Tensor:
+        """The ELBO integrand of every dimension in nats / unit of t: (B, *event).
+
+        `sum_{y != x} R_t[y, x] w_y phi(r_y / w_y)` with `phi(z) = z - 1 - log z`: the rate at
+        which the reverse process of x_0 and the model's drift apart.
+        """
+
+    @property
+    def reverse_rates(self) -> Tensor:
+        """Rhat(x_t, y) = R_t[y, x] r_y for y != x, zero on the diagonal: (B, *event, n)."""
+        return self.process.reverse_rates(self.ratio, self.x_t, self.t)
+
+
+class _X0Posterior(Posterior):
+    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution) -> None:
+        super().__init__(process, x_t, t)
+        self._distribution = distribution
+
+    @property
+    def distribution(self) -> Distribution:
+        return self._distribution
+
+    @property
+    def ratio(self) -> Tensor:
+        return self.process.posterior_ratio(self.probs, self.x_t, self.t)
+
+    def jumps(self) -> Jumps:
+        dtype = self.process.rate_dtype(self.t)
+        weights = self.probs.to(dtype) / self.process.kernel(self.t, dtype).columns(self.x_t)
+        return ReverseJumps(self.process, self.x_t, self.t, weights, torch.ones_like(weights[..., 0]))
+
+    def rate_divergence(self, x_0: Tensor) -> Tensor:
+        return conditional_divergence(self.process, x_0, self.x_t, self.t, self.ratio)
+
+
+class _LeaveOneOutPosterior(Posterior):
+    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, prior: Distribution) -> None:
+        super().__init__(process, x_t, t)
+        self._prior = prior
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        evidence = self.process.kernel(self.t, self.process.rate_dtype(self.t)).columns(self.x_t).log()
+        return Categorical(self._prior.scores + evidence.to(self._prior.scores.dtype))
+
+    @property
+    def ratio(self) -> Tensor:
+        kernel = self.process.kernel(self.t, self.process.rate_dtype(self.t))
+        u = kernel.propagate(self._prior.probs)
+        return u / u.gather(-1, self.x_t[..., None])
+
+    def jumps(self) -> Jumps:
+        return ReverseJumps(self.process, self.x_t, self.t, self._prior.probs.to(self.process.rate_dtype(self.t)))
+
+    def rate_divergence(self, x_0: Tensor) -> Tensor:
+        return rate_divergence(self.process, x_0, self.x_t, self.t, self._prior.scores)
+
+
+class _AbsorbingPosterior(Posterior):
+    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution) -> None:
+        super().__init__(process, x_t, t)
+        self._masked = x_t == process.rates.data_states
+        self._distribution = distribution
+
+    @cached_property
+    def distribution(self) -> Distribution:
+        scores = self._distribution.scores
+        value = torch.arange(scores.shape[-1], device=scores.device)
+        carried = torch.where(value == self.x_t[..., None], 0.0, -torch.inf).to(scores.dtype)
+        return Categorical(torch.where(self._masked[..., None], scores, carried))
+
+    def log_prob(self, x_0: Tensor) -> Tensor:
+        carried = torch.where(x_0 == self.x_t, 0.0, -torch.inf)
+        return torch.where(self._masked, self._distribution.log_prob(x_0), carried)
+
+    def sample(self, generator: Generator = None) -> Tensor:
+        u = as_randomness(generator).uniform(self.x_t.shape, torch.float64, self.x_t.device)
+        return torch.where(self._masked, self._distribution.sample(u), self.x_t)
+
+    @property
+    def ratio(self) -> Tensor:
+        # r_y = p(y | x_t) alpha / (1 - alpha) at a masked dimension; elsewhere no rate of R leads back.
+        alpha = self.process.schedule.survival(self.t.double())[0]
+        odds = diffusion_core.per_example(alpha / (1 - alpha), self.x_t).to(self.probs.dtype) * self._masked
+        ratio = torch.nn.functional.pad(self._distribution.probs * odds[..., None], (0, 1))
+        return ratio.scatter(-1, self.x_t[..., None], 1.0)
+
+    @property
+    def reverse_rates(self) -> Tensor:
+        return self.jumps().matrix()
+
+    def jumps(self) -> Jumps:
+        rate = unmasking_rate(self.process, self.t, self.x_t)
+        return UnmaskingJumps(self.x_t, self.process.rates.data_states, rate, self._distribution.probs)
+
+    def rate_divergence(self, x_0: Tensor) -> Tensor:
+        surprise = -self._distribution.log_prob(x_0)
+        rate = unmasking_rate(self.process, self.t, self.x_t).to(surprise.dtype)
+        return torch.where(self._masked, rate * surprise, 0.0)
+
+
+class Denoiser(diffusion_core.Denoiser):
+    """Reads a network as a posterior over clean values.
+
+    Arguments:
+        process: the forward process.
+        network: any callable (x_t, t, y) -> logits (B, *event, S) with t of shape (B,); if it
+            has a method `distribution` with the same arguments (as `PixelLogits` has), that is
+            called instead, and the axis of length S need not be formed.
+        event_shape: the shape of one example, such as (1, 28, 28).
+    """
+
+    process: CTMC
+    network: nn.Module | Callable[..., Tensor]
+
+    def __init__(self, process: CTMC, network: nn.Module | Callable[..., Tensor], event_shape: Sequence[int]) -> None:
+        super().__init__(process, event_shape)
+        self.network = network
+
+    def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
+        """Check the arguments and evaluate the network: the distribution it names, (B, *event)."""
+        self.check_event(x_t)
+        check_time(t, len(x_t))
+        if x_t.is_floating_point():
+            raise ValueError(f"x_t has dtype {x_t.dtype}, expected an integer dtype")
+        c = batch_time(t, len(x_t))
+        distribution = self._evaluate(self.network, x_t, c, y)
+        expected = (*x_t.shape, self.process.rates.data_states)
+        if (*distribution.shape, distribution.num_values) != expected:
+            found = (*distribution.shape, distribution.num_values)
+            raise ValueError(f"the network's logits have shape {found}, expected {expected}")
+        return distribution
+
+    @staticmethod
+    def _evaluate(network: Any, x_t: Tensor, c: Tensor, y: Tensor | None) -> Distribution:
+        if hasattr(network, "distribution"):
+            distribution: Distribution = network.distribution(x_t, c, y)
+            return distribution
+        return Categorical(network(x_t, c, y))
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
+        """The posterior given x_t (B, *event) at time t, () or (B,), with labels y (B,)."""
+
+
+class X0Denoiser(Denoiser):
+    """The network's logits are `log p(x_0 | x_t)`."""
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
+        return _X0Posterior(self.process, x_t, t, self.read(x_t, t, y))
+
+
+class LeaveOneOutDenoiser(Denoiser):
+    """The network's logits are `log p_loo(x_0)`: the posterior without the dimension's own evidence."""
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
+        return _LeaveOneOutPosterior(self.process, x_t, t, self.read(x_t, t, y))
+
+
+class AbsorbingDenoiser(Denoiser):
+    """For absorbing processes: masked dimensions get the network's distribution, the others are carried over.
+
+    Both readings coincide here, since a masked dimension carries no evidence of its own.
+    """
+
+    def __init__(self, process: CTMC, network: nn.Module | Callable[..., Tensor], event_shape: Sequence[int]) -> None:
+        if not isinstance(process.rates, AbsorbingRates):
+            raise ValueError(f"the process has {type(process.rates).__name__}, expected AbsorbingRates")
+        super().__init__(process, network, event_shape)
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
+        return _AbsorbingPosterior(self.process, x_t, t, self.read(x_t, t, y))

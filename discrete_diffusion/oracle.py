@@ -1,0 +1,232 @@
+"""Enumerated chains: small enough to write every state down, so that everything is exact.
+
+With D dimensions of S values there are S^D clean states and n^D noisy ones. All of them are
+listed (lexicographically), and with them the marginals q_t, the posteriors p(x_0^d | x_t) in
+both readings, the expected ELBO of any denoiser, and the exact law of any sampler after N
+steps. Nothing here is random: what is called exact is a finite sum in float64, except the
+time integral of the bound, which is a Gauss-Legendre quadrature.
+
+For the exact posterior the expected bound is known term by term:
+
+    E[bound] = H(p_0) + KL(q_1 || prior) + sum_d H(x_0^d | x_tmin) - H(x_0 | x_tmin)
+
+where the last difference is the total correlation that a decoder of independent dimensions
+loses at t_min.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from discrete_diffusion.denoisers import Denoiser
+from discrete_diffusion.likelihood import prior_divergence
+from discrete_diffusion.process import CTMC
+from discrete_diffusion.samplers.base import Sampler, Stage
+
+__all__ = ["EnumeratedCTMC", "kl_divergence", "total_variation"]
+
+_LIMIT = 20_000
+
+
+def kl_divergence(p: Tensor, q: Tensor) -> float:
+    """`KL(p || q)` in nats of two laws over the same states."""
+    return torch.where(p > 0, p * (p / q).log(), 0.0).sum().item()
+
+
+def total_variation(p: Tensor, q: Tensor) -> float:
+    """`1/2 sum |p - q|` of two laws over the same states."""
+    return 0.5 * (p - q).abs().sum().item()
+
+
+def _enumerate(values: int, dimensions: int) -> Tensor:
+    return torch.tensor(list(itertools.product(range(values), repeat=dimensions)), dtype=torch.int64)
+
+
+class EnumeratedCTMC:
+    """A process and a data law on D dimensions, with every state written down.
+
+    Arguments:
+        process: the forward process, on the CPU.
+        data_law: p_0 over all S^D clean states in lexicographic order, float64, summing to 1.
+        dimensions: D.
+
+    Raises:
+        ValueError: data_law is not a law over S^D states, or there are more than 20,000 noisy states.
+    """
+
+    def __init__(self, process: CTMC, data_law: Tensor, dimensions: int) -> None:
+        self.process = process
+        self.dimensions = dimensions
+        self.num_states = process.rates.num_states
+        self.data_states = process.rates.data_states
+        if self.num_states**dimensions > _LIMIT:
+            raise ValueError(f"{self.num_states}^{dimensions} states, expected at most {_LIMIT}")
+        if data_law.shape != (self.data_states**dimensions,):
+            raise ValueError(f"data_law has shape {tuple(data_law.shape)}, expected ({self.data_states**dimensions},)")
+        if bool((data_law < 0).any()) or abs(data_law.sum().item() - 1) > 1e-9:
+            raise ValueError(f"data_law has minimum {data_law.min().item()} and sum {data_law.sum().item()}, expected a law")
+        self.data_law = data_law.double()
+        self.clean = _enumerate(self.data_states, dimensions)  # (S^D, D)
+        self.noisy = _enumerate(self.num_states, dimensions)  # (n^D, D)
+
+    def _joint_columns(self, x_t: Tensor, t: Tensor) -> list[Tensor]:
+        """P_t[., x_t^d] for every dimension d: D tensors (B, S)."""
+        return list(self.process.kernel(t, torch.float64).columns(x_t).unbind(1))
+
+    def _joint(self, columns: list[Tensor]) -> Tensor:
+        """`p_0(x_0) prod_d column_d(x_0^d)`: (B, S, ..., S) with D axes of clean values."""
+        batch = len(columns[0])
+        joint = self.data_law.reshape(1, *(self.data_states,) * self.dimensions)
+        for d, column in enumerate(columns):
+            axes = [batch] + [1] * self.dimensions
+            axes[1 + d] = self.data_states
+            joint = joint * column.reshape(axes)
+        return joint
+
+    def marginal(self, t: float) -> Tensor:
+        """q_t over the noisy states: (n^D,)."""
+        law = self.data_law.reshape((self.data_states,) * self.dimensions)
+        kernel = self.process.kernel(torch.tensor(t, dtype=torch.float64), torch.float64)
+        rows = kernel.rows(torch.arange(self.data_states)[None])[0]  # (S, n)
+        for _ in range(self.dimensions):
+            law = torch.tensordot(law, rows, dims=([0], [0]))  # the first clean axis becomes the last noisy one
+        return law.flatten()
+
+    def prior_law(self) -> Tensor:
+        """The law that sampling starts from, over the noisy states: (n^D,)."""
+        one = self.process.prior_law(torch.device("cpu"))
+        law = torch.ones((), dtype=torch.float64)
+        for _ in range(self.dimensions):
+            law = law[..., None] * one
+        return law.flatten()
+
+    def x0_network(self) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+        """The exact log p(x_0^d | x_t) as a network for `X0Denoiser`: (x_t, t, y) -> (B, D, S)."""
+
+        def network(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+            joint = self._joint(self._joint_columns(x_t, t))
+            return torch.stack([self._axis_marginal(joint, d) for d in range(self.dimensions)], 1).log()
+
+        return network
+
+    def leave_one_out_network(self) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+        """The exact log p_loo(x_0^d) as a network for `LeaveOneOutDenoiser`: (x_t, t, y) -> (B, D, S)."""
+
+        def network(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+            columns = self._joint_columns(x_t, t)
+            marginals = []
+            for d in range(self.dimensions):
+                others = [torch.ones_like(column) if i == d else column for i, column in enumerate(columns)]
+                marginals.append(self._axis_marginal(self._joint(others), d))
+            return torch.stack(marginals, 1).log()
+
+        return network
+
+    def _axis_marginal(self, joint: Tensor, d: int) -> Tensor:
+        return joint.movedim(1 + d, 1).flatten(2).sum(-1) if self.dimensions > 1 else joint
+
+    def entropy(self) -> float:
+        """H(p_0) in nats."""
+        p = self.data_law
+        return -torch.where(p > 0, p * p.log(), 0.0).sum().item()
+
+    def decoder_gap(self, t_min: float) -> float:
+        """What a decoder of independent dimensions loses at t_min in nats: `E_q[ KL(p(x_0 | x) || prod_d p(x_0^d | x)) ]`."""
+        t = torch.tensor(t_min, dtype=torch.float64)
+        joint = self._joint(self._joint_columns(self.noisy, t))
+        q = joint.flatten(1).sum(-1)
+        posterior = joint[q > 0] / q[q > 0].reshape(-1, *(1,) * self.dimensions)
+        product = torch.ones_like(posterior)
+        for d in range(self.dimensions):
+            axes = [len(posterior)] + [1] * self.dimensions
+            axes[1 + d] = self.data_states
+            product = product * self._axis_marginal(posterior, d).reshape(axes)
+        gaps = torch.where(posterior > 0, posterior * (posterior / product).log(), 0.0).flatten(1).sum(-1)
+        return (q[q > 0] * gaps).sum().item()
+
+    def exact_bound(self, t_min: float) -> float:
+        """The expected bound of the exact posterior in nats, from entropies alone."""
+        return self.entropy() + kl_divergence(self.marginal(1.0), self.prior_law()) + self.decoder_gap(t_min)
+
+    def bound(self, denoiser: Denoiser, t_min: float, nodes: int = 400, t_max: float = 1.0) -> float:
+        """The expected bound of any denoiser in nats: enumerated over states, integrated over time.
+
+        Arguments:
+            denoiser: a denoiser of this process with event shape (D,).
+            t_min: where the chain ends.
+            nodes: Gauss-Legendre nodes in log t, on [t_min, t_max].
+            t_max: the end of the integral; less than 1 only where the integrand is singular there.
+        """
+        points, weights = np.polynomial.legendre.leggauss(nodes)
+        span = -np.log(t_min / t_max)
+        times = t_max * np.exp(span * (points - 1) / 2)
+        scales = weights * span / 2 * times
+        integral = sum(scale * self.integrand(denoiser, float(t)) for t, scale in zip(times, scales, strict=True))
+        prior = (self.data_law * prior_divergence(self.process, self.clean)).sum().item()
+        return float(integral) + prior + self._reconstruction(denoiser, t_min)
+
+    def _pairs(self, t: float) -> tuple[Tensor, Tensor, Tensor]:
+        """All (x_0, x_t) with positive probability: states (M, D), states (M, D), p_0(x_0) q_t(x_t | x_0) (M,)."""
+        kernel = self.process.kernel(torch.tensor(t, dtype=torch.float64), torch.float64)
+        rows = kernel.rows(self.clean)  # (S^D, D, n)
+        joint = self.data_law[:, None]
+        for d in range(self.dimensions):
+            joint = joint * rows[:, d, self.noisy[:, d]]
+        i, j = torch.nonzero(joint, as_tuple=True)
+        return self.clean[i], self.noisy[j], joint[i, j]
+
+    @torch.no_grad()
+    def integrand(self, denoiser: Denoiser, t: float) -> float:
+        """`E[ l_t(x_0) ]` in nats / unit of t."""
+        x_0, x_t, weight = self._pairs(t)
+        posterior = denoiser(x_t, torch.tensor(t, dtype=torch.float64))
+        return float((weight * posterior.rate_divergence(x_0).sum(-1)).sum())
+
+    @torch.no_grad()
+    def _reconstruction(self, denoiser: Denoiser, t: float) -> float:
+        x_0, x_t, weight = self._pairs(t)
+        return -float((weight * denoiser(x_t, torch.tensor(t, dtype=torch.float64)).log_prob(x_0).sum(-1)).sum())
+
+    def generator_at(self, sampler_jumps: Callable[[Tensor], Tensor]) -> Tensor:
+        """The generator (n^D, n^D) whose rates in each dimension are `sampler_jumps`: (N, D) -> (N, D, n)."""
+        rates = sampler_jumps(self.noisy)
+        generator = torch.zeros(len(self.noisy), len(self.noisy), dtype=torch.float64)
+        for d in range(self.dimensions):
+            place = self.num_states ** (self.dimensions - 1 - d)
+            for value in range(self.num_states):
+                target = torch.arange(len(self.noisy)) + (value - self.noisy[:, d]) * place
+                moves = value != self.noisy[:, d]
+                generator[torch.arange(len(self.noisy))[moves], target[moves]] += rates[moves, d, value].double()
+        return generator - torch.diag(generator.sum(1))
+
+    def compose(self, law: Tensor, stage: Stage) -> Tensor:
+        """The law over the noisy states after one stage in which dimensions move independently: (n^D,) -> (n^D,)."""
+        moves = stage(self.noisy).double()  # (n^D, D, n)
+        result = law[:, None]
+        for d in range(self.dimensions):
+            result = (result[:, :, None] * moves[:, d, None, :]).flatten(1)
+        return result.sum(0)
+
+    @torch.no_grad()
+    def sampler_law(self, sampler: Sampler, start: Tensor | None = None, finish: bool = True) -> Tensor:
+        """The exact law of a sampler's output.
+
+        Arguments:
+            sampler: any sampler of the discrete engine on this process.
+            start: the law over the noisy states at grid.t_max; None is the exact marginal there.
+            finish: include the last step to clean data; without it the law is that of x_tmin.
+
+        Returns:
+            the law over clean states (S^D,), or over noisy states (n^D,) without the last step.
+        """
+        times = sampler.grid.times()
+        law = self.marginal(times[0]) if start is None else start
+        for t, s in itertools.pairwise(times):
+            for stage in sampler.stages(t, s):
+                law = self.compose(law, stage)
+        return self.compose(law, sampler.finish_law) if finish else law

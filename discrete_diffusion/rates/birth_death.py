@@ -1,0 +1,31 @@
+"""Birth-death noise: values move one level up or down at a time.
+
+    R[x, x + 1] = R[x, x - 1] = scale,   pi uniform
+
+A random walk on 0 .. S - 1 that stays where a step would leave the range; it mixes in a time of order S^2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from discrete_diffusion.rates.base import scaled
+from discrete_diffusion.rates.dense import DenseRates
+
+__all__ = ["BirthDeathRates"]
+
+
+class BirthDeathRates(DenseRates):
+    """Jumps to the two neighbours, each at the same rate.
+
+    Arguments:
+        num_states: S, at least 2.
+        scale: the rate of each jump in 1 / unit of tau.
+    """
+
+    def __init__(self, num_states: int, scale: float = 1.0) -> None:
+        if num_states < 2:
+            raise ValueError(f"num_states = {num_states}, expected at least 2")
+        jumps = scaled(scale) * (np.eye(num_states, k=1) + np.eye(num_states, k=-1))
+        super().__init__(jumps - np.diag(jumps.sum(1)), np.full(num_states, 1 / num_states))
+        self.scale = scale

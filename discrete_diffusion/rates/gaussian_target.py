@@ -1,0 +1,56 @@
+"""Ordinal noise whose stationary law is a discretised Gaussian.
+
+    pi_x ~ exp(-(x + 1 - S/2)^2 / (2 Q^2))
+    R[x, y] = exp(-(|x - y| - 1)^2 / sigma_r^2)    for x < y with x + y < S, and for x > y with x + y >= S
+    R[y, x] = R[x, y] pi_x / pi_y                  the other direction, by detailed balance
+
+Each pair of states is given once, in the direction that leads towards the middle. Near values
+exchange often, far ones hardly: noise respects the order of grey levels.
+
+References:
+    A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from discrete_diffusion.rates.base import scaled
+from discrete_diffusion.rates.dense import DenseRates
+
+__all__ = ["GaussianTargetRates"]
+
+
+class GaussianTargetRates(DenseRates):
+    """Local jumps on an ordinal scale, reversible with respect to a discretised Gaussian.
+
+    Arguments:
+        num_states: S, at least 2, odd or even.
+        sigma_r: how far jumps go, in states.
+        Q: the standard deviation of the stationary law, in states.
+        scale: a factor on all rates.
+
+    Raises:
+        ValueError: a parameter is not positive, or Q is so small that pi underflows.
+    """
+
+    def __init__(self, num_states: int, sigma_r: float = 6.0, Q: float = 512.0, scale: float = 1.0) -> None:
+        if num_states < 2:
+            raise ValueError(f"num_states = {num_states}, expected at least 2")
+        for name, value in (("sigma_r", sigma_r), ("Q", Q)):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} = {value}, expected a positive number")
+        x = np.arange(num_states)
+        log_pi = -((x + 1 - num_states / 2) ** 2) / (2 * Q**2)
+        if log_pi.min() - log_pi.max() < -300:
+            raise ValueError(f"Q = {Q}, expected at least {num_states / 2 / math.sqrt(600):.3g} for {num_states} states")
+        y = x[:, None]
+        inward = np.where(y < x, y + x < num_states, y + x >= num_states)  # of the jump y -> x
+        log_rates = -((np.abs(x - y) - 1) ** 2) / sigma_r**2 + np.where(inward, 0.0, log_pi - log_pi[:, None])
+        rates = scaled(scale) * np.exp(log_rates)
+        np.fill_diagonal(rates, 0.0)
+        pi = np.exp(log_pi - log_pi.max())
+        super().__init__(rates - np.diag(rates.sum(1)), pi / pi.sum())
+        self.sigma_r, self.Q, self.scale = sigma_r, Q, scale

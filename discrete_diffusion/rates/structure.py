@@ -1,0 +1,118 @@
+"""The structure of a generator: is it one, where does it lead, is it reversible.
+
+States that reach each other form a class; a class that cannot be left is closed. A finite
+chain with one closed class forgets its start, and ends in the one law with pi R = 0, which is
+zero outside that class. The law is found by elimination without subtractions, so that every
+entry is accurate to rounding, however small.
+
+References:
+    Regenerative analysis and steady state distributions for Markov chains (Grassmann, Taksar and Heyman, 1985) |
+    https://doi.org/10.1287/opre.33.5.1107
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from discrete_diffusion.rates.tables import Array
+
+__all__ = ["checked_generator", "checked_stationary", "is_reversible", "stationary_law"]
+
+_TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-5}
+
+
+def checked_generator(matrix: Tensor | NDArray[Any]) -> Array:
+    """A generator in float64 whose rows sum to zero exactly: the diagonal is recomputed.
+
+    Arguments:
+        matrix: (n, n) floating; rows may miss zero by 1e-9 of their rates (1e-5 in float32).
+
+    Raises:
+        ValueError: the matrix is not square, floating, finite and of at least 2 states, or has a
+            negative rate or a row that does not sum to zero.
+    """
+    given = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix)
+    if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
+        raise ValueError(f"the generator has shape {given.shape}, expected (n, n) with n of at least 2")
+    if given.dtype not in _TOLERANCE:
+        raise ValueError(f"the generator has dtype {given.dtype}, expected float32 or float64")
+    rates: Array = given.astype(np.float64)
+    if not np.isfinite(rates).all():
+        x, y = np.argwhere(~np.isfinite(rates))[0]
+        raise ValueError(f"the generator has R[{x}, {y}] = {rates[x, y]}, expected finite rates")
+    sums = rates.sum(1)
+    np.fill_diagonal(rates, 0.0)
+    if (rates < 0).any():
+        x, y = np.argwhere(rates < 0)[0]
+        raise ValueError(f"the generator has R[{x}, {y}] = {rates[x, y]}, expected non-negative rates off the diagonal")
+    exits = rates.sum(1)
+    wrong = np.abs(sums) > _TOLERANCE[given.dtype] * exits
+    if wrong.any():
+        x = int(np.argmax(wrong))
+        raise ValueError(f"row {x} of the generator sums to {sums[x]}, expected 0")
+    np.fill_diagonal(rates, -exits)
+    return rates
+
+
+def checked_stationary(stationary: Tensor | NDArray[Any], generator: Array) -> Array:
+    """A law that is claimed to be the stationary one.
+
+    Raises:
+        ValueError: it is not a law over the states, or the generator changes it.
+    """
+    given = stationary.detach().cpu().numpy() if isinstance(stationary, Tensor) else np.asarray(stationary)
+    tolerance = _TOLERANCE.get(given.dtype, 1e-9)
+    law: Array = given.astype(np.float64)
+    if law.shape != generator.shape[:1] or (law < 0).any() or not abs(law.sum() - 1) <= tolerance:
+        raise ValueError(f"stationary has shape {law.shape} and sum {law.sum()}, expected a law over {len(generator)} states")
+    law /= law.sum()
+    defect = np.abs(law @ generator).max()
+    if defect > tolerance * np.abs(generator).max():
+        raise ValueError(f"stationary R has an entry of size {defect}, expected 0")
+    return law
+
+
+def _recurrent(generator: Array) -> NDArray[np.intp]:
+    """The states of the one closed class."""
+    n = len(generator)
+    reaches = (generator > 0) | np.eye(n, dtype=bool)
+    for _ in range(max(1, (n - 1).bit_length())):
+        reaches = (reaches.astype(np.float32) @ reaches.astype(np.float32)) > 0
+    # A state is recurrent if whatever it reaches reaches it.
+    recurrent = np.flatnonzero((~reaches | reaches.T).all(1))
+    apart = recurrent[~reaches[recurrent[0], recurrent]]
+    if len(apart):
+        raise ValueError(
+            f"the chain stays where it starts: states {recurrent[0]} and {apart[0]} lie in different closed classes, "
+            "expected a generator with one stationary law"
+        )
+    return recurrent
+
+
+def stationary_law(generator: Array) -> Array:
+    """The law with `pi R = 0`: (n, n) -> (n,), relatively accurate in every entry.
+
+    Raises:
+        ValueError: the chain has several closed classes, and so no single stationary law.
+    """
+    states = _recurrent(generator)
+    rates = generator[np.ix_(states, states)].copy()
+    for k in range(len(states) - 1, 0, -1):
+        rates[:k, k] /= rates[k, :k].sum()
+        rates[:k, :k] += np.outer(rates[:k, k], rates[k, :k])
+    law = np.ones(len(states))
+    for k in range(1, len(states)):
+        law[k] = law[:k] @ rates[:k, k]
+    stationary = np.zeros(len(generator))
+    stationary[states] = law / law.sum()
+    return stationary
+
+
+def is_reversible(generator: Array, stationary: Array) -> bool:
+    """Whether `pi_x R[x, y] = pi_y R[y, x]` in every entry, to rounding, with pi > 0."""
+    flow = stationary[:, None] * generator
+    return bool((stationary > 0).all() and (np.abs(flow - flow.T) <= 1e-11 * np.abs(flow)).all())

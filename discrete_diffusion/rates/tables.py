@@ -1,0 +1,90 @@
+"""Constant tables of numbers, on whatever device asks for them, and a small memory of recent results.
+
+The tables of a rate matrix are computed once, in numpy and float64, and never change. Tensors
+of them are made where they are used, so that a module built on one device, on the meta device
+or under a FakeTensorMode computes the same numbers as any other.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Array", "Recent", "Tables", "readable"]
+
+Value = TypeVar("Value")
+
+Array = NDArray[np.float64]
+"""A float64 array."""
+
+
+def readable(tensor: Tensor) -> bool:
+    """Whether looking at the values of a tensor is possible and costs nothing: it is real, and on the CPU."""
+    return tensor.device.type == "cpu" and type(tensor) in (Tensor, torch.nn.Parameter)
+
+
+class Tables:
+    """Named numpy arrays, and their tensors by device and dtype.
+
+    Copies of a module share its tables: they never change.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._tensors: dict[tuple[str, str, torch.dtype | None], Tensor] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tables:
+        return self
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def __setitem__(self, name: str, array: NDArray[Any]) -> None:
+        self._arrays[name] = np.ascontiguousarray(array)
+        self._tensors = {key: tensor for key, tensor in self._tensors.items() if key[0] != name}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._arrays[name]
+
+    def on(self, name: str, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+        """The table as a tensor; dtype None keeps the array's."""
+        key = (name, str(device), dtype)
+        if key in self._tensors:
+            return self._tensors[key]
+        tensor = torch.as_tensor(self._arrays[name], device=device)
+        tensor = tensor if dtype is None else tensor.to(dtype)
+        # A fake tensor outlives its mode and must not be met again.
+        if type(tensor) is Tensor:
+            self._tensors[key] = tensor
+        return tensor
+
+
+class Recent(Generic[Value]):
+    """The last few values that were computed, by key; copies of a module start empty.
+
+    Arguments:
+        size: how many values are kept.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recent[Value]:
+        return Recent(self._size)
+
+    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The value of a key, made if it is not among the last few."""
+        if key in self._values:
+            self._values.move_to_end(key)
+        else:
+            self._values[key] = make()
+            if len(self._values) > self._size:
+                self._values.popitem(last=False)
+        return self._values[key]

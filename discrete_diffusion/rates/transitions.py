@@ -1,0 +1,326 @@
+"""Transition matrices `P_tau = exp(tau R)`, non-negative and relatively accurate in every entry.
+
+Entries of P span a hundred orders of magnitude and everything divides by them, so methods that
+are accurate in norm will not do: at 256 states the eigendecomposition returns negative entries
+for a fifth of them at small tau. Here only non-negative numbers are added and multiplied:
+
+- uniformisation: with `lambda = max_x -R[x, x]` and the stochastic matrix `A = I + R / lambda`,
+
+      exp(tau R) = sum_k Poisson(k; lambda tau) A^k
+
+  The powers are stored once; the matrices of many times are one product of Poisson weights
+  with them. The sum stops where what is left is below 1e-52.
+- products: P_{sigma + tau} = P_sigma P_tau for long times (`tau = rho + m tau_0`, the binary
+  digits of m choose among stored `P_{2^j tau_0}`), squaring for a single one.
+- spectral: a reversible chain is symmetric after scaling, `M = D P D^-1`, `D = diag(sqrt(pi))`.
+  An eigendecomposition of it is accurate to about 1e-15 absolutely, which is enough as soon as
+  no entry of M is small. `min_x P_tau[x, y]` never falls with tau, since a row of
+  `P_{sigma + tau}` is a mean of rows of P_tau; so a bound at one tau holds ever after. The
+  decomposition is used from the first tau at which it is proven good to 2.5e-7, if there is one.
+- the limit `1 pi^T` beyond that.
+
+References:
+    Markoff chains as an aid in the study of Markoff processes (Jensen, 1953) | https://doi.org/10.1080/03461238.1953.10419459
+    Numerical transient analysis of Markov models (Reibman and Trivedi, 1988) | https://doi.org/10.1016/0305-0548(88)90026-3
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from discrete_diffusion.rates.structure import is_reversible
+from discrete_diffusion.rates.tables import Array, Tables, readable
+
+__all__ = ["TransitionMatrices"]
+
+_TAIL = 1e-52  # what a truncated sum leaves out: entries above 1e-38 do not notice, even after many products
+_FLUSH = 1e-150  # powers below this are zero, so that their products are never denormal
+_FEW = 52  # powers enough for lambda tau = _UNIT
+_UNIT = 2.0
+_MEMORY = 2**28  # bytes for the stored powers
+_LEVELS = 64  # of doubling
+
+
+def _powers_needed(mean: float) -> int:
+    """The number of powers k = 0, 1, .. after which `Poisson(k; mean)` sums to 1 - 1e-52."""
+    k = int(mean) + 1
+    while k * math.log(max(mean, 1e-300)) - mean - math.lgamma(k + 1) - math.log1p(-mean / (k + 1)) > math.log(_TAIL):
+        k += 1
+    return k
+
+
+def _poisson_weights(mean: Tensor, count: int) -> Tensor:
+    """`Poisson(k; mean)` for k below count: (...) -> (..., count), relatively accurate."""
+    k = torch.arange(count, dtype=torch.float64, device=mean.device)
+    mean = mean[..., None]
+    log_weights = torch.xlogy(k, mean) - mean - torch.lgamma(k + 1)
+    return torch.where(log_weights > -600, log_weights.exp(), 0.0)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which method serves which tau.
+
+    Arguments:
+        reach: uniformisation serves tau up to here.
+        powers: how many powers that takes.
+        levels: how many stored `P_{2^j reach}`.
+        spectral: the eigendecomposition serves tau from here on (inf: never).
+        cut: modes with `exp(w tau)` below exp(cut) are left out.
+        end: from here on P is the limit.
+    """
+
+    reach: float
+    powers: int
+    levels: int
+    spectral: float
+    cut: float
+    end: float
+
+
+class TransitionMatrices:
+    """tau -> exp(tau R) in float64, for one tau or for many.
+
+    Tables are built on first use and shared by copies.
+
+    Arguments:
+        generator: R (n, n).
+        stationary: pi (n,).
+    """
+
+    def __init__(self, generator: Array, stationary: Array) -> None:
+        self._generator = generator
+        self._stationary = stationary
+        self._size = len(generator)
+        self._rate = float(-generator.diagonal().min())
+        self._tables = Tables()
+        self._tables["limit"] = np.broadcast_to(stationary, generator.shape)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TransitionMatrices:
+        return self
+
+    def __call__(self, tau: Tensor) -> Tensor:
+        """P_tau: () -> (n, n), (B,) -> (B, n, n); tau in float64, inf allowed."""
+        if not readable(tau):
+            return self._anywhere(tau)
+        if tau.ndim == 0:
+            return self._one(tau.item())
+        return self._many(tau)
+
+    # -- tables, in numpy ----------------------------------------------------------------------
+
+    def _powers(self, count: int) -> str:
+        """The name of a table that holds at least `count` powers of A."""
+        name = "few powers" if count <= _FEW else "powers"
+        if name not in self._tables:
+            self._tables[name] = self._build_powers(_FEW if count <= _FEW else self._plan.powers)
+        return name
+
+    def _build_powers(self, count: int) -> Array:
+        step = np.eye(self._size) + self._generator / self._rate
+        step[step < _FLUSH] = 0.0
+        powers = np.empty((count, self._size, self._size))
+        powers[0] = np.eye(self._size)
+        size = 1
+        while size < count:
+            more = min(size, count - size)
+            leap = powers[size - 1] @ step
+            leap[leap < _FLUSH] = 0.0
+            block = powers[size : size + more]
+            np.matmul(powers[:more], leap, out=block)
+            block[block < _FLUSH] = 0.0
+            size += more
+        return powers
+
+    def _matrix(self, tau: float) -> Array:
+        """P_tau by scaling and squaring."""
+        squarings = max(0, math.ceil(math.log2(max(self._rate * tau / _UNIT, 1.0))))
+        weights = _poisson_weights_array(self._rate * tau / 2**squarings, _FEW)
+        matrix: Array = np.tensordot(weights, self._tables[self._powers(_FEW)], 1)
+        for _ in range(squarings):
+            matrix = matrix @ matrix
+        return _normalised(matrix)
+
+    @cached_property
+    def _plan(self) -> _Plan:
+        most = max(_FEW, min(1024, _MEMORY // (8 * self._size**2)))
+        mean = 100.0
+        while _powers_needed(mean) > most:
+            mean *= 0.9
+        reach = mean / self._rate
+        spectral, cut = self._find_spectral()
+        if spectral <= reach:
+            return _Plan(spectral, _powers_needed(spectral * self._rate), 0, spectral, cut, math.inf)
+        doublings = self._build_doublings(reach, spectral)
+        self._tables["doublings"] = doublings
+        end = reach * 2.0 ** len(doublings)
+        spectral, end = (spectral, math.inf) if end >= spectral else (math.inf, end)
+        return _Plan(reach, _powers_needed(mean), len(doublings), spectral, cut, end)
+
+    def _build_doublings(self, reach: float, spectral: float) -> Array:
+        """`P_{2^j reach}` until the eigendecomposition takes over, or nothing changes any more."""
+        matrix = self._matrix(reach)
+        doublings: list[Array] = []
+        while len(doublings) < _LEVELS and reach * 2.0 ** len(doublings) < spectral:
+            doublings.append(matrix)
+            longer = _normalised(matrix @ matrix)
+            settled = [np.abs(longer - end) <= 1e-12 * end + 1e-45 for end in (matrix, self._stationary)]
+            if any(values.all() for values in settled):
+                break
+            matrix = longer
+        return np.stack(doublings)
+
+    def _find_spectral(self) -> tuple[float, float]:
+        """From which tau the eigendecomposition is proven good, (tau, cut), or (inf, 0) for never."""
+        if not is_reversible(self._generator, self._stationary):
+            return math.inf, 0.0
+        root = np.sqrt(self._stationary)
+        symmetric = root[:, None] * self._generator / root
+        w, v = np.linalg.eigh((symmetric + symmetric.T) / 2)
+        w, v = w[-2::-1], v[:, -2::-1]  # slowest first; the stationary mode is known exactly
+        if -w[0] < 1e-7 * self._rate:
+            return math.inf, 0.0
+        self._tables["modes"], self._tables["left"], self._tables["right"] = w, v / root[:, None], (v * root[:, None]).T
+        mean = 16.0
+        pair = [self._matrix(mean / self._rate), self._matrix(mean * math.sqrt(2) / self._rate)]
+        while mean < 16.0 * 2**20:
+            tau, matrix = mean / self._rate, pair.pop(0)
+            approximate = self._stationary + (self._tables["left"] * np.exp(w * tau)) @ self._tables["right"]
+            error = 4 * max(np.abs(root[:, None] * (approximate - matrix) / root).max(), 2 * np.finfo(np.float64).eps)
+            # sqrt(pi_x / pi_y) P[x, y] is never smaller than this, at this tau or a later one.
+            smallest = (root[:, None] / root * matrix.min(0)).min()
+            if error <= 2.5e-7 * smallest:
+                return tau, math.log(1e-9 * smallest / self._size)
+            pair.append(_normalised(matrix @ matrix))
+            mean *= math.sqrt(2)
+        return math.inf, 0.0
+
+    def find_range(self, smallest: float, mixed: float) -> tuple[float, float]:
+        """Where `min P_tau >= smallest` begins to hold, and where `max |P_tau / pi - 1| <= mixed` does.
+
+        Both hold ever after, since a row of P_{sigma + tau} is a mean of rows of P_tau. Where pi has zeros
+        they never do: (inf, inf).
+        """
+        if not (self._stationary > 0).all():
+            return math.inf, math.inf
+
+        def large(matrix: Array) -> bool:
+            return bool(matrix.min() >= smallest)
+
+        def flat(matrix: Array) -> bool:
+            return bool(np.abs(matrix / self._stationary - 1).max() <= mixed)
+
+        starts = []
+        for holds in (large, flat):
+            low, matrix = -20, self._matrix(2.0**-20 / self._rate)
+            while not holds(matrix) and low < _LEVELS:
+                low, matrix = low + 1, _normalised(matrix @ matrix)
+            left, right = 2.0 ** (low - 1), 2.0**low
+            for _ in range(4):
+                middle = math.sqrt(left * right)
+                left, right = (left, middle) if holds(self._matrix(middle / self._rate)) else (middle, right)
+            starts.append(right / self._rate)
+        return starts[0], starts[1]
+
+    # -- at run time, in torch -----------------------------------------------------------------
+
+    def _one(self, tau: float) -> Tensor:
+        """One time, on the CPU."""
+        cpu = torch.device("cpu")
+        if self._rate * tau > _UNIT:
+            if self._plan.spectral <= tau and math.isfinite(self._plan.spectral):
+                return self._spectral(torch.tensor([tau], dtype=torch.float64), tau)[0]
+            if tau >= self._plan.end:
+                return self._tables.on("limit", cpu).clone()
+        whole = math.floor(tau / self._plan.reach) if self._rate * tau > _UNIT else 0
+        rest = tau - whole * self._plan.reach if whole else tau
+        squarings = max(0, math.ceil(math.log2(max(self._rate * rest / _UNIT, 1.0))))
+        mean = torch.tensor(self._rate * rest / 2**squarings, dtype=torch.float64)
+        count = _powers_needed(mean.item())
+        powers = self._tables.on(self._powers(_FEW), cpu)[:count]
+        matrix = (_poisson_weights(mean, count) @ powers.flatten(1)).view(self._size, self._size)
+        for _ in range(squarings):
+            matrix = matrix @ matrix
+        for level in range(whole.bit_length()):
+            if whole >> level & 1:
+                matrix = matrix @ self._tables.on("doublings", cpu)[level]
+        return matrix.div_(matrix.sum(1, keepdim=True))
+
+    def _many(self, tau: Tensor) -> Tensor:
+        """Many times, on the CPU: each by the cheapest method."""
+        plan, limit = self._plan, self._tables.on("limit", tau.device)
+        spectral = (tau >= plan.spectral) & math.isfinite(plan.spectral)
+        ended = (tau >= plan.end) & ~spectral
+        whole = torch.where(spectral | ended, 0.0, (tau / plan.reach).floor())
+        rest = torch.where(spectral | ended, 0.0, (tau - whole * plan.reach).clamp(0, plan.reach))
+        result = torch.empty(len(tau), self._size, self._size, dtype=torch.float64)
+        left = ~(spectral | ended)
+        # Few powers serve small times: sort the times into groups.
+        for bound in (plan.reach / 16, plan.reach / 4, plan.reach):
+            group = (left & (rest <= bound)).nonzero()[:, 0]
+            left[group] = False
+            if len(group):
+                count = _powers_needed(self._rate * float(rest[group].max()))
+                powers = self._tables.on(self._powers(count), tau.device)[:count].flatten(1)
+                sums = _poisson_weights(self._rate * rest[group], count) @ powers
+                if len(group) == len(tau):
+                    result = sums.view_as(result)
+                else:
+                    result[group] = sums.view(-1, self._size, self._size)
+        for level in range(plan.levels):
+            odd = ((whole / 2.0**level).floor() % 2 == 1).nonzero()[:, 0]
+            if len(odd):
+                result[odd] = result[odd] @ self._tables.on("doublings", tau.device)[level]
+        late = spectral.nonzero()[:, 0]
+        if len(late):
+            result[late] = self._spectral(tau[late], float(tau[late].min()))
+        result[ended] = limit
+        return result
+
+    def _spectral(self, tau: Tensor, earliest: float) -> Tensor:
+        """The eigendecomposition, (B,) -> (B, n, n), with the modes that matter at tau = earliest."""
+        rank = max(1, int((self._tables["modes"] * earliest > self._plan.cut).sum()))
+        modes = self._tables.on("modes", tau.device)[:rank]
+        left = self._tables.on("left", tau.device)[:, :rank]
+        right = self._tables.on("right", tau.device)[:rank]
+        factors = left * torch.exp(modes * tau[:, None])[:, None, :]  # (B, n, rank)
+        return (factors @ right).add_(self._tables.on("limit", tau.device))
+
+    def _anywhere(self, tau: Tensor) -> Tensor:
+        """Any device, any number of times, without looking at them: all methods, then a choice."""
+        plan, shape = self._plan, (*tau.shape, 1, 1)
+        limit = self._tables.on("limit", tau.device)
+        early = tau.clamp(max=min(plan.end, plan.spectral, plan.reach * 2.0**plan.levels))
+        whole = (early / plan.reach).floor() if plan.levels else torch.zeros_like(early)
+        rest = (early - whole * plan.reach).clamp(0, plan.reach)
+        powers = self._tables.on(self._powers(plan.powers), tau.device)[: plan.powers].flatten(1)
+        matrix = (_poisson_weights(self._rate * rest, plan.powers) @ powers).reshape(*tau.shape, self._size, self._size)
+        for level in range(plan.levels):
+            odd = (whole / 2.0**level).floor() % 2 == 1
+            longer = matrix @ self._tables.on("doublings", tau.device)[level]
+            matrix = torch.where(odd.reshape(shape), longer, matrix)
+        if math.isfinite(plan.spectral):
+            late = tau.clamp(min=plan.spectral)
+            spectral = self._spectral(late.reshape(-1), plan.spectral).reshape(matrix.shape)
+            return torch.where((tau >= plan.spectral).reshape(shape), spectral, matrix)
+        return torch.where((tau >= plan.end).reshape(shape), limit, matrix)
+
+
+def _normalised(matrix: Array) -> Array:
+    """Rows that sum to 1: rounding errors of the sums would grow with every squaring."""
+    rows: Array = matrix / matrix.sum(1, keepdims=True)
+    return rows
+
+
+def _poisson_weights_array(mean: float, count: int) -> Array:
+    """`_poisson_weights` of one mean, in numpy."""
+    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count)))])
+    weights: Array = np.exp(np.arange(count) * math.log(max(mean, 1e-300)) - mean - log_factorials)
+    return weights

@@ -1,0 +1,49 @@
+"""Euler steps: at most one jump a dimension, with probability h Lambda."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from diffusion_core import State, readable
+from discrete_diffusion.jumps import Jumps
+from discrete_diffusion.samplers.base import Sampler
+from discrete_diffusion.samplers.leaps import check_rates
+
+__all__ = ["Euler"]
+
+
+class Euler(Sampler):
+    """`P(x_s = y) = h Rhat_t(x_t, y)` for y != x_t; the dimension stays with the rest.
+
+    Where `h Lambda > 1` the probabilities are scaled to sum to one: the dimension surely jumps.
+    First order in h. (The variant that stays with probability exp(-h Lambda) is another sampler.)
+
+    References:
+        A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
+    """
+
+    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
+        posterior, state = self.evaluate(state, t, y)
+        jumps = posterior.jumps()
+        x = state.x
+        leaves = (t - s) * check_rates(jumps).flatten()
+        u = state.randomness.uniform((*x.shape, 3), torch.float64, x.device).flatten(0, -2)
+        jumped = u[:, 0] < leaves
+        if readable(x):
+            positions = jumped.nonzero()[:, 0]
+            moved = x.flatten().clone()
+            moved[positions] = jumps.draw(positions, u[positions, 1:])
+        else:
+            everywhere = torch.arange(x.numel(), device=x.device)
+            moved = torch.where(jumped, jumps.draw(everywhere, u[:, 1:]), x.flatten())
+        return replace(state, x=moved.reshape(x.shape))
+
+    def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
+        jumps: Jumps = self.posterior(x_t, t, y).jumps()
+        total = check_rates(jumps)[..., None]
+        # min(h, 1 / Lambda) is the time that the rates act for.
+        moved = jumps.matrix() * torch.where(total > 0, 1 / total, t - s).clamp(max=t - s)
+        return moved.scatter(-1, x_t[..., None], (1 - moved.sum(-1, keepdim=True)).clamp(min=0))

@@ -1,0 +1,158 @@
+"""Leaps: let the rates of a time t act unchanged for a while h, in every dimension at once.
+
+Given rates Rhat(y) of one dimension, `K_y ~ Poisson(h Rhat(y))` jumps to y happen. What many
+jumps mean depends on the states:
+
+- ordinal: jumps are displacements and add up, `x + sum_y K_y (y - x)`, clamped to 0 .. n - 1;
+- categorical: two jumps have no meaning, so a dimension with more than one stays (counted).
+
+The K are not drawn one y at a time: their sum is Poisson with mean `h Lambda`, and each jump
+has a destination drawn from `Rhat / Lambda`. Only dimensions that expect many jumps, and
+accelerators (where a list of unknown length would stall), use a Poisson for every y.
+
+References:
+    Approximate accelerated stochastic simulation of chemically reacting systems (Gillespie, 2001) | J. Chem. Phys. 115
+    A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffusion_core import Randomness, readable
+from discrete_diffusion.jumps import Jumps
+
+__all__ = ["CategoricalLeap", "Landing", "Leap", "OrdinalLeap", "check_rates"]
+
+_MOST_JUMPS = 1e12  # a Poisson mean above this only says "very many": the result is clamped or rejected either way
+
+
+class Landing(NamedTuple):
+    """Where a leap ends: the states (B, *event), and how many dimensions of each example were rejected or clamped (B,)."""
+
+    x: Tensor
+    rejected: Tensor
+    clamped: Tensor
+
+
+def check_rates(jumps: Jumps) -> Tensor:
+    """The total rates, refused if they are not finite.
+
+    Raises:
+        ValueError: a rate is infinite or undefined.
+    """
+    total = jumps.total
+    if readable(total) and not bool(total.isfinite().all()):
+        raise ValueError(
+            "a reverse rate is not finite: keep the grid away from times where the schedule's rate is infinite "
+            "(t_max < 1), or use the ancestral sampler, which needs no rates"
+        )
+    return total
+
+
+def _count(events: Tensor) -> Tensor:
+    """How many of something each example has: (B, *event) -> (B,)."""
+    return events.flatten(1).sum(-1)
+
+
+class Leap(ABC):
+    """What happens to a dimension while its rates are held for a time h."""
+
+    @abstractmethod
+    def draw(self, jumps: Jumps, h: float, randomness: Randomness) -> Landing:
+        """Leap by h in units of t."""
+
+    @abstractmethod
+    def law(self, jumps: Jumps, h: float) -> Tensor:
+        """The probabilities of where each dimension lands: (B, *event, n)."""
+
+
+@dataclass(frozen=True)
+class CategoricalLeap(Leap):
+    """A dimension with exactly one jump takes it; with more than one it stays, and is counted as rejected."""
+
+    def draw(self, jumps: Jumps, h: float, randomness: Randomness) -> Landing:
+        x = jumps.x
+        counts = randomness.poisson((h * check_rates(jumps)).clamp(max=_MOST_JUMPS))
+        u = randomness.uniform((*x.shape, 2), torch.float64, x.device).flatten(0, -2)
+        moved = x.flatten().clone()
+        single = counts.flatten() == 1
+        if readable(x):
+            positions = single.nonzero()[:, 0]
+            moved[positions] = jumps.draw(positions, u[positions])
+        else:
+            everywhere = torch.arange(x.numel(), device=x.device)
+            moved = torch.where(single, jumps.draw(everywhere, u), moved)
+        rejected = _count(counts > 1)
+        return Landing(moved.reshape(x.shape), rejected, torch.zeros_like(rejected))
+
+    def law(self, jumps: Jumps, h: float) -> Tensor:
+        rates = jumps.matrix()
+        total = check_rates(jumps)[..., None]
+        moved = h * rates * torch.exp(-h * total)
+        return moved.scatter(-1, jumps.x[..., None], 1 - moved.sum(-1, keepdim=True))
+
+
+@dataclass(frozen=True)
+class OrdinalLeap(Leap):
+    """Jumps are displacements and add up; the sum is clamped to the state space, and counted as clamped.
+
+    Arguments:
+        dense_above: dimensions that expect more jumps than this draw one Poisson for every state.
+    """
+
+    dense_above: float = 24.0
+
+    def draw(self, jumps: Jumps, h: float, randomness: Randomness) -> Landing:
+        x = jumps.x
+        means = (h * check_rates(jumps)).clamp(max=_MOST_JUMPS)
+        shift = torch.zeros(x.numel(), dtype=torch.float64, device=x.device)
+        if readable(x):
+            dense = means > self.dense_above
+            self._add_listed(jumps, torch.where(dense, 0.0, means), randomness, shift)
+            positions, counts = dense.flatten().nonzero()[:, 0], _count(dense)
+        else:
+            positions = torch.arange(x.numel(), device=x.device)
+            counts = torch.full((len(x),), x[0].numel(), device=x.device)
+        self._add_dense(jumps, h, positions, counts, randomness, shift)
+        landing = x + shift.reshape(x.shape)
+        inside = landing.clamp(0, jumps.num_states - 1)
+        clamped = _count(inside != landing)
+        return Landing(inside.to(x.dtype), torch.zeros_like(clamped), clamped)
+
+    @staticmethod
+    def _add_listed(jumps: Jumps, means: Tensor, randomness: Randomness, shift: Tensor) -> None:
+        """Add to `shift` the displacements of jumps drawn one by one."""
+        counts = randomness.poisson(means).long()
+        u = randomness.ragged_uniform(2 * _count(counts), torch.float64).reshape(-1, 2)
+        positions = torch.arange(shift.numel(), device=shift.device).repeat_interleave(counts.flatten())
+        destinations = jumps.draw(positions, u)
+        shift.index_add_(0, positions, (destinations - jumps.x.flatten()[positions]).to(shift.dtype))
+
+    @staticmethod
+    def _add_dense(jumps: Jumps, h: float, positions: Tensor, counts: Tensor, randomness: Randomness, shift: Tensor) -> None:
+        """Add to `shift` the displacements of dimensions that draw one Poisson for every state."""
+        rates = (h * jumps.rows(positions)).clamp(max=_MOST_JUMPS)
+        number = randomness.ragged_poisson(rates, counts).double()
+        displacement = torch.arange(jumps.num_states, device=shift.device) - jumps.x.flatten()[positions, None]
+        shift.index_add_(0, positions, (number * displacement).sum(-1))
+
+    def law(self, jumps: Jumps, h: float) -> Tensor:
+        """The compound Poisson law, by its characteristic function on a circle too long to wrap around."""
+        rates = h * jumps.matrix().double()
+        n = jumps.num_states
+        most = rates.sum(-1).max().item()
+        size = 2 ** math.ceil(math.log2(2 * (n - 1) * (most + 12 * math.sqrt(most + 1) + 40)))
+        displacement = (torch.arange(n) - jumps.x[..., None]) % size  # (B, *event, n)
+        intensity = torch.zeros(*jumps.x.shape, size, dtype=torch.float64).scatter_add_(-1, displacement, rates)
+        spectrum = torch.fft.fft(intensity)
+        total = torch.fft.ifft(torch.exp(spectrum - rates.sum(-1, keepdim=True))).real.clamp(min=0)
+        signed = (torch.arange(size) + size // 2) % size - size // 2
+        landing = (jumps.x[..., None] + signed).clamp(0, n - 1)
+        return torch.zeros_like(rates).scatter_add_(-1, landing, total)

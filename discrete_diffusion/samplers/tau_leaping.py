@@ -1,0 +1,45 @@
+"""Tau-leaping: hold the reverse rates of time t for the whole step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from diffusion_core import State, TimeGrid
+from discrete_diffusion.denoisers import Denoiser
+from discrete_diffusion.samplers.base import Sampler
+from discrete_diffusion.samplers.leaps import CategoricalLeap, Landing, Leap
+
+__all__ = ["TauLeaping", "landed"]
+
+
+def landed(state: State, landing: Landing) -> State:
+    """The state after a leap, its rejected and clamped jumps counted."""
+    return replace(state, x=landing.x, rejected=state.rejected + landing.rejected, clamped=state.clamped + landing.clamped)
+
+
+class TauLeaping(Sampler):
+    """`K_y ~ Poisson(h Rhat_t(x_t, y))` jumps in every dimension at once. First order in h.
+
+    References:
+        A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
+
+    Arguments:
+        denoiser, grid, sub_batch, argmax: see `Sampler`.
+        leap: what several jumps of one dimension mean: `OrdinalLeap` (they add up) or
+            `CategoricalLeap` (they are rejected).
+    """
+
+    def __init__(
+        self, denoiser: Denoiser, grid: TimeGrid, leap: Leap | None = None, sub_batch: int = 16, argmax: bool = False
+    ) -> None:
+        super().__init__(denoiser, grid, sub_batch, argmax)
+        self.leap = CategoricalLeap() if leap is None else leap
+
+    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
+        posterior, state = self.evaluate(state, t, y)
+        return landed(state, self.leap.draw(posterior.jumps(), t - s, state.randomness))
+
+    def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
+        return self.leap.law(self.posterior(x_t, t, y).jumps(), t - s)

@@ -1,0 +1,203 @@
+"""How fast noise arrives: a time-dependent factor beta(t) on the rate matrix.
+
+    R_t = beta(t) R,   tau(t) = int_0^t beta,   q_{t|0} = exp(tau(t) R),   alpha(t) = exp(-tau(t))
+
+Only tau matters for the marginals: a schedule is a change of clock. alpha is the survival
+function, the probability that a clock of rate beta has not rung by time t. A schedule may be
+given by either; one whose survival ends at alpha(1) = 0 has tau(1) = inf, and a rate beta that
+is infinite at t = 1 although its flow `-d alpha/dt = beta alpha` is finite.
+
+Results have the dtype of t; times that end in a transition matrix are float64.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import diffusion_core
+
+__all__ = [
+    "Constant",
+    "CosineSurvival",
+    "Exponential",
+    "Geometric",
+    "LinearSurvival",
+    "LogLinear",
+    "PolynomialSurvival",
+    "Schedule",
+]
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} = {value}, expected a positive number")
+
+
+@dataclass(frozen=True)
+class Schedule(diffusion_core.Schedule):
+    """A pair (beta, tau) with `d tau/dt = beta` and tau(0) = 0."""
+
+    @abstractmethod
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """beta(t) in 1 / unit of t, and tau(t): each of the shape and dtype of t."""
+
+    def survival(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """`alpha(t) = exp(-tau(t))` and its derivative, finite even where beta is not."""
+        beta, tau = self(t)
+        alpha = torch.exp(-tau)
+        return alpha, -beta * alpha
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """`beta = rate`, `tau = rate t`.
+
+    Arguments:
+        rate: tau(1).
+    """
+
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("rate", self.rate)
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full_like(t, self.rate), self.rate * t
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """`beta = a ln(b) b^t`, `tau = a (b^t - 1)`.
+
+    Most of the clock runs near t = 1, where a slowly mixing matrix needs it.
+
+    References:
+        A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
+
+    Arguments:
+        a: the scale of tau.
+        b: how much faster the clock is at t = 1 than at t = 0.
+    """
+
+    a: float = 3.0
+    b: float = 100.0
+
+    def __post_init__(self) -> None:
+        _check_positive("a", self.a)
+        if not (math.isfinite(self.b) and self.b > 1):
+            raise ValueError(f"b = {self.b}, expected a number above 1")
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        exponent = math.log(self.b) * t
+        return self.a * math.log(self.b) * torch.exp(exponent), self.a * torch.expm1(exponent)
+
+
+@dataclass(frozen=True)
+class Geometric(Schedule):
+    """`tau = 1/2 sigma_min^2 ((sigma_max / sigma_min)^{2t} - 1)`: half the growth of a geometric variance.
+
+    References:
+        Discrete diffusion modeling by estimating the ratios of the data distribution (Lou et al., 2024) | https://arxiv.org/abs/2310.16834
+
+    Arguments:
+        sigma_min: the noise level at t = 0.
+        sigma_max: the noise level at t = 1.
+    """
+
+    sigma_min: float
+    sigma_max: float
+
+    def __post_init__(self) -> None:
+        _check_positive("sigma_min", self.sigma_min)
+        if not (math.isfinite(self.sigma_max) and self.sigma_max > self.sigma_min):
+            raise ValueError(f"sigma_max = {self.sigma_max}, expected a number above sigma_min = {self.sigma_min}")
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        growth = 2 * math.log(self.sigma_max / self.sigma_min)
+        half = 0.5 * self.sigma_min**2
+        return half * growth * torch.exp(growth * t), half * torch.expm1(growth * t)
+
+
+@dataclass(frozen=True)
+class LogLinear(Schedule):
+    """`alpha = 1 - (1 - eps) t`: a fraction that falls linearly, to eps.
+
+    References:
+        Discrete diffusion modeling by estimating the ratios of the data distribution (Lou et al., 2024) | https://arxiv.org/abs/2310.16834
+
+    Arguments:
+        eps: alpha(1), in [0, 1).
+    """
+
+    eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < 1:
+            raise ValueError(f"eps = {self.eps}, expected a number in [0, 1)")
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        slope = 1 - self.eps
+        return slope / (1 - slope * t), -torch.log1p(-slope * t)
+
+    def survival(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        slope = 1 - self.eps
+        return 1 - slope * t, torch.full_like(t, -slope)
+
+
+@dataclass(frozen=True)
+class PolynomialSurvival(Schedule):
+    """`alpha = 1 - t^power`.
+
+    Arguments:
+        power: 1 or more.
+    """
+
+    power: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.power) and self.power >= 1):
+            raise ValueError(f"power = {self.power}, expected a number of at least 1")
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        gone = t**self.power
+        return self.power * t ** (self.power - 1) / (1 - gone), -torch.log1p(-gone)
+
+    def survival(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 - t**self.power, -self.power * t ** (self.power - 1)
+
+
+@dataclass(frozen=True)
+class LinearSurvival(Schedule):
+    """`alpha = 1 - t`: everything has been forgotten at t = 1, tau(1) = inf."""
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 / (1 - t), -torch.log1p(-t)
+
+    def survival(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return 1 - t, -torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class CosineSurvival(Schedule):
+    """`alpha = 1 - cos(pi/2 (1 - t))`, tau(1) = inf.
+
+    References:
+        Simplified and generalized masked diffusion for discrete data (Shi et al., 2024) | https://arxiv.org/abs/2406.04329
+    """
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        # alpha = 1 - sin(pi t / 2) = 2 sin^2(pi (1 - t) / 4): the first form is exact near 0, the second near 1.
+        late = -torch.log(self._alpha(t))
+        early = -torch.log1p(-torch.sin(math.pi / 2 * t))
+        return math.pi / 2 / torch.tan(math.pi / 4 * (1 - t)), torch.where(t < 0.5, early, late)
+
+    def survival(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._alpha(t), -math.pi / 2 * torch.sin(math.pi / 2 * (1 - t))
+
+    def _alpha(self, t: Tensor) -> Tensor:
+        return torch.where(t < 0.5, 1 - torch.sin(math.pi / 2 * t), 2 * torch.sin(math.pi / 4 * (1 - t)) ** 2)
