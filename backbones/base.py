@@ -1,0 +1,114 @@
+"""The contract of a backbone: float images in, float images out, one real number an example, an optional label.
+
+A backbone knows no process, no schedule and no guidance. `c` is whatever the caller wants the
+network to be told (a time in [0, 1], a log signal-to-noise ratio); how strongly the embedding
+stretches it is an argument of the network. Labels are 0 .. num_classes - 1, and num_classes
+itself is the null class, "no label", which is also what a missing label means.
+
+The base class refuses bad input once, in one place, and lets networks that halve the
+resolution work on any image: it repeats the last row and column up to the needed multiple and
+cuts them off again.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Backbone", "group_norm", "zeroed"]
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def zeroed(module: ModuleT) -> ModuleT:
+    """Set every parameter of a module to 0, and return it: a residual branch that begins as nothing."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def group_norm(channels: int, groups: int) -> nn.GroupNorm:
+    """A group norm of any width: with the most groups, up to `groups`, that leave each two channels or more.
+
+    A group of one channel would be constant where the feature map has shrunk to one pixel.
+    """
+    fitting = (g for g in range(min(groups, channels // 2), 1, -1) if channels % g == 0)
+    return nn.GroupNorm(next(fitting, 1), channels)
+
+
+class Backbone(nn.Module, ABC):
+    """A network on images; a subclass implements `predict`.
+
+    Arguments:
+        in_channels: the number of channels C_in of x.
+        out_channels: the number of channels C_out of the output.
+        num_classes: the number of classes; 0 is an unconditional network.
+        multiple: what the network needs H and W to be a multiple of; images are padded to it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, num_classes: int = 0, multiple: int = 1) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("in_channels", in_channels, 1),
+            ("out_channels", out_channels, 1),
+            ("num_classes", num_classes, 0),
+            ("multiple", multiple, 1),
+        ):
+            if value < least:
+                raise ValueError(f"{name} = {value}, expected at least {least}")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.num_classes = num_classes
+        self.multiple = multiple
+
+    @abstractmethod
+    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+        """The network on checked and padded input; y is given exactly where num_classes > 0."""
+
+    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        """Evaluate the network: (B, C_in, H, W) -> (B, C_out, H, W), in the network's dtype.
+
+        Arguments:
+            x: floating images (B, C_in, H, W).
+            c: one real number an example (B,).
+            y: labels (B,), integers in 0 .. num_classes; None is the null class.
+
+        Raises:
+            ValueError: a wrong shape or dtype, a label for an unconditional network, a label out of range.
+        """
+        self._check(x, c, y)
+        if self.num_classes and y is None:
+            y = torch.full_like(c, self.num_classes, dtype=torch.int64)
+        height, width = x.shape[-2:]
+        bottom, right = -height % self.multiple, -width % self.multiple
+        x = x.to(next(self.parameters()).dtype)
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
+        out = self.predict(x, c, y)
+        return out[..., :height, :width] if bottom or right else out
+
+    def _check(self, x: Tensor, c: Tensor, y: Tensor | None) -> None:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W)")
+        if not x.is_floating_point():
+            raise ValueError(f"x has dtype {x.dtype}, expected a floating dtype")
+        if c.shape != (len(x),):
+            raise ValueError(f"c has shape {tuple(c.shape)}, expected ({len(x)},)")
+        if not c.is_floating_point():
+            raise ValueError(f"c has dtype {c.dtype}, expected a floating dtype")
+        if y is None:
+            return
+        if self.num_classes == 0:
+            raise ValueError(f"labels of shape {tuple(y.shape)} were given to a network with num_classes = 0")
+        if y.shape != (len(x),):
+            raise ValueError(f"y has shape {tuple(y.shape)}, expected ({len(x)},)")
+        if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+            raise ValueError(f"y has dtype {y.dtype}, expected an integer dtype")
+        if y.device.type == "cpu" and not torch.compiler.is_compiling():
+            wrong = y[(y < 0) | (y > self.num_classes)]
+            if len(wrong):
+                raise ValueError(f"y has the value {int(wrong[0])}, expected 0 .. {self.num_classes} (the null class)")

@@ -1,0 +1,289 @@
+"""Distributions over S values, one at every position, that may know them without the S axis.
+
+A head of a network returns one of these. `Categorical` has a logit for each value; the truncated
+logistic (`backbones.logistic`) has a location and a scale, so that the log-probability of one
+value and a sample cost O(1) a position. They know no process.
+
+A sample is an inverse CDF of uniform numbers the caller draws, so that the caller owns the
+randomness. A uniform number with b bits stands for an interval of width 2^-b and is read as its
+centre: otherwise u = 0, once in 2^24 float32 numbers, would return the first value however
+improbable it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Categorical", "Distribution", "Mixture", "centred", "chunks", "inverse_cdf"]
+
+_BLOCK = 16
+_CHUNK = 2**18  # elements: 1 MB of float32, so that a chunk and its result stay in a CPU core's cache
+
+
+def inverse_cdf(weights: Tensor, u: Tensor) -> Tensor:
+    """The smallest k whose cumulative weight exceeds a fraction u of the total: (..., S), (...) -> int64 (...).
+
+    In two levels: the sums of blocks of 16 weights choose a block, then its weights choose the value. With S = 256
+    that is 32 numbers a position instead of 256 cumulative ones. A value of weight 0 is never returned.
+
+    Arguments:
+        weights: non-negative weights (..., S), not necessarily normalised, not all 0.
+        u: uniform numbers in [0, 1), of the shape of weights without its last axis.
+
+    Raises:
+        ValueError: u has another shape or is not floating.
+    """
+    if u.shape != weights.shape[:-1] or not u.is_floating_point():
+        raise ValueError(f"u has shape {tuple(u.shape)} and dtype {u.dtype}, expected floating {tuple(weights.shape[:-1])}")
+    size = weights.shape[-1]
+    rows = weights.detach().reshape(-1, size).contiguous()
+    u = centred(u.reshape(-1, 1), torch.promote_types(weights.dtype, u.dtype))
+    if size > 2 * _BLOCK:
+        rows = _padded(rows)
+        rows = rows.view(len(rows), rows.shape[1] // _BLOCK, _BLOCK)  # (N, S/16, 16)
+        block, left = _first_above(_block_sums(rows), u, None)
+        start = torch.arange(len(rows), device=rows.device)[:, None] * rows.shape[1]
+        chosen = rows.view(-1, _BLOCK).index_select(0, (start + block)[:, 0])  # (N, 16)
+        index = block * _BLOCK + _first_above(chosen, u, left)[0]
+    else:
+        index = _first_above(rows, u, None)[0]
+    return index.view(weights.shape[:-1])
+
+
+def _padded(weights: Tensor) -> Tensor:
+    """Weights 0 after the last one, up to a multiple of the block."""
+    missing = -weights.shape[-1] % _BLOCK
+    return F.pad(weights, (0, missing)) if missing else weights
+
+
+def _block_sums(weights: Tensor) -> Tensor:
+    """The sums over the last axis, of 16: (..., n, 16) -> (..., n).
+
+    A product with ones is twice as fast as `sum` on a CPU; with `out` it keeps its precision under autocast.
+    """
+    sums = weights.new_empty(weights.shape[:-1])
+    torch.mv(weights.reshape(-1, _BLOCK), weights.new_ones(_BLOCK), out=sums.view(-1))
+    return sums
+
+
+def centred(u: Tensor, dtype: torch.dtype) -> Tensor:
+    """The centre of the interval that a uniform number stands for, in a dtype as wide as its own."""
+    return u.to(dtype) + torch.finfo(u.dtype).eps / 4
+
+
+def _first_above(weights: Tensor, u: Tensor, left: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The first k whose cumulative weight exceeds `left` (u of the total where None), and what is left before k.
+
+    The threshold is kept below the total, whatever was rounded, so that there is such a k; and its weight is
+    positive, since the cumulative weight rises there.
+    """
+    cumulative = weights.cumsum(-1, dtype=u.dtype)  # (N, n)
+    total = cumulative[:, -1:]
+    threshold = torch.minimum(u * total if left is None else left, torch.nextafter(total, torch.zeros_like(total)))
+    index = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=weights.shape[-1] - 1)  # (N, 1)
+    before = torch.where(index > 0, cumulative.gather(1, (index - 1).clamp_(min=0)), 0)
+    return index, threshold - before
+
+
+class Distribution(ABC):
+    """Independent distributions over the values 0 .. S - 1 at every position (B, *event).
+
+    Arguments:
+        shape: the positions (B, *event).
+        num_values: the number S of values.
+    """
+
+    def __init__(self, shape: torch.Size, num_values: int) -> None:
+        if num_values < 2:
+            raise ValueError(f"num_values = {num_values}, expected at least 2")
+        self.shape = shape
+        self.num_values = num_values
+
+    @property
+    @abstractmethod
+    def logits(self) -> Tensor:
+        """Normalised log-probabilities (B, *event, S)."""
+
+    @property
+    def scores(self) -> Tensor:
+        """Log-probabilities up to a constant a position (B, *event, S): `logits`, unless less work gives them."""
+        return self.logits
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Probabilities (B, *event, S)."""
+        return self.logits.exp()
+
+    @abstractmethod
+    def log_prob(self, k: Tensor) -> Tensor:
+        """The log-probability of the integers k (B, *event), in nats: (B, *event)."""
+
+    @abstractmethod
+    def sample(self, u: Tensor) -> Tensor:
+        """The values (B, *event), int64, that uniform numbers u (B, *event) in [0, 1) stand for."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """The most probable value at every position: (B, *event), int64."""
+
+    def _check_values(self, k: Tensor) -> None:
+        if k.shape != self.shape or k.is_floating_point():
+            raise ValueError(
+                f"k has shape {tuple(k.shape)} and dtype {k.dtype}, expected integers of shape {tuple(self.shape)}"
+            )
+        if k.device.type == "cpu" and k.numel() and not torch.compiler.is_compiling():
+            low, high = (int(end) for end in k.aminmax())
+            if low < 0 or high >= self.num_values:
+                raise ValueError(f"k has values in {low} .. {high}, expected 0 .. {self.num_values - 1}")
+
+    def _check_uniform(self, u: Tensor) -> None:
+        if u.shape != self.shape or not u.is_floating_point():
+            raise ValueError(f"u has shape {tuple(u.shape)} and dtype {u.dtype}, expected floating {tuple(self.shape)}")
+
+
+def chunks(batch: int, elements: int, device: torch.device) -> Iterator[slice]:
+    """Slices of the batch: on a CPU as many examples as fit the cache, elsewhere all of them.
+
+    Arguments:
+        batch: the number B of examples.
+        elements: how many numbers all of them have.
+        device: where they are.
+    """
+    size = max(1, _CHUNK * batch // max(elements, 1)) if device.type == "cpu" else max(batch, 1)
+    return (slice(start, start + size) for start in range(0, batch, size))
+
+
+class _PickedLogSoftmax(torch.autograd.Function):
+    """`log_softmax(logits)[k]` in chunks that stay in the cache; nothing of the size of the logits is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, k: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, k)
+        out = logits.new_empty(k.shape)
+        for part in chunks(len(logits), logits.numel(), logits.device):
+            out[part] = logits[part].log_softmax(-1).gather(-1, k[part].unsqueeze(-1)).squeeze(-1)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """`grad (onehot(k) - softmax(logits))`."""
+        logits, k = ctx.saved_tensors
+        out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
+        for part in chunks(len(logits), logits.numel(), logits.device):
+            weight = grad[part].unsqueeze(-1)
+            torch.softmax(logits[part], -1, out=out[part]).mul_(-weight).scatter_add_(-1, k[part].unsqueeze(-1), weight)
+        return out, None
+
+
+class Categorical(Distribution):
+    """A distribution with one logit a value.
+
+    The log-probability of one value is a softmax and a gather in one function, chunk by chunk, forward and
+    backward: the cross-entropy of S = 256 values costs less than one product with a 256 x 256 matrix.
+
+    Arguments:
+        logits: unnormalised logits (B, *event, S) in float32 or float64; a value of probability 0 has -inf.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        if logits.ndim < 2 or logits.dtype not in (torch.float32, torch.float64):
+            shape = tuple(logits.shape)
+            raise ValueError(
+                f"logits have shape {shape} and dtype {logits.dtype}, expected (B, *event, S) in float32 or float64"
+            )
+        super().__init__(logits.shape[:-1], logits.shape[-1])
+        self.unnormalised = logits
+
+    @property
+    def scores(self) -> Tensor:
+        return self.unnormalised
+
+    @cached_property
+    def logits(self) -> Tensor:
+        return self.unnormalised.log_softmax(-1)
+
+    @cached_property
+    def probs(self) -> Tensor:
+        return self.unnormalised.softmax(-1)
+
+    def log_prob(self, k: Tensor) -> Tensor:
+        self._check_values(k)
+        out: Tensor = _PickedLogSoftmax.apply(self.unnormalised, k.long())
+        return out
+
+    def sample(self, u: Tensor) -> Tensor:
+        self._check_uniform(u)
+        logits = self.unnormalised.detach()
+        if self.num_values <= 2 * _BLOCK:
+            return inverse_cdf(logits.softmax(-1), u)
+        # The two levels of inverse_cdf, the second from the logits: so no more than the block sums is ever stored.
+        blocks = -(-self.num_values // _BLOCK)
+        sums = logits.new_empty(*self.shape, blocks)
+        for part in chunks(len(logits), logits.numel(), logits.device):
+            weights = _padded(logits[part].softmax(-1))
+            sums[part] = _block_sums(weights.unflatten(-1, (blocks, _BLOCK)))
+        centre = centred(u.reshape(-1, 1), torch.promote_types(sums.dtype, u.dtype))
+        block, left = _first_above(sums.view(-1, blocks), centre, None)
+        place = (block * _BLOCK + torch.arange(_BLOCK, device=u.device)).view(*self.shape, _BLOCK)
+        if self.num_values % _BLOCK == 0:
+            chosen = logits.gather(-1, place)
+        else:
+            chosen = logits.gather(-1, place.clamp(max=self.num_values - 1)).masked_fill_(place >= self.num_values, -torch.inf)
+        left /= sums.view(-1, blocks).gather(1, block)
+        return block.view(u.shape) * _BLOCK + inverse_cdf(chosen.softmax(-1), left.view(u.shape))
+
+    def mode(self) -> Tensor:
+        return self.unnormalised.argmax(-1)
+
+
+class Mixture(Distribution):
+    """A mixture of distributions: `p(k) = sum_j w_j p_j(k)`, w = softmax(weights).
+
+    Arguments:
+        weights: the unnormalised log-weights (J, B, *event) of the J components.
+        components: J distributions of the same shape (B, *event) and number of values.
+    """
+
+    def __init__(self, weights: Tensor, components: Sequence[Distribution]) -> None:
+        first = components[0]
+        if any(part.shape != first.shape or part.num_values != first.num_values for part in components):
+            given = [(tuple(part.shape), part.num_values) for part in components]
+            raise ValueError(f"components have shapes and numbers of values {given}, expected equal ones")
+        if weights.shape != (len(components), *first.shape):
+            raise ValueError(f"weights have shape {tuple(weights.shape)}, expected {(len(components), *first.shape)}")
+        super().__init__(first.shape, first.num_values)
+        self.log_weights = weights.log_softmax(0)
+        self.components = tuple(components)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        out = self.log_weights[0].unsqueeze(-1) + self.components[0].logits
+        for weight, part in zip(self.log_weights[1:], self.components[1:], strict=True):
+            out = torch.logaddexp(out, weight.unsqueeze(-1) + part.logits)
+        return out
+
+    def log_prob(self, k: Tensor) -> Tensor:
+        return torch.logsumexp(self.log_weights + torch.stack([part.log_prob(k) for part in self.components]), 0)
+
+    def sample(self, u: Tensor) -> Tensor:
+        """One uniform number chooses the component, and what is left of it the value."""
+        self._check_uniform(u)
+        weights = self.log_weights.detach().double().exp().flatten(1).t()  # (N, J)
+        chosen, left = _first_above(weights, centred(u.reshape(-1, 1), torch.float64), None)
+        u = (left / weights.gather(1, chosen)).clamp_(max=1 - torch.finfo(torch.float64).eps).view(u.shape)
+        chosen = chosen.view(u.shape)
+        out = self.components[0].sample(u)
+        for j, part in enumerate(self.components[1:], start=1):
+            out = torch.where(chosen == j, part.sample(u), out)
+        return out
+
+    def mode(self) -> Tensor:
+        return self.logits.argmax(-1)

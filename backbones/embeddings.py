@@ -1,0 +1,115 @@
+"""How numbers, labels and images become vectors.
+
+A real number c is spread over sinusoids whose wavelengths form a geometric sequence,
+
+    angle_i = scale c max_period^{-i / half},   i = 0 .. half - 1,     embedding = (cos, sin)
+
+With c in [0, 1] a scale of 1000 gives the range of the original integer timesteps. Angles are
+formed in float32 or better, so that a double-precision time keeps its digits until the cosine.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ClassEmbedding", "SinusoidalEmbedding", "TimeEmbedding", "patchify", "unpatchify"]
+
+
+class SinusoidalEmbedding(nn.Module):
+    """Sinusoids of one real number: (B,) -> (B, features).
+
+    References:
+        Attention is all you need (Vaswani et al., 2017) | https://arxiv.org/abs/1706.03762
+
+    Arguments:
+        features: the number of sinusoids, cosines first; an odd last one is 0.
+        scale: what the number is multiplied by; 1000 suits numbers in [0, 1].
+        max_period: the ratio of the longest wavelength to the shortest.
+    """
+
+    def __init__(self, features: int, scale: float = 1000.0, max_period: float = 10000.0) -> None:
+        super().__init__()
+        if features < 2:
+            raise ValueError(f"features = {features}, expected at least 2")
+        self.features = features
+        self.scale = scale
+        self.max_period = max_period
+
+    def forward(self, c: Tensor) -> Tensor:
+        """The sinusoids of c, in the dtype of c or float32, whichever is wider."""
+        half = self.features // 2
+        dtype = torch.promote_types(c.dtype, torch.float32)
+        place = torch.arange(half, dtype=dtype, device=c.device) / half
+        angle = (self.scale * c.to(dtype))[:, None] * torch.exp(-math.log(self.max_period) * place)  # (B, half)
+        embedding = torch.cat([angle.cos(), angle.sin()], dim=1)
+        return F.pad(embedding, (0, self.features - 2 * half))
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids and a two-layer perceptron: (B,) -> (B, dim).
+
+    Arguments:
+        features: the number of sinusoids.
+        dim: the width of the embedding.
+        scale: what the number is multiplied by.
+    """
+
+    def __init__(self, features: int, dim: int, scale: float = 1000.0) -> None:
+        super().__init__()
+        self.sinusoids = SinusoidalEmbedding(features, scale)
+        self.mlp = nn.Sequential(nn.Linear(features, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, c: Tensor) -> Tensor:
+        """The embedding of c (B,), in the dtype of the weights."""
+        out: Tensor = self.mlp(self.sinusoids(c).to(self.mlp[0].weight.dtype))
+        return out
+
+
+class ClassEmbedding(nn.Embedding):
+    """One vector a class, and one for the null class: (B,) in 0 .. num_classes -> (B, dim).
+
+    Arguments:
+        num_classes: the number of classes without the null class.
+        dim: the width of the embedding.
+    """
+
+    def __init__(self, num_classes: int, dim: int) -> None:
+        super().__init__(num_classes + 1, dim)
+        nn.init.normal_(self.weight, std=0.02)
+        self.num_classes = num_classes
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The vectors of the labels y (B,)."""
+        return super().forward(y.long())
+
+
+def patchify(x: Tensor, patch_size: int) -> Tensor:
+    """Cut images into patches: (B, C, H, W) -> (B, H/p * W/p, p * p * C), row by row, channels last.
+
+    Arguments:
+        x: images whose height and width are multiples of the patch size.
+        patch_size: the side p of a patch in pixels.
+    """
+    batch, channels, height, width = x.shape
+    p = patch_size
+    x = x.reshape(batch, channels, height // p, p, width // p, p).permute(0, 2, 4, 3, 5, 1)  # (B, H/p, W/p, p, p, C)
+    return x.reshape(batch, (height // p) * (width // p), p * p * channels)
+
+
+def unpatchify(tokens: Tensor, patch_size: int, size: tuple[int, int]) -> Tensor:
+    """Put patches back together: (B, H/p * W/p, p * p * C) -> (B, C, H, W), stored channels last.
+
+    The channels of a pixel stay neighbours in memory, so that S logits a pixel are read in one go.
+
+    Arguments:
+        tokens: patches in the order of `patchify`.
+        patch_size: the side p of a patch in pixels.
+        size: height and width of the images.
+    """
+    (height, width), p = size, patch_size
+    x = tokens.reshape(len(tokens), height // p, width // p, p, p, -1).permute(0, 1, 3, 2, 4, 5)  # (B, H/p, p, W/p, p, C)
+    return x.reshape(len(tokens), height, width, -1).permute(0, 3, 1, 2)
