@@ -1,0 +1,144 @@
+"""The forward process of the Gaussian engine, and the way from pixels to reals.
+
+    q(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I)
+
+Given both ends, the law in between is a Gaussian too. With `beta = 1 - abar_t / abar_s` the
+variance that the step s -> t adds,
+
+    q(x_s | x_t, x_0) = N( (alpha_s beta / sigma_t^2) x_0  +  (alpha_t / alpha_s) (sigma_s^2 / sigma_t^2) x_t,
+                           (sigma_s^2 / sigma_t^2) beta I )
+
+It is called the bridge; its variance is the beta~ of the DDPM paper. `beta` is computed as
+`-expm1(log abar_t - log abar_s)`, so that short steps keep their digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from continuous_diffusion.schedules import VariancePreserving
+from diffusion_core import Generator, Process, as_randomness, check_time, per_example
+
+__all__ = ["GaussianProcess", "PixelScale", "check_real", "match"]
+
+
+def check_real(x: Tensor) -> None:
+    """Refuse data that are not real numbers of at least single precision.
+
+    Raises:
+        ValueError: x is neither float32 nor float64.
+    """
+    if x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"x has dtype {x.dtype}, expected float32 or float64 (PixelScale.encode makes reals of integers)")
+
+
+def match(value: Tensor, like: Tensor) -> Tensor:
+    """Give a coefficient, () or (B,), the dtype of `like` (B, ...) and axes to broadcast over it."""
+    return per_example(value.to(like.dtype), like)
+
+
+@dataclass(frozen=True)
+class PixelScale:
+    """Between integers 0 .. S-1 and the centres of S equal bins of [-1, 1]: `c_k = (2k + 1)/S - 1`.
+
+    Arguments:
+        num_values: the number S of values, at least 2.
+
+    References:
+        Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
+    """
+
+    num_values: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.num_values, int) or self.num_values < 2:
+            raise ValueError(f"num_values = {self.num_values}, expected an integer of at least 2")
+
+    def encode(self, k: Tensor) -> Tensor:
+        """The bin centre of each value: integers 0 .. S-1 -> float32 in (-1, 1).
+
+        Raises:
+            ValueError: k is not an integer tensor, or (seen on the CPU only) leaves 0 .. S-1.
+        """
+        if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
+            raise ValueError(f"pixels have dtype {k.dtype}, expected integers 0 .. {self.num_values - 1}")
+        k = k.long()
+        inside = ((k >= 0) & (k < self.num_values)).all()
+        if k.device.type != "cpu":
+            torch._assert_async(inside, f"a pixel is outside 0 .. {self.num_values - 1}")
+        elif not inside:
+            wrong = k[(k < 0) | (k >= self.num_values)].flatten()[0].item()
+            raise ValueError(f"pixel {wrong} is outside 0 .. {self.num_values - 1}")
+        return (2 * k + 1).float() / self.num_values - 1
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The value of the bin that x falls in, the end bins taking what is outside: reals -> int64."""
+        check_real(x)
+        return ((x + 1) * (self.num_values / 2)).floor().clamp(0, self.num_values - 1).long()
+
+
+class GaussianProcess(Process):
+    """`x_t = alpha_t x_0 + sigma_t eps` with eps ~ N(0, I); the prior is N(0, I).
+
+    Arguments:
+        schedule: alpha and sigma as functions of time.
+
+    References:
+        Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
+    """
+
+    prior_mean: Tensor
+
+    def __init__(self, schedule: VariancePreserving) -> None:
+        super().__init__()
+        self.schedule = schedule
+        # The prior has no input whose device it could follow, so the process carries one number.
+        self.register_buffer("prior_mean", torch.zeros(()), persistent=False)
+
+    def sample(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
+        """Draw x_t ~ N(alpha_t x_0, sigma_t^2 I): (B, *event) -> (B, *event)."""
+        check_real(x_0)
+        return self.perturb(x_0, as_randomness(generator).normal(x_0.shape, x_0.dtype, x_0.device), t)
+
+    def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
+        """Draw x_1 ~ N(0, I), of the given shape: float64 where the module is, float32 otherwise."""
+        dtype = torch.promote_types(self.prior_mean.dtype, torch.float32)
+        return as_randomness(generator).normal(shape, dtype, self.prior_mean.device)
+
+    def perturb(self, x_0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
+        """`x_t = alpha_t x_0 + sigma_t eps` for a given noise: (B, *event)."""
+        check_real(x_0)
+        check_time(t, len(x_0))
+        alpha, sigma = self.schedule(t)
+        return match(alpha, x_0) * x_0 + match(sigma, x_0) * epsilon
+
+    def epsilon(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The noise that leads from x_0 to x_t, `(x_t - alpha_t x_0) / sigma_t`: (B, *event), t > 0."""
+        alpha, sigma = self.schedule(t)
+        return (x_t - match(alpha, x_t) * x_0) / match(sigma, x_t)
+
+    def added_variance(self, s: Tensor, t: Tensor) -> Tensor:
+        """`beta = 1 - abar_t / abar_s`, the variance that the step s -> t adds: the shape of t, float64."""
+        return -torch.expm1(self.schedule.log_abar(t) - self.schedule.log_abar(s))
+
+    def bridge_coefficients(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(c_0, c_t, var) of `q(x_s | x_t, x_0) = N(c_0 x_0 + c_t x_t, var I)`, s < t: the shape of t, float64."""
+        log_s, log_t = self.schedule.log_abar(s), self.schedule.log_abar(t)
+        beta = -torch.expm1(log_t - log_s)
+        var_s, var_t = -torch.expm1(log_s), -torch.expm1(log_t)
+        c_0 = (log_s / 2).exp() * beta / var_t
+        c_t = ((log_t - log_s) / 2).exp() * var_s / var_t
+        return c_0, c_t, beta * var_s / var_t
+
+    def bridge(self, x_0: Tensor, x_t: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
+        """Draw x_s ~ q(x_s | x_t, x_0), s < t: (B, *event)."""
+        check_real(x_t)
+        check_time(s, len(x_t))
+        check_time(t, len(x_t))
+        c_0, c_t, var = (match(value, x_t) for value in self.bridge_coefficients(s, t))
+        noise = as_randomness(generator).normal(x_t.shape, x_t.dtype, x_t.device)
+        return c_0 * x_0 + c_t * x_t + var.sqrt() * noise

@@ -1,0 +1,97 @@
+"""The forward process against its law, the bridge against Bayes' rule, and the pixel codec."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from continuous_diffusion import CosineSchedule, GaussianProcess, LinearSchedule
+from continuous_diffusion import PixelScale as Scale
+from diffusion_core import PerSampleRandomness
+
+
+@pytest.fixture
+def process():
+    return GaussianProcess(CosineSchedule())
+
+
+def test_sample_has_the_stated_moments(process):
+    x_0 = torch.tensor([0.7, -0.3], dtype=torch.float64).repeat(50_000, 1)
+    t = torch.tensor(0.4, dtype=torch.float64)
+    x_t = process.sample(x_0, t, torch.Generator().manual_seed(0))
+    alpha, sigma = process.schedule(t)
+    assert x_t.mean(0).tolist() == pytest.approx((alpha * x_0[0]).tolist(), abs=4 * sigma.item() / 50_000**0.5)
+    assert x_t.std(0).tolist() == pytest.approx([sigma.item()] * 2, rel=0.02)
+
+
+def test_times_are_per_example_and_noise_is_recovered(process):
+    x_0, epsilon = torch.randn(2, 3, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    t = torch.tensor([0.1, 0.5, 1.0])
+    x_t = process.perturb(x_0, epsilon, t)
+    for i in range(3):
+        torch.testing.assert_close(x_t[i : i + 1], process.perturb(x_0[i : i + 1], epsilon[i : i + 1], t[i]))
+    assert x_t.dtype == torch.float64
+    torch.testing.assert_close(process.epsilon(x_0, x_t, t), epsilon)
+    torch.testing.assert_close(
+        process.sample(x_0, t, PerSampleRandomness([1, 2, 3]))[1:2], process.sample(x_0[1:2], t[1], PerSampleRandomness([2]))
+    )
+
+
+@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule()])
+@pytest.mark.parametrize(("s", "t"), [(0.2, 0.7), (0.999, 1.0), (0.001, 0.002), (0.0, 0.3)])
+def test_bridge_is_bayes_rule(schedule, s, t):
+    """The product of q(x_t | x_s) and q(x_s | x_0) as functions of x_s, by precisions."""
+    s, t = (torch.tensor(value, dtype=torch.float64) for value in (s, t))
+    (alpha_s, sigma_s), (alpha_t, _) = schedule(s), schedule(t)
+    ratio = alpha_t / alpha_s
+    beta = 1 - ratio**2
+    if sigma_s == 0:
+        expected = (torch.ones_like(s), torch.zeros_like(s), torch.zeros_like(s))
+    else:
+        var = 1 / (1 / sigma_s**2 + ratio**2 / beta)
+        expected = (var * alpha_s / sigma_s**2, var * ratio / beta, var)
+    actual = GaussianProcess(schedule).bridge_coefficients(s, t)
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-15)
+
+
+def test_bridge_and_marginal_compose(process):
+    """Noising to t and coming back to s along the bridge is noising to s."""
+    x_0 = torch.full((50_000, 1), 0.7, dtype=torch.float64)
+    s, t = (torch.tensor(value, dtype=torch.float64) for value in (0.3, 0.6))
+    generator = torch.Generator().manual_seed(3)
+    x_s = process.bridge(x_0, process.sample(x_0, t, generator), s, t, generator)
+    alpha, sigma = process.schedule(s)
+    assert x_s.mean().item() == pytest.approx(0.7 * alpha.item(), abs=4 * sigma.item() / 50_000**0.5)
+    assert x_s.std().item() == pytest.approx(sigma.item(), rel=0.02)
+
+
+def test_prior(process):
+    draws = process.prior((1000, 5), torch.Generator().manual_seed(0))
+    assert draws.dtype == torch.float32
+    assert draws.std().item() == pytest.approx(1, abs=0.04)
+    assert process.double().prior((2, 3)).dtype == torch.float64
+    assert process.half().prior((2, 3)).dtype == torch.float32
+    assert not process.state_dict()
+
+
+@pytest.mark.parametrize("num_values", [2, 3, 16, 255, 256])
+def test_pixel_scale_round_trip(num_values):
+    scale, k = Scale(num_values), torch.arange(num_values)
+    x = scale.encode(k)
+    expected = [-1 + (2 * i + 1) / num_values for i in range(num_values)]
+    assert x.tolist() == pytest.approx(expected, abs=1e-6)
+    for shift in (0, 0.999 / num_values, -0.999 / num_values):
+        assert torch.equal(scale.decode(x.double() + shift), k)
+    assert scale.decode(torch.tensor([-9.0, 9.0, 1.0])).tolist() == [0, num_values - 1, num_values - 1]
+    assert torch.equal(scale.decode(scale.encode(k.clamp(max=255).to(torch.uint8))), k)
+
+
+def test_bad_pixels():
+    with pytest.raises(ValueError, match="num_values = 1, expected an integer of at least 2"):
+        Scale(1)
+    with pytest.raises(ValueError, match=r"dtype torch.float32, expected integers 0 \.\. 3"):
+        Scale(4).encode(torch.rand(2, 2))
+    with pytest.raises(ValueError, match=r"pixel 4 is outside 0 \.\. 3"):
+        Scale(4).encode(torch.tensor([0, 4]))
+    with pytest.raises(ValueError, match=r"dtype torch.int64, expected float32 or float64"):
+        Scale(4).decode(torch.tensor([0, 3]))
