@@ -1,0 +1,185 @@
+"""The command `ctdiff`: train a configuration, sample from a run.
+
+Parses the command line, calls the functions that do the work, and turns the errors that a user
+can mend into one line and exit status 2. Whatever else is raised is a bug and keeps its trace.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from absl import flags
+
+from ctdiff import config as configuration
+from ctdiff import cost
+from ctdiff.memory import keep_freed_memory
+from ctdiff.runs import RunError, RunFolder
+from ctdiff.sampling import numbers, sample_run
+from ctdiff.training import CheckpointError
+from ctdiff.training.trainer import train
+
+__all__ = ["main"]
+
+_USAGE = """\
+ctdiff: discrete and continuous diffusion in continuous time
+
+  ctdiff train --config=NAME [--config.section.key=value ...] [--workdir=runs/NAME] [--resume] [--fresh] [--dry_run]
+      Train, continuing an unfinished run in the same folder; of a finished one only draw new samples.
+      NAME is one of {presets}, or the path of a .py file.
+      --resume    there must be a run to continue; without --config its own configuration is used
+      --fresh     delete the run in the folder and train anew
+      --dry_run   print the configuration and what it costs, and do nothing
+
+  ctdiff sample RUN [--num_samples=64] [--steps=N] [--sampler=NAME] [--seeds=0-63] [--labels=0-9] [--checkpoint=STEP]
+                [--out=PATH] [--config.sampler.key=value ...]
+      Draw samples from a run's averaged weights: PATH.png, a grid, and PATH.npz, the integers.
+      One seed, one sample: the same on every day and in every batch.
+"""
+
+
+_MENDABLE = (flags.Error, ValueError, OSError, RunError, CheckpointError, FloatingPointError)
+"""The errors whose message is all that a user needs: a wrong argument, a missing file, a diverged training."""
+
+
+class UsageError(ValueError):
+    """A command line that cannot be understood."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str]], int]] = {"train": _train, "sample": _sample}
+    if not arguments or arguments[0] in ("help", "--help", "-h") or set(arguments) & {"--help", "-h", "-help"}:
+        _print(_USAGE.format(presets=", ".join(configuration.preset_names())))
+        return 0 if arguments else 2
+    command, *rest = arguments
+    if command not in commands:
+        _print(f"ctdiff: {command!r} is not a command, expected one of {', '.join(commands)} (see ctdiff --help)", sys.stderr)
+        return 2
+    keep_freed_memory()
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _print(f"ctdiff: warning: {message}", sys.stderr)
+            return commands[command](rest)
+    except _MENDABLE as error:
+        _print(f"ctdiff: {error}", sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        _print("ctdiff: interrupted", sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _print(message: str, stream: TextIO | None = None) -> None:
+    print(message, file=sys.stdout if stream is None else stream, flush=True)
+
+
+def _take(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
+    """Take `--name=value` or `--name value` out of the arguments; the last one counts."""
+    value, rest, i = None, [], 0
+    while i < len(arguments):
+        key, equals, given = arguments[i].partition("=")
+        if key not in (f"--{name}", f"-{name}"):
+            rest.append(arguments[i])
+        elif equals:
+            value = given
+        elif i + 1 < len(arguments):
+            i += 1
+            value = arguments[i]
+        else:
+            raise UsageError(f"--{name} needs a value")
+        i += 1
+    return value, rest
+
+
+def _parse(flag_values: flags.FlagValues, arguments: list[str], positional: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """Parse everything but the overrides of the configuration.
+
+    Arguments:
+        flag_values: the flags that exist.
+        arguments: the command line after the command.
+        positional: what the other arguments are called.
+
+    Returns:
+        The other arguments, and the overrides `--config.key=value`.
+
+    Raises:
+        UsageError: an argument too many or too few.
+    """
+    overrides = [argument for argument in arguments if re.match(r"--?(no)?config\.", argument)]
+    _, *others = flag_values(["ctdiff", *(argument for argument in arguments if argument not in overrides)])
+    if len(others) < len(positional):
+        raise UsageError(f"{positional[len(others)]} is missing (see ctdiff --help)")
+    if len(others) > len(positional):
+        raise UsageError(f"unexpected {others[len(positional)]!r} (a key is set with --config.section.key=value)")
+    return others, overrides
+
+
+def _train(arguments: list[str]) -> int:
+    name, rest = _take(arguments, "config")
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "the run's folder", flag_values=values)
+    flags.DEFINE_bool("resume", False, "there must be a run to continue", flag_values=values)
+    flags.DEFINE_bool("fresh", False, "delete the folder's run and train anew", flag_values=values)
+    flags.DEFINE_bool("dry_run", False, "print the configuration and its cost", flag_values=values)
+    _, overrides = _parse(values, rest)
+    given = values.flag_values_dict()
+    if name is None and not (given["resume"] and given["workdir"]):
+        raise UsageError(f"--config is missing, expected one of {', '.join(configuration.preset_names())}, or a .py file")
+    folder = Path(given["workdir"] or f"runs/{Path(name or '').stem}")
+    config = configuration.load(name) if name is not None else RunFolder(folder).read_config()
+    configuration.override(config, overrides)
+    if given["dry_run"]:
+        _print(configuration.to_json(config) + "\n" + str(cost.estimate(config)))
+        return 0
+    outcome = train(config, folder, resume=given["resume"], fresh=given["fresh"], say=_print)
+    if outcome.skipped:
+        _print(f"{outcome.skipped} steps were skipped: their loss or gradient was not finite")
+    if outcome.stopped_by is not None:
+        _print(f"stopped by {outcome.stopped_by.name} after step {outcome.step}, everything is saved in {folder}")
+        _print(f"continue with: ctdiff train --workdir={folder} --resume")
+        return 128 + outcome.stopped_by
+    for file, what in (
+        ("samples/final.png", "samples"),
+        ("samples/process.png", "the reverse process, noise to digits"),
+        ("loss.png", "the loss curve"),
+        ("metrics.jsonl", "every step's numbers"),
+    ):
+        _print(f"{what + ':':38}{folder / file}")
+    return 0
+
+
+def _sample(arguments: list[str]) -> int:
+    values = flags.FlagValues()
+    flags.DEFINE_integer("num_samples", None, "how many samples", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("steps", None, "reverse steps", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("sampler", None, "the sampler's name", flag_values=values)
+    flags.DEFINE_string("seeds", None, "one seed a sample, such as 0-63 or 1,5,7", flag_values=values)
+    flags.DEFINE_string("labels", None, "classes, repeated in turn, such as 0-9", flag_values=values)
+    flags.DEFINE_integer("checkpoint", None, "the step of a checkpoint", lower_bound=0, flag_values=values)
+    flags.DEFINE_string("out", None, "where the pictures go, without suffix", flag_values=values)
+    flags.DEFINE_bool("ema", True, "averaged weights rather than the last ones", flag_values=values)
+    flags.DEFINE_string("device", "cpu", "where to compute", flag_values=values)
+    (run,), overrides = _parse(values, arguments, positional=["the folder of a run"])
+    given = values.flag_values_dict()
+    paths = sample_run(
+        run,
+        num_samples=given["num_samples"],
+        seeds=None if given["seeds"] is None else numbers(given["seeds"], "--seeds"),
+        labels=None if given["labels"] is None else numbers(given["labels"], "--labels"),
+        steps=given["steps"],
+        sampler=given["sampler"],
+        checkpoint=given["checkpoint"],
+        ema=given["ema"],
+        device=given["device"],
+        out=given["out"],
+        overrides=overrides,
+    )
+    for path in paths:
+        _print(str(path))
+    return 0

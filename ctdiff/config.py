@@ -1,0 +1,242 @@
+"""Configurations: found by name or path, overridden from the command line, checked, saved, compared.
+
+A configuration is an `ml_collections.ConfigDict` of eight sections. The keys and types that
+exist are those of `configs.defaults`; the names that may be chosen are those that
+`ctdiff.build` knows. Everything wrong is found before anything starts, and is told with the
+key, the value and what was allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+import configs
+from configs import defaults
+from ctdiff import build
+
+__all__ = [
+    "ConfigError",
+    "check",
+    "differences",
+    "flatten",
+    "from_json",
+    "load",
+    "override",
+    "preset_names",
+    "to_json",
+]
+
+_LEAST: dict[str, float] = {
+    "data.channels": 1,
+    "data.num_values": 2,
+    "model.num_classes": 0,
+    "model.embedding": 1,
+    "training.steps": 1,
+    "training.batch_size": 1,
+    "training.accumulation": 1,
+    "training.clip": 0,
+    "training.seed": 0,
+    "optimizer.warmup": 0,
+    "optimizer.weight_decay": 0,
+    "sampler.steps": 1,
+    "sampler.num_samples": 1,
+    "sampler.sub_batch": 1,
+    "sampler.corrector_steps": 0,
+    "sampler.clip": 0,
+    "saving.checkpoint_every": 1,
+    "saving.keep": 1,
+    "saving.validate_every": 1,
+    "saving.validation_images": 1,
+    "saving.preview_every": 1,
+    "saving.preview_samples": 1,
+    "saving.preview_steps": 1,
+}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key, the value and what is allowed."""
+
+
+def preset_names() -> list[str]:
+    """The presets that `load` finds by name."""
+    folders = [Path(folder) for folder in configs.__path__]
+    names = {path.stem for folder in folders for path in folder.glob("*.py")}
+    return sorted(names - {"__init__", "defaults"})
+
+
+def load(name: str) -> ConfigDict:
+    """The configuration of a preset's name, or of a path to a .py file with a `get_config()`.
+
+    Raises:
+        ConfigError: there is no such preset or file, or it gives no configuration.
+    """
+    if name.endswith(".py") or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"--config={name}: there is no such file")
+    elif name in preset_names():
+        path = next(found for folder in configs.__path__ if (found := Path(folder) / f"{name}.py").is_file())
+    else:
+        names = preset_names()
+        raise ConfigError(f"--config={name}: expected {_one_of(names)}, or the path of a .py file{_closest(name, names)}")
+    spec = importlib.util.spec_from_file_location(f"ctdiff_preset_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None  # it is a .py file that exists
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:  # the file is the user's: whatever it raises is the answer
+        raise ConfigError(f"--config={name} cannot be evaluated: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(
+            f"--config={name}: get_config() returned a {type(config).__name__}, expected an ml_collections.ConfigDict"
+        )
+    check(config)
+    return config
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values by dotted key: {"model.unet.widths": (64, 128), ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, (ConfigDict, Mapping)):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def override(config: ConfigDict, arguments: Sequence[str], sections: Collection[str] = ()) -> None:
+    """Apply arguments `--config.section.key=value` to a configuration, and check the result.
+
+    Arguments:
+        config: the configuration to change.
+        arguments: the overrides.
+        sections: the sections that may be changed; empty means all.
+
+    Raises:
+        ConfigError: a key does not exist or may not be changed, a value is wrong.
+    """
+    flat = flatten(config)
+    allowed = [key for key in flat if not sections or key.split(".")[0] in sections]
+    for argument in arguments:
+        if match := re.match(r"--?(?:no)?config\.([^=]*)", argument):
+            _check_key(match.group(1), allowed)
+    argv, values = ["ctdiff", *arguments], flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    try:
+        values(argv)
+    except flags.IllegalFlagValueError as error:
+        match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+        if match is None or match.group(1) not in flat:
+            raise
+        kind = type(flat[match.group(1)]).__name__
+        raise ConfigError(
+            f"config.{match.group(1)} = {match.group(2)!r}, expected {_an(kind)} such as {flat[match.group(1)]}"
+        ) from error
+    check(config)
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse unknown and missing keys, wrong types, wrong choices and numbers out of range.
+
+    Raises:
+        ConfigError: naming the key, the value and what is allowed.
+    """
+    known, given = flatten(defaults.get_config()), flatten(config)
+    for key in given:
+        _check_key(key, known)
+    for key, default in known.items():
+        if key not in given:
+            raise ConfigError(f"config.{key} is missing; its default is {default!r}")
+        _check_type(key, given[key], default)
+        if (least := _LEAST.get(key)) is not None and not given[key] >= least:
+            raise ConfigError(f"config.{key} = {given[key]!r}, expected at least {least}")
+    for key, choices in build.choices(config).items():
+        if given[key] not in choices:
+            raise ConfigError(f"config.{key} = {given[key]!r}, expected {_one_of(choices)}{_closest(given[key], choices)}")
+
+
+def differences(one: ConfigDict, other: ConfigDict, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys whose values differ, with both values; whole sections can be ignored."""
+    a, b = flatten(one), flatten(other)
+    keys = [key for key in sorted({*a, *b}) if key.split(".")[0] not in ignore and key not in ignore]
+    return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
+
+
+def to_json(config: ConfigDict) -> str:
+    """The configuration as JSON; tuples become lists."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def from_json(text: str, source: str = "the configuration") -> ConfigDict:
+    """The configuration that `to_json` wrote; lists become tuples.
+
+    Raises:
+        ConfigError: not JSON, or not a configuration.
+    """
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{source} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{source} is not a configuration: it holds a {type(content).__name__}")
+    config = ConfigDict(_tuples(content))
+    try:
+        check(config)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _check_key(key: str, known: Iterable[str]) -> None:
+    if key not in (names := list(known)):
+        section = key.rpartition(".")[0]
+        siblings = [name for name in names if name.rpartition(".")[0] == section] or sorted({n.split(".")[0] for n in names})
+        raise ConfigError(f"config.{key} is not a key; expected {_one_of(siblings)}{_closest(key, names)}")
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    if isinstance(default, tuple):
+        kinds = {type(item) for item in default}
+        if not isinstance(value, tuple) or not all(_is(item, kind) for item in value for kind in kinds):
+            raise ConfigError(f"config.{key} = {value!r}, expected a tuple of {' or '.join(kind.__name__ for kind in kinds)}")
+    elif not _is(value, type(default)):
+        raise ConfigError(f"config.{key} = {value!r} is of type {type(value).__name__}, expected {type(default).__name__}")
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value is of a kind; an int will do as a float, a bool will not as a number."""
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _one_of(names: Iterable[Any]) -> str:
+    if isinstance(names, range):
+        return f"{names[0]} .. {names[-1]}"
+    listed = [str(name) for name in names]
+    return listed[0] if len(listed) == 1 else f"one of {', '.join(listed)}"
+
+
+def _closest(name: Any, names: Iterable[Any]) -> str:
+    close = difflib.get_close_matches(name, [str(known) for known in names], n=1) if isinstance(name, str) else []
+    return f". Did you mean {close[0]}?" if close else ""
+
+
+def _an(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

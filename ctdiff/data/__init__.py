@@ -1,0 +1,34 @@
+"""Data: every source gives `Splits` of `ImageData`, uint8 in memory, integers 0 .. S - 1 out.
+
+    source -> Splits -> resized -> quantise (or as_states) -> fraction -> Batches -> (x_0, y)
+
+Sources read (`embedded_mnist`, `idx_folder`, ...), transforms are functions from `Splits` to
+`Splits` or from `ImageData` to `ImageData`, and `Batches` gives the batch of any step.
+"""
+
+from ctdiff.data.batches import Batches, Rotation
+from ctdiff.data.download import torchvision_fashion_mnist, torchvision_mnist
+from ctdiff.data.idx import idx_folder, read_idx
+from ctdiff.data.images import ImageData, Splits, split
+from ctdiff.data.sources import array_file, embedded_mnist, from_dataset, image_folder
+from ctdiff.data.transforms import as_states, fraction, quantise, resized
+
+__all__ = [
+    "Batches",
+    "ImageData",
+    "Rotation",
+    "Splits",
+    "array_file",
+    "as_states",
+    "embedded_mnist",
+    "fraction",
+    "from_dataset",
+    "idx_folder",
+    "image_folder",
+    "quantise",
+    "read_idx",
+    "resized",
+    "split",
+    "torchvision_fashion_mnist",
+    "torchvision_mnist",
+]

@@ -1,0 +1,129 @@
+"""The order of the data: batch k is a function of (seed, k).
+
+Epoch e is the permutation keyed by (seed, e); the permutations follow one another in one
+endless sequence, and batch k is its entries k B .. (k + 1) B - 1. A run that resumes at step
+k asks for batch k: there is no state to save, and no image is seen twice before all were seen
+once. Rotations are keyed by (seed, k, place in the batch) likewise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ctdiff.data.images import ImageData
+from diffusion_core import PerSampleRandomness, Randomness, stream_seed
+
+__all__ = ["Batches", "Rotation"]
+
+# Streams of our own beside those that training noise takes, which are keyed by (seed, step, sample).
+_ORDER, _ROTATION = 0x6F72646572, 0x726F74617465
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Turns every image about its centre by an angle uniform on [-degrees, degrees].
+
+    Bilinear in the value, rounded; beyond the border the nearest pixel of the border goes on.
+    For values that are ordered, such as grey levels: the mean of two categories is none.
+
+    Arguments:
+        degrees: the largest angle, in (0, 180].
+
+    Raises:
+        ValueError: degrees is outside (0, 180].
+    """
+
+    degrees: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.degrees <= 180:
+            raise ValueError(f"degrees = {self.degrees}, expected an angle in (0, 180]")
+
+    def __call__(self, images: Tensor, randomness: Randomness) -> Tensor:
+        """Rotate a batch (B, C, H, W) uint8; values stay between the smallest and the largest of an image."""
+        batch, _, height, width = images.shape
+        angle = math.radians(self.degrees) * (2 * randomness.uniform((batch,)) - 1)
+        theta = torch.zeros(batch, 2, 3)  # sampling positions in coordinates -1 .. 1, so an aspect ratio appears
+        theta[:, 0, 0] = theta[:, 1, 1] = angle.cos()
+        theta[:, 0, 1] = -angle.sin() * height / width
+        theta[:, 1, 0] = angle.sin() * width / height
+        grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+        turned = functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+        return turned.round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """An endless, shuffled sequence of batches (x_0, y) that can be entered at any step.
+
+    `batches[k]` is batch k; iterating starts at batch 0, `batches.from_step(k)` at batch k.
+
+    Arguments:
+        images: (N, C, H, W) uint8.
+        labels: (N,) int64, or None.
+        batch_size: B; may exceed N.
+        seed: keys the order and the rotations.
+        rotation: a random rotation of every image, or None.
+
+    Raises:
+        ValueError: batch_size < 1, or images or labels are not what `ImageData` takes.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    batch_size: int
+    seed: int = 0
+    rotation: Rotation | None = None
+    _epochs: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        ImageData(self.images, self.labels)
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size = {self.batch_size}, expected at least 1")
+
+    def _epoch(self, epoch: int) -> Tensor:
+        """The permutation of one epoch; the last two are remembered."""
+        if epoch not in self._epochs:
+            while len(self._epochs) > 1:
+                del self._epochs[min(self._epochs)]
+            generator = torch.Generator().manual_seed(stream_seed(self.seed, _ORDER, epoch))
+            self._epochs[epoch] = torch.randperm(len(self.images), generator=generator)
+        return self._epochs[epoch]
+
+    def indices(self, step: int) -> Tensor:
+        """Which images batch `step` holds: (B,)."""
+        if step < 0:
+            raise ValueError(f"step = {step}, expected 0 or more")
+        n = len(self.images)
+        first, end = step * self.batch_size, (step + 1) * self.batch_size
+        parts = []
+        while first < end:
+            epoch, place = divmod(first, n)
+            part = self._epoch(epoch)[place : place + end - first]
+            parts.append(part)
+            first += len(part)
+        return torch.cat(parts)
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """Batch `step`: x_0 (B, C, H, W) int64 and y (B,) int64 or None."""
+        indices = self.indices(step)
+        x_0 = self.images[indices]
+        if self.rotation is not None:
+            streams = PerSampleRandomness.keyed(stream_seed(self.seed, _ROTATION), step, 0, self.batch_size)
+            x_0 = self.rotation(x_0, streams)
+        return x_0.long(), None if self.labels is None else self.labels[indices]
+
+    def from_step(self, step: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield batch `step` and all that follow, without end."""
+        while True:
+            yield self[step]
+            step += 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        return self.from_step(0)

@@ -1,0 +1,91 @@
+"""MNIST and Fashion-MNIST in the folders that torchvision uses.
+
+torchvision knows the names and checksums of the files and where they belong
+(`ROOT/MNIST/raw`); a folder filled by it is read as it is. Nothing is downloaded unless asked
+for, and then over TLS only, with certificates checked: torchvision's own downloader falls
+back to plain HTTP, so it is not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from ctdiff.data.idx import find_idx, idx_folder
+from ctdiff.data.images import Splits
+
+__all__ = ["torchvision_fashion_mnist", "torchvision_mnist"]
+
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+_FASHION_MNIST = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+
+
+class _OnlyTLS(urllib.request.HTTPRedirectHandler):
+    """Follows a redirection to another https address only."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        if not newurl.startswith("https:"):
+            raise urllib.error.URLError(f"redirected to {newurl}, expected an https address")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _fetch(url: str, target: Path, md5: str) -> None:
+    """Download a file to `target`: under another name until its checksum has been verified."""
+    tls = urllib.request.HTTPSHandler(context=ssl.create_default_context())
+    with urllib.request.build_opener(tls, _OnlyTLS).open(url, timeout=60) as response:
+        content = response.read()
+    if (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
+        raise OSError(f"{len(content)} bytes with checksum {found} arrived, expected {md5}")
+    part = target.with_name(target.name + ".part")
+    part.write_bytes(content)
+    os.replace(part, target)
+
+
+def _read(root: str | Path, name: str, mirror: str, download: bool) -> Splits:
+    """The set `name` (a class of torchvision.datasets) from ROOT/name/raw."""
+    import torchvision.datasets  # here, because it is slow to import and most runs do not need it
+
+    folder = Path(root) / name / "raw"
+    missing = find_idx(folder)[1]
+    files = [(file, md5) for file, md5 in getattr(torchvision.datasets, name).resources if Path(file).stem in missing]
+    by_hand = f"put {', '.join(file for file, _ in files)} (gzipped or not) into {folder}"
+    if files and not download:
+        raise FileNotFoundError(f"{name} is not complete in {folder}: {by_hand}, or allow the download (download=True)")
+    for file, md5 in files:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            _fetch(mirror + file, folder / file, md5)
+        except OSError as error:  # URLError, timeouts and refused certificates are OSErrors
+            raise ConnectionError(f"{mirror}{file} could not be downloaded ({error}); without a network, {by_hand}") from error
+    return idx_folder(folder)
+
+
+def torchvision_mnist(root: str | Path, download: bool = False) -> Splits:
+    """MNIST, 60,000 training and 10,000 test digits (1, 28, 28), from ROOT/MNIST/raw.
+
+    Arguments:
+        root: the folder that torchvision calls `root`.
+        download: fetch the files that are missing.
+
+    Raises:
+        FileNotFoundError: files are missing and download is False.
+        ConnectionError: a download failed.
+        ValueError: a file is damaged.
+    """
+    return _read(root, "MNIST", _MNIST, download)
+
+
+def torchvision_fashion_mnist(root: str | Path, download: bool = False) -> Splits:
+    """Fashion-MNIST, 60,000 training and 10,000 test images (1, 28, 28), from ROOT/FashionMNIST/raw.
+
+    Arguments and errors are those of `torchvision_mnist`.
+
+    References:
+        Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms (Xiao et al., 2017)
+        | https://arxiv.org/abs/1708.07747
+    """
+    return _read(root, "FashionMNIST", _FASHION_MNIST, download)

@@ -1,0 +1,109 @@
+"""IDX files, the format of MNIST and of its many successors.
+
+    0x00 0x00 type rank | rank sizes, 32 bits each, big-endian | the values, last axis fastest
+
+The type of unsigned bytes is 0x08. A set is a folder of four files of standard names, each
+gzipped or not.
+
+References:
+    The MNIST database of handwritten digits (LeCun et al., 1998) | http://yann.lecun.com/exdb/mnist
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ctdiff.data.images import ImageData, Splits, as_images
+
+__all__ = ["IDX_FILES", "find_idx", "idx_folder", "read_idx"]
+
+IDX_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, or of what it compresses: of a truncated file, as many as are there."""
+    raw = path.read_bytes()
+    if path.suffix != ".gz":
+        return raw
+    content, rest = bytearray(), raw
+    try:
+        while rest:  # a gzip file may have several members
+            member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+            content += member.decompress(rest)
+            rest = member.unused_data
+    except zlib.error as error:
+        raise ValueError(f"{path} is not an intact gzip file ({error}); {len(raw)} bytes found") from error
+    return bytes(content)
+
+
+def read_idx(path: str | Path) -> np.ndarray:
+    """Read one IDX file of unsigned bytes; a name that ends in .gz is decompressed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, too long, of another type, or no IDX file.
+    """
+    path = Path(path)
+    content = _content(path)
+    if len(content) < 4 or content[:2] != b"\0\0" or not 1 <= content[3] <= 4:
+        raise ValueError(f"{path} is not an IDX file: it begins with {content[:4].hex(' ')!r}, expected '00 00 08 0n'")
+    if content[2] != 0x08:
+        raise ValueError(f"{path} holds values of IDX type 0x{content[2]:02x}, expected 0x08 (unsigned bytes)")
+    rank = content[3]
+    header = 4 + 4 * rank
+    if len(content) < header:
+        raise ValueError(f"{path} is truncated: {len(content)} bytes found, expected a header of {header}")
+    shape = struct.unpack(f">{rank}I", content[4:header])
+    expected = header + math.prod(shape)
+    if len(content) != expected:
+        state = "truncated" if len(content) < expected else "too long"
+        raise ValueError(f"{path} is {state}: {len(content)} bytes found, expected {expected} for shape {shape}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def find_idx(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
+    """Look for the four files of a set: the ones found by name, and the names that are missing."""
+    found, missing = {}, []
+    for name in (name for pair in IDX_FILES.values() for name in pair):
+        candidates = (Path(folder) / name, Path(folder) / f"{name}.gz")
+        path = next((path for path in candidates if path.is_file()), None)
+        if path is None:
+            missing.append(name)
+        else:
+            found[name] = path
+    return found, missing
+
+
+def idx_folder(path: str | Path) -> Splits:
+    """Read a folder of IDX files under the names of MNIST, gzipped or not.
+
+    Debian's package dataset-fashion-mnist is such a folder: /usr/share/datasets/fashion-mnist.
+
+    Raises:
+        FileNotFoundError: the folder or one of the four files is missing.
+        ValueError: a file is damaged, or images and labels do not fit.
+    """
+    if not Path(path).is_dir():
+        raise FileNotFoundError(f"there is no folder {path}")
+    found, missing = find_idx(path)
+    if missing:
+        raise FileNotFoundError(f"{path} has no {', '.join(missing)} (gzipped or not)")
+
+    def part(images_name: str, labels_name: str) -> ImageData:
+        images, labels = read_idx(found[images_name]), read_idx(found[labels_name])
+        if images.ndim != 3:
+            raise ValueError(f"{found[images_name]} has shape {images.shape}, expected (N, H, W)")
+        if labels.shape != images.shape[:1]:
+            raise ValueError(f"{found[labels_name]} has shape {labels.shape}, expected {images.shape[:1]}: one label an image")
+        return ImageData(as_images(images.copy(), str(found[images_name])), torch.from_numpy(labels.astype(np.int64)))
+
+    return Splits(part(*IDX_FILES["train"]), part(*IDX_FILES["test"]))

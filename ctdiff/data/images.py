@@ -1,0 +1,160 @@
+"""What a data set is here: a uint8 tensor of images, perhaps labels, and how many values a pixel has.
+
+Images have values 0 .. S - 1 (`num_values` = S; 256 as read from a file) and shape
+(N, C, H, W) with 1 or 3 channels. uint8 keeps 60,000 digits in 47 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_core import stream_seed
+
+__all__ = ["ImageData", "Splits", "as_images", "as_labels", "split"]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Images with integer pixels, and their labels.
+
+    Arguments:
+        images: (N, C, H, W) uint8, values in 0 .. num_values - 1.
+        labels: (N,) int64, non-negative, or None.
+        num_values: how many values a pixel can take, S, 2 .. 256.
+
+    Raises:
+        ValueError: a wrong shape, dtype or value.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    num_values: int = 256
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8:
+            raise ValueError(f"images have dtype {images.dtype}, expected torch.uint8 (integers 0 .. 255)")
+        if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
+            raise ValueError(f"images have shape {tuple(images.shape)}, expected (N, C, H, W), none empty, C = 1 or 3")
+        if not 2 <= self.num_values <= 256:
+            raise ValueError(f"num_values = {self.num_values}, expected 2 .. 256")
+        if self.num_values < 256 and (largest := int(images.max())) >= self.num_values:
+            raise ValueError(f"images hold the value {largest}, expected 0 .. {self.num_values - 1}")
+        if labels is None:
+            return
+        if labels.dtype != torch.int64:
+            raise ValueError(f"labels have dtype {labels.dtype}, expected torch.int64")
+        if labels.shape != images.shape[:1]:
+            raise ValueError(f"labels have shape {tuple(labels.shape)}, expected ({len(images)},): one an image")
+        if int(labels.min()) < 0:
+            raise ValueError(f"labels hold the value {int(labels.min())}, expected 0 or more")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of one image, (C, H, W)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        """The largest label plus one; 0 without labels."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
+
+    def select(self, indices: Tensor) -> ImageData:
+        """The images at the given places (n,), in that order."""
+        labels = None if self.labels is None else self.labels[indices]
+        return ImageData(self.images[indices], labels, self.num_values)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A training and a test set of the same kind.
+
+    Raises:
+        ValueError: they differ in image shape, in num_values, or one alone has labels.
+    """
+
+    train: ImageData
+    test: ImageData
+
+    def __post_init__(self) -> None:
+        for name in ("shape", "num_values"):
+            one, other = getattr(self.train, name), getattr(self.test, name)
+            if one != other:
+                raise ValueError(f"the training and the test set differ in {name}: {one} and {other}")
+        if (self.train.labels is None) != (self.test.labels is None):
+            raise ValueError("only one of the training and the test set has labels, expected both or neither")
+
+    @property
+    def num_classes(self) -> int:
+        """The largest label of both sets plus one; 0 without labels."""
+        return max(self.train.num_classes, self.test.num_classes)
+
+    def map(self, transform: Callable[[ImageData], ImageData]) -> Splits:
+        """The same transform of both sets."""
+        return Splits(transform(self.train), transform(self.test))
+
+
+def split(data: ImageData, test_fraction: float = 0.1, seed: int = 0) -> Splits:
+    """Split at random, alike for the same seed: round(test_fraction N) test images, at least one in each part.
+
+    Raises:
+        ValueError: the fraction is not in (0, 1), or there are fewer than two images.
+    """
+    if not 0 < test_fraction < 1:
+        raise ValueError(f"test_fraction = {test_fraction}, expected a fraction in (0, 1)")
+    if len(data) < 2:
+        raise ValueError(f"{len(data)} image cannot be split into a training and a test set, expected at least 2")
+    n_test = min(max(round(test_fraction * len(data)), 1), len(data) - 1)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(stream_seed(seed)))
+    return Splits(data.select(order[n_test:].sort().values), data.select(order[:n_test].sort().values))
+
+
+def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
+    """Bring a batch of uint8 images to (N, C, H, W).
+
+    (N, H, W) gets one channel; of four axes the second is the channels if it has 1 or 3
+    entries, otherwise the last one must.
+
+    Arguments:
+        array: the images.
+        name: what to call them in an error.
+
+    Raises:
+        ValueError: another dtype (floats, say) or another shape.
+    """
+    if str(array.dtype).removeprefix("torch.") != "uint8":
+        raise ValueError(
+            f"{name}: pixels have dtype {array.dtype}, expected uint8 (0 .. 255); "
+            "convert floats in [0, 1] with (255 * x).round().astype('uint8')"
+        )
+    images = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+    if images.ndim == 3:
+        images = images.unsqueeze(1)
+    elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
+        images = images.permute(0, 3, 1, 2)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
+        raise ValueError(
+            f"{name}: images have shape {tuple(array.shape)}, "
+            "expected (N, H, W), (N, C, H, W) or (N, H, W, C), none empty, C = 1 or 3"
+        )
+    return images.contiguous()
+
+
+def as_labels(array: np.ndarray, name: str) -> Tensor:
+    """Bring integer labels to (N,) int64.
+
+    Raises:
+        ValueError: they are not integers.
+    """
+    if array.dtype.kind not in "iu":
+        raise ValueError(f"{name}: labels have dtype {array.dtype}, expected integers")
+    return torch.from_numpy(array.astype(np.int64))

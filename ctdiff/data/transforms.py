@@ -1,0 +1,114 @@
+"""From grey levels to states: resizing, quantising, and smaller sets.
+
+The processes run on S states. S levels out of 256 are `floor(x S / 256)`: bins of equal
+width, and the identity at S = 256.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctdiff.data.images import ImageData
+from diffusion_core import stream_seed
+
+__all__ = ["as_states", "fit_image", "fraction", "image_extent", "quantise", "resized"]
+
+_CHUNK = 4096  # images at once: bounds the memory of integer arithmetic and of the resize's float copy
+
+
+def quantise(data: ImageData, num_values: int) -> ImageData:
+    """Quantise 256 grey levels to S states: `floor(x S / 256)`.
+
+    Arguments:
+        data: images with 256 values.
+        num_values: S, 2 .. 256.
+
+    Raises:
+        ValueError: S is outside 2 .. 256, or the images have been quantised already.
+    """
+    if not 2 <= num_values <= 256:
+        raise ValueError(f"num_values = {num_values}, expected 2 .. 256")
+    if data.num_values != 256:
+        raise ValueError(f"the images have {data.num_values} values already, expected 256")
+    if num_values == 256:
+        return data
+    states = [((part.int() * num_values) >> 8).to(torch.uint8) for part in data.images.split(_CHUNK)]
+    return ImageData(torch.cat(states), data.labels, num_values)
+
+
+def as_states(data: ImageData, num_values: int) -> ImageData:
+    """Take the values as states 0 .. S - 1, unchanged.
+
+    Raises:
+        ValueError: S is outside 2 .. 256, or a value is S or more.
+    """
+    return ImageData(data.images, data.labels, num_values)
+
+
+def image_extent(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of `image_size`, where one number means a square.
+
+    Raises:
+        ValueError: a side is less than 1.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if height < 1 or width < 1:
+        raise ValueError(f"image_size = {image_size}, expected sides of at least 1")
+    return height, width
+
+
+def fit_image(images: Tensor, height: int, width: int) -> Tensor:
+    """Cut the centre of the target's aspect ratio out, and resize it with antialiasing: (N, C, h, w) -> (N, C, H, W)."""
+    from torchvision.transforms.v2 import functional  # slow to import; most runs do not resize
+
+    h, w = images.shape[-2:]
+    if (h, w) == (height, width):
+        return images
+    cut_h, cut_w = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
+    top, left = (h - cut_h) // 2, (w - cut_w) // 2
+    cut = images[..., top : top + cut_h, left : left + cut_w]
+    parts: list[Tensor] = [functional.resize(part, [height, width], antialias=True) for part in cut.split(_CHUNK)]
+    return torch.cat(parts)
+
+
+def resized(data: ImageData, image_size: int | tuple[int, int]) -> ImageData:
+    """Resize the images, with antialiasing; another aspect ratio keeps the centre.
+
+    Resize before `quantise`: averages of 256 levels are finer than averages of S.
+
+    Arguments:
+        data: the images.
+        image_size: the new side, or (height, width), in pixels.
+
+    Raises:
+        ValueError: a side is less than 1.
+    """
+    return ImageData(fit_image(data.images, *image_extent(image_size)), data.labels, data.num_values)
+
+
+def fraction(data: ImageData, share: float, seed: int = 0) -> ImageData:
+    """Keep a share of the images, for studies with little data.
+
+    The choice depends on the seed alone, every class keeps its share (and at least one image),
+    and a smaller share is a subset of a larger one.
+
+    Arguments:
+        data: the images.
+        share: how much to keep, in (0, 1].
+        seed: another seed keeps other images.
+
+    Raises:
+        ValueError: the share is outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"fraction = {share}, expected a share in (0, 1]")
+    if share == 1:
+        return data
+    labels = torch.zeros(len(data), dtype=torch.int64) if data.labels is None else data.labels
+    kept = []
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().flatten()
+        order = torch.randperm(len(members), generator=torch.Generator().manual_seed(stream_seed(seed, label)))
+        kept.append(members[order[: max(1, round(share * len(members)))]])
+    return data.select(torch.cat(kept).sort().values)

@@ -1,0 +1,133 @@
+"""Pictures: grids of samples, the reverse process over time, tables of grids, the loss curve.
+
+The value k of S becomes the grey level 255 k / (S - 1). A masked pixel, whose state is S, has
+no grey level and is painted in a colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["loss_curve", "save_grid", "save_table", "tile", "to_pixels"]
+
+_MASK_COLOUR = (70, 105, 150)
+_GAP = 2  # pixels between images
+_SIDE = 56  # images are magnified by a whole number until their side is about this long
+_CELL = 2.4  # inches of a table's cell, at _DPI dots an inch
+_DPI = 120
+
+
+def to_pixels(states: Tensor, num_values: int) -> Tensor:
+    """States 0 .. S-1, or S for a mask, (N, C, H, W) -> uint8 (N, 3, H, W)."""
+    grey = (states.clamp(max=num_values - 1) * 255 / (num_values - 1)).round().to(torch.uint8)
+    colour = torch.tensor(_MASK_COLOUR, dtype=torch.uint8).reshape(1, 3, 1, 1)
+    rgb = grey.expand(-1, 3, -1, -1)
+    return torch.where(states.expand(-1, 3, -1, -1) >= num_values, colour, rgb)
+
+
+def tile(pixels: Tensor, columns: int) -> Tensor:
+    """Lay images out row by row: uint8 (N, 3, H, W) -> (3, rows (H + gap) + gap, columns (W + gap) + gap)."""
+    n, channels, height, width = pixels.shape
+    rows = -(-n // columns)
+    sheet = torch.full((channels, rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP), 255, dtype=torch.uint8)
+    for i, image in enumerate(pixels):
+        top, left = (i // columns) * (height + _GAP) + _GAP, (i % columns) * (width + _GAP) + _GAP
+        sheet[:, top : top + height, left : left + width] = image
+    return sheet
+
+
+def save_grid(path: str | Path, states: Tensor, num_values: int, columns: int | None = None) -> None:
+    """Write a PNG of images in a grid.
+
+    Arguments:
+        path: the file.
+        states: (N, C, H, W) integers, 0 .. S-1, or S for a mask.
+        num_values: S.
+        columns: how many in a row; None makes the grid about square.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    pixels = to_pixels(states, num_values)
+    factor = max(1, _SIDE // max(pixels.shape[-2:]))
+    pixels = pixels.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+    sheet = tile(pixels, columns or max(1, round(len(pixels) ** 0.5)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy()).save(path, "PNG")
+
+
+def save_table(path: str | Path, pictures: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Write a PNG of pictures in a table, with a heading for each row and column.
+
+    Arguments:
+        path: the file.
+        pictures: row by row, uint8 (3, H, W), such as `tile` makes.
+        rows: the headings on the left.
+        columns: the headings on top.
+
+    Raises:
+        ValueError: there are not as many pictures as headings.
+    """
+    from matplotlib.figure import Figure  # without pyplot, which would choose a display
+
+    found, expected = [len(row) for row in pictures], [len(columns)] * len(rows)
+    if found != expected or not rows or not columns:
+        raise ValueError(f"rows of {found} pictures, expected {len(rows)} rows of {len(columns)}, at least one of each")
+    figure = Figure(figsize=(_CELL * len(columns), _CELL * len(rows)), layout="constrained")
+    for line, row, heading in zip(figure.subplots(len(rows), len(columns), squeeze=False), pictures, rows, strict=True):
+        for axes, picture in zip(line, row, strict=True):
+            axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(heading)
+        if row is pictures[0]:
+            for axes, name in zip(line, columns, strict=True):
+                axes.set_title(name)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DPI)
+
+
+def loss_curve(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Write a PNG of the loss over steps.
+
+    Arguments:
+        path: the file.
+        records: lines of metrics.jsonl: {"step": ..., "loss": ...} and {"step": ..., "validation_loss": ...}.
+    """
+    from matplotlib.figure import Figure  # without pyplot, which would choose a display
+
+    training = [(record["step"], record["loss"]) for record in records if record.get("loss") is not None]
+    validation = [
+        (record["step"], record["validation_loss"]) for record in records if record.get("validation_loss") is not None
+    ]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    if training:
+        steps, losses = zip(*training, strict=True)
+        axes.plot(steps, losses, color="0.8", linewidth=0.8, label="training, every step")
+        axes.plot(steps, _smoothed(losses), color="tab:blue", label="training, smoothed")
+    if validation:
+        steps, losses = zip(*validation, strict=True)
+        axes.plot(steps, losses, color="tab:orange", marker="o", markersize=3, label="test images, averaged weights")
+    values = sorted(loss for _, loss in [*training, *validation])
+    if values and values[0] > 0:
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss per pixel")
+    if values:
+        axes.legend()
+    figure.savefig(path, dpi=_DPI)
+
+
+def _smoothed(values: Sequence[float], memory: float = 0.95) -> list[float]:
+    """An exponential average that starts from nothing and is unbiased from the first value on."""
+    smooth, total, weight = [], 0.0, 0.0
+    for value in values:
+        total = memory * total + (1 - memory) * value
+        weight = memory * weight + (1 - memory)
+        smooth.append(total / weight)
+    return smooth

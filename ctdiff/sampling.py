@@ -1,0 +1,116 @@
+"""Samples from a run, as files: what `ctdiff sample` does, as a function."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ctdiff import config as configuration
+from ctdiff import figures
+from ctdiff.runs import Run, load_run
+from ctdiff.training.checkpoints import write_atomically
+
+__all__ = ["numbers", "sample_run"]
+
+
+def numbers(text: str, name: str = "numbers") -> list[int]:
+    """Read "0-63", "1,5,7" or "0-3,9" as integers.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    result: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        first, last = (int(match.group(1)), int(match.group(2) or match.group(1))) if match else (1, 0)
+        if first > last:
+            raise ValueError(f"{name} = {text!r}, expected non-negative integers and ascending ranges, such as 0-63 or 1,5,7")
+        result += range(first, last + 1)
+    return result
+
+
+def _seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None) -> list[int]:
+    if seeds is None:
+        return list(range(run.config.sampler.num_samples if num_samples is None else num_samples))
+    if num_samples not in (None, len(seeds)):
+        raise ValueError(f"num_samples = {num_samples} and {len(seeds)} seeds, expected as many seeds as samples")
+    return list(seeds)
+
+
+def _labels(run: Run, labels: Sequence[int] | None, count: int) -> torch.Tensor | None:
+    """Labels repeated up to `count`; without any, the classes in turn where the network is conditional."""
+    classes = run.config.model.num_classes
+    if labels is not None and (wrong := [label for label in labels if label > classes or classes == 0]):
+        expected = f"0 .. {classes - 1}, or {classes} for none" if classes else "none: the network is unconditional"
+        raise ValueError(f"label {wrong[0]}, expected {expected}")
+    if not classes:
+        return None
+    return torch.tensor(list(labels or range(classes))).repeat(count)[:count].to(run.config.training.device)
+
+
+def sample_run(
+    path: str | Path,
+    *,
+    num_samples: int | None = None,
+    seeds: Sequence[int] | None = None,
+    labels: Sequence[int] | None = None,
+    steps: int | None = None,
+    sampler: str | None = None,
+    checkpoint: int | None = None,
+    ema: bool = True,
+    device: str = "cpu",
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> tuple[Path, Path]:
+    """Draw samples from a run and write a PNG grid and an .npz of integers.
+
+    Arguments:
+        path: the run's folder.
+        num_samples: how many; None is as many as seeds, or as the configuration says.
+        seeds: one a sample; None is 0, 1, 2, ...
+        labels: classes, repeated in turn, for a conditional network.
+        steps: reverse steps; None is the configuration's number.
+        sampler: the sampler's name; None is the configuration's.
+        checkpoint: the step of a checkpoint; None is the newest.
+        ema: averaged weights rather than the last ones.
+        device: where to compute.
+        out: the files' path without suffix; None is RUN/samples/SAMPLER_STEPS.
+        overrides: flags such as "--config.sampler.grid=cosine".
+
+    Returns:
+        The paths of the PNG and of the .npz.
+
+    Raises:
+        RunError, CheckpointError, ConfigError, ValueError: the run or an argument cannot be used.
+    """
+    run = load_run(path, checkpoint, ema, device)
+    configuration.override(run.config, overrides, sections=("sampler",))
+    chosen = _seeds(run, num_samples, seeds)
+    y = _labels(run, labels, len(chosen))
+    walker = run.sampler(steps, sampler)
+    for state in walker.trajectory(len(chosen), y=y, seeds=chosen, progress=True):
+        last = state
+    images = run.images(last.x).cpu()
+    base = Path(out) if out is not None else run.path / "samples" / f"{sampler or run.config.sampler.name}_{walker.grid.steps}"
+    base.parent.mkdir(parents=True, exist_ok=True)
+    png, npz = base.with_name(base.name + ".png"), base.with_name(base.name + ".npz")
+    figures.save_grid(png, images, run.config.data.num_values)
+    arrays = {
+        "images": images.numpy().astype(np.uint8),
+        "seeds": np.array(chosen),
+        "step": np.array(run.step),
+        "network_calls": np.array(last.network_calls),
+        "rejected": last.rejected.cpu().numpy(),
+        "clamped": last.clamped.cpu().numpy(),
+    }
+    if y is not None:
+        arrays["labels"] = y.cpu().numpy()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_atomically(npz, buffer.getvalue())
+    return png, npz

@@ -1,0 +1,169 @@
+"""The training loop, as a generator: the caller logs, saves, plots and stops.
+
+    for step in fit(objective, batches, optimizer, steps=1000, ema=ema):
+        print(step.step, step.loss)
+
+One step: draw a batch, sum the gradient of its mean loss over equal parts, clip it, move the
+parameters, the learning rate and the average.
+
+Noise is keyed by (seed, step, place in the batch). A step then does not depend on how the
+batch was divided, nor on the steps before it: with the parameters of step k, step k + 1 is
+the same whether the loop ran through or was started there.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ctdiff.training.ema import MovingAverage
+from diffusion_core import PerSampleRandomness
+
+__all__ = ["MAX_SKIPPED", "Batch", "BatchSequence", "TrainStep", "fit"]
+
+Batch: TypeAlias = tuple[Tensor, Tensor | None]
+"""Clean examples x_0 (B, *event) and their labels y (B,), or None."""
+
+
+@runtime_checkable
+class BatchSequence(Protocol):
+    """Batches that can be entered at any step, such as `ctdiff.data.Batches`."""
+
+    def __getitem__(self, step: int, /) -> Batch:
+        """The batch of a step, counted from 0."""
+
+
+MAX_SKIPPED = 10
+"""So many steps in a row without a finite gradient end a training: its parameters are lost."""
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """What one step did.
+
+    Arguments:
+        step: how many steps are done, this one included.
+        loss: the mean loss of the batch.
+        grad_norm: the norm of the gradient before clipping.
+        lr: the learning rate of this step.
+        skipped: whether the parameters were left alone because loss or gradient was not finite.
+        images_per_second: examples over the time of this step.
+    """
+
+    step: int
+    loss: float
+    grad_norm: float
+    lr: float
+    skipped: bool
+    images_per_second: float
+
+
+def fit(
+    objective: nn.Module,
+    batches: BatchSequence | Iterator[Batch],
+    optimizer: Optimizer,
+    *,
+    steps: int,
+    ema: MovingAverage | None = None,
+    scheduler: LRScheduler | None = None,
+    clip: float | None = None,
+    accumulation: int = 1,
+    seed: int = 0,
+    start: int = 0,
+) -> Iterator[TrainStep]:
+    """Train, yielding after every step.
+
+    Arguments:
+        objective: (x_0, y, generator) -> the loss of each example (B,).
+        batches: pairs (x_0, y): `batches[k]` is the batch of step k, counted from 0; or an
+            iterator whose next batch is that of step `start`.
+        optimizer: holds the parameters to train.
+        steps: the number of the last step.
+        ema: the average to update after every step.
+        scheduler: the learning rate's schedule, stepped with the optimiser.
+        clip: the largest norm of the gradient; None does not clip.
+        accumulation: in how many parts a batch passes through the network. Less memory, the same gradient.
+        seed: keys the noise.
+        start: how many steps are done already.
+
+    Raises:
+        ValueError: steps or accumulation below 1, start outside 0 .. steps, clip not positive.
+        FloatingPointError: while iterating, after ten steps in a row without a finite gradient.
+    """
+    if steps < 1:
+        raise ValueError(f"steps = {steps}, expected at least 1")
+    if not 0 <= start <= steps:
+        raise ValueError(f"start = {start}, expected 0 .. steps = {steps}")
+    if accumulation < 1:
+        raise ValueError(f"accumulation = {accumulation}, expected at least 1")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip = {clip}, expected a positive norm or None")
+    fetch = _numbered(batches, start)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    largest = math.inf if clip is None else clip
+
+    def run() -> Iterator[TrainStep]:
+        skipped_in_a_row = 0
+        for step in range(start, steps):
+            began = time.perf_counter()
+            x_0, y = fetch(step)
+            objective.train()
+            optimizer.zero_grad(set_to_none=True)
+            loss = _gradient(objective, x_0, y, seed, step, accumulation, parameters[0].device)
+            grad_norm = float(nn.utils.clip_grad_norm_(parameters, largest))
+            lr = float(optimizer.param_groups[0]["lr"])
+            skipped = not (math.isfinite(loss) and math.isfinite(grad_norm))
+            if not skipped:
+                optimizer.step()
+                if scheduler is not None:
+                    scheduler.step()
+                if ema is not None:
+                    ema.update()
+            skipped_in_a_row = skipped_in_a_row + 1 if skipped else 0
+            yield TrainStep(step + 1, loss, grad_norm, lr, skipped, len(x_0) / (time.perf_counter() - began))
+            if skipped_in_a_row == MAX_SKIPPED:
+                raise FloatingPointError(
+                    f"{MAX_SKIPPED} steps in a row, up to step {step + 1}, had no finite gradient: the training has diverged "
+                    f"(loss {loss}, gradient norm {grad_norm}); lower the learning rate or clip more tightly"
+                )
+
+    return run()
+
+
+def _numbered(batches: BatchSequence | Iterator[Batch], start: int) -> Callable[[int], Batch]:
+    """The batch of a step, given its number."""
+    if isinstance(batches, BatchSequence):
+        return batches.__getitem__
+
+    def fetch(step: int) -> Batch:
+        try:
+            return next(batches)
+        except StopIteration:
+            raise ValueError(f"the batches ended after {step - start}, before step {step + 1}") from None
+
+    return fetch
+
+
+def _gradient(
+    objective: nn.Module, x_0: Tensor, y: Tensor | None, seed: int, step: int, parts: int, device: torch.device
+) -> float:
+    """Form the gradient of the batch's mean loss, part by part; returns that loss."""
+    total = len(x_0)
+    size = -(-total // parts)
+    loss = torch.zeros((), device=device)
+    for first in range(0, total, size):
+        part = x_0[first : first + size].to(device)
+        label = None if y is None else y[first : first + size].to(device)
+        noise = PerSampleRandomness.keyed(seed, step, first, len(part), total)
+        part_loss = objective(part, label, noise).sum() / total
+        part_loss.backward()
+        loss += part_loss.detach()
+    return float(loss)

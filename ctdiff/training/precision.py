@@ -1,0 +1,29 @@
+"""Half precision where it is safe: inside the backbone, and nowhere else."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from backbones import Backbone
+
+__all__ = ["HalfPrecision"]
+
+
+class HalfPrecision(Backbone):
+    """A backbone evaluated in bfloat16 where that is accurate enough (products, convolutions); its output is float32.
+
+    Parameters stay in float32, and so does everything around the backbone: noising, losses and
+    samplers divide and take logarithms, for which bfloat16 has too few digits.
+
+    Arguments:
+        backbone: the network to wrap.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone.in_channels, backbone.out_channels, backbone.num_classes, backbone.multiple)
+        self.backbone = backbone
+
+    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.backbone.predict(x, c, y).float()

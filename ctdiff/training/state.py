@@ -1,0 +1,111 @@
+"""What a training is made of between two steps, and how it is put down and taken up again.
+
+On a CPU a training that was stopped and restored continues bit for bit: parameters, average,
+optimiser, schedule and every global random state come back as they were. Noise and data order
+need no state, since both are functions of the step.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ctdiff.training.checkpoints import CheckpointError, complete_checkpoints, load_weights, read_state, write_checkpoint
+from ctdiff.training.ema import MovingAverage
+
+__all__ = ["TrainingState"]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The moving parts of a training.
+
+    Arguments:
+        network: what is trained.
+        ema: its moving average.
+        optimizer: what moves the parameters.
+        scheduler: what moves the learning rate.
+    """
+
+    network: nn.Module
+    ema: MovingAverage
+    optimizer: Optimizer
+    scheduler: LRScheduler
+
+    def save(self, folder: Path, step: int, keep: int = 2) -> Path:
+        """Write a checkpoint of step `step`, keeping the last `keep`; returns its folder."""
+        weights = {"model": self.network.state_dict(), "ema": self.ema.module.state_dict()}
+        state = {
+            "ema_updates": self.ema.updates,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "random": _random_states(),
+        }
+        return write_checkpoint(folder, step, weights, state, keep)
+
+    def load(self, path: Path) -> int:
+        """Take up one checkpoint; returns its step.
+
+        Raises:
+            CheckpointError: a file is missing, broken, or of another training.
+        """
+        state = read_state(path / "state.pt")
+        load_weights(self.network, path / "model.safetensors")
+        load_weights(self.ema.module, path / "ema.safetensors")
+        try:
+            self.ema.n_averaged.fill_(state["ema_updates"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            _restore_random_states(state["random"])
+            return int(state["step"])
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"{path / 'state.pt'} is of another training: {error}") from error
+
+    def restore(self, folder: Path) -> tuple[int, list[CheckpointError]]:
+        """Take up the newest checkpoint that can be read.
+
+        Returns:
+            Its step (0 where there is no checkpoint), and what was wrong with the newer ones.
+
+        Raises:
+            CheckpointError: there are checkpoints and none can be read.
+        """
+        broken: list[CheckpointError] = []
+        for _, path in reversed(complete_checkpoints(folder)):
+            try:
+                return self.load(path), broken
+            except CheckpointError as error:
+                broken.append(error)
+        if broken:
+            raise CheckpointError("no checkpoint can be read: " + "; ".join(map(str, broken)))
+        return 0, []
+
+
+def _random_states() -> dict[str, Any]:
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - a user's data set may draw from it
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": [version, list(numbers), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+    }
+
+
+def _restore_random_states(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    version, numbers, gauss = states["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002

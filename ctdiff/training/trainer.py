@@ -1,0 +1,255 @@
+"""A training from configuration to pictures: what `ctdiff train` does, as a function.
+
+    train(load("mnist"), "runs/mnist")
+
+It is a few lines around `fit`: after every step the metrics are written, and every so many
+steps the test loss is measured, samples are drawn and a checkpoint is saved. A folder with an
+unfinished run is continued; one with a finished run only gets new pictures.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from ml_collections import ConfigDict
+from torch import Tensor
+from tqdm import tqdm
+
+from ctdiff import build, figures
+from ctdiff import config as configuration
+from ctdiff.data import ImageData, Splits
+from ctdiff.runs import RunError, RunFolder
+from ctdiff.training.ema import MovingAverage
+from ctdiff.training.fit import TrainStep, fit
+from ctdiff.training.interrupts import StopRequest
+from ctdiff.training.metrics import MetricsFile
+from ctdiff.training.state import TrainingState
+from diffusion_core import Denoiser, Objective, PerSampleRandomness, Sampler, stream_seed
+
+__all__ = ["Outcome", "train", "validation_loss"]
+
+# A stream of its own beside those of training, which are keyed by (seed, step, sample).
+_VALIDATION = 0x76616C6964
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Arguments:
+        step: how many steps are done.
+        stopped_by: the signal that ended it early, or None.
+        skipped: how many steps had no finite gradient.
+    """
+
+    step: int
+    stopped_by: signal.Signals | None
+    skipped: int
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What is trained, and the two objectives it is looked at with."""
+
+    objective: Objective
+    state: TrainingState
+    averaged: Denoiser
+    averaged_objective: Objective
+
+
+def _assemble(config: ConfigDict) -> _Parts:
+    torch.manual_seed(config.training.seed)
+    process, network = build.build_process(config), build.build_network(config)
+    ema = MovingAverage(network, config.training.ema_decay)
+    optimizer = build.build_optimizer(config, network)
+    state = TrainingState(network, ema, optimizer, build.build_scheduler(config, optimizer))
+    averaged = build.build_denoiser(config, process, ema.module).eval()
+    objective = build.build_objective(config, build.build_denoiser(config, process, network))
+    averaged_objective = Objective(averaged, objective.loss, objective.times)
+    build.build_sampler(config, averaged)  # a wrong setting of the sampler must not show when the training is over
+    return _Parts(objective, state, averaged, averaged_objective.eval())
+
+
+@torch.no_grad()
+def validation_loss(objective: Objective, config: ConfigDict, images: ImageData) -> float:
+    """The mean loss of the first test images, with the same noise every time.
+
+    Arguments:
+        objective: in evaluation mode.
+        config: says how many images, in what batches, and the seed.
+        images: the test set.
+    """
+    pixels = build.build_pixels(config)
+    count = min(int(config.saving.validation_images), len(images))
+    device, size = config.training.device, config.training.batch_size
+    labels = images.labels if config.model.num_classes else None
+    seed = stream_seed(config.training.seed, _VALIDATION)
+    total = 0.0
+    for first in range(0, count, size):
+        rows = slice(first, min(first + size, count))
+        x_0 = pixels.encode(images.images[rows].long()).to(device)
+        y = None if labels is None else labels[rows].to(device)
+        noise = PerSampleRandomness.keyed(seed, 0, first, len(x_0), count)
+        total += float(objective(x_0, y, noise).double().sum())
+    return total / count
+
+
+def _labels(config: ConfigDict, count: int) -> Tensor | None:
+    """The classes in turn, for a conditional network."""
+    classes = config.model.num_classes
+    return torch.arange(count, device=config.training.device) % classes if classes else None
+
+
+def _draw(config: ConfigDict, sampler: Sampler, count: int, stop: StopRequest, keep: int = 1) -> list[Tensor] | None:
+    """Images of the seeds 0 .. count - 1 at `keep` times, evenly spaced in steps, the last one clean; None if stopped."""
+    pixels = build.build_pixels(config)
+    total = sampler.grid.steps + 2  # states: before the first step, after each, and the clean one
+    wanted = {round(i * (total - 1) / max(keep - 1, 1)) for i in range(keep)} if keep > 1 else {total - 1}
+    kept = []
+    for i, state in enumerate(sampler.trajectory(count, y=_labels(config, count), seeds=range(count), progress=True)):
+        if stop:
+            return None
+        if i in wanted:
+            kept.append(pixels.decode(state.x).cpu())
+    return kept
+
+
+class _Recorder:
+    """What happens between steps: metrics, test loss, pictures, checkpoints."""
+
+    def __init__(self, config: ConfigDict, folder: RunFolder, parts: _Parts, splits: Splits, start: int) -> None:
+        self.config = config
+        self.folder = folder
+        self.parts = parts
+        self.splits = splits
+        self.metrics = MetricsFile(folder.metrics, start)
+        self.validation: float | None = None
+
+    def __call__(self, step: TrainStep, stop: StopRequest) -> None:
+        saving, last = self.config.saving, step.step == self.config.training.steps
+        self.metrics.write(
+            {
+                "step": step.step,
+                "loss": step.loss,
+                "grad_norm": step.grad_norm,
+                "lr": step.lr,
+                "skipped": step.skipped,
+                "images_per_second": round(step.images_per_second, 1),
+            }
+        )
+        if step.step % saving.validate_every == 0 or last:
+            self.validation = validation_loss(self.parts.averaged_objective, self.config, self.splits.test)
+            self.metrics.write({"step": step.step, "validation_loss": self.validation})
+        if step.step % saving.preview_every == 0 and not last and not stop:
+            self._preview(step.step, stop)
+        if step.step % saving.checkpoint_every == 0 or last or stop:
+            self.metrics.flush()
+            self.parts.state.save(self.folder.checkpoints, step.step, saving.keep)
+
+    def _preview(self, step: int, stop: StopRequest) -> None:
+        saving = self.config.saving
+        sampler = build.build_sampler(self.config, self.parts.averaged, steps=saving.preview_steps)
+        drawn = _draw(self.config, sampler, saving.preview_samples, stop)
+        if drawn is not None:
+            path = self.folder.samples / f"step_{step:07d}.png"
+            figures.save_grid(path, drawn[0], self.config.data.num_values)
+
+
+def _run(
+    config: ConfigDict, folder: RunFolder, parts: _Parts, start: int, stop: StopRequest, say: Callable[[str], None]
+) -> int:
+    """Train from step `start`; returns the last step done."""
+    splits = build.build_data(config)
+    settings = config.training
+    recorder = _Recorder(config, folder, parts, splits, start)
+    say(f"{len(splits.train)} training images, {len(splits.test)} test images, steps {start} .. {settings.steps}")
+    done = start
+    bar = tqdm(total=settings.steps, initial=start, unit="step", dynamic_ncols=True)
+    with closing(recorder.metrics), bar:
+        for step in fit(
+            parts.objective,
+            build.build_batches(config, splits.train),
+            parts.state.optimizer,
+            steps=settings.steps,
+            ema=parts.state.ema,
+            scheduler=parts.state.scheduler,
+            clip=settings.clip or None,
+            accumulation=settings.accumulation,
+            seed=settings.seed,
+            start=start,
+        ):
+            recorder(step, stop)
+            done = step.step
+            shown = {"loss": f"{step.loss:.4f}", "images/s": f"{step.images_per_second:.0f}"}
+            bar.set_postfix(shown if recorder.validation is None else {**shown, "test": f"{recorder.validation:.4f}"})
+            bar.update()
+            if stop:
+                break
+    return done
+
+
+def _pictures(config: ConfigDict, folder: RunFolder, averaged: Denoiser, stop: StopRequest) -> None:
+    """The final grid, the process over time and the loss curve."""
+    sampler = build.build_sampler(config, averaged)
+    values = config.data.num_values
+    figures.loss_curve(folder.path / "loss.png", MetricsFile.read(folder.metrics))
+    times = 10
+    drawn = _draw(config, sampler, config.sampler.num_samples, stop, keep=times)
+    if drawn is None:
+        return
+    figures.save_grid(folder.samples / "final.png", drawn[-1], values)
+    rows = [torch.stack([state[i] for state in drawn]) for i in range(min(8, len(drawn[0])))]
+    figures.save_grid(folder.samples / "process.png", torch.cat(rows), values, columns=len(drawn))
+
+
+def train(
+    config: ConfigDict,
+    workdir: str | Path,
+    *,
+    resume: bool = False,
+    fresh: bool = False,
+    say: Callable[[str], None] = lambda message: None,
+) -> Outcome:
+    """Train a configuration, continuing what is in the folder.
+
+    Arguments:
+        config: the configuration.
+        workdir: the run's folder.
+        resume: refuse to start anew: there must be a run.
+        fresh: delete the folder's run and start anew.
+        say: is told, in a line each, what happens.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        RunError: the folder cannot be written, holds another run, or none to resume.
+        CheckpointError: there are checkpoints and none can be read.
+        FloatingPointError: the training has diverged.
+    """
+    configuration.check(config)
+    folder = RunFolder(Path(workdir))
+    if resume and fresh:
+        raise RunError("give --resume or --fresh, not both")
+    if resume:
+        folder.read_config()
+    folder.prepare(config, fresh)
+    with StopRequest() as stop:
+        parts = _assemble(config)
+        start, broken = parts.state.restore(folder.checkpoints)
+        for error in broken:
+            say(f"warning: {error}; an older checkpoint is used")
+        done = start
+        if start >= config.training.steps:
+            say(f"{folder.path} is finished ({start} steps): only drawing samples; --fresh trains anew")
+        else:
+            if start:
+                say(f"resuming {folder.path} at step {start}")
+            done = _run(config, folder, parts, start, stop, say)
+        if not stop:
+            _pictures(config, folder, parts.averaged, stop)
+    skipped = sum(bool(record.get("skipped")) for record in MetricsFile.read(folder.metrics))
+    return Outcome(done, stop.received, skipped)

@@ -1,0 +1,48 @@
+"""Configurations of the shipped presets, made small enough to train in a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ctdiff import config as configuration
+
+__all__ = ["SMALL", "flags", "small"]
+
+SMALL: dict[str, Any] = {
+    "data.fraction": 0.001,
+    "data.image_size": (8, 8),
+    "data.num_values": 8,
+    "model.unet.widths": (8, 8),
+    "model.unet.num_heads": 2,
+    "model.unet.blocks": (1, 1),
+    "model.uvit.depth": 2,
+    "model.uvit.hidden_dim": 16,
+    "model.uvit.num_heads": 2,
+    "training.steps": 4,
+    "training.batch_size": 4,
+    "optimizer.warmup": 2,
+    "sampler.steps": 3,
+    "sampler.num_samples": 4,
+    "sampler.sub_batch": 4,
+    "saving.checkpoint_every": 2,
+    "saving.validate_every": 2,
+    "saving.validation_images": 6,
+    "saving.preview_every": 3,
+    "saving.preview_samples": 2,
+    "saving.preview_steps": 2,
+}
+
+
+def flags(**changes: Any) -> list[str]:
+    """The small settings as overrides; in the names of changes two underscores stand for a dot."""
+    settings = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return [f"--config.{key}={value}" for key, value in settings.items()]
+
+
+def small(preset: str, **changes: Any) -> ConfigDict:
+    """A preset with the small settings."""
+    config = configuration.load(preset)
+    configuration.override(config, flags(**changes))
+    return config

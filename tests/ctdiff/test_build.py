@@ -1,0 +1,309 @@
+"""Every name of a configuration builds its class, in every combination that trains."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import continuous_diffusion as continuous
+import discrete_diffusion as discrete
+from backbones import (
+    CategoricalHead,
+    EmbeddedInput,
+    LogisticMixtureHead,
+    OneHotInput,
+    OrdinalInput,
+    PixelLogits,
+    TruncatedLogisticHead,
+    UNet,
+    UViT,
+)
+from ctdiff import build, cost
+from ctdiff import config as configuration
+from ctdiff.data import ImageData
+from ctdiff.training.precision import HalfPrecision
+from diffusion_core import CosineGrid, PerSampleRandomness, QuadraticGrid, StratifiedTimes, UniformGrid, UniformTimes
+from discrete_diffusion import rates, samplers, schedules
+
+from .small import small
+
+PRESETS = configuration.preset_names()
+
+
+def _images(config):
+    """Random images of the configuration's kind."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (12, *build.event_shape(config))
+    images = torch.randint(config.data.num_values, shape, generator=generator, dtype=torch.uint8)
+    return ImageData(images, torch.arange(12) % 10, config.data.num_values)
+
+
+def _step(config):
+    """One evaluation of the objective with its gradient; returns the losses."""
+    torch.manual_seed(0)
+    network = build.build_network(config)
+    objective = build.build_objective(config, build.build_denoiser(config, build.build_process(config), network))
+    x_0, y = build.build_batches(config, _images(config))[0]
+    loss = objective(x_0, y, PerSampleRandomness.keyed(0, 0, 0, len(x_0)))
+    loss.mean().backward()
+    assert loss.shape == (config.training.batch_size,)
+    assert loss.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    return loss.detach()
+
+
+def _draw(config, **options):
+    denoiser = build.build_denoiser(config, build.build_process(config), build.build_network(config)).eval()
+    x = build.build_sampler(config, denoiser, **options).sample(3, seeds=[1, 2, 3])
+    images = build.build_pixels(config).decode(x)
+    assert images.shape == (3, *build.event_shape(config))
+    assert not images.is_floating_point()
+    assert images.min() >= 0
+    assert images.max() < config.data.num_values
+    return images
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_full_size_presets_build_and_have_a_cost(preset):
+    estimate = cost.estimate(configuration.load(preset))
+    assert 5e5 < estimate.parameters < 1e7
+    assert 1e7 < estimate.multiply_accumulates < 1e9
+    assert estimate.training_bytes > 20 * estimate.parameters
+    assert f"{estimate.parameters:,}" in str(estimate)
+
+
+def test_cost_counts_what_is_there():
+    config = small("mnist")
+    estimate = cost.estimate(config)
+    assert estimate.parameters == sum(p.numel() for p in build.build_network(config).parameters())
+    half = small("mnist", training__batch_size=2)
+    divided = small("mnist", training__accumulation=2)
+    fixed = 20 * estimate.parameters
+    assert cost.estimate(half).training_bytes - fixed == pytest.approx((estimate.training_bytes - fixed) / 2)
+    assert cost.estimate(divided) == cost.estimate(half)
+    assert cost.estimate(small("mnist", model__unet__use_checkpoint=True)).training_bytes < estimate.training_bytes
+
+
+@pytest.mark.parametrize("name", build.RATES)
+def test_rates(name):
+    reading = {"absorbing": "absorbing"}.get(name, "leave_one_out")
+    config = small("mnist", process__name=name, model__parameterisation=reading, process__scale=1.5)
+    process = build.build_process(config)
+    expected = {
+        "gaussian_target": rates.GaussianTargetRates,
+        "uniform": rates.UniformRates,
+        "absorbing": rates.AbsorbingRates,
+        "birth_death": rates.BirthDeathRates,
+    }
+    assert isinstance(process, discrete.CTMC)
+    assert isinstance(process.rates, expected[name])
+    assert process.rates.data_states == 8
+    _step(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("constant", schedules.Constant(4.0)),
+        ("exponential", schedules.Exponential(3.0, 100.0)),
+        ("geometric", schedules.Geometric(0.1, 3.0)),
+        ("linear", schedules.LinearSurvival()),
+        ("log_linear", schedules.LogLinear(1e-3)),
+        ("polynomial", schedules.PolynomialSurvival(2.0)),
+        ("cosine", schedules.CosineSurvival()),
+        ("cosine_amplitude", schedules.CosineAmplitude()),
+    ],
+)
+def test_discrete_schedules(name, expected):
+    config = small("mnist", process__schedule=name)
+    assert build.build_process(config).schedule == expected
+    _step(config)
+    _draw(config)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("linear", continuous.LinearSchedule), ("cosine", continuous.CosineSchedule)])
+def test_gaussian_schedules(name, kind):
+    config = small("mnist_ddpm", process__schedule=name, process__gaussian__T=50)
+    assert build.build_process(config).schedule == kind(50)
+    _step(config)
+
+
+def test_every_schedule_is_tested():
+    assert len(build.SCHEDULES) == 8
+    assert len(build.GAUSSIAN_SCHEDULES) == 2
+
+
+@pytest.mark.parametrize("name", build.BACKBONES)
+@pytest.mark.parametrize("head", build.HEADS)
+@pytest.mark.parametrize("inputs", build.INPUTS)
+def test_networks(name, head, inputs):
+    config = small("mnist", model__name=name, model__head=head, model__inputs=inputs)
+    network = build.build_network(config)
+    assert isinstance(network, PixelLogits)
+    assert isinstance(network.backbone, {"unet": UNet, "uvit": UViT}[name])
+    heads = {
+        "categorical": CategoricalHead,
+        "truncated_logistic": TruncatedLogisticHead,
+        "logistic_mixture": LogisticMixtureHead,
+    }
+    assert isinstance(network.head, heads[head])
+    assert isinstance(network.inputs, {"ordinal": OrdinalInput, "one_hot": OneHotInput, "embedded": EmbeddedInput}[inputs])
+    _step(config)
+
+
+@pytest.mark.parametrize("inputs", build.INPUTS)
+def test_every_input_knows_the_mask(inputs):
+    config = small("mnist_absorbing", model__inputs=inputs)
+    _step(config)
+    _draw(config)
+
+
+@pytest.mark.parametrize("process", [*build.RATES, build.GAUSSIAN])
+def test_losses_and_times(process):
+    gaussian = process == build.GAUSSIAN
+    preset = {build.GAUSSIAN: "mnist_ddpm", "absorbing": "mnist_absorbing"}.get(process, "mnist_uniform")
+    losses = {}
+    for name in build.GAUSSIAN_LOSSES if gaussian else build.LOSSES:
+        config = small(preset, process__name=process, loss__name=name, loss__cross_entropy_weight=0.5, loss__times="uniform")
+        losses[name] = _step(config)
+    if not gaussian:
+        expected = losses["elbo"] + 0.5 * losses["cross_entropy"]
+        torch.testing.assert_close(losses["elbo_and_cross_entropy"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_losses_are_per_dimension():
+    # A fresh network is near log S = 2.08 nats a pixel, whatever the size of the image; the weight of a time is 0.1.
+    config = small("mnist_uniform", loss__name="cross_entropy", process__t_min=0.9)
+    wide = small("mnist_uniform", loss__name="cross_entropy", process__t_min=0.9, data__image_size=(16, 16))
+    for candidate in (config, wide):
+        assert _step(candidate).mean().item() == pytest.approx(0.208, abs=0.04)
+
+
+def test_time_samplers_and_grids():
+    for name, kind in (("uniform", UniformTimes), ("stratified", StratifiedTimes)):
+        assert build.build_times(small("mnist", loss__times=name, process__t_min=0.1)) == kind(0.1, 1.0)
+    for name, grid in (("uniform", UniformGrid), ("quadratic", QuadraticGrid), ("cosine", CosineGrid)):
+        config = small("mnist", sampler__grid=name, process__t_max=0.9)
+        assert build.build_grid(config) == grid(3, 0.01, 0.9)
+        assert build.build_grid(config, 7) == grid(7, 0.01, 0.9)
+
+
+@pytest.mark.parametrize("name", build.SAMPLERS)
+@pytest.mark.parametrize("leap", build.LEAPS)
+def test_discrete_samplers(name, leap):
+    config = small("mnist_uniform", sampler__leap=leap, process__t_max=0.95)
+    _draw(config, name=name, steps=2)
+    corrected = small("mnist_uniform", sampler__name=name, sampler__leap=leap, process__t_max=0.95, sampler__corrector_steps=1)
+    _draw(corrected)
+
+
+def test_sampler_settings_arrive():
+    settings = {"corrector_steps": 2, "corrector_multiplier": 0.5, "corrector_entry_time": 0.3, "argmax": True, "sub_batch": 5}
+    config = small("mnist", **{f"sampler__{key}": value for key, value in settings.items()}, sampler__name="tau_leaping")
+    denoiser = build.build_denoiser(config, build.build_process(config), build.build_network(config))
+    sampler = build.build_sampler(config, denoiser)
+    assert isinstance(sampler, samplers.PredictorCorrector)
+    assert (sampler.corrector_steps, sampler.step_multiplier, sampler.entry_time) == (2, 0.5, 0.3)
+    assert isinstance(sampler.predictor, samplers.TauLeaping)
+    assert (sampler.argmax, sampler.sub_batch) == (True, 5)
+    assert isinstance(sampler.leap, samplers.OrdinalLeap)
+    with pytest.raises(ValueError, match="sampler = 'ddim', expected one of ancestral, euler, tau_leaping"):
+        build.build_sampler(config, denoiser, "ddim")
+
+
+@pytest.mark.parametrize("variance", build.VARIANCES)
+def test_gaussian_samplers(variance):
+    config = small("mnist_ddpm", sampler__variance=variance, sampler__eta=0.5, sampler__clip=0.0)
+    _draw(config, name="ancestral")
+    _draw(config, name="ddim")
+    denoiser = build.build_denoiser(config, build.build_process(config), build.build_network(config))
+    sampler = build.build_sampler(config, denoiser, "ddim")
+    assert isinstance(sampler, continuous.DDIM)
+    assert (sampler.eta, sampler.clip) == (0.5, None)
+
+
+@pytest.mark.parametrize("preset", ["mnist", "mnist_ddpm"])
+def test_labels(preset):
+    config = small(preset, model__num_classes=10, loss__label_dropout=0.5)
+    objective = build.build_objective(
+        config, build.build_denoiser(config, build.build_process(config), build.build_network(config))
+    )
+    assert (objective.label_dropout, objective.null_class) == (0.5, 10)
+    x_0, y = build.build_batches(config, _images(config))[0]
+    assert y is not None
+    assert objective(x_0, y).shape == (4,)
+    assert build.build_batches(small(preset), _images(config))[0][1] is None
+    with pytest.raises(ValueError, match=r"10 classes, config\.model\.num_classes = 9"):
+        build.build_data(small(preset, model__num_classes=9))
+
+
+@pytest.mark.parametrize("name", build.OPTIMIZERS)
+@pytest.mark.parametrize("schedule", build.FACTORS)
+def test_optimisers(name, schedule):
+    config = small("mnist", optimizer__name=name, optimizer__schedule=schedule, optimizer__lr=0.01, optimizer__weight_decay=0.3)
+    network = build.build_network(config)
+    optimizer = build.build_optimizer(config, network)
+    scheduler = build.build_scheduler(config, optimizer)
+    assert isinstance(optimizer, {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}[name])
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+    assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == sum(
+        p.numel() for p in network.parameters()
+    )
+    rates_seen = []
+    for _ in range(5):
+        rates_seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates_seen[0] == pytest.approx(0.005)
+    assert rates_seen[-1] == pytest.approx(0.0 if schedule == "cosine" else 0.01)
+
+
+def test_half_precision_stays_in_the_backbone():
+    for preset in ("mnist", "mnist_ddpm", "mnist_uvit", "mnist_absorbing"):
+        config = small(preset, training__precision="bfloat16")
+        network = build.build_network(config)
+        backbone = network.backbone if isinstance(network, PixelLogits) else network
+        assert isinstance(backbone, HalfPrecision)
+        assert all(p.dtype == torch.float32 for p in network.parameters())
+        x = torch.rand(2, backbone.in_channels, 8, 8)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        half, full = backbone(x, torch.rand(2)), backbone.backbone(x, torch.rand(2))
+        assert half.dtype == torch.float32
+        assert half.shape == full.shape
+        assert torch.equal(half, half.bfloat16().float())
+        loss = _step(config)
+        torch.testing.assert_close(loss, _step(small(preset)), rtol=0.05, atol=0.05)
+
+
+def test_data_sources(tmp_path):
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (12, 10, 10, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    options = {"data__name": "array", "data__path": tmp_path / "images.npy", "data__fraction": 1.0, "data__test_fraction": 0.25}
+    splits = build.build_data(small("mnist", **options, data__channels=3))
+    assert (len(splits.train), len(splits.test), splits.train.shape, splits.train.num_values) == (9, 3, (3, 8, 8), 8)
+    with pytest.raises(ValueError, match=r"the images have 3 channels, config\.data\.channels = 1"):
+        build.build_data(small("mnist", **options))
+    with pytest.raises(ValueError, match=r"expected 0 \.\. 7"):
+        build.build_data(small("mnist", **options, data__channels=3, data__quantise=False))
+    with pytest.raises(FileNotFoundError):
+        build.build_data(small("mnist", data__name="idx", data__path=tmp_path / "absent"))
+    for name in ("mnist", "fashion_mnist"):
+        with pytest.raises(FileNotFoundError, match="allow the download"):
+            build.build_data(small("mnist", data__name=name, data__path=tmp_path))
+    for preset in ("mnist", "mnist_ddpm"):
+        _step(small(preset, data__channels=3, data__rotation=10.0))
+    assert build.event_shape(small("mnist", data__image_size=(9,))) == (1, 9, 9)
+    with pytest.raises(ValueError, match=r"config\.data\.image_size"):
+        build.event_shape(small("mnist", data__image_size=(9, 9, 9)))
+
+
+def test_a_folder_of_images(tmp_path):
+    from PIL import Image
+
+    for i in range(6):
+        Image.new("RGB", (12, 9), (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    splits = build.build_data(small("mnist", data__name="folder", data__path=tmp_path, data__fraction=1.0, data__channels=3))
+    assert splits.train.shape == (3, 8, 8)

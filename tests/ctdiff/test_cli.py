@@ -1,0 +1,349 @@
+"""The command line from end to end: train, stop, resume, sample, load, and everything a user can get wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ctdiff import config as configuration
+from ctdiff import load_run, memory, sample_run, train
+from ctdiff.cli import main
+from ctdiff.runs import RunError, RunFolder
+from ctdiff.sampling import numbers
+from ctdiff.training import CheckpointError, MetricsFile, trainer
+
+from .small import flags, small
+
+ENGINES = ["mnist", "mnist_ddpm"]
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Small images, so that nothing has to be resized, as the value of data.* keys."""
+    path = tmp_path / "images.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, images=rng.integers(0, 256, (40, 8, 8), dtype=np.uint8), labels=np.arange(40) % 10)
+    return {"data__name": "array", "data__path": path, "data__fraction": 1.0}
+
+
+def _train(*arguments):
+    return main(["train", *map(str, arguments)])
+
+
+def _stop_at(monkeypatch, step, number=signal.SIGTERM):
+    """Send a signal while a step is recorded."""
+    record = trainer._Recorder.__call__
+
+    def interrupted(self, made, stop):
+        if made.step == step:
+            os.kill(os.getpid(), number)
+        record(self, made, stop)
+
+    monkeypatch.setattr(trainer._Recorder, "__call__", interrupted)
+
+
+def _contents(run):
+    """Everything a run says that must not depend on interruptions."""
+    metrics = [{k: v for k, v in line.items() if k != "images_per_second"} for line in MetricsFile.read(run / "metrics.jsonl")]
+    newest = sorted((run / "checkpoints").iterdir())[-1]
+    weights = [(newest / f"{name}.safetensors").read_bytes() for name in ("model", "ema")]
+    pictures = {path.name: path.read_bytes() for path in (run / "samples").glob("*.png")}
+    return newest.name, metrics, weights, pictures
+
+
+@pytest.mark.parametrize("preset", configuration.preset_names())
+def test_every_preset_trains_two_steps_and_samples(preset, tmp_path, capsys):
+    run = tmp_path / "run"
+    settings = ["training.steps=2", "training.batch_size=2", "data.fraction=0.001", "optimizer.warmup=1"]
+    settings += ["sampler.steps=2", "sampler.num_samples=2", "sampler.sub_batch=2", "saving.validation_images=2"]
+    assert _train(f"--config={preset}", f"--workdir={run}", *(f"--config.{setting}" for setting in settings)) == 0
+    printed = capsys.readouterr().out
+    for name in ("samples/final.png", "samples/process.png", "loss.png", "metrics.jsonl"):
+        assert str(run / name) in printed
+        assert (run / name).stat().st_size > 0
+    assert main(["sample", str(run), "--num_samples=3", "--steps=1"]) == 0
+    arrays = np.load(run / "samples" / "ancestral_1.npz")
+    values = configuration.load(preset).data.num_values
+    assert arrays["images"].shape == (3, 1, 28, 28)
+    assert arrays["images"].dtype == np.uint8
+    assert arrays["images"].max() < values
+    assert arrays["network_calls"] == 2
+    loaded = load_run(run)
+    assert loaded.step == 2
+    x = loaded.images(loaded.sampler(steps=1).sample(3, seeds=[0, 1, 2]))
+    assert np.array_equal(x.numpy(), arrays["images"])
+
+
+def test_what_a_run_leaves(images, tmp_path):
+    run = tmp_path / "run"
+    outcome = train(small("mnist", **images), run)
+    assert (outcome.step, outcome.stopped_by, outcome.skipped) == (4, None, 0)
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["step_0000002", "step_0000004"]
+    assert sorted(p.name for p in (run / "samples").iterdir()) == ["final.png", "process.png", "step_0000003.png"]
+    records = MetricsFile.read(run / "metrics.jsonl")
+    assert [r["step"] for r in records if "loss" in r] == [1, 2, 3, 4]
+    assert [r["step"] for r in records if "validation_loss" in r] == [2, 4]
+    assert {"loss", "grad_norm", "lr", "skipped", "images_per_second"} <= set(records[0])
+    saved = configuration.from_json((run / "config.json").read_text())
+    assert configuration.differences(saved, small("mnist", **{**images, "data__path": str(images["data__path"])})) == {}
+    with Image.open(run / "samples" / "final.png") as picture:
+        assert picture.size == (2 * (56 + 2) + 2, 2 * (56 + 2) + 2)
+    with Image.open(run / "samples" / "process.png") as picture:
+        assert picture.size == (5 * (56 + 2) + 2, 4 * (56 + 2) + 2)  # 3 steps make 5 states
+
+
+@pytest.mark.parametrize("preset", ENGINES)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_continues_bit_for_bit(preset, number, images, tmp_path, monkeypatch, capsys):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    settings = [f"--config={preset}", *flags(**images, training__steps=6)]
+    assert _train(f"--workdir={whole}", *settings) == 0
+    with monkeypatch.context() as patch:
+        _stop_at(patch, 3, number)
+        assert _train(f"--workdir={cut}", *settings) == 128 + number
+    printed = capsys.readouterr().out
+    assert f"stopped by {number.name} after step 3" in printed
+    assert f"ctdiff train --workdir={cut} --resume" in printed
+    assert not (cut / "samples" / "final.png").exists()
+    assert _train(f"--workdir={cut}", "--resume") == 0
+    assert f"resuming {cut} at step 3" in capsys.readouterr().out
+    ours, expected = _contents(cut), _contents(whole)
+    ours[3]["step_0000003.png"] = expected[3]["step_0000003.png"]  # a stop does not wait for pictures
+    assert ours == expected
+
+
+def test_a_run_that_dies_continues_from_its_checkpoint(images, tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    config = small("mnist", **images, training__steps=6)
+    train(config, whole)
+    record = trainer._Recorder.__call__
+
+    def die(self, made, stop):
+        record(self, made, stop)
+        if made.step == 5:
+            raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Recorder, "__call__", die)
+        with pytest.raises(MemoryError):
+            train(config, cut)
+    assert [r["step"] for r in MetricsFile.read(cut / "metrics.jsonl")][-1] == 5
+    train(config, cut)  # step 5 is made again, and recorded once
+    assert _contents(cut) == _contents(whole)
+
+
+def test_a_finished_run_only_draws_again(images, tmp_path, capsys):
+    run, config = tmp_path / "run", small("mnist", **images)
+    train(config, run)
+    before = _contents(run)
+    (run / "samples" / "final.png").unlink()
+    lines = []
+    train(config, run, say=lines.append)
+    assert "is finished (4 steps): only drawing samples" in lines[0]
+    assert _contents(run) == before
+    again = tmp_path / "again"
+    train(config, again)
+    assert _contents(again) == before  # the same seed, the same everything
+
+
+def test_sampling_settings_may_change_and_others_may_not(images, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(small("mnist", **images), run)
+    train(small("mnist", **images, sampler__num_samples=9), run)
+    with Image.open(run / "samples" / "final.png") as picture:
+        assert picture.size[0] == 3 * 58 + 2
+    assert RunFolder(run).read_config().sampler.num_samples == 9
+    changed = flags(**images, optimizer__lr=0.5, model__unet__blocks=(2, 1))
+    assert _train("--config=mnist", f"--workdir={run}", *changed) == 2
+    message = capsys.readouterr().err
+    assert "holds a run of another configuration" in message
+    assert "optimizer.lr was 0.001, now 0.5" in message
+    assert "model.unet.blocks was (1, 1), now (2, 1)" in message
+    before = _contents(run)
+    assert _train("--config=mnist", f"--workdir={run}", "--fresh", *changed) == 0
+    assert _contents(run) != before
+    assert RunFolder(run).read_config().optimizer.lr == 0.5
+
+
+def test_a_mistake_in_the_sampler_shows_before_the_training(images, tmp_path):
+    with pytest.raises(ValueError, match=r"eta = 3.0 is outside"):
+        train(small("mnist_ddpm", **images, sampler__name="ddim", sampler__eta=3.0), tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_mistake_in_the_data_does_not_block_the_folder(images, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(FileNotFoundError):
+        train(small("mnist", **{**images, "data__path": tmp_path / "absent.npz"}), run)
+    assert train(small("mnist", **images), run).step == 4
+
+
+@pytest.mark.parametrize("preset", ENGINES)
+def test_sample(preset, images, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(small(preset, **images, optimizer__lr=0.1), run)
+    capsys.readouterr()
+    assert main(["sample", str(run), "--seeds=0-4,9", "--steps", "2", f"--out={tmp_path / 'many'}"]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "many.png"), str(tmp_path / "many.npz")]
+    assert main(["sample", str(run), "--seeds=9,2", "--steps", "2", f"--out={tmp_path / 'few'}"]) == 0
+    many, few = np.load(tmp_path / "many.npz"), np.load(tmp_path / "few.npz")
+    assert many["seeds"].tolist() == [0, 1, 2, 3, 4, 9]
+    assert np.array_equal(many["images"][[5, 2]], few["images"])  # a seed is a sample, in any company
+    assert many["images"].max() < 8
+    other = "ddim" if preset == "mnist_ddpm" else "tau_leaping"
+    assert main(["sample", str(run), f"--sampler={other}", "--num_samples=2", "--config.sampler.grid=cosine"]) == 0
+    assert (run / "samples" / f"{other}_3.npz").exists()
+    last = sample_run(run, num_samples=2, ema=False, out=tmp_path / "last")[1]
+    first = sample_run(run, num_samples=2, checkpoint=2, out=tmp_path / "first")[1]
+    assert not np.array_equal(np.load(last)["images"], np.load(first)["images"])
+    assert (np.load(first)["step"], np.load(last)["step"]) == (2, 4)
+
+
+def test_labels(images, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(small("mnist", **images, model__num_classes=10), run)
+    assert main(["sample", str(run), "--num_samples=4", "--labels=3-4", f"--out={tmp_path / 'out'}"]) == 0
+    assert np.load(tmp_path / "out.npz")["labels"].tolist() == [3, 4, 3, 4]
+    assert main(["sample", str(run), "--labels=11"]) == 2
+    assert "label 11, expected 0 .. 9, or 10 for none" in capsys.readouterr().err
+
+
+def test_mistakes_in_sampling(images, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(small("mnist", **images), run)
+    for arguments, message in (
+        ([], "the folder of a run is missing"),
+        ([tmp_path], "is not a run"),
+        ([run, "more"], "unexpected 'more'"),
+        ([run, "--sampler=ddim"], "sampler = 'ddim', expected one of ancestral, euler, tau_leaping"),
+        ([run, "--steps=0"], "steps"),
+        ([run, "--seeds=5-2"], "--seeds = '5-2', expected"),
+        ([run, "--seeds=0-3", "--num_samples=3"], "num_samples = 3 and 4 seeds"),
+        ([run, "--checkpoint=3"], "has no checkpoint 3; there are [2, 4]"),
+        ([run, "--labels=1"], "label 1, expected none"),
+        ([run, "--config.training.steps=3"], "config.training.steps is not a key"),
+        ([run, "--config.sampler.grid=square"], "expected one of uniform, quadratic, cosine"),
+        ([run, "--nme=3"], "nme"),
+    ):
+        assert main(["sample", *map(str, arguments)]) == 2, arguments
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train"], "--config is missing, expected one of mnist"),
+        (["train", "--config"], "--config needs a value"),
+        (["train", "--config", "mnits"], "Did you mean mnist?"),
+        (["train", "--config=mnist", "--config.model.name=dit"], "config.model.name = 'dit', expected one of unet, uvit"),
+        (["train", "--config=mnist", "--config.model.nme=unet"], "Did you mean model.name?"),
+        (["train", "--config=mnist", "--config.training.steps=0"], "config.training.steps = 0, expected at least 1"),
+        (["train", "--config=mnist", "--wordir=x"], "wordir"),
+        (["train", "--config=mnist", "more"], "unexpected 'more'"),
+        (["trian"], "'trian' is not a command, expected one of train, sample"),
+    ],
+)
+def test_mistakes_in_training(arguments, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())  # nothing was started
+
+
+def test_folders_that_cannot_be_used(images, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    config = small("mnist", **images)
+    with pytest.raises(RunError, match="cannot be written"):
+        train(config, tmp_path / "file" / "run")
+    with pytest.raises(RunError, match="is not a run"):
+        train(config, tmp_path / "new", resume=True)
+    with pytest.raises(RunError, match="not both"):
+        train(config, tmp_path / "new", resume=True, fresh=True)
+    with pytest.raises(RunError, match="is not a run"):
+        load_run(tmp_path / "new")
+    assert _train(f"--workdir={tmp_path / 'new'}", "--resume") == 2
+    assert "is not a run" in capsys.readouterr().err
+
+
+def test_broken_checkpoints(images, tmp_path, capsys):
+    run, config = tmp_path / "run", small("mnist", **images)
+    train(config, run)
+    newest = run / "checkpoints" / "step_0000004" / "ema.safetensors"
+    newest.write_bytes(newest.read_bytes()[:100])
+    with pytest.warns(UserWarning, match=re.escape(str(newest))):
+        assert load_run(run).step == 2
+    with pytest.raises(CheckpointError, match=re.escape(str(newest))):
+        load_run(run, checkpoint=4)
+    lines = []
+    assert train(config, run, say=lines.append).step == 4
+    assert str(newest) in lines[0]
+    assert "resuming" in lines[1]
+    assert load_run(run).step == 4
+    for path in (run / "checkpoints").glob("*/*"):
+        path.write_bytes(b"")
+    assert _train("--config=mnist", f"--workdir={run}", *flags(**images)) == 2
+    assert "no checkpoint can be read" in capsys.readouterr().err
+    with pytest.raises(CheckpointError):
+        load_run(run)
+
+
+def test_a_diverging_training_stops_with_a_message(images, tmp_path, capsys, monkeypatch):
+    from discrete_diffusion import CrossEntropy
+
+    monkeypatch.setattr(
+        CrossEntropy, "evaluate", lambda self, posterior, x_0: posterior.log_prob(x_0).flatten(1).sum(-1) * torch.nan
+    )
+    assert _train("--config=mnist", f"--workdir={tmp_path / 'run'}", *flags(**images, training__steps=20)) == 2
+    assert "10 steps in a row, up to step 10, had no finite gradient" in capsys.readouterr().err
+    assert [r["loss"] for r in MetricsFile.read(tmp_path / "run" / "metrics.jsonl") if "loss" in r] == [None] * 10
+
+
+def test_dry_run_needs_neither_data_nor_a_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _train("--config=mnist", "--dry_run", "--config.data.name=idx", "--config.data.path=absent") == 0
+    printed = capsys.readouterr().out
+    config, rest = json.JSONDecoder().raw_decode(printed)
+    assert config["data"]["path"] == "absent"
+    for word in ("parameters", "multiply-accumulates", "estimated memory"):
+        assert word in printed[rest:]
+    assert not list(tmp_path.iterdir())
+
+
+def test_help(capsys):
+    assert main(["--help"]) == 0
+    assert "mnist_ddpm" in capsys.readouterr().out
+    assert main([]) == 2
+
+
+def test_the_module_is_the_command(tmp_path):
+    """In a process of its own: a preset by path, trained under `python -m`."""
+    preset = tmp_path / "mine.py"
+    preset.write_text("from configs import mnist\n\n\ndef get_config():\n    return mnist.get_config()\n")
+    command = [sys.executable, "-m", "ctdiff", "train", f"--config={preset}", "--dry_run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert '"name": "unet"' in done.stdout
+
+
+def test_numbers():
+    assert numbers("0-3,7, 9-9") == [0, 1, 2, 3, 7, 9]
+    for text in ("", "a", "-1", "3-", "4-2", "1,,2"):
+        with pytest.raises(ValueError, match="expected non-negative integers"):
+            numbers(text)
+
+
+def test_memory_settings_are_harmless(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert memory.keep_freed_memory() is False
+    monkeypatch.undo()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    assert memory.keep_freed_memory() is False
