@@ -110,7 +110,9 @@ class UniformTimes(TimeSampler):
 
     def _scale(self, u: Tensor) -> tuple[Tensor, Tensor]:
         span = self.t_max - self.t_min
-        t = (self.t_min + span * u).clamp(self.t_min, self.t_max)
+        # Rounding must not reach t_max: a rate may be infinite there.
+        below = torch.nextafter(torch.tensor(self.t_max), torch.tensor(0.0)).item()
+        t = (self.t_min + span * u).clamp(self.t_min, below)
         return t, torch.full_like(t, span)
 
 

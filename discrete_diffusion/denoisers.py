@@ -59,6 +59,10 @@ class Posterior(diffusion_core.Posterior):
         self.x_t = x_t
         self.t = t
 
+    def rate_dtype(self, probs: Tensor) -> torch.dtype:
+        """The dtype of ratios and rates: that of the probabilities, or float64 where the time needs it."""
+        return torch.promote_types(self.process.rate_dtype(self.t), probs.dtype)
+
     @property
     @abstractmethod
     def distribution(self) -> Distribution:
@@ -118,11 +122,13 @@ class _X0Posterior(Posterior):
 
     @property
     def ratio(self) -> Tensor:
-        return self.process.posterior_ratio(self.probs, self.x_t, self.t)
+        return self.process.posterior_ratio(self.probs, self.x_t, self.t, self.rate_dtype(self.probs))
 
     def jumps(self) -> Jumps:
-        dtype = self.process.rate_dtype(self.t)
-        weights = self.probs.to(dtype) / self.process.kernel(self.t, dtype).columns(self.x_t)
+        dtype = self.rate_dtype(self.probs)
+        evidence = self.process.kernel(self.t, dtype).columns(self.x_t)
+        # Mass on an x_0 that cannot have led to x_t contributes nothing.
+        weights = torch.where(evidence > 0, self.probs.to(dtype) / evidence, 0.0)
         return ReverseJumps(self.process, self.x_t, self.t, weights, torch.ones_like(weights[..., 0]))
 
     def rate_divergence(self, x_0: Tensor) -> Tensor:
@@ -141,12 +147,13 @@ class _LeaveOneOutPosterior(Posterior):
 
     @property
     def ratio(self) -> Tensor:
-        kernel = self.process.kernel(self.t, self.process.rate_dtype(self.t))
+        kernel = self.process.kernel(self.t, self.rate_dtype(self._prior.probs))
         u = kernel.propagate(self._prior.probs)
         return u / u.gather(-1, self.x_t[..., None])
 
     def jumps(self) -> Jumps:
-        return ReverseJumps(self.process, self.x_t, self.t, self._prior.probs.to(self.process.rate_dtype(self.t)))
+        probs = self._prior.probs
+        return ReverseJumps(self.process, self.x_t, self.t, probs.to(self.rate_dtype(probs)))
 
     def rate_divergence(self, x_0: Tensor) -> Tensor:
         return rate_divergence(self.process, x_0, self.x_t, self.t, self._prior.scores)

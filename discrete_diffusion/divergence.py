@@ -93,7 +93,8 @@ class _LeaveOneOutDivergence(torch.autograd.Function):
         beta = process.schedule(t.double())[0].expand(len(x_0))
         values = torch.empty(x_0.shape, dtype=scores.dtype, device=scores.device)
         gradient = torch.empty_like(scores) if ctx.needs_input_grad[0] else None
-        for part, dtype in _chunks(process.divergence_dtypes(t.expand(len(x_0))), scores[0].numel()):
+        dtypes = [torch.promote_types(dtype, scores.dtype) for dtype in process.divergence_dtypes(t.expand(len(x_0)))]
+        for part, dtype in _chunks(dtypes, scores[0].numel()):
             into = process.rates.rates_to(x_t[part], dtype).scatter_(-1, x_t[part, :, None], 0.0)
             into.mul_(beta[part, None, None].to(dtype))
             values[part], slope = _divergence_and_slope(

@@ -34,8 +34,8 @@ class BitsPerDim(NamedTuple):
         value: the bound, the sum of its three terms.
         standard_error: its Monte-Carlo standard error for these examples: what another draw of
             times and noise would change, not what other examples would.
-        diffusion: the integral over [t_min, 1].
-        prior: KL(q_1(. | x_0) || prior), exact.
+        diffusion: the integral over [t_min, t_max].
+        prior: KL(q_tmax(. | x_0) || prior), exact.
         reconstruction: -log2 p(x_0 | x_tmin).
     """
 
@@ -46,9 +46,9 @@ class BitsPerDim(NamedTuple):
     reconstruction: float
 
 
-def prior_divergence(process: CTMC, x_0: Tensor) -> Tensor:
-    """`KL(q_1(. | x_0) || prior)` in nats an example: (B, *event) -> (B,)."""
-    end = torch.ones((), dtype=torch.float64, device=x_0.device)
+def prior_divergence(process: CTMC, x_0: Tensor, t_max: float = 1.0) -> Tensor:
+    """`KL(q_tmax(. | x_0) || prior)` in nats an example: (B, *event) -> (B,); t_max is where sampling starts."""
+    end = torch.tensor(t_max, dtype=torch.float64, device=x_0.device)
     values = torch.arange(process.rates.data_states, device=x_0.device)
     rows = process.kernel(end, torch.float64).rows(values[None])[0]  # (S, n)
     terms = torch.where(rows > 0, rows * (rows / process.prior_law(x_0.device)).log(), 0.0)
@@ -71,8 +71,8 @@ def bits_per_dim(
         denoiser: any denoiser of the discrete engine, in evaluation mode.
         x_0: clean states (B, *event), integer.
         y: labels (B,), where the network is conditional.
-        times: the density of times; its t_min is where the chain ends. None is
-            `StratifiedTimes()`, t_min = 0.01.
+        times: the density of times; its t_min is where the chain ends and its t_max where it
+            starts. None is `StratifiedTimes()`, from 0.01 to 1.
         draws: how many independent times (and noises) an example, at least 2.
         batch_size: how many examples the network sees at once.
         generator: the source of randomness; one stream for everything.
@@ -89,7 +89,7 @@ def bits_per_dim(
     for rows in torch.arange(len(x_0)).split(batch_size):
         data = x_0[rows].repeat_interleave(draws, 0)  # (b * draws, *event)
         labels = None if y is None else y[rows].repeat_interleave(draws, 0)
-        prior.append(prior_divergence(denoiser.process, x_0[rows]))
+        prior.append(prior_divergence(denoiser.process, x_0[rows], times.t_max))
         for part in torch.arange(len(data)).split(batch_size):
             label = None if labels is None else labels[part]
             t, weight = (value.to(x_0.device) for value in times(len(part), randomness))

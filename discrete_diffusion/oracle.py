@@ -153,21 +153,21 @@ class EnumeratedCTMC:
         """The expected bound of the exact posterior in nats, from entropies alone."""
         return self.entropy() + kl_divergence(self.marginal(1.0), self.prior_law()) + self.decoder_gap(t_min)
 
-    def bound(self, denoiser: Denoiser, t_min: float, nodes: int = 400, t_max: float = 1.0) -> float:
+    def bound(self, denoiser: Denoiser, t_min: float, nodes: int = 120, t_max: float = 1.0) -> float:
         """The expected bound of any denoiser in nats: enumerated over states, integrated over time.
 
         Arguments:
             denoiser: a denoiser of this process with event shape (D,).
             t_min: where the chain ends.
             nodes: Gauss-Legendre nodes in log t, on [t_min, t_max].
-            t_max: the end of the integral; less than 1 only where the integrand is singular there.
+            t_max: the end of the integral, where the prior term is taken.
         """
         points, weights = np.polynomial.legendre.leggauss(nodes)
         span = -np.log(t_min / t_max)
         times = t_max * np.exp(span * (points - 1) / 2)
         scales = weights * span / 2 * times
         integral = sum(scale * self.integrand(denoiser, float(t)) for t, scale in zip(times, scales, strict=True))
-        prior = (self.data_law * prior_divergence(self.process, self.clean)).sum().item()
+        prior = (self.data_law * prior_divergence(self.process, self.clean, t_max)).sum().item()
         return float(integral) + prior + self._reconstruction(denoiser, t_min)
 
     def _pairs(self, t: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -207,6 +207,7 @@ class EnumeratedCTMC:
     def compose(self, law: Tensor, stage: Stage) -> Tensor:
         """The law over the noisy states after one stage in which dimensions move independently: (n^D,) -> (n^D,)."""
         moves = stage(self.noisy).double()  # (n^D, D, n)
+        moves = torch.where(law[:, None, None] > 0, moves, 0.0)  # where no chain is, a posterior may be undefined
         result = law[:, None]
         for d in range(self.dimensions):
             result = (result[:, :, None] * moves[:, d, None, :]).flatten(1)

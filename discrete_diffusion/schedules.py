@@ -23,6 +23,7 @@ import diffusion_core
 
 __all__ = [
     "Constant",
+    "CosineAmplitude",
     "CosineSurvival",
     "Exponential",
     "Geometric",
@@ -201,3 +202,24 @@ class CosineSurvival(Schedule):
 
     def _alpha(self, t: Tensor) -> Tensor:
         return torch.where(t < 0.5, 1 - torch.sin(math.pi / 2 * t), 2 * torch.sin(math.pi / 4 * (1 - t)) ** 2)
+
+
+@dataclass(frozen=True)
+class CosineAmplitude(Schedule):
+    """`alpha = cos(pi t / 2)`, tau(1) = inf.
+
+    The amplitude of the signal in Gaussian diffusion's cosine schedule, `sqrt(alpha_bar)`, as a survival function.
+    With a rate matrix scaled so that its slowest mode decays at rate 1, that mode survives as it does there.
+
+    References:
+        Improved denoising diffusion probabilistic models (Nichol and Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
+    """
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        # cos(pi t / 2) = 1 - 2 sin^2(pi t / 4) = sin(pi (1 - t) / 2): the first form is exact near 0, the second near 1.
+        early = -torch.log1p(-2 * torch.sin(math.pi / 4 * t) ** 2)
+        late = -torch.log(torch.sin(math.pi / 2 * (1 - t)))
+        return math.pi / 2 / torch.tan(math.pi / 2 * (1 - t)), torch.where(t < 0.5, early, late)
+
+    def survival(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sin(math.pi / 2 * (1 - t)), -math.pi / 2 * torch.cos(math.pi / 2 * (1 - t))

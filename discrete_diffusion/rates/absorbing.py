@@ -2,7 +2,7 @@
 
 The process has S + 1 states; the last one, m = S, is the mask.
 
-    R[x, m] = scale,  R[x, x] = -scale  (x != m);   P_tau[x, x] = alpha,  P_tau[x, m] = 1 - alpha,   alpha = exp(-scale tau)
+    R[x, m] = 1,  R[x, x] = -1  (x != m);   P_tau[x, x] = alpha,  P_tau[x, m] = 1 - alpha,   alpha = exp(-tau)
 
 References:
     Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, per_example
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_tau, remaining, scaled
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_tau, remaining
 
 __all__ = ["AbsorbingRates"]
 
@@ -27,33 +27,31 @@ class AbsorbingRates(RateMatrix):
 
     Arguments:
         data_states: S, the number of values of the data, at least 2; the mask is state S.
-        scale: the rate of masking in 1 / unit of tau.
     """
 
-    def __init__(self, data_states: int, scale: float = 1.0) -> None:
+    def __init__(self, data_states: int) -> None:
         super().__init__(data_states + 1, data_states, np.eye(data_states + 1)[-1])
         self.mask = data_states
-        self.scale = scaled(scale)
 
     def kernel(self, tau: Tensor, dtype: torch.dtype | None = None) -> TransitionKernel:
         check_tau(tau)
-        return _AbsorbingKernel(tau.double(), self.data_states, self.scale, tau.dtype if dtype is None else dtype)
+        return _AbsorbingKernel(tau.double(), self.data_states, tau.dtype if dtype is None else dtype)
 
     def rates_from(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         x = x.long()[..., None]
-        rate = (x != self.mask).to(dtype) * self.scale
+        rate = (x != self.mask).to(dtype)
         rates = torch.zeros(*x.shape[:-1], self.num_states, dtype=dtype, device=x.device)
         rates[..., self.mask :] = rate
         return rates.scatter_(-1, x, -rate)
 
     def rates_to(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         x = x.long()[..., None]
-        rates = (x == self.mask).to(dtype).mul(self.scale).expand(*x.shape[:-1], self.num_states).clone()
+        rates = (x == self.mask).to(dtype).expand(*x.shape[:-1], self.num_states).clone()
         rates[..., self.mask] = 0
-        return rates.scatter_(-1, x, (x != self.mask).to(dtype) * -self.scale)
+        return rates.scatter_(-1, x, -(x != self.mask).to(dtype))
 
     def exit_rates(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        return (x != self.mask).to(dtype) * self.scale
+        return (x != self.mask).to(dtype)
 
     @property
     def float32_range(self) -> tuple[float, float]:
@@ -61,14 +59,14 @@ class AbsorbingRates(RateMatrix):
 
     def prior(self, tau_1: Tensor) -> Tensor:
         """The mixture of 1 - alpha_1 mask and alpha_1 uniform: not all of the data need be masked at t = 1."""
-        alpha = torch.exp(-self.scale * tau_1.double())
-        masked = -torch.expm1(-self.scale * tau_1.double())
+        alpha = torch.exp(-tau_1.double())
+        masked = -torch.expm1(-tau_1.double())
         return torch.cat([(alpha / self.data_states).expand(self.data_states), masked[None]])
 
     def sample_from(self, x: Tensor, tau: Tensor, generator: Generator = None) -> Tensor:
         check_tau(tau, len(x))
         u = as_randomness(generator).uniform(x.shape, torch.float64, x.device)
-        masked = per_example(-torch.expm1(-self.scale * tau.double()), x)
+        masked = per_example(-torch.expm1(-tau.double()), x)
         return torch.where(u < masked, self.mask, x.long())
 
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
@@ -76,20 +74,19 @@ class AbsorbingRates(RateMatrix):
         check_tau(tau_t, len(x_0))
         rest = remaining(tau_s.double(), tau_t.double())
         # A masked x_t was unmasked at s with weight alpha_s (1 - alpha_r), masked with weight 1 - alpha_s.
-        open_ = per_example(torch.exp(-self.scale * tau_s.double()) * -torch.expm1(-self.scale * rest), x_0)
-        closed = per_example(-torch.expm1(-self.scale * tau_s.double()), x_0)
+        open_ = per_example(torch.exp(-tau_s.double()) * -torch.expm1(-rest), x_0)
+        closed = per_example(-torch.expm1(-tau_s.double()), x_0)
         u = as_randomness(generator).uniform(x_0.shape, torch.float64, x_0.device)
         return torch.where((x_t == self.mask) & (u * (open_ + closed) < open_), x_0.long(), x_t.long())
 
 
 class _AbsorbingKernel(TransitionKernel):
-    def __init__(self, tau: Tensor, data_states: int, scale: float, dtype: torch.dtype) -> None:
+    def __init__(self, tau: Tensor, data_states: int, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self._tau = tau
         self._mask = data_states
-        self._scale = scale
-        self._alpha = torch.exp(-scale * tau).to(dtype)
-        self._masked = (-torch.expm1(-scale * tau)).to(dtype)
+        self._alpha = torch.exp(-tau).to(dtype)
+        self._masked = (-torch.expm1(-tau)).to(dtype)
 
     def rows(self, x: Tensor) -> Tensor:
         rows = torch.zeros(*x.shape, self._mask + 1, dtype=self.dtype, device=x.device)
@@ -124,10 +121,10 @@ class _AbsorbingKernel(TransitionKernel):
         total = w.sum(-1)
         at_mask = x == self._mask
         w_x = w.gather(-1, x.long().clamp(max=self._mask - 1)[..., None])[..., 0]
-        return torch.where(at_mask, masked * total, alpha * w_x), torch.where(at_mask, self._scale * alpha * total, 0.0)
+        return torch.where(at_mask, masked * total, alpha * w_x), torch.where(at_mask, alpha * total, 0.0)
 
     def inflow_columns(self, x: Tensor) -> Tensor:
-        rate = torch.where(x == self._mask, self._scale * per_example(self._alpha, x), 0.0)
+        rate = torch.where(x == self._mask, per_example(self._alpha, x), 0.0)
         return rate[..., None].expand(*x.shape, self._mask)
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
@@ -135,4 +132,4 @@ class _AbsorbingKernel(TransitionKernel):
 
     def select(self, index: slice, dtype: torch.dtype) -> TransitionKernel:
         tau = self._tau if self._tau.ndim == 0 else self._tau[index]
-        return _AbsorbingKernel(tau, self._mask, self._scale, dtype)
+        return _AbsorbingKernel(tau, self._mask, dtype)

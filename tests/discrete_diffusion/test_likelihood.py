@@ -1,0 +1,173 @@
+"""The bound is complete: with the exact posterior it is the entropy plus what theory says is lost."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from diffusion_core import PerSampleRandomness, SharedRandomness, StratifiedTimes
+from discrete_diffusion import ELBO, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim
+from discrete_diffusion.denoisers import AbsorbingDenoiser
+from discrete_diffusion.process import CTMC
+from discrete_diffusion.rates import AbsorbingRates, BirthDeathRates, DenseRates, GaussianTargetRates, UniformRates
+from discrete_diffusion.schedules import CosineSurvival, Exponential, LinearSurvival
+
+CHAINS = ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"]
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_bound_of_the_exact_posterior_is_the_entropy_and_its_known_gaps(name, chain, exact):
+    oracle = chain(name)
+    denoiser = exact(oracle)
+    for t_min in (0.01, 0.1):
+        assert oracle.bound(denoiser, t_min) == pytest.approx(oracle.exact_bound(t_min), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["uniform", "birth_death", "gaussian_target", "non_reversible"])
+def test_both_readings_give_the_same_bound(name, chain):
+    oracle = chain(name, n=3)
+    x0 = X0Denoiser(oracle.process, oracle.x0_network(), (2,))
+    assert oracle.bound(x0, 0.05) == pytest.approx(oracle.exact_bound(0.05), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_perturbed_denoiser_scores_worse(name, chain, exact):
+    oracle = chain(name, n=3)
+    denoiser = exact(oracle)
+    network = denoiser.network
+    noise = torch.randn(3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    denoiser.network = lambda x, t, y=None: network(x, t, y) + 0.3 * noise
+    assert oracle.bound(denoiser, 0.05, nodes=100) > oracle.exact_bound(0.05) + 1e-3
+
+
+def test_decoder_gap_of_the_toy_is_the_published_one(toy):
+    assert toy.decoder_gap(0.01 / 4) == pytest.approx(2.5e-4, abs=0.5e-5)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_bits_per_dim_agrees_with_the_enumerated_bound(name, chain, exact):
+    oracle = chain(name)
+    denoiser = exact(oracle)
+    draws = torch.Generator().manual_seed(1)
+    rows = torch.multinomial(oracle.data_law, 1000, replacement=True, generator=draws)
+    # The bound is a mean over the data law; the sample of it adds its own error to the Monte-Carlo one.
+    estimate = bits_per_dim(denoiser, oracle.clean[rows], times=StratifiedTimes(t_min=0.05), draws=8, batch_size=1000, generator=draws)
+    scale = 2 * math.log(2)
+    entropy_error = (oracle.data_law.log().square() * oracle.data_law).sum().sqrt().item() / math.sqrt(1000) / scale
+    assert estimate.value == pytest.approx(oracle.exact_bound(0.05) / scale, abs=4 * (estimate.standard_error + entropy_error))
+    assert estimate.value == pytest.approx(estimate.diffusion + estimate.prior + estimate.reconstruction)
+    assert 0 < estimate.standard_error < 0.05
+
+
+def test_standard_error_is_that_of_repeated_estimates(chain, exact):
+    oracle = chain("uniform")
+    x_0 = oracle.clean[:8]
+    runs = [bits_per_dim(exact(oracle), x_0, draws=4, generator=torch.Generator().manual_seed(seed)) for seed in range(100)]
+    spread = torch.tensor([run.value for run in runs]).std().item()
+    stated = torch.tensor([run.standard_error for run in runs]).square().mean().sqrt().item()
+    # Stratified times make the estimate better than the stated error, never much worse.
+    assert 0.4 * stated < spread < 1.15 * stated
+
+
+class FreshNetwork(nn.Module):
+    """An untrained network whose logits depend on the noisy image and the time."""
+
+    def __init__(self, states: int, values: int, scale: float) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.table = nn.Parameter(scale * torch.randn(states, values, generator=generator))
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.table[x.roll(1, -1)] * (1 + t.float()[:, None, None, None, None])
+
+
+def full_size(name: str) -> CTMC:
+    generator = torch.rand(256, 256, generator=torch.Generator().manual_seed(0), dtype=torch.float64).pow(8)
+    generator.fill_diagonal_(0)
+    generator /= generator.sum(1).max()
+    return {
+        "uniform": lambda: CTMC(UniformRates(256), CosineSurvival()),
+        "absorbing": lambda: CTMC(AbsorbingRates(256), LinearSurvival()),
+        "birth_death": lambda: CTMC(BirthDeathRates(256), Exponential(3.0, 100.0)),
+        "gaussian_target": lambda: CTMC(GaussianTargetRates(256, 6.0, 512.0), Exponential(3.0, 100.0)),
+        "non_reversible": lambda: CTMC(DenseRates(generator - torch.diag(generator.sum(1))), Exponential(0.1, 100.0)),
+    }[name]()
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("scale", [1.0, 8.0])
+def test_a_fresh_network_has_a_finite_bound_and_gradient(name, scale):
+    process = full_size(name)
+    network = FreshNetwork(process.rates.num_states, 256, scale)
+    reading = AbsorbingDenoiser if name == "absorbing" else LeaveOneOutDenoiser
+    denoiser = reading(process, network, (1, 4, 4))
+    x_0 = torch.randint(0, 256, (4, 1, 4, 4), generator=torch.Generator().manual_seed(1))
+    loss = ELBO()(denoiser, x_0, torch.tensor([0.01, 0.1, 0.5, 0.99]), generator=torch.Generator().manual_seed(2))
+    assert loss.isfinite().all()
+    loss.sum().backward()
+    assert network.table.grad is not None
+    assert network.table.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["uniform", "birth_death", "gaussian_target", "non_reversible"])
+def test_integrand_keeps_four_digits_near_the_noise(name):
+    """Near t = 1 the ratios agree to many digits while the rate is in the thousands."""
+    process = full_size(name)
+    t = torch.tensor([0.99, 0.9, 0.5])
+    x_0 = torch.randint(0, 256, (3, 1, 4, 4), generator=torch.Generator().manual_seed(1))
+    x_t = process.sample(x_0, t, torch.Generator().manual_seed(2))
+    network = FreshNetwork(256, 256, 1.0)
+    low = LeaveOneOutDenoiser(process, network, (1, 4, 4))(x_t, t).rate_divergence(x_0)
+    high = LeaveOneOutDenoiser(process, network.double(), (1, 4, 4))(x_t, t.double()).rate_divergence(x_0)
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low[0].double(), high[0], rtol=1e-4, atol=0)
+    torch.testing.assert_close(low.double().sum((1, 2, 3)), high.sum((1, 2, 3)), rtol=1e-4, atol=0)
+
+
+def test_fused_gradient_is_the_gradient(chain):
+    """The hand-written backward pass against autograd through the general formula."""
+    for name in ("uniform", "birth_death", "gaussian_target", "non_reversible"):
+        oracle = chain(name, n=5, dimensions=3)
+        states = torch.Generator().manual_seed(0)
+        x_0 = torch.randint(0, 5, (4, 3), generator=states)
+        t = torch.tensor([0.05, 0.2, 0.5, 0.8], dtype=torch.float64)
+        x_t = oracle.process.sample(x_0, t, states)
+        scores = torch.randn(4, 3, 5, dtype=torch.float64, generator=states, requires_grad=True)
+        denoiser = LeaveOneOutDenoiser(oracle.process, lambda x, c, y, scores=scores: scores, (3,))
+        weight = torch.rand(4, 3, dtype=torch.float64, generator=states)
+        posterior = denoiser(x_t, t)
+        (fused,) = torch.autograd.grad((weight * posterior.rate_divergence(x_0)).sum(), scores)
+        r = posterior.ratio
+        w = oracle.process.conditional_ratio(x_0, x_t, t, torch.float64)
+        rates = oracle.process.rates_into(x_t, t, torch.float64)
+        general = (rates * (r - w - w * (r / w).log())).sum(-1)
+        (expected,) = torch.autograd.grad((weight * general).sum(), scores)
+        torch.testing.assert_close(posterior.rate_divergence(x_0), general)
+        torch.testing.assert_close(fused, expected)
+
+
+def test_bad_arguments_are_named(chain, exact):
+    oracle = chain("uniform")
+    with pytest.raises(ValueError, match="draws = 1"):
+        bits_per_dim(exact(oracle), oracle.clean, draws=1)
+    with pytest.raises(ValueError, match=r"t = 1\.5 is outside"):
+        exact(oracle)(oracle.clean, torch.tensor(1.5))
+    with pytest.raises(ValueError, match=r"x_t has dtype torch\.float32"):
+        exact(oracle)(oracle.clean.float(), torch.tensor(0.5))
+    with pytest.raises(ValueError, match=r"x has shape \(16, 1, 2\)"):
+        exact(oracle)(oracle.clean[:, None], torch.tensor(0.5))
+    with pytest.raises(ValueError, match=r"expected \(16, 2, 4\)"):
+        LeaveOneOutDenoiser(oracle.process, lambda x, t, y: torch.zeros(*x.shape, 5), (2,))(oracle.clean, torch.tensor(0.5))
+    with pytest.raises(ValueError, match="expected AbsorbingRates"):
+        AbsorbingDenoiser(oracle.process, oracle.x0_network(), (2,))
+
+
+def test_shared_and_keyed_noise_are_both_accepted(chain, exact):
+    oracle = chain("uniform")
+    for source in (SharedRandomness(torch.Generator().manual_seed(0)), PerSampleRandomness(range(16))):
+        loss = ELBO()(exact(oracle), oracle.clean, torch.full((16,), 0.5), generator=source)
+        assert loss.shape == (16,)
+        assert (loss >= 0).all()

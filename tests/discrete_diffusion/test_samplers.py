@@ -1,0 +1,278 @@
+"""Every sampler against its exact law, and the exact laws against theory."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from diffusion_core import CosineGrid, QuadraticGrid, TimeGrid, UniformGrid
+from discrete_diffusion import LeaveOneOutDenoiser, X0Denoiser
+from discrete_diffusion import samplers as module
+from discrete_diffusion.jumps import ForwardJumps
+from discrete_diffusion.oracle import kl_divergence, total_variation
+from discrete_diffusion.samplers import (
+    Ancestral,
+    CategoricalLeap,
+    Euler,
+    OrdinalLeap,
+    PredictorCorrector,
+    Sampler,
+    TauLeaping,
+)
+
+CHAINS = ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"]
+
+
+def subclasses(base: type) -> list[type]:
+    found = []
+    for cls in base.__subclasses__():
+        found += [cls, *subclasses(cls)]
+    return found
+
+
+SAMPLERS = sorted((cls for cls in subclasses(Sampler) if not inspect.isabstract(cls)), key=lambda cls: cls.__name__)
+
+
+def build(cls: type, denoiser, grid: TimeGrid) -> Sampler:
+    """Any sampler with its defaults; one that wraps another gets an ancestral one."""
+    given = {"denoiser": denoiser, "grid": grid, "predictor": Ancestral(denoiser, grid)}
+    names = inspect.signature(cls).parameters
+    return cls(**{name: value for name, value in given.items() if name in names})
+
+
+def test_there_are_samplers_to_test():
+    assert len(SAMPLERS) >= 4
+    assert {cls.__name__ for cls in SAMPLERS} <= set(module.__all__)
+
+
+PUBLISHED = {
+    "Euler": (lambda d, g: Euler(d, g), [1.60e-2, 4.04e-3, 9.96e-4, 2.45e-4, 6.06e-5]),
+    "TauLeaping": (lambda d, g: TauLeaping(d, g, CategoricalLeap()), [4.94e-2, 1.52e-2, 4.18e-3, 1.09e-3, 2.76e-4]),
+    "Ancestral": (lambda d, g: Ancestral(d, g), [1.17e-2, 2.99e-3, 7.44e-4, 1.84e-4, 4.54e-5]),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_divergences_of_the_toy_are_the_known_ones(name, toy, exact):
+    """KL(data || law) in nats at 8 .. 128 steps of the grid (1 - i/N)^2, without a last draw, to three digits."""
+    make, expected = PUBLISHED[name]
+    for steps, value in zip((8, 16, 32, 64, 128), expected, strict=True):
+        law = toy.sampler_law(make(exact(toy), QuadraticGrid(steps, t_min=0.0)), finish=False)
+        assert float(f"{kl_divergence(toy.data_law, law):.2e}") == value
+
+
+@pytest.mark.parametrize("cls", SAMPLERS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("name", CHAINS)
+def test_first_order_in_total_variation(cls, name, chain, exact):
+    oracle = chain(name, n=3)
+    target = oracle.marginal(0.05)
+    grids = (QuadraticGrid(steps, t_min=0.05, t_max=0.95) for steps in (64, 128, 256))
+    errors = [total_variation(target, oracle.sampler_law(build(cls, exact(oracle), grid), finish=False)) for grid in grids]
+    slopes = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(errors)]
+    assert all(slope > 0.85 for slope in slopes), (errors, slopes)
+    assert errors[-1] < 0.05
+
+
+@pytest.mark.parametrize("leap", [OrdinalLeap(), CategoricalLeap()], ids=lambda leap: type(leap).__name__)
+@pytest.mark.parametrize("name", ["birth_death", "gaussian_target"])
+def test_both_leaps_converge(leap, name, chain, exact):
+    oracle = chain(name, n=3)
+    target = oracle.marginal(0.05)
+    grids = (QuadraticGrid(steps, t_min=0.05) for steps in (64, 128, 256))
+    errors = [
+        total_variation(target, oracle.sampler_law(TauLeaping(exact(oracle), grid, leap), finish=False)) for grid in grids
+    ]
+    assert all(math.log2(coarse / fine) > 0.85 for coarse, fine in itertools.pairwise(errors)), errors
+
+
+@pytest.mark.parametrize("grid", [UniformGrid(256, 0.01), QuadraticGrid(256, 0.01), CosineGrid(256, 0.01)])
+def test_every_grid_leads_to_the_data(grid, chain, exact):
+    oracle = chain("birth_death")
+    law = oracle.sampler_law(Ancestral(exact(oracle), grid))
+    assert total_variation(oracle.data_law, law) < 0.02
+    times = grid.times()
+    assert len(times) == 257
+    assert times[0] == 1.0
+    assert times[-1] == 0.01
+    assert all(t > s for t, s in itertools.pairwise(times))
+
+
+@pytest.mark.parametrize("cls", SAMPLERS, ids=lambda cls: cls.__name__)
+def test_argmax_ends_on_the_modes(cls, chain, exact):
+    oracle = chain("birth_death", n=3)
+    sampler = build(cls, exact(oracle), QuadraticGrid(4))
+    sampler.argmax = True
+    law = oracle.sampler_law(sampler)
+    assert law.sum().item() == pytest.approx(1, abs=1e-9)
+    x_0 = sampler.sample(200, generator=torch.Generator().manual_seed(0))
+    drawn = law[(x_0 * torch.tensor([3, 1])).sum(-1)]
+    assert (drawn > 0).all()
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_corrector_keeps_the_marginal(name, chain, exact):
+    """`q_s (R_s + Rhat_s) = 0`, and the defect of a leap falls with the square of its length."""
+    oracle = chain(name)
+    s = 0.4
+    q = oracle.marginal(s)
+    denoiser = exact(oracle)
+    time = torch.tensor(s, dtype=torch.float64)
+
+    def rates(x):
+        return denoiser(x, time).jumps().matrix().double() + ForwardJumps(oracle.process, x, time, torch.float64).matrix()
+
+    assert (q @ oracle.generator_at(rates)).abs().max() < 1e-12
+    corrector = PredictorCorrector(Ancestral(denoiser, UniformGrid(4)))
+    lengths = [0.02 * 2.0**-k for k in range(5)]
+    defects = [total_variation(q, oracle.compose(q, lambda x, h=h: corrector.correction_law(x, s, h))) for h in lengths]
+    slopes = [math.log2(coarse / fine) for coarse, fine in itertools.pairwise(defects)]
+    assert min(slopes[-2:]) >= 1.8, (defects, slopes)
+
+
+def configurations(denoiser, ordinal: bool) -> list[Sampler]:
+    grid = QuadraticGrid(6, t_min=0.02, t_max=0.9)
+    listed = [build(cls, denoiser, grid) for cls in SAMPLERS]
+    listed.append(PredictorCorrector(Euler(denoiser, grid), CategoricalLeap(), 2, 0.5, entry_time=0.5))
+    if ordinal:
+        listed += [TauLeaping(denoiser, grid, OrdinalLeap()), TauLeaping(denoiser, grid, OrdinalLeap(dense_above=0.5))]
+        listed.append(PredictorCorrector(TauLeaping(denoiser, grid, OrdinalLeap()), OrdinalLeap(), 1, 0.7))
+    return listed
+
+
+@pytest.mark.parametrize("reading", ["leave-one-out", "x0"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_runs_agree_with_the_exact_law(name, reading, chain, exact):
+    """A chi-square test of the shipped sampler's output against its exact law, 20,000 chains each."""
+    oracle = chain(name, n=3)
+    denoiser = exact(oracle)
+    if reading == "x0" and name != "absorbing":
+        denoiser = X0Denoiser(oracle.process, oracle.x0_network(), (2,))
+    for sampler in configurations(denoiser, ordinal=name in ("birth_death", "gaussian_target", "non_reversible")):
+        generator = torch.Generator().manual_seed(5)
+        rows = torch.multinomial(oracle.marginal(0.9), 20_000, replacement=True, generator=generator)
+        x_0 = sampler.sample(oracle.noisy[rows], generator=generator)
+        counts = torch.bincount((x_0 * torch.tensor([3, 1])).sum(-1), minlength=9)
+        law = oracle.sampler_law(sampler)
+        assert law.sum().item() == pytest.approx(1, abs=1e-6)
+        p_value = chisquare(counts.numpy(), (law / law.sum() * 20_000).numpy()).pvalue
+        assert p_value > 1e-4, (type(sampler).__name__, p_value)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_run_from_the_prior_begins_at_the_prior(name, chain, exact):
+    oracle = chain(name, n=3)
+    x = Euler(exact(oracle), UniformGrid(1)).start(20_000, torch.Generator().manual_seed(0)).x
+    n = oracle.num_states
+    counts = torch.bincount((x * torch.tensor([n, 1])).sum(-1), minlength=n * n)
+    law = oracle.prior_law()
+    assert counts[law == 0].sum() == 0
+    if (law > 0).sum() > 1:
+        assert chisquare(counts[law > 0].numpy(), (law[law > 0] * 20_000).numpy()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("name", ["uniform", "absorbing", "gaussian_target", "non_reversible"])
+@pytest.mark.parametrize("cls", SAMPLERS, ids=lambda cls: cls.__name__)
+def test_a_seed_is_a_sample_whatever_its_batch(cls, name, chain, exact):
+    oracle = chain(name, n=4, dimensions=3)
+    sampler = build(cls, exact(oracle), QuadraticGrid(5, t_max=0.95))
+    together = sampler.sample(64, seeds=range(64))
+    quarters = torch.cat([sampler.sample(16, seeds=range(i, i + 16)) for i in range(0, 64, 16)])
+    uneven = torch.cat([sampler.sample(7, seeds=range(7)), sampler.sample(57, seeds=range(7, 64))])
+    assert torch.equal(together, quarters)
+    assert torch.equal(together, uneven)
+    assert len(together.unique(dim=0)) > 8
+
+
+def test_ordinal_leaps_with_seeds_do_not_depend_on_the_batch(chain, exact):
+    oracle = chain("gaussian_target", n=4, dimensions=3)
+    for leap in (OrdinalLeap(), OrdinalLeap(dense_above=0.5)):
+        sampler = TauLeaping(exact(oracle), QuadraticGrid(5, t_max=0.95), leap)
+        together = sampler.sample(64, seeds=range(64))
+        uneven = torch.cat([sampler.sample(7, seeds=range(7)), sampler.sample(57, seeds=range(7, 64))])
+        assert torch.equal(together, uneven)
+
+
+def test_a_run_can_be_watched_and_tells_what_it_cost(chain, exact):
+    oracle = chain("gaussian_target")
+    denoiser = exact(oracle)
+    grid = UniformGrid(5, t_min=0.1)
+    tau = list(TauLeaping(denoiser, grid, CategoricalLeap()).trajectory(50, generator=torch.Generator().manual_seed(0)))
+    assert [state.network_calls for state in tau] == [0, 1, 2, 3, 4, 5, 6]
+    assert [state.t for state in tau] == [*grid.times(), 0.0]
+    assert (tau[-1].rejected >= tau[1].rejected).all()
+    assert tau[-1].rejected.sum() > 0
+    assert tau[-1].clamped.sum() == 0
+    ordinal = list(TauLeaping(denoiser, grid, OrdinalLeap()).trajectory(50, seeds=range(50)))[-1]
+    assert ordinal.clamped.sum() > 0
+    assert ordinal.rejected.sum() == 0
+    corrected = PredictorCorrector(Ancestral(denoiser, grid), corrector_steps=2, entry_time=0.5)
+    calls = [state.network_calls for state in corrected.trajectory(4, seeds=range(4))]
+    assert calls == [0, 1, 2, 5, 8, 11, 12]
+
+
+def test_progress_is_shown_when_asked(chain, exact, capsys):
+    sampler = Ancestral(exact(chain("uniform")), UniformGrid(3))
+    sampler.sample(2, seeds=[0, 1], progress=True)
+    assert "sampling" in capsys.readouterr().err
+
+
+def test_bad_arguments_are_named(chain, exact):
+    oracle = chain("uniform")
+    denoiser = exact(oracle)
+    with pytest.raises(ValueError, match="steps = 0"):
+        UniformGrid(0)
+    with pytest.raises(ValueError, match=r"t_min = 0\.5, t_max = 0\.2"):
+        UniformGrid(4, 0.5, 0.2)
+    sampler = Ancestral(denoiser, UniformGrid(4))
+    with pytest.raises(ValueError, match="0 samples"):
+        sampler.sample(0)
+    with pytest.raises(ValueError, match="3 seeds were given for 4 samples"):
+        sampler.sample(4, seeds=[1, 2, 3])
+    with pytest.raises(ValueError, match="not both"):
+        sampler.sample(2, generator=torch.Generator(), seeds=[1, 2])
+    with pytest.raises(ValueError, match="seed -1"):
+        sampler.sample(1, seeds=[-1])
+    with pytest.raises(ValueError, match=r"y has shape \(3,\), expected \(2,\)"):
+        sampler.sample(2, y=torch.zeros(3, dtype=torch.int64))
+    for wrong, message in (
+        ({"corrector_steps": -1}, "corrector_steps = -1"),
+        ({"step_multiplier": 0.0}, "step_multiplier = 0.0"),
+        ({"entry_time": 2.0}, "entry_time = 2.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PredictorCorrector(sampler, **wrong)
+    # A survival schedule ends at alpha = 0: its rate is infinite at t = 1, and samplers that need rates say so.
+    with pytest.raises(ValueError, match="not finite"):
+        Euler(denoiser, UniformGrid(4)).sample(2)
+
+
+def test_x0_mass_on_the_impossible_is_refused_or_survived(chain):
+    """In the x0 reading mass on an unreachable x_0 gives astronomical rates; the ancestral sampler needs none."""
+    oracle = chain("birth_death", n=4)
+    wrong = X0Denoiser(oracle.process, lambda x, t, y=None: torch.zeros(*x.shape, 4), (2,))
+    for sampler in (Ancestral(wrong, UniformGrid(8, 1e-4)), TauLeaping(wrong, UniformGrid(8, 1e-4), OrdinalLeap())):
+        x_0 = sampler.sample(100, generator=torch.Generator().manual_seed(0))
+        assert ((x_0 >= 0) & (x_0 < 4)).all()
+
+
+def test_leave_one_out_reading_is_the_x0_reading(chain):
+    for name in ("uniform", "birth_death", "gaussian_target", "non_reversible"):
+        oracle = chain(name)
+        x0 = X0Denoiser(oracle.process, oracle.x0_network(), (2,))
+        loo = LeaveOneOutDenoiser(oracle.process, oracle.leave_one_out_network(), (2,))
+        t = torch.tensor(0.3, dtype=torch.float64)
+        a, b = x0(oracle.noisy, t), loo(oracle.noisy, t)
+        torch.testing.assert_close(a.probs, b.probs)
+        torch.testing.assert_close(a.reverse_rates, b.reverse_rates)
+        torch.testing.assert_close(a.jumps().matrix().double(), b.jumps().matrix().double())
+        torch.testing.assert_close(a.jumps().matrix().double(), a.reverse_rates.double())
+        torch.testing.assert_close(a.jumps().total, a.jumps().matrix().sum(-1))
+        # and both are the ratio of the enumerated marginals
+        q = oracle.marginal(0.3).reshape(4, 4)
+        expected = torch.stack([q.T[oracle.noisy[:, 1]], q[oracle.noisy[:, 0]]], 1)
+        torch.testing.assert_close(b.ratio.double(), expected / oracle.marginal(0.3)[:, None, None])

@@ -1,0 +1,114 @@
+"""Schedules: a rate factor, its integral and the survival they imply."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from discrete_diffusion import schedules
+from discrete_diffusion.schedules import (
+    Constant,
+    CosineAmplitude,
+    CosineSurvival,
+    Exponential,
+    Geometric,
+    LinearSurvival,
+    LogLinear,
+    PolynomialSurvival,
+    Schedule,
+)
+
+EXAMPLES = [
+    Constant(2.5),
+    Exponential(),
+    Geometric(0.1, 20.0),
+    LogLinear(1e-3),
+    LinearSurvival(),
+    CosineSurvival(),
+    CosineAmplitude(),
+    PolynomialSurvival(2.0),
+    PolynomialSurvival(1.0),
+]
+every_schedule = pytest.mark.parametrize("schedule", EXAMPLES, ids=repr)
+
+
+def test_every_schedule_is_tested() -> None:
+    classes = {cls for cls in vars(schedules).values() if isinstance(cls, type) and issubclass(cls, Schedule)} - {Schedule}
+    assert len(classes) >= 5
+    assert classes == {type(schedule) for schedule in EXAMPLES}
+
+
+@every_schedule
+def test_beta_is_the_derivative_of_tau(schedule: Schedule) -> None:
+    t = torch.linspace(0, 0.999, 101, dtype=torch.float64).requires_grad_()
+    beta, tau = schedule(t)
+    (slope,) = torch.autograd.grad(tau.sum(), t)
+    torch.testing.assert_close(beta, slope, rtol=1e-10, atol=1e-12)
+    assert tau[0] == 0
+    assert (tau.diff() > 0).all()
+
+
+@every_schedule
+def test_tau_is_the_integral_of_beta(schedule: Schedule) -> None:
+    points, weights = np.polynomial.legendre.leggauss(60)
+    for end in (0.3, 0.8):
+        beta = schedule(torch.tensor(end * (points + 1) / 2))[0]
+        integral = (beta * torch.tensor(weights)).sum() * end / 2
+        torch.testing.assert_close(schedule(torch.tensor(end, dtype=torch.float64))[1], integral, rtol=1e-9, atol=0)
+
+
+@every_schedule
+def test_survival(schedule: Schedule) -> None:
+    t = torch.linspace(0, 1, 201, dtype=torch.float64).requires_grad_()
+    beta, tau = schedule(t)
+    alpha, alpha_dot = schedule.survival(t)
+    torch.testing.assert_close(alpha, torch.exp(-tau), rtol=1e-10, atol=1e-300)
+    assert alpha_dot.isfinite().all()
+    inner = t < 1
+    torch.testing.assert_close(alpha_dot[inner], (-beta * alpha)[inner], rtol=1e-9, atol=1e-12)
+    assert alpha[0] == 1
+
+
+@every_schedule
+def test_dtype_and_shape_follow_t(schedule: Schedule) -> None:
+    for dtype in (torch.float32, torch.float64):
+        for shape in ((), (3,)):
+            t = torch.full(shape, 0.4, dtype=dtype)
+            for value in (*schedule(t), *schedule.survival(t)):
+                assert value.dtype == dtype
+                assert value.shape == shape
+
+
+def test_published_values() -> None:
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    beta, tau = Exponential(3.0, 100.0)(t)
+    torch.testing.assert_close(tau, torch.tensor([0.0, 27.0, 297.0], dtype=torch.float64))
+    torch.testing.assert_close(beta, 3 * math.log(100) * torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64))
+    assert LinearSurvival()(t)[1][2] == CosineSurvival()(t)[1][2] == math.inf
+    assert LinearSurvival()(t)[0][2] == CosineSurvival()(t)[0][2] == math.inf
+    assert LogLinear(1e-3).survival(t)[0][2].item() == pytest.approx(1e-3, rel=1e-12)
+    assert CosineSurvival().survival(t)[0][1].item() == pytest.approx(1 - math.cos(math.pi / 4), rel=1e-14)
+    # Near t = 1 the survival is small and still accurate: 1 - sin(pi t / 2) has lost all its digits there.
+    near = torch.tensor(1 - 2.0**-30, dtype=torch.float64)
+    assert CosineSurvival().survival(near)[0].item() == pytest.approx((math.pi * 2.0**-30) ** 2 / 8, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Constant(0.0), "rate = 0.0"),
+        (lambda: Constant(math.inf), "rate = inf"),
+        (lambda: Exponential(a=-1.0), "a = -1.0"),
+        (lambda: Exponential(b=1.0), "b = 1.0"),
+        (lambda: Geometric(0.0, 1.0), "sigma_min = 0.0"),
+        (lambda: Geometric(2.0, 1.0), "sigma_max = 1.0"),
+        (lambda: LogLinear(1.0), "eps = 1.0"),
+        (lambda: PolynomialSurvival(0.5), "power = 0.5"),
+    ],
+)
+def test_refuses_bad_hyperparameters(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()  # type: ignore[operator]
