@@ -1,0 +1,265 @@
+"""The shape of the house: who may import whom, twins that stay alike, and what never enters the project."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import diffusion_core
+
+ROOT = Path(__file__).resolve().parents[1]
+ENGINES = ("discrete_diffusion", "continuous_diffusion")
+CORE = {"backbones", "diffusion_core"}
+MAY_IMPORT = {
+    "backbones": set(),
+    "diffusion_core": set(),
+    "discrete_diffusion": CORE,
+    "continuous_diffusion": CORE,
+    "configs": set(),
+    "ctdiff": {*CORE, *ENGINES, "configs"},
+}
+PACKAGES = sorted(MAY_IMPORT)
+
+# Put together here, so that this file does not hold the words it looks for.
+HOME_WORDS = [".." + "/shared", *(f"/{folder}/" for folder in ("work", "root", "home", "Users"))]
+REGISTRY_HOSTS = ["pypi" + ".org", "python" + "hosted.org", "npmjs" + ".", "anaconda" + ".org"]
+REGISTRY_WORDS = [*REGISTRY_HOSTS, "index" + "-url", "find" + "-links"]
+UNFINISHED_WORDS = ["TO" + "DO", "FIX" + "ME"]
+PICKLES = {"pickle", "dill", "cloudpickle", "joblib", "shelve"}
+
+
+def package_files(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.fixture(scope="session")
+def python_files(project_files: list[Path]) -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in project_files if path.suffix == ".py"}
+
+
+def modules(package: str) -> Iterator[ModuleType]:
+    """Every module of a package, imported (`__main__` runs the command, so it is left out)."""
+    top = importlib.import_module(package)
+    yield top
+    for info in pkgutil.walk_packages(top.__path__, f"{package}."):
+        if not info.name.endswith(".__main__"):
+            yield importlib.import_module(info.name)
+
+
+def subclasses(cls: type) -> Iterator[type]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def imported(tree: ast.Module) -> Iterator[str]:
+    """The top-level names that a module imports, in functions too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+# Packages and imports
+
+
+def test_packages_are_what_is_installed() -> None:
+    found = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "examples", "benchmarks"}
+    assert found == set(MAY_IMPORT)
+    assert [name for name in PACKAGES if not (ROOT / name / "py.typed").is_file()] == []
+    folders = {path.parent for name in PACKAGES for path in package_files(name)}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == [], "find_packages would miss these"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_follow_the_arrows(package: str) -> None:
+    allowed = {package, *MAY_IMPORT[package]}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in package_files(package)
+        for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+        if name in {*PACKAGES, "tests", "examples", "benchmarks"} - allowed
+    ]
+    assert wrong == []
+
+
+def test_no_drawer_for_everything() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
+    names = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.stem in drawers]
+    assert names == []
+
+
+def test_files_are_short_and_say_what_they_are(python_files: dict[Path, ast.Module]) -> None:
+    installed = [path for path in python_files if path.relative_to(ROOT).parts[0] in MAY_IMPORT]
+    assert len(installed) > 20
+    assert [str(path) for path in installed if len(path.read_text(encoding="utf-8").splitlines()) > 400] == []
+    assert [str(path) for path, tree in python_files.items() if tree.body and ast.get_docstring(tree) is None] == []
+    future = "from __future__ import annotations"
+    bare = [path for path in python_files if path.name != "__init__.py" and future not in path.read_text(encoding="utf-8")]
+    assert bare == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_everything_public_is_listed_and_explained(package: str) -> None:
+    wrong = []
+    for module in modules(package):
+        if not hasattr(module, "__all__"):
+            assert module.__name__ in PACKAGES, f"{module.__name__} has no __all__"
+            continue
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.isclass(thing) or inspect.isfunction(thing):
+                wrong += [f"{module.__name__}.{name}"] if not inspect.getdoc(thing) else []
+            if inspect.isclass(thing) and thing.__module__.split(".")[0] in PACKAGES:
+                methods = [key for key in vars(thing) if not key.startswith("_")]
+                members = [(key, getattr(thing, key)) for key in methods]
+                wrong += [f"{module.__name__}.{name}.{k}" for k, m in members if callable(m) and not inspect.getdoc(m)]
+    assert sorted(set(wrong)) == []
+
+
+# Twins
+
+
+def parameters(function: object) -> list[tuple[str, str, object]]:
+    """What a caller sees of a signature: names, kinds and defaults in order (types may narrow)."""
+    assert callable(function)
+    return [(item.name, item.kind.name, item.default) for item in inspect.signature(function).parameters.values()]
+
+
+CONTRACTS = [
+    (diffusion_core.Schedule, ["__call__"]),
+    (diffusion_core.Process, ["sample", "prior"]),
+    (diffusion_core.Denoiser, ["forward"]),
+    (diffusion_core.Posterior, ["log_prob", "sample", "mode"]),
+    (diffusion_core.Loss, ["__call__"]),
+    (diffusion_core.Sampler, ["start", "step", "finish", "sample", "trajectory", "evaluate"]),
+    (diffusion_core.TimeSampler, ["__call__", "update"]),
+    (diffusion_core.TimeGrid, ["shape", "times"]),
+]
+
+
+@pytest.mark.parametrize(("contract", "names"), CONTRACTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_both_engines_keep_the_core_contracts(contract: type, names: list[str]) -> None:
+    for package in PACKAGES:
+        list(modules(package))
+    children = [child for child in subclasses(contract) if child.__module__.split(".")[0] in PACKAGES]
+    for child in children:
+        for name in names:
+            assert parameters(getattr(child, name)) == parameters(getattr(contract, name)), f"{child.__qualname__}.{name}"
+    if contract not in (diffusion_core.TimeSampler, diffusion_core.TimeGrid):
+        assert {child.__module__.split(".")[0] for child in children} >= set(ENGINES), (
+            f"{contract.__name__} has a twin in each engine"
+        )
+
+
+def test_twins_have_equal_signatures() -> None:
+    """Public methods and functions of one name in both engines take the same arguments."""
+    discrete, continuous = (
+        {name: getattr(module, name) for module in modules(engine) for name in getattr(module, "__all__", [])}
+        for engine in ENGINES
+    )
+    twins = sorted(set(discrete) & set(continuous))
+    pairs = [(name, discrete[name], continuous[name]) for name in twins]
+    methods = [
+        (f"{name}.{key}", getattr(one, key), getattr(other, key))
+        for name, one, other in pairs
+        if inspect.isclass(one) and inspect.isclass(other)
+        for key in sorted(set(vars(one)) & set(vars(other)))
+        if inspect.isfunction(vars(one)[key]) and (not key.startswith("_") or key == "__call__")
+    ]
+    functions = [(name, one, other) for name, one, other in pairs if inspect.isfunction(one)]
+    different = [name for name, one, other in methods + functions if parameters(one) != parameters(other)]
+    assert different == []
+
+
+def test_twins_are_in_files_of_one_name() -> None:
+    """What implements a contract of the core is in the file of that name in either engine."""
+    homes = {
+        diffusion_core.Schedule: "schedules",
+        diffusion_core.Process: "process",
+        diffusion_core.Denoiser: ("denoisers", "guidance", "oracle"),
+        diffusion_core.Loss: ("losses", "divergence"),
+        diffusion_core.Sampler: "samplers",
+    }
+    for engine in ENGINES:
+        list(modules(engine))
+    wrong = []
+    for contract, home in homes.items():
+        for child in subclasses(contract):
+            top, *rest = child.__module__.split(".")
+            if top in ENGINES and rest[0] not in (home if isinstance(home, tuple) else (home,)):
+                wrong.append(f"{child.__module__}.{child.__qualname__}")
+    assert wrong == []
+
+
+# What never enters the project
+
+
+def test_no_words_of_one_machine_or_registry(project_files: list[Path]) -> None:
+    words = HOME_WORDS + REGISTRY_WORDS + UNFINISHED_WORDS
+    pattern = re.compile("|".join(re.escape(word) for word in words))
+    found = []
+    for path in project_files:
+        content = path.read_bytes()
+        if b"\0" in content:  # a picture or an archive
+            continue
+        for number, line in enumerate(content.decode("utf-8").splitlines(), 1):
+            if match := pattern.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {match.group()}")
+    assert found == []
+
+
+def test_nothing_executes_what_it_loads(python_files: dict[Path, ast.Module]) -> None:
+    """No pickle: `torch.load` with weights_only=True alone, `np.load` with allow_pickle=False, no eval or exec."""
+    wrong = []
+    for path, tree in python_files.items():
+        where = path.relative_to(ROOT)
+        if where.parts[0] != "tests":  # tests make the pickles that have to be refused
+            wrong += [f"{where} imports {name}" for name in imported(tree) if name in PICKLES]
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            called, keywords = ast.unparse(node.func), {item.arg: ast.unparse(item.value) for item in node.keywords}
+            if called == "torch.load" and keywords.get("weights_only") != "True":
+                wrong.append(f"{where}:{node.lineno}: torch.load without weights_only=True")
+            if called in ("np.load", "numpy.load") and keywords.get("allow_pickle", "False") != "False":
+                wrong.append(f"{where}:{node.lineno}: {called} with allow_pickle")
+            installed = where.parts[0] in MAY_IMPORT
+            if installed and called in ("eval", "exec", "ssl._create_unverified_context"):
+                wrong.append(f"{where}:{node.lineno}: {called}")
+    assert wrong == []
+
+
+def test_no_error_is_silenced_and_no_library_prints(python_files: dict[Path, ast.Module]) -> None:
+    wrong = []
+    for path, tree in python_files.items():
+        where = path.relative_to(ROOT)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ExceptHandler):
+                broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
+                silent = all(isinstance(line, ast.Pass) for line in node.body)
+                if node.type is None or (broad and silent):
+                    wrong.append(f"{where}:{node.lineno}: except that hides everything")
+            prints = isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
+            if prints and where.parts[0] in MAY_IMPORT and where != Path("ctdiff/cli.py"):
+                wrong.append(f"{where}:{node.lineno}: print")
+    assert wrong == []
+
+
+def test_examples_are_short_and_have_a_main(python_files: dict[Path, ast.Module]) -> None:
+    examples = {path: tree for path, tree in python_files.items() if path.relative_to(ROOT).parts[0] == "examples"}
+    assert examples
+    for path, tree in examples.items():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 60, path.name
+        names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        assert "main" in names, path.name
+        assert "if __name__ == " in path.read_text(encoding="utf-8"), path.name
