@@ -123,7 +123,7 @@ def _training() -> ConfigDict:
             "clip": 1.0,  # of the gradient's norm, against rare large steps; 0 does not clip
             "ema_decay": 0.998,  # an average over about 500 steps
             "seed": 0,  # keys initialisation, data order and noise
-            "precision": "float32",  # bfloat16 evaluates the backbone in half precision
+            "precision": "auto",  # of the backbone: bfloat16 on a CPU with units for it (AMX), elsewhere float32
             "device": "cpu",
         }
     )

@@ -35,7 +35,7 @@ from backbones import (
 from continuous_diffusion import samplers as gaussian_samplers
 from ctdiff import data
 from ctdiff.training import Batch, BatchSequence, ConstantFactor, CosineFactor, parameter_groups
-from ctdiff.training.precision import HalfPrecision
+from ctdiff.training.precision import HalfPrecision, resolved_precision
 from diffusion_core import (
     CosineGrid,
     Denoiser,
@@ -178,7 +178,7 @@ def choices(config: ConfigDict) -> dict[str, Collection[Any]]:
         "model.inputs": INPUTS,
         "loss.name": GAUSSIAN_LOSSES if gaussian else LOSSES,
         "loss.times": TIMES,
-        "training.precision": ("float32", "bfloat16"),
+        "training.precision": ("auto", "float32", "bfloat16"),
         "optimizer.name": OPTIMIZERS,
         "optimizer.schedule": FACTORS,
         "sampler.name": GAUSSIAN_SAMPLERS if gaussian else SAMPLERS,
@@ -290,7 +290,11 @@ def _build_backbone(config: ConfigDict, in_channels: int, out_channels: int) -> 
     backbone = BACKBONES[config.model.name](
         in_channels=in_channels, out_channels=out_channels, num_classes=config.model.num_classes, **arguments
     )
-    return HalfPrecision(backbone) if config.training.precision == "bfloat16" else backbone
+    return HalfPrecision(backbone) if _half(config) else backbone
+
+
+def _half(config: ConfigDict) -> bool:
+    return resolved_precision(config.training.precision, config.training.device) == "bfloat16"
 
 
 def build_network(config: ConfigDict) -> nn.Module:
@@ -304,8 +308,9 @@ def build_network(config: ConfigDict) -> nn.Module:
         head = HEADS[config.model.head](channels, config)
         backbone = _build_backbone(config, inputs.out_channels, head.in_channels)
         network = PixelLogits(backbone, head, inputs, values, values + masked)
-    # Convolutions on a CPU are fastest with the channels innermost.
-    return network.to(config.training.device).to(memory_format=torch.channels_last)
+    # Convolutions in float32 on a CPU are fastest with the channels innermost; those in bfloat16 are not.
+    layout = torch.contiguous_format if _half(config) else torch.channels_last
+    return network.to(config.training.device).to(memory_format=layout)
 
 
 def build_denoiser(config: ConfigDict, process: Process, network: nn.Module) -> Denoiser:

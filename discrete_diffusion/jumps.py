@@ -26,10 +26,12 @@ import torch
 from torch import Tensor
 
 from backbones.distributions import inverse_cdf
-from diffusion_core import per_example
+from diffusion_core import per_example, readable
 from discrete_diffusion.process import CTMC
 
 __all__ = ["ForwardJumps", "Jumps", "ReverseJumps", "SumJumps", "UnmaskingJumps", "unmasking_rate"]
+
+_CHUNK = 2**19  # elements: a chunk of rows of weights stays in cache
 
 
 class Jumps(ABC):
@@ -96,8 +98,13 @@ class ReverseJumps(Jumps):
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
         x = self.x.flatten()[positions]
-        weights = self._weights.flatten(0, -2).index_select(0, positions)
-        x_0 = inverse_cdf(weights.mul_(self._kernel.inflow_columns(x)), u[:, 0])
+        weights = self._weights.flatten(0, -2)
+        size = _CHUNK // weights.shape[-1] if readable(x) else max(len(x), 1)
+        x_0 = torch.empty_like(x)
+        for start in range(0, len(x), size):
+            part = slice(start, start + size)
+            evidence = self._kernel.inflow_columns(x[part])
+            x_0[part] = inverse_cdf(weights.index_select(0, positions[part]).mul_(evidence), u[part, 0])
         return self._kernel.draw_inflow(x_0, x, u[:, 1])
 
 

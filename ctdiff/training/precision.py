@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from backbones import Backbone
 
-__all__ = ["HalfPrecision"]
+__all__ = ["HalfPrecision", "resolved_precision"]
+
+_CPU = Path("/proc/cpuinfo")
+
+
+def resolved_precision(precision: str, device: str) -> str:
+    """What "auto" means here: bfloat16 on a CPU that multiplies matrices in it (AMX), else float32.
+
+    Without such units a CPU only emulates bfloat16, slower than float32.
+    """
+    if precision != "auto":
+        return precision
+    fast = device == "cpu" and _CPU.exists() and "amx_bf16" in _CPU.read_text()
+    return "bfloat16" if fast else "float32"
 
 
 class HalfPrecision(Backbone):

@@ -28,6 +28,7 @@ from ctdiff.training.ema import MovingAverage
 from ctdiff.training.fit import TrainStep, fit
 from ctdiff.training.interrupts import StopRequest
 from ctdiff.training.metrics import MetricsFile
+from ctdiff.training.precision import resolved_precision
 from ctdiff.training.state import TrainingState
 from diffusion_core import Denoiser, Objective, PerSampleRandomness, Sampler, stream_seed
 
@@ -231,6 +232,8 @@ def train(
         FloatingPointError: the training has diverged.
     """
     configuration.check(config)
+    config = config.copy_and_resolve_references()
+    config.training.precision = resolved_precision(config.training.precision, config.training.device)  # the run keeps it
     folder = RunFolder(Path(workdir))
     if resume and fresh:
         raise RunError("give --resume or --fresh, not both")

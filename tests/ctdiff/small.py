@@ -22,6 +22,7 @@ SMALL: dict[str, Any] = {
     "model.uvit.num_heads": 2,
     "training.steps": 4,
     "training.batch_size": 4,
+    "training.precision": "float32",  # the same on every machine
     "optimizer.warmup": 2,
     "sampler.steps": 3,
     "sampler.num_samples": 4,

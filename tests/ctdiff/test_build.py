@@ -21,6 +21,7 @@ from backbones import (
 from ctdiff import build, cost
 from ctdiff import config as configuration
 from ctdiff.data import ImageData
+from ctdiff.training import precision
 from ctdiff.training.precision import HalfPrecision
 from diffusion_core import CosineGrid, PerSampleRandomness, QuadraticGrid, StratifiedTimes, UniformGrid, UniformTimes
 from discrete_diffusion import rates, samplers, schedules
@@ -256,6 +257,17 @@ def test_optimisers(name, schedule):
         scheduler.step()
     assert rates_seen[0] == pytest.approx(0.005)
     assert rates_seen[-1] == pytest.approx(0.0 if schedule == "cosine" else 0.01)
+
+
+def test_auto_precision_is_what_the_processor_is_good_at(tmp_path, monkeypatch):
+    for flags, expected in (("avx512f amx_bf16", "bfloat16"), ("avx512f avx512_bf16", "float32")):
+        (tmp_path / "cpuinfo").write_text(flags)
+        monkeypatch.setattr(precision, "_CPU", tmp_path / "cpuinfo")
+        assert precision.resolved_precision("auto", "cpu") == expected
+        network = build.build_network(small("mnist", training__precision="auto"))
+        assert isinstance(network.backbone, HalfPrecision) == (expected == "bfloat16")
+    assert precision.resolved_precision("auto", "cuda") == "float32"
+    assert precision.resolved_precision("bfloat16", "cuda") == "bfloat16"
 
 
 def test_half_precision_stays_in_the_backbone():
