@@ -37,9 +37,9 @@ _CHUNK = 2**18  # elements: the handful of arrays of a chunk stay in cache
 def _divergence(rates: Tensor, r: Tensor, w: Tensor) -> Tensor:
     """`sum_y rates_y w_y phi(r_y / w_y)` over the last axis, exact where w_y = 0: (..., n) -> (...)."""
     excess = r - w
-    logarithm = torch.where(w > 0, w * torch.log1p(excess / w), 0.0)
-    # Where the rate is zero r may be infinite: such a term is zero, not undefined.
-    return torch.where(rates > 0, rates * (excess - logarithm), 0.0).sum(-1)
+    # Where w = 0 the logarithm must be finite, since it meets that 0; no logarithm of floats is beyond 1e4.
+    logarithm = (excess / w.clamp(min=torch.finfo(w.dtype).tiny)).log1p_().clamp_(max=1e4).mul_(w)
+    return torch.linalg.vecdot(rates, excess.sub_(logarithm))
 
 
 def conditional_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -53,7 +53,9 @@ def conditional_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, r
         r: the model's posterior ratio.
     """
     w = process.conditional_ratio(x_0, x_t, t).to(r.dtype)
-    return _divergence(process.rates_into(x_t, t).to(r.dtype), r, w)
+    rates = process.rates_into(x_t, t, r.dtype)
+    # Where the rate is zero r may be infinite: such a term is zero, not undefined.
+    return _divergence(rates, torch.where(rates > 0, r, w), w)
 
 
 def rate_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, scores: Tensor) -> Tensor:
@@ -122,11 +124,12 @@ def _divergence_and_slope(
     u_x = u.gather(-1, at_x)
     r = u.div_(u_x)
     w = kernel.rows(x_0)
-    w = w / w.gather(-1, at_x)
+    w.div_(w.gather(-1, at_x))
     values = _divergence(rates, r, w)
     if not with_gradient:
         return values, None
-    slope = rates.mul_(torch.where(w > 0, 1 - w / r, 1.0))
+    # Where r = 0, w is 0 too, and the slope is the rate.
+    slope = rates.addcmul_(rates, w.div_(r.clamp(min=torch.finfo(r.dtype).tiny)), value=-1)
     at_x_slope = torch.linalg.vecdot(slope, r)
     slope = slope.div_(u_x).scatter_(-1, at_x, -(at_x_slope[..., None] / u_x))
     pulled = kernel.pull(slope)

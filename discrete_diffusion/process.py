@@ -25,9 +25,8 @@ import torch
 from torch import Tensor
 
 import diffusion_core
-from diffusion_core import Generator, as_randomness, check_time, per_example
+from diffusion_core import Generator, as_randomness, check_time, per_example, readable
 from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, remaining
-from discrete_diffusion.rates.tables import readable
 from discrete_diffusion.schedules import Schedule
 
 __all__ = ["CTMC"]

@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion_core import Randomness, per_example
-from discrete_diffusion.rates.tables import Array, Tables, readable
+from diffusion_core import Randomness, per_example, readable
+from discrete_diffusion.rates.tables import Array, Tables
 
 __all__ = ["JumpSampler", "alias_table"]
 

@@ -24,8 +24,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffusion_core import Generator
-from discrete_diffusion.rates.tables import Array, Tables, readable
+from diffusion_core import Generator, readable
+from discrete_diffusion.rates.tables import Array, Tables
 
 __all__ = ["RateMatrix", "TransitionKernel", "check_tau", "remaining", "scaled"]
 

@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion_core import Generator, as_randomness
+from diffusion_core import Generator, as_randomness, readable
 from discrete_diffusion.rates.alias import JumpSampler
 from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_tau, remaining
 from discrete_diffusion.rates.products import ProductSampler, draw_product
 from discrete_diffusion.rates.structure import checked_generator, checked_stationary, stationary_law
-from discrete_diffusion.rates.tables import Recent, Tables, readable
+from discrete_diffusion.rates.tables import Recent, Tables
 from discrete_diffusion.rates.transitions import TransitionMatrices
 
 __all__ = ["DenseRates"]
@@ -169,6 +169,8 @@ class _DenseKernel(TransitionKernel):
         w = w.to(self.dtype)
         if matrix.ndim == 2:
             return w @ matrix
+        if len(matrix) == 1:  # a batched product of one is a slow one
+            return w @ matrix[0]
         return torch.bmm(w.reshape(len(matrix), -1, w.shape[-1]), matrix).view(w.shape)
 
     def inflow(self, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

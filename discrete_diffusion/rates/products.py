@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.distributions import inverse_cdf
-from discrete_diffusion.rates.tables import readable
+from diffusion_core import readable
 
 __all__ = ["ProductSampler", "draw_product"]
 

@@ -16,17 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Array", "Recent", "Tables", "readable"]
+__all__ = ["Array", "Recent", "Tables"]
 
 Value = TypeVar("Value")
 
 Array = NDArray[np.float64]
 """A float64 array."""
-
-
-def readable(tensor: Tensor) -> bool:
-    """Whether looking at the values of a tensor is possible and costs nothing: it is real, and on the CPU."""
-    return tensor.device.type == "cpu" and type(tensor) in (Tensor, torch.nn.Parameter)
 
 
 class Tables:

@@ -35,8 +35,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_core import readable
 from discrete_diffusion.rates.structure import is_reversible
-from discrete_diffusion.rates.tables import Array, Tables, readable
+from discrete_diffusion.rates.tables import Array, Tables
 
 __all__ = ["TransitionMatrices"]
 

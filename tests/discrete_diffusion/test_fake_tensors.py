@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from backbones import CategoricalHead, OneHotInput, PixelLogits, TruncatedLogisticHead, UNet
+from backbones import CategoricalHead, LogisticMixtureHead, OneHotInput, PixelLogits, TruncatedLogisticHead, UNet
 from diffusion_core import QuadraticGrid
 from discrete_diffusion import ELBO, CrossEntropy, WeightedSum
-from discrete_diffusion.denoisers import AbsorbingDenoiser, LeaveOneOutDenoiser, X0Denoiser
+from discrete_diffusion.denoisers import AbsorbingDenoiser, Denoiser, LeaveOneOutDenoiser, X0Denoiser
 from discrete_diffusion.samplers import (
     Ancestral,
     CategoricalLeap,
@@ -22,33 +23,53 @@ from discrete_diffusion.samplers import (
 READINGS = {"x0": X0Denoiser, "leave-one-out": LeaveOneOutDenoiser}
 
 
-@pytest.mark.parametrize("head", [CategoricalHead, TruncatedLogisticHead])
+class TableNetwork(nn.Module):
+    """The smallest network there is: logits looked up by the noisy value."""
+
+    def __init__(self, states: int, values: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(states, values))
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.table[x] * t.float()[:, None, None, None, None]
+
+
+def check(denoiser: Denoiser, ordinal: bool) -> None:
+    # Without a GPU the autograd engine itself refuses backward() here; our function forms its gradient in the forward pass.
+    x_0 = torch.zeros(4, 1, 8, 8, dtype=torch.int64, device="cuda")
+    for loss in (ELBO(), CrossEntropy(), WeightedSum((ELBO(), CrossEntropy()), (1.0, 0.1))):
+        value = loss(denoiser, x_0, torch.rand(4, device="cuda"))
+        assert value.requires_grad
+        assert value.shape == (4,)
+        assert value.device.type == "cuda"
+    grid = QuadraticGrid(4, t_max=0.9)
+    samplers = [Ancestral(denoiser, grid), Euler(denoiser, grid), TauLeaping(denoiser, grid, CategoricalLeap())]
+    samplers.append(PredictorCorrector(Euler(denoiser, grid)))
+    if ordinal:
+        samplers += [TauLeaping(denoiser, grid, OrdinalLeap()), PredictorCorrector(Euler(denoiser, grid), OrdinalLeap())]
+    for sampler in samplers:
+        state = sampler.start(x_0)
+        with torch.no_grad():
+            state = sampler.finish(sampler.step(state, 0.5, 0.4))
+        assert state.x.device.type == "cuda"
+        assert state.x.shape == x_0.shape
+
+
 @pytest.mark.parametrize("reading", READINGS)
 @pytest.mark.parametrize("name", ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"])
-def test_every_loss_and_sampler_step_runs_on_cuda(name, reading, head, process):
-    # Without a GPU the autograd engine itself refuses backward() here; our function forms its gradient in the forward pass.
+def test_every_loss_and_sampler_step_runs_on_cuda(name, reading, process):
     with FakeTensorMode(), torch.device("cuda"):
         chain = process(name, 8)
-        states, values = chain.rates.num_states, chain.rates.data_states
-        inputs, outputs = OneHotInput(1, states), head(1, values)
-        backbone = UNet(inputs.out_channels, outputs.in_channels, widths=(8, 8), blocks=1, num_heads=1)
-        network = PixelLogits(backbone, outputs, inputs, values, states)
+        network = TableNetwork(chain.rates.num_states, chain.rates.data_states)
         cls = AbsorbingDenoiser if name == "absorbing" else READINGS[reading]
-        denoiser = cls(chain, network, (1, 8, 8))
-        x_0 = torch.zeros(4, 1, 8, 8, dtype=torch.int64, device="cuda")
-        for loss in (ELBO(), CrossEntropy(), WeightedSum((ELBO(), CrossEntropy()), (1.0, 0.1))):
-            value = loss(denoiser, x_0, torch.rand(4, device="cuda"))
-            assert value.requires_grad
-            assert value.shape == (4,)
-            assert value.device.type == "cuda"
-        grid = QuadraticGrid(4, t_max=0.9)
-        samplers = [Ancestral(denoiser, grid), Euler(denoiser, grid), TauLeaping(denoiser, grid, CategoricalLeap())]
-        samplers.append(PredictorCorrector(Euler(denoiser, grid)))
-        if name != "absorbing":
-            samplers += [TauLeaping(denoiser, grid, OrdinalLeap()), PredictorCorrector(Euler(denoiser, grid), OrdinalLeap())]
-        for sampler in samplers:
-            state = sampler.start(x_0)
-            with torch.no_grad():
-                state = sampler.finish(sampler.step(state, 0.5, 0.4))
-            assert state.x.device.type == "cuda"
-            assert state.x.shape == x_0.shape
+        check(cls(chain, network, (1, 8, 8)), ordinal=name != "absorbing")
+
+
+@pytest.mark.parametrize("head", [CategoricalHead, TruncatedLogisticHead, LogisticMixtureHead])
+@pytest.mark.parametrize("reading", READINGS)
+def test_every_head_runs_on_cuda(head, reading, process):
+    with FakeTensorMode(), torch.device("cuda"):
+        inputs, outputs = OneHotInput(1, 8), head(1, 8)
+        backbone = UNet(inputs.out_channels, outputs.in_channels, widths=(8,), blocks=1, num_heads=1)
+        network = PixelLogits(backbone, outputs, inputs, 8)
+        check(READINGS[reading](process("gaussian_target", 8), network, (1, 8, 8)), ordinal=True)

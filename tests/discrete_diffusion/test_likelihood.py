@@ -54,7 +54,9 @@ def test_bits_per_dim_agrees_with_the_enumerated_bound(name, chain, exact):
     draws = torch.Generator().manual_seed(1)
     rows = torch.multinomial(oracle.data_law, 1000, replacement=True, generator=draws)
     # The bound is a mean over the data law; the sample of it adds its own error to the Monte-Carlo one.
-    estimate = bits_per_dim(denoiser, oracle.clean[rows], times=StratifiedTimes(t_min=0.05), draws=8, batch_size=1000, generator=draws)
+    estimate = bits_per_dim(
+        denoiser, oracle.clean[rows], times=StratifiedTimes(t_min=0.05), draws=8, batch_size=1000, generator=draws
+    )
     scale = 2 * math.log(2)
     entropy_error = (oracle.data_law.log().square() * oracle.data_law).sum().sqrt().item() / math.sqrt(1000) / scale
     assert estimate.value == pytest.approx(oracle.exact_bound(0.05) / scale, abs=4 * (estimate.standard_error + entropy_error))
