@@ -38,7 +38,7 @@ def inverse_cdf(weights: Tensor, u: Tensor) -> Tensor:
         u: uniform numbers in [0, 1), of the shape of weights without its last axis.
 
     Raises:
-        ValueError: u has another shape or is not floating.
+        ValueError: u has another shape or is not floating, or weights are infinite or not numbers.
     """
     if u.shape != weights.shape[:-1] or not u.is_floating_point():
         raise ValueError(f"u has shape {tuple(u.shape)} and dtype {u.dtype}, expected floating {tuple(weights.shape[:-1])}")
@@ -58,8 +58,12 @@ def inverse_cdf(weights: Tensor, u: Tensor) -> Tensor:
 
 
 def _padded(weights: Tensor) -> Tensor:
-    """Weights 0 after the last one, up to a multiple of the block."""
-    missing = -weights.shape[-1] % _BLOCK
+    """Weights 0 after the last one, up to a multiple of four blocks.
+
+    Four, because a matrix-vector product rounds the last rows otherwise where their number is no multiple of it, and
+    what is drawn for a position must not depend on how many others there are.
+    """
+    missing = -weights.shape[-1] % (4 * _BLOCK)
     return F.pad(weights, (0, missing)) if missing else weights
 
 
@@ -86,6 +90,8 @@ def _first_above(weights: Tensor, u: Tensor, left: Tensor | None) -> tuple[Tenso
     """
     cumulative = weights.cumsum(-1, dtype=u.dtype)  # (N, n)
     total = cumulative[:, -1:]
+    if total.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(total.isfinite().all()):
+        raise ValueError("weights are infinite or not numbers: nothing can be drawn from them")
     threshold = torch.minimum(u * total if left is None else left, torch.nextafter(total, torch.zeros_like(total)))
     index = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=weights.shape[-1] - 1)  # (N, 1)
     before = torch.where(index > 0, cumulative.gather(1, (index - 1).clamp_(min=0)), 0)
@@ -222,23 +228,19 @@ class Categorical(Distribution):
     def sample(self, u: Tensor) -> Tensor:
         self._check_uniform(u)
         logits = self.unnormalised.detach()
-        if self.num_values <= 2 * _BLOCK:
-            return inverse_cdf(logits.softmax(-1), u)
+        parts = chunks(len(logits), logits.numel(), logits.device)
+        if self.num_values % (4 * _BLOCK):
+            return torch.cat([inverse_cdf(logits[part].softmax(-1), u[part]) for part in parts])
         # The two levels of inverse_cdf, the second from the logits: so no more than the block sums is ever stored.
-        blocks = -(-self.num_values // _BLOCK)
+        blocks = self.num_values // _BLOCK
         sums = logits.new_empty(*self.shape, blocks)
-        for part in chunks(len(logits), logits.numel(), logits.device):
-            weights = _padded(logits[part].softmax(-1))
-            sums[part] = _block_sums(weights.unflatten(-1, (blocks, _BLOCK)))
+        for part in parts:
+            sums[part] = _block_sums(logits[part].softmax(-1).unflatten(-1, (blocks, _BLOCK)))
         centre = centred(u.reshape(-1, 1), torch.promote_types(sums.dtype, u.dtype))
         block, left = _first_above(sums.view(-1, blocks), centre, None)
         place = (block * _BLOCK + torch.arange(_BLOCK, device=u.device)).view(*self.shape, _BLOCK)
-        if self.num_values % _BLOCK == 0:
-            chosen = logits.gather(-1, place)
-        else:
-            chosen = logits.gather(-1, place.clamp(max=self.num_values - 1)).masked_fill_(place >= self.num_values, -torch.inf)
         left /= sums.view(-1, blocks).gather(1, block)
-        return block.view(u.shape) * _BLOCK + inverse_cdf(chosen.softmax(-1), left.view(u.shape))
+        return block.view(u.shape) * _BLOCK + inverse_cdf(logits.gather(-1, place).softmax(-1), left.view(u.shape))
 
     def mode(self) -> Tensor:
         return self.unnormalised.argmax(-1)

@@ -2,9 +2,9 @@
 
     x_1 ~ prior;   x_s ~ step(x_t, t -> s)  for t, s along the grid;   x_0 ~ finish(x_tmin)
 
-A sampler is one class with one method, `step`. The loop keeps a `State` that carries the
-sample, its randomness and its counters, so that a chain can be watched, stopped and resumed
-at any step.
+A sampler is one class with two methods, `step` and `finish`. The loop keeps a `State` that carries
+the sample, its time, its randomness and its counters, so that a chain can be watched and
+stopped at any step.
 
 Given seeds, the network sees sub-batches of one fixed size, the last one padded. A sample
 then depends on its seed alone, not on what it was batched with.
@@ -12,6 +12,7 @@ then depends on its seed alone, not on what it was batched with.
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,8 +38,9 @@ class State:
         t: the current time.
         randomness: the streams that the next draws come from.
         network_calls: denoiser evaluations a chain has cost so far.
-        rejected: jumps refused so far in each example, (B,).
-        clamped: jumps cut off at the ends of the state space so far in each example, (B,).
+        rejected: in each example, how often so far a dimension stayed because it had several jumps, (B,).
+        clamped: in each example, how often so far a dimension was cut off: at an end of the state
+            space, or because its probabilities exceeded 1, (B,).
     """
 
     x: Tensor
@@ -92,11 +94,11 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
-        """One reverse step from time t to time s < t."""
+        """One reverse step from time t to time s < t; the state returned is at s."""
 
     @abstractmethod
     def finish(self, state: State, y: Tensor | None = None) -> State:
-        """What happens at t_min: the step from x_tmin to x_0."""
+        """What happens at t_min: the step from x_tmin to x_0; the state returned is at 0."""
 
     def evaluate(self, state: State, t: float, y: Tensor | None = None) -> tuple[Any, State]:
         """The posterior at (state.x, t), and the state with the network call counted."""
@@ -118,7 +120,7 @@ class Sampler(ABC):
         if seeds is not None and generator is not None:
             raise ValueError("give a generator or seeds, not both")
         randomness = as_randomness(generator) if seeds is None else PerSampleRandomness(list(seeds))
-        batch = n if isinstance(n, int) else len(n)
+        batch = len(n) if isinstance(n, Tensor) else operator.index(n)
         if batch < 1:
             raise ValueError(f"{batch} samples were asked for, expected at least 1")
         if isinstance(randomness, PerSampleRandomness) and len(randomness) != batch:
@@ -127,7 +129,7 @@ class Sampler(ABC):
             self.denoiser.check_event(n)
             x = n
         else:
-            x = self.denoiser.process.prior((n, *self.denoiser.event_shape), randomness)
+            x = self.denoiser.process.prior((batch, *self.denoiser.event_shape), randomness)
         none = torch.zeros(batch, dtype=torch.int64, device=x.device)
         return State(x, self.grid.t_max, randomness, 0, none, none)
 
@@ -135,8 +137,7 @@ class Sampler(ABC):
         """One step to s, or the last one (s = None), in sub-batches where the chains have seeds."""
 
         def advance(part: State, label: Tensor | None) -> State:
-            moved = self.finish(part, label) if s is None else self.step(part, part.t, s, label)
-            return replace(moved, t=0.0 if s is None else s)
+            return self.finish(part, label) if s is None else self.step(part, part.t, s, label)
 
         if not isinstance(state.randomness, PerSampleRandomness):
             return advance(state, y)

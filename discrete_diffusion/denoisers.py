@@ -41,6 +41,7 @@ from discrete_diffusion.divergence import conditional_divergence, rate_divergenc
 from discrete_diffusion.jumps import Jumps, ReverseJumps, UnmaskingJumps, unmasking_rate
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.absorbing import AbsorbingRates
+from discrete_diffusion.rates.base import check_states
 
 __all__ = ["AbsorbingDenoiser", "Denoiser", "LeaveOneOutDenoiser", "Posterior", "X0Denoiser"]
 
@@ -199,7 +200,8 @@ class _AbsorbingPosterior(Posterior):
     def rate_divergence(self, x_0: Tensor) -> Tensor:
         surprise = -self._distribution.log_prob(x_0)
         rate = unmasking_rate(self.process, self.t, self.x_t).to(surprise.dtype)
-        return torch.where(self._masked, rate * surprise, 0.0)
+        # Where nothing is masked the rate may be infinite; it is zero there, so that no gradient is undefined.
+        return torch.where(self._masked, rate, 0.0) * torch.where(self._masked, surprise, 0.0)
 
 
 class Denoiser(diffusion_core.Denoiser):
@@ -207,7 +209,8 @@ class Denoiser(diffusion_core.Denoiser):
 
     Arguments:
         process: the forward process.
-        network: any callable (x_t, t, y) -> logits (B, *event, S) with t of shape (B,); if it
+        network: any callable (x_t, t, y) -> logits (B, *event, S) with t of shape (B,), in the
+            dtype of its parameters; if it
             has a method `distribution` with the same arguments (as `PixelLogits` has), that is
             called instead, and the axis of length S need not be formed.
         event_shape: the shape of one example, such as (1, 28, 28).
@@ -224,15 +227,20 @@ class Denoiser(diffusion_core.Denoiser):
         """Check the arguments and evaluate the network: the distribution it names, (B, *event)."""
         self.check_event(x_t)
         check_time(t, len(x_t))
-        if x_t.is_floating_point():
-            raise ValueError(f"x_t has dtype {x_t.dtype}, expected an integer dtype")
-        c = batch_time(t, len(x_t))
+        check_states(x_t, self.process.rates.num_states, "x_t")
+        c = batch_time(t.to(self._time_dtype(t)), len(x_t))
         distribution = self._evaluate(self.network, x_t, c, y)
         expected = (*x_t.shape, self.process.rates.data_states)
         if (*distribution.shape, distribution.num_values) != expected:
             found = (*distribution.shape, distribution.num_values)
             raise ValueError(f"the network's logits have shape {found}, expected {expected}")
         return distribution
+
+    def _time_dtype(self, t: Tensor) -> torch.dtype:
+        """That of the network's parameters, so that training and sampling hand it the same; without any, that of t."""
+        if not isinstance(self.network, nn.Module):
+            return t.dtype
+        return next((p.dtype for p in self.network.parameters() if p.is_floating_point()), t.dtype)
 
     @staticmethod
     def _evaluate(network: Any, x_t: Tensor, c: Tensor, y: Tensor | None) -> Distribution:

@@ -109,6 +109,7 @@ class _LeaveOneOutDivergence(torch.autograd.Function):
         return values
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream[0][..., None], None, None, None, None

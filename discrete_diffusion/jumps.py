@@ -23,6 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.distributions import inverse_cdf
@@ -91,10 +92,14 @@ class ReverseJumps(Jumps):
         return self._total
 
     def rows(self, positions: Tensor) -> Tensor:
+        # A matrix product of few rows is rounded in another way than one of many: rounded up to 64 rows, what one
+        # chain draws does not depend on the others.
+        padded = F.pad(positions, (0, -len(positions) % 64))
+        weights = self._weights.flatten(0, -2).index_select(0, padded)
+        flow = self._kernel.propagate(weights)[: len(positions)]
         x = self.x.flatten()[positions]
-        weights = self._weights.flatten(0, -2).index_select(0, positions)
         rates = self._rates.rates_to(x, weights.dtype).scatter(-1, x[:, None], 0.0)
-        return self._kernel.propagate(weights).mul_(rates).mul_(self._scale.flatten()[positions, None])
+        return flow.mul_(rates).mul_(self._scale.flatten()[positions, None])
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
         x = self.x.flatten()[positions]
@@ -129,7 +134,7 @@ class UnmaskingJumps(Jumps):
 
     def rows(self, positions: Tensor) -> Tensor:
         probs = self._probs.flatten(0, -2).index_select(0, positions)
-        return torch.nn.functional.pad(probs * self._total.flatten()[positions, None], (0, 1))
+        return F.pad(probs * self._total.flatten()[positions, None], (0, 1))
 
 
 class ForwardJumps(Jumps):

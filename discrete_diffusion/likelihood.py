@@ -33,7 +33,8 @@ class BitsPerDim(NamedTuple):
     Arguments:
         value: the bound, the sum of its three terms.
         standard_error: its Monte-Carlo standard error for these examples: what another draw of
-            times and noise would change, not what other examples would.
+            times and noise would change, not what other examples would. Stratified times make
+            the true one a little smaller.
         diffusion: the integral over [t_min, t_max].
         prior: KL(q_tmax(. | x_0) || prior), exact.
         reconstruction: -log2 p(x_0 | x_tmin).
@@ -78,10 +79,10 @@ def bits_per_dim(
         generator: the source of randomness; one stream for everything.
 
     Raises:
-        ValueError: draws < 2 or batch_size < 1.
+        ValueError: draws < 2, batch_size < 1, or no examples.
     """
-    if draws < 2 or batch_size < 1:
-        raise ValueError(f"draws = {draws}, batch_size = {batch_size}: expected at least 2 and 1")
+    if draws < 2 or batch_size < 1 or len(x_0) < 1:
+        raise ValueError(f"draws = {draws}, batch_size = {batch_size}, {len(x_0)} examples: expected at least 2, 1 and 1")
     times = StratifiedTimes() if times is None else times
     randomness = as_randomness(generator)
     t_min = torch.tensor(times.t_min, dtype=torch.float64, device=x_0.device)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import diffusion_core
 from diffusion_core import Generator, as_randomness, check_time, per_example, readable
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, remaining
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, remaining
 from discrete_diffusion.schedules import Schedule
 
 __all__ = ["CTMC"]
@@ -74,17 +74,9 @@ class CTMC(diffusion_core.Process):
         Raises:
             ValueError: naming the dtype or a value.
         """
-        if x_0.is_floating_point() or x_0.is_complex() or x_0.dtype == torch.bool:
-            raise ValueError(f"x_0 has dtype {x_0.dtype}, expected an integer dtype")
         if x_0.ndim < 1:
             raise ValueError("x_0 has shape (), expected (B, *event)")
-        size = self.rates.data_states
-        if not readable(x_0):
-            torch._assert_async(((x_0 >= 0) & (x_0 < size)).all(), f"x_0 leaves 0 .. {size - 1}")
-        elif x_0.numel():
-            low, high = (int(value) for value in x_0.aminmax())
-            if low < 0 or high >= size:
-                raise ValueError(f"x_0 has the value {low if low < 0 else high}, expected values in 0 .. {size - 1}")
+        check_states(x_0, self.rates.data_states, "x_0")
 
     def beta(self, t: Tensor) -> Tensor:
         """The rate factor in 1 / unit of t, in float64 whatever the dtype of t."""

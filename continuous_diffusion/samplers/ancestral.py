@@ -78,4 +78,4 @@ class Ancestral(GaussianSampler):
         c_0, c_t, _ = self.process.bridge_coefficients(at_s, at_t)
         std = self.variance(self.process, posterior, at_s, at_t).sqrt()
         noise = state.randomness.normal(state.x.shape, state.x.dtype, state.x.device)
-        return replace(state, x=c_0 * self.clipped(posterior.mean) + c_t * state.x + std * noise)
+        return replace(state, x=c_0 * self.clipped(posterior.mean) + c_t * state.x + std * noise, t=s)

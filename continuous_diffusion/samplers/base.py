@@ -64,5 +64,5 @@ class GaussianSampler(Sampler):
 
     def finish(self, state: State, y: Tensor | None = None) -> State:
         """The step t_min -> 0 without noise: x_0 = x0hat(x_tmin), one network call."""
-        posterior, state = self.evaluate(state, state.t, y)
-        return replace(state, x=self.clipped(posterior.mean))
+        posterior, state = self.evaluate(state, self.grid.t_min, y)
+        return replace(state, x=self.clipped(posterior.mean), t=0.0)

@@ -61,4 +61,4 @@ class DDIM(GaussianSampler):
         x = (alpha_s - c_t * alpha_t) * self.clipped(posterior.mean) + c_t * state.x
         if self.eta > 0:
             x = x + eta_s * state.randomness.normal(x.shape, x.dtype, x.device)
-        return replace(state, x=x)
+        return replace(state, x=x, t=s)

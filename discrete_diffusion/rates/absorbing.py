@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, per_example
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_tau, remaining
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, check_tau, remaining
 
 __all__ = ["AbsorbingRates"]
 
@@ -64,12 +64,15 @@ class AbsorbingRates(RateMatrix):
         return torch.cat([(alpha / self.data_states).expand(self.data_states), masked[None]])
 
     def sample_from(self, x: Tensor, tau: Tensor, generator: Generator = None) -> Tensor:
+        check_states(x, self.num_states)
         check_tau(tau, len(x))
         u = as_randomness(generator).uniform(x.shape, torch.float64, x.device)
         masked = per_example(-torch.expm1(-tau.double()), x)
         return torch.where(u < masked, self.mask, x.long())
 
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
+        check_states(x_0, self.num_states, "x_0")
+        check_states(x_t, self.num_states, "x_t")
         check_tau(tau_s, len(x_0))
         check_tau(tau_t, len(x_0))
         rest = remaining(tau_s.double(), tau_t.double())

@@ -27,7 +27,23 @@ from torch import Tensor, nn
 from diffusion_core import Generator, readable
 from discrete_diffusion.rates.tables import Array, Tables
 
-__all__ = ["RateMatrix", "TransitionKernel", "check_tau", "remaining", "scaled"]
+__all__ = ["RateMatrix", "TransitionKernel", "check_states", "check_tau", "remaining", "scaled"]
+
+
+def check_states(x: Tensor, size: int, name: str = "x") -> None:
+    """Refuse states that are not integers in 0 .. size - 1; values are only read where that is free.
+
+    Raises:
+        ValueError: naming the dtype or a value.
+    """
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ValueError(f"{name} has dtype {x.dtype}, expected an integer dtype")
+    if not readable(x):
+        torch._assert_async(((x >= 0) & (x < size)).all(), f"{name} leaves 0 .. {size - 1}")
+    elif x.numel():
+        low, high = (int(value) for value in x.aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(f"{name} has the value {low if low < 0 else high}, expected values in 0 .. {size - 1}")
 
 
 def check_tau(tau: Tensor, batch: int | None = None) -> None:

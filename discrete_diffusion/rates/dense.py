@@ -18,7 +18,7 @@ from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, readable
 from discrete_diffusion.rates.alias import JumpSampler
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_tau, remaining
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, check_tau, remaining
 from discrete_diffusion.rates.products import ProductSampler, draw_product
 from discrete_diffusion.rates.structure import checked_generator, checked_stationary, stationary_law
 from discrete_diffusion.rates.tables import Recent, Tables
@@ -98,10 +98,13 @@ class DenseRates(RateMatrix):
         return self._float32_range
 
     def sample_from(self, x: Tensor, tau: Tensor, generator: Generator = None) -> Tensor:
+        check_states(x, self.num_states)
         check_tau(tau, len(x))
         return self._jump_sampler(x, tau.double(), as_randomness(generator))
 
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
+        check_states(x_0, self.num_states, "x_0")
+        check_states(x_t, self.num_states, "x_t")
         check_tau(tau_s, len(x_0))
         check_tau(tau_t, len(x_0))
         u = as_randomness(generator).uniform(x_0.shape, torch.float64, x_0.device)

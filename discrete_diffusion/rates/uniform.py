@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, per_example
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_tau, remaining, scaled
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, check_tau, remaining, scaled
 
 __all__ = ["UniformRates"]
 
@@ -55,6 +55,7 @@ class UniformRates(RateMatrix):
         return self.num_states * 1e-18 / self.scale, math.log(self.num_states / 0.03) / self.scale
 
     def sample_from(self, x: Tensor, tau: Tensor, generator: Generator = None) -> Tensor:
+        check_states(x, self.num_states)
         check_tau(tau, len(x))
         u = as_randomness(generator).uniform(x.shape, torch.float64, x.device)
         forgotten = per_example(-torch.expm1(-self.scale * tau.double()), x)
@@ -62,6 +63,8 @@ class UniformRates(RateMatrix):
         return torch.where(u < forgotten, _index(u / forgotten, self.num_states), x.long())
 
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
+        check_states(x_0, self.num_states, "x_0")
+        check_states(x_t, self.num_states, "x_t")
         check_tau(tau_s, len(x_0))
         check_tau(tau_t, len(x_0))
         rest = remaining(tau_s.double(), tau_t.double())

@@ -29,7 +29,8 @@ class Ancestral(Sampler):
         posterior, state = self.evaluate(state, t, y)
         x_0 = posterior.sample(state.randomness)
         s_, t_ = (torch.tensor(value, dtype=torch.float64, device=state.x.device) for value in (s, t))
-        return replace(state, x=self.denoiser.process.bridge(x_0, state.x, s_, t_, state.randomness))
+        x = self.denoiser.process.bridge(x_0, state.x, s_, t_, state.randomness)
+        return replace(state, x=x, t=s)
 
     def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
         probs = self.posterior(x_t, t, y).probs

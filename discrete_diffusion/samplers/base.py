@@ -45,7 +45,10 @@ class Sampler(diffusion_core.Sampler):
 
     @abstractmethod
     def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
-        """The probabilities of every dimension's state after a step t -> s: (B, *event) -> (B, *event, n)."""
+        """The probabilities of every dimension's state after a step t -> s: (B, *event) -> (B, *event, n).
+
+        Of a step with several stages it is the first one's; `stages` has them all.
+        """
 
     def stages(self, t: float, s: float, y: Tensor | None = None) -> list[Stage]:
         """The step t -> s as a list of stages, each a law given where the one before it ended."""
@@ -58,7 +61,7 @@ class Sampler(diffusion_core.Sampler):
 
     def finish(self, state: State, y: Tensor | None = None) -> State:
         posterior, state = self.evaluate(state, self.grid.t_min, y)
-        return replace(state, x=posterior.mode() if self.argmax else posterior.sample(state.randomness))
+        return replace(state, x=posterior.mode() if self.argmax else posterior.sample(state.randomness), t=0.0)
 
     def finish_law(self, x_t: Tensor, y: Tensor | None = None) -> Tensor:
         """The probabilities of every dimension's clean value: x_tmin (B, *event) -> (B, *event, S)."""

@@ -18,7 +18,7 @@ __all__ = ["Euler"]
 class Euler(Sampler):
     """`P(x_s = y) = h Rhat_t(x_t, y)` for y != x_t; the dimension stays with the rest.
 
-    Where `h Lambda > 1` the probabilities are scaled to sum to one: the dimension surely jumps.
+    Where `h Lambda > 1` the probabilities are scaled to sum to one: the dimension surely jumps, and is counted as clamped.
     First order in h. (The variant that stays with probability exp(-h Lambda) is another sampler.)
 
     References:
@@ -39,7 +39,8 @@ class Euler(Sampler):
         else:
             everywhere = torch.arange(x.numel(), device=x.device)
             moved = torch.where(jumped, jumps.draw(everywhere, u[:, 1:]), x.flatten())
-        return replace(state, x=moved.reshape(x.shape))
+        cut = (leaves > 1).reshape(x.shape).flatten(1).sum(-1)
+        return replace(state, x=moved.reshape(x.shape), t=s, clamped=state.clamped + cut)
 
     def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
         jumps: Jumps = self.posterior(x_t, t, y).jumps()

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from diffusion_core import Randomness, readable
 from discrete_diffusion.jumps import Jumps
+from discrete_diffusion.rates.base import RateMatrix
 
 __all__ = ["CategoricalLeap", "Landing", "Leap", "OrdinalLeap", "check_rates"]
 
@@ -65,6 +66,14 @@ class Leap(ABC):
     """What happens to a dimension while its rates are held for a time h."""
 
     @abstractmethod
+    def check(self, rates: RateMatrix) -> None:
+        """Refuse a rate matrix whose states this leap has no meaning for.
+
+        Raises:
+            ValueError: the states do not fit.
+        """
+
+    @abstractmethod
     def draw(self, jumps: Jumps, h: float, randomness: Randomness) -> Landing:
         """Leap by h in units of t."""
 
@@ -76,6 +85,9 @@ class Leap(ABC):
 @dataclass(frozen=True)
 class CategoricalLeap(Leap):
     """A dimension with exactly one jump takes it; with more than one it stays, and is counted as rejected."""
+
+    def check(self, rates: RateMatrix) -> None:
+        """States of any kind will do."""
 
     def draw(self, jumps: Jumps, h: float, randomness: Randomness) -> Landing:
         x = jumps.x
@@ -108,6 +120,13 @@ class OrdinalLeap(Leap):
     """
 
     dense_above: float = 24.0
+
+    def check(self, rates: RateMatrix) -> None:
+        if rates.num_states != rates.data_states:
+            raise ValueError(
+                f"an ordinal leap adds displacements, but of the {rates.num_states} states the last is a mask, "
+                "which has no place on a scale: use CategoricalLeap"
+            )
 
     def draw(self, jumps: Jumps, h: float, randomness: Randomness) -> Landing:
         x = jumps.x

@@ -33,7 +33,8 @@ class PredictorCorrector(Sampler):
         entry_time: corrector leaps happen only where s <= entry_time.
 
     Raises:
-        ValueError: corrector_steps < 0, step_multiplier <= 0, or entry_time outside [0, 1].
+        ValueError: corrector_steps < 0, step_multiplier <= 0, entry_time outside [0, 1], or an
+            ordinal leap on a process with a mask.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class PredictorCorrector(Sampler):
             raise ValueError(f"entry_time = {entry_time}, expected a time in [0, 1]")
         self.predictor = predictor
         self.leap = CategoricalLeap() if leap is None else leap
+        self.leap.check(predictor.denoiser.process.rates)
         self.corrector_steps = corrector_steps
         self.step_multiplier = step_multiplier
         self.entry_time = entry_time
@@ -69,7 +71,7 @@ class PredictorCorrector(Sampler):
         for _ in range(self._corrections(s)):
             posterior, state = self.evaluate(state, s, y)
             jumps = self._jumps(state.x, s, posterior.jumps())
-            state = landed(state, self.leap.draw(jumps, self.step_multiplier * (t - s), state.randomness))
+            state = landed(state, self.leap.draw(jumps, self.step_multiplier * (t - s), state.randomness), s)
         return state
 
     def correction_law(self, x_s: Tensor, s: float, h: float, y: Tensor | None = None) -> Tensor:

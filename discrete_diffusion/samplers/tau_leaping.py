@@ -14,9 +14,10 @@ from discrete_diffusion.samplers.leaps import CategoricalLeap, Landing, Leap
 __all__ = ["TauLeaping", "landed"]
 
 
-def landed(state: State, landing: Landing) -> State:
-    """The state after a leap, its rejected and clamped jumps counted."""
-    return replace(state, x=landing.x, rejected=state.rejected + landing.rejected, clamped=state.clamped + landing.clamped)
+def landed(state: State, landing: Landing, s: float) -> State:
+    """The state after a leap that ends at time s, its rejected and clamped dimensions counted."""
+    rejected, clamped = state.rejected + landing.rejected, state.clamped + landing.clamped
+    return replace(state, x=landing.x, t=s, rejected=rejected, clamped=clamped)
 
 
 class TauLeaping(Sampler):
@@ -29,6 +30,9 @@ class TauLeaping(Sampler):
         denoiser, grid, sub_batch, argmax: see `Sampler`.
         leap: what several jumps of one dimension mean: `OrdinalLeap` (they add up) or
             `CategoricalLeap` (they are rejected).
+
+    Raises:
+        ValueError: an ordinal leap on a process with a mask.
     """
 
     def __init__(
@@ -36,10 +40,11 @@ class TauLeaping(Sampler):
     ) -> None:
         super().__init__(denoiser, grid, sub_batch, argmax)
         self.leap = CategoricalLeap() if leap is None else leap
+        self.leap.check(denoiser.process.rates)
 
     def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
         posterior, state = self.evaluate(state, t, y)
-        return landed(state, self.leap.draw(posterior.jumps(), t - s, state.randomness))
+        return landed(state, self.leap.draw(posterior.jumps(), t - s, state.randomness), s)
 
     def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
         return self.leap.law(self.posterior(x_t, t, y).jumps(), t - s)

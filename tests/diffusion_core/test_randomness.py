@@ -57,6 +57,13 @@ def test_streams_of_consecutive_seeds_are_uniform_and_unrelated():
     assert len({stream_seed(a, b) for a in range(50) for b in range(50)}) == 2500
 
 
+def test_no_two_seeds_share_a_stream():
+    """45886 and 67139 hash to the same low 32 bits, which is all that torch's generator keeps of a seed."""
+    assert stream_seed(45886) & 0xFFFFFFFF == stream_seed(67139) & 0xFFFFFFFF
+    a, b = PerSampleRandomness([45886, 67139]).uniform((2, 4))
+    assert not torch.equal(a, b)
+
+
 def test_stratified_numbers_fill_their_strata():
     for source in (as_randomness(torch.Generator().manual_seed(0)), PerSampleRandomness(range(10))):
         u = source.stratified(10)

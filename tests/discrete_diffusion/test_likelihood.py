@@ -151,10 +151,32 @@ def test_fused_gradient_is_the_gradient(chain):
         torch.testing.assert_close(fused, expected)
 
 
+def test_absorbing_gradients_exist_where_nothing_is_masked(process):
+    chain = process("absorbing", 4)
+    network = FreshNetwork(5, 4, 1.0)
+    denoiser = AbsorbingDenoiser(chain, network, (1, 2, 2))
+    x_0 = torch.randint(0, 4, (2, 1, 2, 2))
+    ELBO()(denoiser, x_0, torch.tensor([0.0, 0.5])).sum().backward()
+    assert network.table.grad is not None
+    assert network.table.grad.isfinite().all()
+
+
+def test_second_derivatives_are_refused(chain):
+    oracle = chain("uniform")
+    scores = torch.randn(16, 2, 4, requires_grad=True)
+    denoiser = LeaveOneOutDenoiser(oracle.process, lambda x, t, y=None: scores, (2,))
+    loss = denoiser(oracle.clean, torch.tensor(0.5)).rate_divergence(oracle.clean).sum()
+    (gradient,) = torch.autograd.grad(loss, scores, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        gradient.square().sum().backward()
+
+
 def test_bad_arguments_are_named(chain, exact):
     oracle = chain("uniform")
     with pytest.raises(ValueError, match="draws = 1"):
         bits_per_dim(exact(oracle), oracle.clean, draws=1)
+    with pytest.raises(ValueError, match="0 examples"):
+        bits_per_dim(exact(oracle), oracle.clean[:0])
     with pytest.raises(ValueError, match=r"t = 1\.5 is outside"):
         exact(oracle)(oracle.clean, torch.tensor(1.5))
     with pytest.raises(ValueError, match=r"x_t has dtype torch\.float32"):

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import chisquare
 
 from diffusion_core import CosineGrid, QuadraticGrid, TimeGrid, UniformGrid
-from discrete_diffusion import LeaveOneOutDenoiser, X0Denoiser
+from discrete_diffusion import CrossEntropy, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim
 from discrete_diffusion import samplers as module
 from discrete_diffusion.jumps import ForwardJumps
 from discrete_diffusion.oracle import kl_divergence, total_variation
@@ -258,6 +258,78 @@ def test_x0_mass_on_the_impossible_is_refused_or_survived(chain):
     for sampler in (Ancestral(wrong, UniformGrid(8, 1e-4)), TauLeaping(wrong, UniformGrid(8, 1e-4), OrdinalLeap())):
         x_0 = sampler.sample(100, generator=torch.Generator().manual_seed(0))
         assert ((x_0 >= 0) & (x_0 < 4)).all()
+
+
+def test_states_outside_the_range_are_named(chain, exact):
+    oracle = chain("absorbing", n=4)
+    sampler = Ancestral(exact(oracle), UniformGrid(2))
+    with pytest.raises(ValueError, match=r"x_t has the value 9, expected values in 0 \.\. 4"):
+        sampler.sample(torch.full((3, 2), 9))
+    for name in CHAINS:
+        rates = chain(name, n=3).process.rates
+        wrong = torch.full((1, 2), rates.num_states)
+        with pytest.raises(ValueError, match=f"x has the value {rates.num_states}"):
+            rates.sample_from(wrong, torch.tensor(0.5, dtype=torch.float64))
+        with pytest.raises(ValueError, match=f"x_t has the value {rates.num_states}"):
+            rates.sample_bridge(wrong * 0, wrong, *torch.tensor([0.2, 0.5], dtype=torch.float64))
+
+
+def test_an_ordinal_leap_is_refused_where_a_state_is_a_mask(chain, exact):
+    denoiser = exact(chain("absorbing"))
+    with pytest.raises(ValueError, match="the last is a mask"):
+        TauLeaping(denoiser, UniformGrid(2), OrdinalLeap())
+    with pytest.raises(ValueError, match="the last is a mask"):
+        PredictorCorrector(Ancestral(denoiser, UniformGrid(2)), OrdinalLeap())
+
+
+def test_euler_counts_what_it_clips(chain, exact):
+    oracle = chain("birth_death")
+    denoiser = exact(oracle)
+    coarse = list(Euler(denoiser, UniformGrid(2)).trajectory(50, seeds=range(50)))[-1]
+    fine = list(Euler(denoiser, QuadraticGrid(2000, 0.01)).trajectory(5, seeds=range(5)))[-1]
+    assert coarse.clamped.sum() > 0
+    assert fine.clamped.sum() == 0
+
+
+def test_networks_that_answer_nonsense_are_refused(chain):
+    process = chain("uniform").process
+    broken = X0Denoiser(process, lambda x, t, y=None: torch.full((*x.shape, 4), torch.nan), (2,))
+    with pytest.raises(ValueError, match="not numbers"):
+        Ancestral(broken, UniformGrid(2)).sample(2)
+
+
+class TimeNetwork(torch.nn.Module):
+    """A network that takes the time as it is given."""
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, values)
+
+    def forward(self, x, t, y=None):
+        return self.layer(t[:, None])[:, None].expand(*x.shape, -1)
+
+
+def test_a_network_sees_time_in_its_own_dtype(chain):
+    """Losses draw times in float32 and grids are float64: a network notices neither."""
+    process = chain("uniform").process
+    for network in (TimeNetwork(4), TimeNetwork(4).double()):
+        denoiser = LeaveOneOutDenoiser(process, network, (2,))
+        x_0 = torch.randint(4, (3, 2))
+        CrossEntropy()(denoiser, x_0, torch.rand(3)).sum().backward()
+        Ancestral(denoiser, UniformGrid(2)).sample(2)
+        bits_per_dim(denoiser, x_0, draws=2)
+
+
+@pytest.mark.parametrize("values", [48, 256])
+@pytest.mark.parametrize("leap", [OrdinalLeap(), OrdinalLeap(dense_above=0.1), CategoricalLeap()])
+def test_seeds_at_full_numbers_of_values(values, leap, process):
+    chain = process("gaussian_target", values)
+    table = torch.randn(values, values, generator=torch.Generator().manual_seed(0))
+    denoiser = LeaveOneOutDenoiser(chain, lambda x, t, y=None: table[x.roll(1, -1)], (1, 3, 5))
+    for sampler in (TauLeaping(denoiser, UniformGrid(3), leap), Ancestral(denoiser, UniformGrid(3))):
+        together = sampler.sample(32, seeds=range(32))
+        uneven = torch.cat([sampler.sample(3, seeds=range(3)), sampler.sample(29, seeds=range(3, 32))])
+        assert torch.equal(together, uneven)
 
 
 def test_leave_one_out_reading_is_the_x0_reading(chain):
