@@ -88,7 +88,7 @@ def _process() -> ConfigDict:
             "schedule": "exponential",  # constant, geometric, linear, log_linear, polynomial, cosine, cosine_amplitude
             "scale": 1.0,  # of all jump rates; a birth-death chain, whose jumps are of one level, needs about S^2 / 10
             "t_min": 0.01,  # noise below this time is invisible, and is neither trained on nor sampled through
-            "t_max": 1.0,  # below 1 where the rate is infinite at 1 and a sampler needs it
+            "t_max": 1.0,  # where training ends and sampling begins: all is noise
             "gaussian_target": {
                 "sigma_r": 6.0,  # the width of a jump in grey levels
                 "Q": 512.0,  # the width of the stationary law: close to uniform
@@ -150,6 +150,10 @@ def _sampler() -> ConfigDict:
             "name": "ancestral",
             "steps": 100,
             "grid": "uniform",
+            "t_min": 0.0,  # where the steps end; 0 is process.t_min
+            # Where they begin; 0 is process.t_max, but for euler and tau_leaping at most 0.999 if the schedule's rate there
+            # is infinite or above 1e6: they step by rates. (A mask's reverse rates stay finite: it begins at process.t_max.)
+            "t_max": 0.0,
             "num_samples": 64,  # an 8x8 grid
             "sub_batch": 16,  # how many samples the network sees at once; a sample depends on it in the last bits
             "argmax": False,  # the last step draws; its mode is sharper and biased

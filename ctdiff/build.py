@@ -77,6 +77,15 @@ Builder: TypeAlias = Callable[[ConfigDict], Any]
 GAUSSIAN = "gaussian"
 """The process of the continuous engine; every other name is a rate matrix."""
 
+PATH_SOURCES = ("idx", "array", "folder")
+"""Sources that are nothing without `data.path`; the others have a place of their own."""
+
+RATE_SAMPLERS = ("euler", "tau_leaping")
+"""Samplers whose first step needs the reverse rates at the time it begins at."""
+
+_LAST_FINITE = 0.999  # where they begin instead, with a thousandth of the way to the data behind them
+_LARGEST_RATE = 1e6
+
 SOURCES: dict[str, Builder] = {
     "embedded_mnist": lambda c: data.embedded_mnist(),
     "mnist": lambda c: data.torchvision_mnist(c.path or "data", c.download),
@@ -183,7 +192,7 @@ def choices(config: ConfigDict) -> dict[str, Collection[Any]]:
         "optimizer.schedule": FACTORS,
         "sampler.name": GAUSSIAN_SAMPLERS if gaussian else SAMPLERS,
         "sampler.grid": GRIDS,
-        "sampler.leap": LEAPS,
+        "sampler.leap": ("categorical",) if process == "absorbing" else LEAPS,  # a mask is no number to add jumps to
         "sampler.variance": VARIANCES,
     }
     return tables
@@ -348,10 +357,21 @@ def build_scheduler(config: ConfigDict, optimizer: Optimizer) -> LambdaLR:
     return LambdaLR(optimizer, FACTORS[config.optimizer.schedule](config.optimizer, config.training.steps))
 
 
-def build_grid(config: ConfigDict, steps: int | None = None) -> TimeGrid:
-    """The sampler's times; `steps` instead of the configuration's number where given."""
-    steps = config.sampler.steps if steps is None else steps
-    return GRIDS[config.sampler.grid](steps, config.process.t_min, config.process.t_max)
+def _beginning(config: ConfigDict, sampler: str) -> float:
+    """`process.t_max`, or just before where a sampler would meet an infinite rate."""
+    settings = config.process
+    t_max = float(settings.t_max)
+    if sampler not in RATE_SAMPLERS or settings.name in (GAUSSIAN, "absorbing"):  # a mask's reverse rates stay finite
+        return t_max
+    beta, _ = SCHEDULES[settings.schedule](settings)(torch.tensor(t_max, dtype=torch.float64))
+    return t_max if beta <= _LARGEST_RATE else min(t_max, _LAST_FINITE)
+
+
+def build_grid(config: ConfigDict, steps: int | None = None, name: str | None = None) -> TimeGrid:
+    """The times of a sampler; its number of steps and its name are the configuration's where they are not given."""
+    settings = config.sampler
+    t_max = settings.t_max or _beginning(config, settings.name if name is None else name)
+    return GRIDS[settings.grid](settings.steps if steps is None else steps, settings.t_min or config.process.t_min, t_max)
 
 
 def build_sampler(config: ConfigDict, denoiser: Denoiser, name: str | None = None, steps: int | None = None) -> Sampler:
@@ -365,7 +385,7 @@ def build_sampler(config: ConfigDict, denoiser: Denoiser, name: str | None = Non
     name = settings.name if name is None else name
     if name not in (table := GAUSSIAN_SAMPLERS if gaussian else SAMPLERS):
         raise ValueError(f"sampler = {name!r}, expected one of {', '.join(table)}")
-    grid = build_grid(config, steps)
+    grid = build_grid(config, steps, name)
     if gaussian:
         return GAUSSIAN_SAMPLERS[name](denoiser, grid, settings)
     sampler = SAMPLERS[name](denoiser, grid, settings)

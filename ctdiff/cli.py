@@ -1,7 +1,7 @@
 """The command `ctdiff`: train a configuration, sample from a run.
 
-Parses the command line, calls the functions that do the work, and turns the errors that a user
-can mend into one line and exit status 2. Whatever else is raised is a bug and keeps its trace.
+Parses the command line, calls the functions that do the work, and turns errors of the kinds that
+a user can mend into one line and exit status 2. Errors of any other kind keep their trace.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ ctdiff: discrete and continuous diffusion in continuous time
 
 
 _MENDABLE = (flags.Error, ValueError, OSError, RunError, CheckpointError, FloatingPointError)
-"""The errors whose message is all that a user needs: a wrong argument, a missing file, a diverged training."""
+"""Kinds of errors that a wrong argument, a missing file or a diverged training raise: their message is shown alone.
+
+A mistake of ours can be of such a kind too. Its trace is seen by calling `train` or `sample_run` from Python.
+"""
 
 
 class UsageError(ValueError):

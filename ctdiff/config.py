@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -24,8 +25,10 @@ from configs import defaults
 from ctdiff import build
 
 __all__ = [
+    "FREE_SECTIONS",
     "ConfigError",
     "check",
+    "check_device",
     "differences",
     "flatten",
     "from_json",
@@ -34,6 +37,12 @@ __all__ = [
     "preset_names",
     "to_json",
 ]
+
+FREE_SECTIONS = ("sampler", "saving")
+"""Sections that do not change what is trained: they may differ between a run and its continuation."""
+
+_LENGTHS: dict[str, tuple[int, ...]] = {"data.image_size": (1, 2), "optimizer.betas": (2,)}
+"""How many items a tuple may have; others have as many as they please."""
 
 _LEAST: dict[str, float] = {
     "data.channels": 1,
@@ -52,6 +61,8 @@ _LEAST: dict[str, float] = {
     "sampler.sub_batch": 1,
     "sampler.corrector_steps": 0,
     "sampler.clip": 0,
+    "sampler.t_min": 0,
+    "sampler.t_max": 0,
     "saving.checkpoint_every": 1,
     "saving.keep": 1,
     "saving.validate_every": 1,
@@ -162,9 +173,50 @@ def check(config: ConfigDict) -> None:
         _check_type(key, given[key], default)
         if (least := _LEAST.get(key)) is not None and not given[key] >= least:
             raise ConfigError(f"config.{key} = {given[key]!r}, expected at least {least}")
+        if (lengths := _LENGTHS.get(key)) is not None and len(given[key]) not in lengths:
+            raise ConfigError(f"config.{key} = {given[key]!r}, expected {' or '.join(map(str, lengths))} numbers")
     for key, choices in build.choices(config).items():
         if given[key] not in choices:
             raise ConfigError(f"config.{key} = {given[key]!r}, expected {_one_of(choices)}{_closest(given[key], choices)}")
+    _check_values(given)
+
+
+def _check_values(given: Mapping[str, Any]) -> None:
+    """What depends on more than a type, a table or one bound."""
+    if min(given["data.image_size"]) < 1:
+        raise ConfigError(f"config.data.image_size = {given['data.image_size']!r}, expected sides of at least 1")
+    if given["data.name"] in build.PATH_SOURCES and not given["data.path"]:
+        raise ConfigError(f"config.data.path = '', expected the file or folder of config.data.name = {given['data.name']!r}")
+    try:
+        torch.device(given["training.device"])
+    except RuntimeError as error:  # torch's message goes on about devices of its developers
+        raise ConfigError(f"config.training.device = {given['training.device']!r}, expected {_devices()}") from error
+
+
+def _devices() -> str:
+    """The devices of this machine, as a choice."""
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return _one_of(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *mps])
+
+
+def check_device(device: str, name: str = "config.training.device") -> None:
+    """Refuse a device that this machine cannot compute on.
+
+    `check` does not: a run that was trained elsewhere is a run.
+
+    Arguments:
+        device: the device.
+        name: what the error calls it.
+
+    Raises:
+        ConfigError: naming the device and those that there are.
+    """
+    try:
+        usable = torch.empty(0, device=device).device.type != "meta"
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled for a device
+        raise ConfigError(f"{name} = {device!r} cannot be used on this machine, expected {_devices()}") from error
+    if not usable:
+        raise ConfigError(f"{name} = {device!r} computes nothing, expected {_devices()}")
 
 
 def differences(one: ConfigDict, other: ConfigDict, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
@@ -182,6 +234,8 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str, source: str = "the configuration") -> ConfigDict:
     """The configuration that `to_json` wrote; lists become tuples.
 
+    Keys of the free sections that the text does not have are defaults: it may be older than they are.
+
     Raises:
         ConfigError: not JSON, or not a configuration.
     """
@@ -192,6 +246,9 @@ def from_json(text: str, source: str = "the configuration") -> ConfigDict:
     if not isinstance(content, dict):
         raise ConfigError(f"{source} is not a configuration: it holds a {type(content).__name__}")
     config = ConfigDict(_tuples(content))
+    for section in FREE_SECTIONS:
+        if isinstance(config.get(section), ConfigDict):
+            config[section] = ConfigDict({**defaults.get_config()[section], **config[section]})
     try:
         check(config)
     except ConfigError as error:

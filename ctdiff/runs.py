@@ -11,8 +11,12 @@ images = run.images(run.sampler(steps=100).sample(16, seeds=range(16)))
 
 from __future__ import annotations
 
-import shutil
+import os
+import re
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,16 +29,21 @@ from ctdiff import config as configuration
 from ctdiff.training.checkpoints import (
     CheckpointError,
     complete_checkpoints,
+    discard,
     load_weights,
     remove_leftovers,
     write_atomically,
 )
 from diffusion_core import Denoiser, Sampler
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["Run", "RunError", "RunFolder", "load_run"]
 
-_FREE_SECTIONS = ("sampler", "saving")
-"""Sections that do not change what is trained: they may differ between a run and its resumption."""
+_SAMPLERS = "|".join(sorted({*build.SAMPLERS, *build.GAUSSIAN_SAMPLERS}))
+_PICTURE = re.compile(rf"(step_\d{{7,}}|final|process|({_SAMPLERS})_\d+)\.(png|npz)")
+"""The names that training and sampling give to files in `samples`: nothing else there is deleted."""
 
 
 class RunError(RuntimeError):
@@ -84,6 +93,82 @@ class RunFolder:
             raise RunError(f"{self.path} is not a run: {self.config} cannot be read ({error})") from error
         return configuration.from_json(text, str(self.config))
 
+    def saved_config(self) -> ConfigDict | None:
+        """The configuration of the run in the folder; None where nothing is that a run would touch.
+
+        Raises:
+            RunError: the folder holds files of a run's names that are not of a run.
+        """
+        taken = [path.name for path in (self.config, self.metrics, self.checkpoints, self.samples) if path.exists()]
+        if not taken:
+            return None
+        try:
+            return self.read_config()
+        except (RunError, configuration.ConfigError) as error:
+            raise RunError(
+                f"{self.path} holds {', '.join(taken)}, but no run of ctdiff ({error}); nothing was touched. "
+                "Give another --workdir, or move those away"
+            ) from error
+
+    def begun(self) -> ConfigDict | None:
+        """The configuration of the run that a training would continue; None where there is no checkpoint to continue from.
+
+        Raises:
+            RunError: the folder holds files of a run's names that are not of a run.
+        """
+        saved = self.saved_config()
+        return saved if complete_checkpoints(self.checkpoints) else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, and keep other trainings out of it while this context lasts.
+
+        The lock is the system's, on the folder itself: it leaves no file, and ends with the process however that ends.
+
+        Raises:
+            RunError: the folder cannot be made, or another training is in it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = None if sys.platform == "win32" else os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written: {error}") from error
+        if descriptor is None or sys.platform == "win32":
+            yield  # no such lock
+            return
+        try:
+            with suppress(OSError):  # a file system without locks, such as some networks', goes without
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RunError(
+                        f"another training is at work in {self.path}: wait for it, or give another --workdir"
+                    ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def inspect(self, config: ConfigDict, fresh: bool = False) -> None:
+        """Refuse a folder that a training of `config` must not touch; nothing is changed.
+
+        Arguments:
+            config: what is to be trained.
+            fresh: whether an earlier training will be deleted.
+
+        Raises:
+            RunError: the folder holds a run of another configuration, or something that is no run.
+        """
+        begun = self.begun()  # without a checkpoint there is nothing that could be lost
+        if begun is None or fresh:
+            return
+        changed = configuration.differences(begun, config, ignore=(*configuration.FREE_SECTIONS, "training.device"))
+        if changed:
+            listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
+            raise RunError(
+                f"{self.path} holds a run of another configuration: {listed}. "
+                "Give another --workdir, or --fresh to delete that run and train anew"
+            )
+
     def prepare(self, config: ConfigDict, fresh: bool = False) -> None:
         """Make the folder ready for a training, before any work is done.
 
@@ -92,37 +177,31 @@ class RunFolder:
             fresh: delete what an earlier training left.
 
         Raises:
-            RunError: the folder cannot be written, or holds a run of another configuration.
+            RunError: the folder cannot be written, or must not be (see `inspect`).
         """
+        self.inspect(config, fresh)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if fresh:
                 self._clear()
-            elif complete_checkpoints(self.checkpoints):  # without one there is nothing that could be lost
-                self._compare(config)
+            remove_leftovers(self.path)
+            write_atomically(self.config, configuration.to_json(config).encode())  # first: it tells a run from other folders
             self.samples.mkdir(exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
             remove_leftovers(self.checkpoints)
-            write_atomically(self.config, configuration.to_json(config).encode())
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error}") from error
 
-    def _compare(self, config: ConfigDict) -> None:
-        changed = configuration.differences(self.read_config(), config, ignore=(*_FREE_SECTIONS, "training.device"))
-        if changed:
-            listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
-            raise RunError(
-                f"{self.path} holds a run of another configuration: {listed}. "
-                "Give another --workdir, or --fresh to delete that run and train anew"
-            )
-
     def _clear(self) -> None:
-        self.config.unlink(missing_ok=True)  # first: what is left without it is no run
+        """Delete what trainings wrote and nothing else; the configuration stays until it is replaced."""
+        for _, path in complete_checkpoints(self.checkpoints):  # oldest first: until the last one this is a run
+            discard(path)
         self.metrics.unlink(missing_ok=True)
         (self.path / "loss.png").unlink(missing_ok=True)
-        for folder in (self.checkpoints, self.samples):
-            if folder.exists():
-                shutil.rmtree(folder)
+        for path in self.samples.glob("*"):
+            if _PICTURE.fullmatch(path.name):
+                path.unlink()
+        remove_leftovers(self.samples)
 
 
 @dataclass(frozen=True)
@@ -162,10 +241,12 @@ def load_run(path: str | Path, checkpoint: int | None = None, ema: bool = True, 
     Raises:
         RunError: this is not a run, or it has no such checkpoint.
         CheckpointError: the checkpoint, or every one of them, is broken.
+        ConfigError: this machine has no such device, or the run's configuration is damaged.
 
     Warns:
         UserWarning: a newer checkpoint is broken.
     """
+    configuration.check_device(device, "device")
     folder = RunFolder(Path(path))
     config = folder.read_config()
     config.training.device = device

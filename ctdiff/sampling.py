@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,6 +54,22 @@ def _labels(run: Run, labels: Sequence[int] | None, count: int) -> torch.Tensor 
     return torch.tensor(list(labels or range(classes))).repeat(count)[:count].to(run.config.training.device)
 
 
+def _targets(base: Path) -> tuple[Path, Path]:
+    """The two files to write, tried before any time is spent on what goes into them."""
+    png, npz = base.with_name(base.name + ".png"), base.with_name(base.name + ".npz")
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=base.parent):
+            pass
+        for path in (png, npz):
+            if path.exists():
+                with path.open("ab"):
+                    pass
+    except OSError as error:
+        raise ValueError(f"out = {str(base)!r} cannot be written: {error}") from error
+    return png, npz
+
+
 def sample_run(
     path: str | Path,
     *,
@@ -93,12 +110,11 @@ def sample_run(
     chosen = _seeds(run, num_samples, seeds)
     y = _labels(run, labels, len(chosen))
     walker = run.sampler(steps, sampler)
+    base = Path(out) if out is not None else run.path / "samples" / f"{sampler or run.config.sampler.name}_{walker.grid.steps}"
+    png, npz = _targets(base)
     for state in walker.trajectory(len(chosen), y=y, seeds=chosen, progress=True):
         last = state
     images = run.images(last.x).cpu()
-    base = Path(out) if out is not None else run.path / "samples" / f"{sampler or run.config.sampler.name}_{walker.grid.steps}"
-    base.parent.mkdir(parents=True, exist_ok=True)
-    png, npz = base.with_name(base.name + ".png"), base.with_name(base.name + ".npz")
     figures.save_grid(png, images, run.config.data.num_values)
     arrays = {
         "images": images.numpy().astype(np.uint8),

@@ -161,7 +161,7 @@ class PerSampleRandomness(Randomness):
         ends = counts.cumsum(0).tolist()
         return self._poisson(rate, np.split(rate.detach().cpu().double().numpy(), ends[:-1]))
 
-    def _poisson(self, rate: Tensor, means: Sequence[Any]) -> Tensor:
+    def _poisson(self, rate: Tensor, means: Any) -> Tensor:
         """Counts in the shape of `rate`, for the means of each example."""
         self._check(len(means))
         rows = [generator.poisson(mean) for mean, generator in zip(means, self._generators, strict=True)]

@@ -137,7 +137,10 @@ class Sampler(ABC):
         """One step to s, or the last one (s = None), in sub-batches where the chains have seeds."""
 
         def advance(part: State, label: Tensor | None) -> State:
-            return self.finish(part, label) if s is None else self.step(part, part.t, s, label)
+            moved = self.finish(part, label) if s is None else self.step(part, part.t, s, label)
+            if moved.t != (s or 0.0):
+                raise ValueError(f"{type(self).__name__} returned a state at t = {moved.t}, expected t = {s or 0.0}")
+            return moved
 
         if not isinstance(state.randomness, PerSampleRandomness):
             return advance(state, y)

@@ -39,7 +39,8 @@ def _divergence(rates: Tensor, r: Tensor, w: Tensor) -> Tensor:
     excess = r - w
     # Where w = 0 the logarithm must be finite, since it meets that 0; no logarithm of floats is beyond 1e4.
     logarithm = (excess / w.clamp(min=torch.finfo(w.dtype).tiny)).log1p_().clamp_(max=1e4).mul_(w)
-    return torch.linalg.vecdot(rates, excess.sub_(logarithm))
+    total: Tensor = torch.linalg.vecdot(rates, excess.sub_(logarithm))
+    return total
 
 
 def conditional_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -97,13 +98,13 @@ class _LeaveOneOutDivergence(torch.autograd.Function):
         gradient = torch.empty_like(scores) if ctx.needs_input_grad[0] else None
         dtypes = [torch.promote_types(dtype, scores.dtype) for dtype in process.divergence_dtypes(t.expand(len(x_0)))]
         for part, dtype in _chunks(dtypes, scores[0].numel()):
-            into = process.rates.rates_to(x_t[part], dtype).scatter_(-1, x_t[part, :, None], 0.0)
-            into.mul_(beta[part, None, None].to(dtype))
-            values[part], slope = _divergence_and_slope(
-                kernel.select(part, dtype), into, scores[part].to(dtype), x_0[part], x_t[part], gradient is not None
+            rates = process.rates.rates_to(x_t[part], dtype).scatter_(-1, x_t[part, :, None], 0.0)
+            out = None if gradient is None else gradient[part]
+            here = kernel.select(part, dtype)
+            value = _divergence_and_slope(
+                here, rates, beta[part, None].to(dtype), scores[part].to(dtype), x_0[part], x_t[part], out
             )
-            if gradient is not None and slope is not None:
-                gradient[part] = slope
+            values[part] = value
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return values
@@ -116,9 +117,12 @@ class _LeaveOneOutDivergence(torch.autograd.Function):
 
 
 def _divergence_and_slope(
-    kernel: TransitionKernel, rates: Tensor, scores: Tensor, x_0: Tensor, x_t: Tensor, with_gradient: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The integrand (b, D) of some images and, if asked, its gradient (b, D, S) with respect to the scores."""
+    kernel: TransitionKernel, rates: Tensor, beta: Tensor, scores: Tensor, x_0: Tensor, x_t: Tensor, gradient: Tensor | None
+) -> Tensor:
+    """The integrand (b, D) of some images; its gradient by the scores is written to `gradient` (b, D, S).
+
+    `rates` (b, D, n) are R[., x_t] without the diagonal, and are used up; beta is (b, 1).
+    """
     at_x = x_t[..., None]
     p = torch.softmax(scores, -1)
     u = kernel.propagate(p)
@@ -126,13 +130,17 @@ def _divergence_and_slope(
     r = u.div_(u_x)
     w = kernel.rows(x_0)
     w.div_(w.gather(-1, at_x))
-    values = _divergence(rates, r, w)
-    if not with_gradient:
-        return values, None
+    values = _divergence(rates, r, w).mul_(beta)
+    if gradient is None:
+        return values
     # Where r = 0, w is 0 too, and the slope is the rate.
     slope = rates.addcmul_(rates, w.div_(r.clamp(min=torch.finfo(r.dtype).tiny)), value=-1)
-    at_x_slope = torch.linalg.vecdot(slope, r)
-    slope = slope.div_(u_x).scatter_(-1, at_x, -(at_x_slope[..., None] / u_x))
-    pulled = kernel.pull(slope)
+    at_x_slope = torch.linalg.vecdot(slope, r)[..., None]
+    scale = beta[..., None] / u_x
+    pulled = kernel.pull(slope.mul_(scale).scatter_(-1, at_x, -at_x_slope * scale))
     centre = torch.linalg.vecdot(p, pulled)[..., None]
-    return values, pulled.sub_(centre).mul_(p)
+    if pulled.dtype == gradient.dtype:
+        torch.mul(pulled.sub_(centre), p, out=gradient)
+    else:
+        gradient.copy_(pulled.sub_(centre).mul_(p))
+    return values

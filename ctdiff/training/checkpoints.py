@@ -33,6 +33,7 @@ from torch import Tensor, nn
 __all__ = [
     "CheckpointError",
     "complete_checkpoints",
+    "discard",
     "load_weights",
     "read_state",
     "read_weights",
@@ -84,19 +85,30 @@ def write_checkpoint(
     torch.save({**state, "format": _FORMAT, "step": step}, buffer)
     _write(building / "state.pt", buffer.getvalue())
     _flush(building)
-    _discard(final)  # only there if it could not be read: a training continues from the newest readable one
+    discard(final)  # only there if it could not be read: a training continues from the newest readable one
     building.rename(final)
     _flush(folder)
     for _, path in complete_checkpoints(folder)[:-keep]:
-        _discard(path)
+        discard(path)
     return final
 
 
+def discard(path: Path) -> None:
+    """Delete a folder; it loses its name first."""
+    if path.exists():
+        doomed = path.with_name(f".deleting_{path.name}_{os.getpid()}")
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process left half written or half deleted."""
+    """Delete the folders and files that a killed process left half written or half deleted."""
     for pattern in (".writing_*", ".deleting_*"):
         for path in folder.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True)
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -197,11 +209,3 @@ def _flush(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _discard(path: Path) -> None:
-    """Delete a folder; it loses its name first."""
-    if path.exists():
-        doomed = path.with_name(f".deleting_{path.name}_{os.getpid()}")
-        path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -68,7 +68,7 @@ class TrainStep:
 
 def fit(
     objective: nn.Module,
-    batches: BatchSequence | Iterator[Batch],
+    batches: BatchSequence | Iterable[Batch],
     optimizer: Optimizer,
     *,
     steps: int,
@@ -84,7 +84,7 @@ def fit(
     Arguments:
         objective: (x_0, y, generator) -> the loss of each example (B,).
         batches: pairs (x_0, y): `batches[k]` is the batch of step k, counted from 0; or an
-            iterator whose next batch is that of step `start`.
+            iterable, such as a DataLoader, whose first batch is that of step `start`.
         optimizer: holds the parameters to train.
         steps: the number of the last step.
         ema: the average to update after every step.
@@ -95,7 +95,9 @@ def fit(
         start: how many steps are done already.
 
     Raises:
-        ValueError: steps or accumulation below 1, start outside 0 .. steps, clip not positive.
+        TypeError: the batches are neither a sequence nor an iterable.
+        ValueError: steps or accumulation below 1, start outside 0 .. steps, clip not positive; while
+            iterating, the batches ended.
         FloatingPointError: while iterating, after ten steps in a row without a finite gradient.
     """
     if steps < 1:
@@ -138,16 +140,28 @@ def fit(
     return run()
 
 
-def _numbered(batches: BatchSequence | Iterator[Batch], start: int) -> Callable[[int], Batch]:
+def _numbered(batches: BatchSequence | Iterable[Batch], start: int) -> Callable[[int], Batch]:
     """The batch of a step, given its number."""
     if isinstance(batches, BatchSequence):
-        return batches.__getitem__
+        sequence, first = batches, 0
+
+        def take(step: int) -> Batch:
+            return sequence[step]
+
+    elif isinstance(batches, Iterable):
+        iterator, first = iter(batches), start
+
+        def take(step: int) -> Batch:
+            return next(iterator)
+
+    else:
+        raise TypeError(f"batches is of type {type(batches).__name__}, expected a sequence or an iterable of pairs (x_0, y)")
 
     def fetch(step: int) -> Batch:
         try:
-            return next(batches)
-        except StopIteration:
-            raise ValueError(f"the batches ended after {step - start}, before step {step + 1}") from None
+            return take(step)
+        except (IndexError, StopIteration) as error:
+            raise ValueError(f"the batches ended after {step - first}, before step {step + 1}") from error
 
     return fetch
 

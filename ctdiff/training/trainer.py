@@ -121,7 +121,7 @@ def _draw(config: ConfigDict, sampler: Sampler, count: int, stop: StopRequest, k
 
 
 class _Recorder:
-    """What happens between steps: metrics, test loss, pictures, checkpoints."""
+    """What happens between steps: metrics, test loss, pictures; and checkpoints, once it is known whether to stop."""
 
     def __init__(self, config: ConfigDict, folder: RunFolder, parts: _Parts, splits: Splits, start: int) -> None:
         self.config = config
@@ -148,9 +148,13 @@ class _Recorder:
             self.metrics.write({"step": step.step, "validation_loss": self.validation})
         if step.step % saving.preview_every == 0 and not last and not stop:
             self._preview(step.step, stop)
-        if step.step % saving.checkpoint_every == 0 or last or stop:
+
+    def save(self, step: int, stopping: bool) -> None:
+        """Write a checkpoint if it is time for one, or if this step is the last one made."""
+        saving = self.config.saving
+        if step % saving.checkpoint_every == 0 or step == self.config.training.steps or stopping:
             self.metrics.flush()
-            self.parts.state.save(self.folder.checkpoints, step.step, saving.keep)
+            self.parts.state.save(self.folder.checkpoints, step, saving.keep)
 
     def _preview(self, step: int, stop: StopRequest) -> None:
         saving = self.config.saving
@@ -161,14 +165,10 @@ class _Recorder:
             figures.save_grid(path, drawn[0], self.config.data.num_values)
 
 
-def _run(
-    config: ConfigDict, folder: RunFolder, parts: _Parts, start: int, stop: StopRequest, say: Callable[[str], None]
-) -> int:
+def _run(config: ConfigDict, folder: RunFolder, parts: _Parts, splits: Splits, start: int, stop: StopRequest) -> int:
     """Train from step `start`; returns the last step done."""
-    splits = build.build_data(config)
     settings = config.training
     recorder = _Recorder(config, folder, parts, splits, start)
-    say(f"{len(splits.train)} training images, {len(splits.test)} test images, steps {start} .. {settings.steps}")
     done = start
     bar = tqdm(total=settings.steps, initial=start, unit="step", dynamic_ncols=True)
     with closing(recorder.metrics), bar:
@@ -185,11 +185,13 @@ def _run(
             start=start,
         ):
             recorder(step, stop)
+            stopping = bool(stop)  # asked once: a signal between saving and leaving would lose this step
+            recorder.save(step.step, stopping)
             done = step.step
             shown = {"loss": f"{step.loss:.4f}", "images/s": f"{step.images_per_second:.0f}"}
             bar.set_postfix(shown if recorder.validation is None else {**shown, "test": f"{recorder.validation:.4f}"})
             bar.update()
-            if stop:
+            if stopping:
                 break
     return done
 
@@ -208,6 +210,14 @@ def _pictures(config: ConfigDict, folder: RunFolder, averaged: Denoiser, stop: S
     figures.save_grid(folder.samples / "process.png", torch.cat(rows), values, columns=len(drawn))
 
 
+def _precision(config: ConfigDict, begun: ConfigDict | None) -> str:
+    """The precision to train in, never "auto": a run goes on in what it was begun with, on another machine too."""
+    precision = config.training.precision
+    if precision == "auto" and begun is not None:
+        precision = begun.training.precision
+    return resolved_precision(precision, config.training.device)
+
+
 def train(
     config: ConfigDict,
     workdir: str | Path,
@@ -218,40 +228,48 @@ def train(
 ) -> Outcome:
     """Train a configuration, continuing what is in the folder.
 
+    Whatever can be wrong with the configuration, the device, the data or the folder is found before
+    anything in the folder is changed.
+
     Arguments:
-        config: the configuration.
+        config: the configuration. A precision of "auto" is what the run in the folder has, if there is one.
         workdir: the run's folder.
         resume: refuse to start anew: there must be a run.
         fresh: delete the folder's run and start anew.
         say: is told, in a line each, what happens.
 
     Raises:
-        ConfigError: the configuration is wrong.
-        RunError: the folder cannot be written, holds another run, or none to resume.
+        ConfigError: the configuration is wrong, or this machine has no such device.
+        RunError: the folder cannot be written, is in use, holds another run or something else, or none to resume.
         CheckpointError: there are checkpoints and none can be read.
         FloatingPointError: the training has diverged.
     """
     configuration.check(config)
+    configuration.check_device(config.training.device)
     config = config.copy_and_resolve_references()
-    config.training.precision = resolved_precision(config.training.precision, config.training.device)  # the run keeps it
     folder = RunFolder(Path(workdir))
     if resume and fresh:
         raise RunError("give --resume or --fresh, not both")
     if resume:
         folder.read_config()
-    folder.prepare(config, fresh)
-    with StopRequest() as stop:
+    with folder.locked(), StopRequest() as stop:
+        config.training.precision = _precision(config, None if fresh else folder.begun())
+        folder.inspect(config, fresh)
         parts = _assemble(config)
-        start, broken = parts.state.restore(folder.checkpoints)
+        start, broken = (0, []) if fresh else parts.state.restore(folder.checkpoints)
         for error in broken:
             say(f"warning: {error}; an older checkpoint is used")
-        done = start
-        if start >= config.training.steps:
+        done, steps = start, config.training.steps
+        if start >= steps:
             say(f"{folder.path} is finished ({start} steps): only drawing samples; --fresh trains anew")
+            folder.prepare(config)
         else:
+            splits = build.build_data(config)
             if start:
                 say(f"resuming {folder.path} at step {start}")
-            done = _run(config, folder, parts, start, stop, say)
+            say(f"{len(splits.train)} training images, {len(splits.test)} test images, steps {start} .. {steps}")
+            folder.prepare(config, fresh)  # the first change to the folder: nothing else can be wrong
+            done = _run(config, folder, parts, splits, start, stop)
         if not stop:
             _pictures(config, folder, parts.averaged, stop)
     skipped = sum(bool(record.get("skipped")) for record in MetricsFile.read(folder.metrics))

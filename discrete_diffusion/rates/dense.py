@@ -21,7 +21,7 @@ from discrete_diffusion.rates.alias import JumpSampler
 from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, check_tau, remaining
 from discrete_diffusion.rates.products import ProductSampler, draw_product
 from discrete_diffusion.rates.structure import checked_generator, checked_stationary, stationary_law
-from discrete_diffusion.rates.tables import Recent, Tables
+from discrete_diffusion.rates.tables import Recent, Tables, narrowed
 from discrete_diffusion.rates.transitions import TransitionMatrices
 
 __all__ = ["DenseRates"]
@@ -133,7 +133,7 @@ class _DenseKernel(TransitionKernel):
 
     def __init__(self, exact: Tensor, tables: Tables, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self.matrix = exact.to(dtype)
+        self.matrix = narrowed(exact, dtype)
         self._exact = exact
         self._tables = tables
         self._transposed: Tensor | None = None
@@ -183,7 +183,7 @@ class _DenseKernel(TransitionKernel):
     def inflow_columns(self, x: Tensor) -> Tensor:
         if self._inflow is None:
             inflow = self._exact @ self._tables.on("jumps", self.matrix.device)
-            self._inflow = inflow.mT.to(self.dtype).contiguous()
+            self._inflow = narrowed(inflow.mT, self.dtype).contiguous()
         return self._take(self._inflow, x)
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:

@@ -16,12 +16,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Array", "Recent", "Tables"]
+__all__ = ["Array", "Recent", "Tables", "narrowed"]
 
 Value = TypeVar("Value")
 
 Array = NDArray[np.float64]
 """A float64 array."""
+
+
+def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A float64 table in another dtype, with 0 for what float32 only holds as a subnormal number.
+
+    Below 1e-38 float32 loses its digits, and on a CPU a product that meets such numbers is many times slower.
+    """
+    if dtype == torch.float64 or tensor.dtype != torch.float64:
+        return tensor.to(dtype)
+    return torch.where(tensor.abs() < 1e-38, 0.0, tensor).to(dtype)
 
 
 class Tables:
@@ -53,7 +63,7 @@ class Tables:
         if key in self._tensors:
             return self._tensors[key]
         tensor = torch.as_tensor(self._arrays[name], device=device)
-        tensor = tensor if dtype is None else tensor.to(dtype)
+        tensor = tensor if dtype is None else narrowed(tensor, dtype)
         # A fake tensor outlives its mode and must not be met again.
         if type(tensor) is Tensor:
             self._tensors[key] = tensor

@@ -1,6 +1,7 @@
-"""Start the toy training again and again and kill it at random moments; run as a script by test_checkpoints.
+"""Start a training again and again, kill it at random moments and load what is left; run as a script by test_checkpoints.
 
-torch is imported once and the trainings are forks, so that thirty of them take seconds.
+torch is imported once and the trainings are forks, so that thirty of them take seconds. A moment is any of a whole
+training: making the parts, the steps and their checkpoints, the pictures at the end, and drawing these once more.
 """
 
 from __future__ import annotations
@@ -11,72 +12,94 @@ import random
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
+from ml_collections import ConfigDict
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from ctdiff.training import MetricsFile, fit
-from ctdiff.training.checkpoints import read_weights, remove_leftovers
-from tests.ctdiff import toy
+from ctdiff import build, figures, load_run, train
+from ctdiff.runs import RunError
+from ctdiff.training import MetricsFile, complete_checkpoints
+from tests.ctdiff.small import small
 
-STEPS = 100_000  # never reached: every training is killed, but the last one
-
-
-def child(folder: Path, until: int = STEPS) -> None:
-    """Train from whatever is there, with a metrics file."""
-    objective, state = toy.make(STEPS)
-    remove_leftovers(folder / "checkpoints")
-    start, broken = state.restore(folder / "checkpoints")
-    assert not broken, broken
-    metrics = MetricsFile(folder / "metrics.jsonl", start)
-    options = {"ema": state.ema, "scheduler": state.scheduler, "clip": 1.0, "start": start}
-    for step in fit(objective, toy.ToyBatches(), state.optimizer, steps=STEPS, **options):
-        metrics.write({"step": step.step, "loss": step.loss})
-        if step.step % 2 == 0 or step.step == until:
-            state.save(folder / "checkpoints", step.step)
-        if step.step == until:
-            break
+STEPS = 40
 
 
-def uninterrupted(until: int) -> dict[str, torch.Tensor]:
-    """The averaged weights of a training that nothing happened to."""
-    objective, state = toy.make(STEPS)
-    for step in fit(
-        objective, toy.ToyBatches(), state.optimizer, steps=STEPS, ema=state.ema, scheduler=state.scheduler, clip=1.0
-    ):
-        if step.step == until:
-            break
-    return state.ema.module.state_dict()
+def configuration(path: Path) -> ConfigDict:
+    """The preset with a tiny network and data set, and a checkpoint after every step."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    np.save(path, images)
+    saving = {"saving__checkpoint_every": 1, "saving__preview_every": 50, "saving__validate_every": 50}
+    data = {"data__name": "array", "data__path": path, "data__fraction": 1.0}
+    return small("mnist", **data, **saving, training__steps=STEPS)
+
+
+def warm_up(config: ConfigDict, folder: Path) -> None:
+    """Import what is imported at its first use: the forks would spend their short lives on that."""
+    build.build_optimizer(config, build.build_network(config))
+    figures.loss_curve(folder / "warm_up.png", [{"step": 1, "loss": 1.0}])
+
+
+def start(config: ConfigDict, folder: Path) -> int:
+    """A training in a process of its own; returns its id."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if train(config, folder).step == config.training.steps else 2
+        finally:
+            os._exit(status)
+    return pid
+
+
+def seconds_of_five_steps(folder: Path) -> float:
+    """How long a short training takes here, from the fork to its last picture: the measure of moments to kill at."""
+    config = configuration(folder / "images.npy")
+    config.training.steps = 5
+    began = time.perf_counter()
+    os.waitpid(start(config, folder / "short"), 0)
+    return time.perf_counter() - began
+
+
+def load(folder: Path, reached: int) -> int:
+    """Load the run; returns the step of its newest checkpoint, which has to be the one that is loaded."""
+    found = complete_checkpoints(folder / "checkpoints")
+    if not found:
+        with pytest.raises(RunError, match=r"is not a run|has no checkpoint yet"):
+            load_run(folder)
+        return 0
+    run = load_run(folder)
+    assert run.step == found[-1][0] >= reached, (run.step, found, reached)
+    return run.step
 
 
 def main(folder: Path, kills: int) -> None:
-    """Kill `kills` times, look at the run after each, then let it make five more steps."""
+    """Kill `kills` times, loading the run after each, then let it end and compare it with one that nothing happened to."""
     torch.set_num_threads(1)
-    delays, reached = random.Random(0), 0
-    for attempt in range(kills + 1):
-        pid = os.fork()
-        if pid == 0:
-            child(folder, reached + 5 if attempt == kills else STEPS)
-            os._exit(0)
-        if attempt < kills:
-            time.sleep(delays.uniform(0.005, 0.15))
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-        assert (os.WIFSIGNALED(status) and attempt < kills) or status == 0, f"training {attempt} ended with {status}"
-        _, state = toy.make(STEPS)
-        step, broken = state.restore(folder / "checkpoints")
-        assert not broken, broken
-        assert step >= reached, (step, reached)
-        if attempt < kills:
-            reached = step
-    last = reached + 5
-    recorded = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert recorded == list(range(1, last + 1)), "metrics.jsonl has gaps or duplicates"
-    assert not list((folder / "checkpoints").glob(".*")), "half-written folders stayed"
-    ours, expected = read_weights(folder / "checkpoints" / f"step_{last:07d}" / "ema.safetensors"), uninterrupted(last)
-    assert all(torch.equal(ours[name], tensor) for name, tensor in expected.items()), "the result is another one"
+    warnings.simplefilter("error")  # a broken checkpoint that load_run passes over is one too many
+    config, run, whole = configuration(folder / "images.npy"), folder / "run", folder / "whole"
+    warm_up(config, folder)
+    delays, longest, reached = random.Random(0), min(seconds_of_five_steps(folder), 0.9), []
+    for _ in range(kills):
+        pid = start(config, run)
+        time.sleep(delays.uniform(0.0, longest))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        reached.append(load(run, max(reached, default=0)))
+    for path in (run, whole):
+        _, status = os.waitpid(start(config, path), 0)
+        assert status == 0, f"the training in {path} ended with {status}"
+    recorded = [record["step"] for record in MetricsFile.read(run / "metrics.jsonl") if "loss" in record]
+    assert recorded == list(range(1, STEPS + 1)), "metrics.jsonl has gaps or duplicates"
+    assert not list(run.rglob(".*")), "half-written files stayed"
+    for name in ("model", "ema"):
+        ours, expected = (p / "checkpoints" / f"step_{STEPS:07d}" / f"{name}.safetensors" for p in (run, whole))
+        assert ours.read_bytes() == expected.read_bytes(), f"{name} is another one"
     print(json.dumps({"kills": kills, "reached": reached}))
 
 

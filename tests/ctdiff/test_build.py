@@ -88,7 +88,8 @@ def test_cost_counts_what_is_there():
 @pytest.mark.parametrize("name", build.RATES)
 def test_rates(name):
     reading = {"absorbing": "absorbing"}.get(name, "leave_one_out")
-    config = small("mnist", process__name=name, model__parameterisation=reading, process__scale=1.5)
+    leap = "categorical" if name == "absorbing" else "ordinal"
+    config = small("mnist", process__name=name, model__parameterisation=reading, sampler__leap=leap, process__scale=1.5)
     process = build.build_process(config)
     expected = {
         "gaussian_target": rates.GaussianTargetRates,
@@ -187,14 +188,48 @@ def test_time_samplers_and_grids():
         config = small("mnist", sampler__grid=name, process__t_max=0.9)
         assert build.build_grid(config) == grid(3, 0.01, 0.9)
         assert build.build_grid(config, 7) == grid(7, 0.01, 0.9)
+        own = small("mnist", sampler__grid=name, sampler__t_min=0.1, sampler__t_max=0.7)
+        assert build.build_grid(own, name="euler") == build.build_grid(own) == grid(3, 0.1, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("preset", "settings", "expected"),
+    [
+        ("mnist", {}, 0.999),
+        ("mnist_uniform", {}, 0.999),
+        ("mnist", {"process__t_max": 0.9}, 0.9),
+        ("mnist", {"process__t_max": 0.99999999}, 0.999),  # a rate above 1e6
+        ("mnist", {"process__schedule": "exponential"}, 1.0),
+        ("mnist", {"process__schedule": "log_linear", "process__log_linear__eps": 0.0}, 0.999),
+        ("mnist_absorbing", {}, 1.0),  # an infinite rate, whose reverse rates are finite
+        ("mnist", {"sampler__t_max": 1.0}, 1.0),  # who asks for it, gets it
+    ],
+)
+def test_samplers_that_step_by_rates_begin_where_they_are_finite(preset, settings, expected):
+    config = small(preset, **settings)
+    for name in build.RATE_SAMPLERS:
+        assert build.build_grid(config, name=name).t_max == expected
+    assert build.build_grid(config, name="ancestral").t_max == (config.sampler.t_max or config.process.t_max)
+    config.sampler.name = "euler"
+    assert build.build_grid(config).t_max == expected
+
+
+EVERY_SAMPLER = [(preset, name) for preset in PRESETS for name in build.choices(configuration.load(preset))["sampler.name"]]
+
+
+@pytest.mark.parametrize(("preset", "name"), EVERY_SAMPLER)
+def test_every_preset_samples_with_every_sampler_it_may_choose(preset, name):
+    _draw(small(preset, sampler__name=name))
+    if preset != "mnist_ddpm":
+        _draw(small(preset, sampler__corrector_steps=1), name=name)
 
 
 @pytest.mark.parametrize("name", build.SAMPLERS)
 @pytest.mark.parametrize("leap", build.LEAPS)
 def test_discrete_samplers(name, leap):
-    config = small("mnist_uniform", sampler__leap=leap, process__t_max=0.95)
+    config = small("mnist_uniform", sampler__leap=leap)
     _draw(config, name=name, steps=2)
-    corrected = small("mnist_uniform", sampler__name=name, sampler__leap=leap, process__t_max=0.95, sampler__corrector_steps=1)
+    corrected = small("mnist_uniform", sampler__name=name, sampler__leap=leap, sampler__corrector_steps=1)
     _draw(corrected)
 
 

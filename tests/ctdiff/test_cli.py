@@ -17,9 +17,10 @@ from PIL import Image
 from ctdiff import config as configuration
 from ctdiff import load_run, memory, sample_run, train
 from ctdiff.cli import main
-from ctdiff.runs import RunError, RunFolder
+from ctdiff.config import ConfigError
+from ctdiff.runs import Run, RunError, RunFolder
 from ctdiff.sampling import numbers
-from ctdiff.training import CheckpointError, MetricsFile, trainer
+from ctdiff.training import CheckpointError, MetricsFile, precision, trainer
 
 from .small import flags, small
 
@@ -166,7 +167,7 @@ def test_sampling_settings_may_change_and_others_may_not(images, tmp_path, capsy
     assert _train("--config=mnist", f"--workdir={run}", *changed) == 2
     message = capsys.readouterr().err
     assert "holds a run of another configuration" in message
-    assert "optimizer.lr was 0.001, now 0.5" in message
+    assert "optimizer.lr was 0.002, now 0.5" in message
     assert "model.unet.blocks was (1, 1), now (2, 1)" in message
     before = _contents(run)
     assert _train("--config=mnist", f"--workdir={run}", "--fresh", *changed) == 0
@@ -185,6 +186,136 @@ def test_a_mistake_in_the_data_does_not_block_the_folder(images, tmp_path):
     with pytest.raises(FileNotFoundError):
         train(small("mnist", **{**images, "data__path": tmp_path / "absent.npz"}), run)
     assert train(small("mnist", **images), run).step == 4
+
+
+def _everything(folder):
+    """Every file of a folder with its content."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_deleted_before_everything_is_checked(images, tmp_path):
+    run = tmp_path / "run"
+    train(small("mnist", **images), run)
+    before = _everything(run)
+    for mistake, error in (
+        ({"data__path": tmp_path / "absent.npz"}, FileNotFoundError),
+        ({"data__channels": 3}, ValueError),
+        ({"model__unet__blocks": (1, 1, 1)}, ValueError),
+        ({"training__device": "cuda:99"}, ConfigError),
+        ({"sampler__name": "ddim"}, ConfigError),
+        ({"optimizer__betas": (0.9, 2.0)}, ValueError),
+    ):
+        for fresh in (True, False):
+            with pytest.raises(error if fresh else (error, RunError)):
+                train(small("mnist", **{**images, **mistake}), run, fresh=fresh)
+            assert _everything(run) == before, mistake
+    assert load_run(run).step == 4
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize(
+    "name", ["config.json", "metrics.jsonl", "checkpoints/mine.pt", "samples/cat.png", "checkpoints/step_0000001/model.bin"]
+)
+def test_a_folder_of_something_else_is_left_alone(name, fresh, images, tmp_path):
+    foreign = tmp_path / "foreign"
+    (foreign / name).parent.mkdir(parents=True, exist_ok=True)
+    (foreign / name).write_text('{"architectures": ["mine"]}')
+    before = _everything(foreign)
+    with pytest.raises(RunError, match=rf"holds {name.split('/')[0]}, but no run of ctdiff .* nothing was touched"):
+        train(small("mnist", **images), foreign, fresh=fresh)
+    assert _everything(foreign) == before
+
+
+def test_a_fresh_start_deletes_only_what_was_made_by_us(images, tmp_path):
+    run, config = tmp_path / "run", small("mnist", **images)
+    train(config, run)
+    sample_run(run, num_samples=2)
+    kept = ["notes.txt", "samples/cat.png", "samples/final.txt", "checkpoints/mine.pt", "checkpoints/step_best/model.pt"]
+    left_over = [".writing_config.json_1", "checkpoints/.writing_step_0000003_1/state.pt", "samples/.writing_a.npz_1"]
+    for name in (*kept, *left_over):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text(name)
+    train(small("mnist", **images, training__steps=2, saving__preview_every=9), run, fresh=True)
+    assert all((run / name).read_text() == name for name in kept)
+    ours = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} - set(kept)
+    checkpoint = {f"checkpoints/step_0000002/{name}" for name in ("model.safetensors", "ema.safetensors", "state.pt")}
+    assert ours == {"config.json", "metrics.jsonl", "loss.png", "samples/final.png", "samples/process.png", *checkpoint}
+
+
+def test_one_training_at_a_time(images, tmp_path, capsys):
+    run = tmp_path / "run"
+    with RunFolder(run).locked():
+        assert _train("--config=mnist", f"--workdir={run}", *flags(**images)) == 2
+        assert f"another training is at work in {run}" in capsys.readouterr().err
+        assert list(run.iterdir()) == []
+    assert train(small("mnist", **images), run).step == 4
+
+
+def test_a_signal_after_the_step_was_saved_is_heard_a_step_later(images, tmp_path, monkeypatch):
+    class Bar(trainer.tqdm):
+        def update(self, n=1):
+            super().update(n)
+            if self.n == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trainer, "tqdm", Bar)
+    outcome = train(small("mnist", **images, training__steps=6, saving__checkpoint_every=100), tmp_path / "run")
+    assert (outcome.step, outcome.stopped_by) == (3, signal.SIGTERM)
+    assert load_run(tmp_path / "run").step == 3
+
+
+def test_an_automatic_precision_is_that_of_the_run(images, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    monkeypatch.setattr(precision, "_CPU", tmp_path / "cpuinfo")
+    config = small("mnist", **images, training__precision="auto")
+    (tmp_path / "cpuinfo").write_text("amx_bf16")
+    with monkeypatch.context() as patch:
+        _stop_at(patch, 1)
+        train(config, run)
+    (tmp_path / "cpuinfo").write_text("another machine")
+    assert train(config, run).step == 4
+    assert RunFolder(run).read_config().training.precision == "bfloat16"
+    with pytest.raises(RunError, match=r"training\.precision was 'bfloat16', now 'float32'"):
+        train(small("mnist", **images), run)
+    train(config, run, fresh=True)
+    assert RunFolder(run).read_config().training.precision == "float32"
+
+
+def test_devices_that_are_not_there(images, tmp_path, capsys):
+    run = tmp_path / "run"
+    for arguments, message in (
+        (["--config.training.device=gpu"], "config.training.device = 'gpu', expected"),
+        (["--config.training.device=cuda:99"], "config.training.device = 'cuda:99' cannot be used on this machine, expected"),
+    ):
+        assert _train("--config=mnist", f"--workdir={run}", *flags(**images), *arguments) == 2
+        assert message in capsys.readouterr().err
+    assert not run.exists()
+    train(small("mnist", **images), run)
+    assert main(["sample", str(run), "--device=cuda:99"]) == 2
+    assert "device = 'cuda:99' cannot be used on this machine, expected" in capsys.readouterr().err
+    saved = RunFolder(run).config.read_text()
+    RunFolder(run).config.write_text(saved.replace('"device": "cpu"', '"device": "cuda:99"'))
+    assert load_run(run).step == 4  # where a run was trained does not matter
+
+
+def test_targets_are_tried_before_anything_is_drawn(images, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    train(small("mnist", **images), run)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken.npz").mkdir()
+    monkeypatch.setattr(Run, "sampler", _without_drawing(Run.sampler))
+    for out in (tmp_path / "file" / "out", tmp_path / "taken"):
+        assert main(["sample", str(run), f"--out={out}"]) == 2
+        assert f"out = '{out}' cannot be written" in capsys.readouterr().err
+
+
+def _without_drawing(make):
+    def sampler(*arguments):
+        made = make(*arguments)
+        made.trajectory = pytest.fail
+        return made
+
+    return sampler
 
 
 @pytest.mark.parametrize("preset", ENGINES)

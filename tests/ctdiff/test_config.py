@@ -98,14 +98,46 @@ def test_unknown_presets():
         ("--config.data.channels=2", r"config\.data\.channels = 2, expected one of 1, 3"),
         ("--config.model.unet.widths=(8,'a')", r"config\.model\.unet\.widths = .* expected a tuple of int"),
         ("--config.process.name=absorbing", r"config\.model\.parameterisation = 'x0', expected absorbing"),
-        ("--config.process.name=gaussian", r"config\.process\.schedule = 'exponential', expected one of linear, cosine"),
+        ("--config.process.name=gaussian", r"config\.process\.schedule = 'cosine_amplitude', expected one of linear, cosine"),
         ("--config.sampler.name=ddim", r"config\.sampler\.name = 'ddim', expected one of ancestral, euler, tau_leaping"),
+        ("--config.optimizer.betas=(0.9,)", r"config\.optimizer\.betas = \(0\.9,\), expected 2 numbers"),
+        ("--config.data.image_size=(9,9,9)", r"config\.data\.image_size = \(9, 9, 9\), expected 1 or 2 numbers"),
+        ("--config.data.image_size=(0,9)", r"config\.data\.image_size = \(0, 9\), expected sides of at least 1"),
+        ("--config.training.device=gpu", r"config\.training\.device = 'gpu', expected .*cpu"),
+        ("--config.training.device=", r"config\.training\.device = '', expected .*cpu"),
+        ("--config.data.name=idx", r"config\.data\.path = '', expected the file or folder of config\.data\.name = 'idx'"),
+        ("--config.data.name=array", r"config\.data\.path = '', expected"),
+        ("--config.data.name=folder", r"config\.data\.path = '', expected"),
+        ("--config.sampler.t_max=-1", r"config\.sampler\.t_max = -1\.0, expected at least 0"),
         ("--config.loss.name=epsilon", r"config\.loss\.name = 'epsilon', expected one of cross_entropy"),
     ],
 )
 def test_wrong_overrides(argument, message):
     with pytest.raises(ConfigError, match=message):
         configuration.override(configuration.load("mnist"), [argument])
+
+
+def test_a_mask_has_no_place_among_grey_levels():
+    with pytest.raises(ConfigError, match=r"config\.sampler\.leap = 'ordinal', expected categorical"):
+        configuration.override(configuration.load("mnist_absorbing"), ["--config.sampler.leap=ordinal"])
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "mps:99", "meta", "gpu"])
+def test_devices_of_other_machines(device):
+    with pytest.raises(ConfigError, match=rf"device = '{device}' .*expected .*cpu"):
+        configuration.check_device(device, "device")
+    configuration.check_device("cpu")
+
+
+def test_a_saved_configuration_may_be_older_than_a_key_of_the_sampler():
+    config = configuration.load("mnist")
+    old = config.copy_and_resolve_references()
+    del old.sampler["t_max"]
+    del old.saving["keep"]
+    assert configuration.differences(configuration.from_json(configuration.to_json(old)), config) == {}
+    del old.model["head"]
+    with pytest.raises(ConfigError, match=r"config\.model\.head is missing"):
+        configuration.from_json(configuration.to_json(old))
 
 
 def test_right_overrides():

@@ -11,6 +11,7 @@ import signal
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from ctdiff.training import ConstantFactor, CosineFactor, MovingAverage, StopRequest, fit, parameter_groups
 
@@ -130,6 +131,21 @@ def test_batches_may_be_an_iterator():
     objective, state = make(steps=3)
     with pytest.raises(ValueError, match="the batches ended after 2, before step 3"):
         list(fit(objective, iter([BATCHES[0], BATCHES[1]]), state.optimizer, steps=3))
+
+
+def test_batches_may_be_a_list_or_a_data_loader():
+    batches = [BATCHES[0], BATCHES[1]]
+    examples = TensorDataset(torch.cat([x_0 for x_0, _ in batches]), torch.zeros(16))
+    losses = []
+    for given in (batches, tuple(batches), DataLoader(examples, batch_size=8)):
+        objective, state = make(steps=3, dropout=0.0)
+        losses.append([step.loss for step in fit(objective, given, state.optimizer, steps=2)])
+        objective, state = make(steps=3)
+        with pytest.raises(ValueError, match="the batches ended after 2, before step 3"):
+            list(fit(objective, given, state.optimizer, steps=3))
+    assert losses[0] == losses[1] == losses[2]
+    with pytest.raises(TypeError, match="batches is of type int, expected a sequence or an iterable"):
+        fit(objective, 3, state.optimizer, steps=3)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""Every example runs as a user would run it, made small."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ctdiff import figures, load_run
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+# The presets, made small enough for a test: their classes stay.
+SMALL = [
+    "--config.data.fraction=0.01",
+    "--config.data.image_size=(8, 8)",
+    "--config.model.unet.widths=(8, 8)",
+    "--config.model.unet.blocks=(1, 1)",
+    "--config.model.unet.num_heads=1",
+    "--config.model.uvit.depth=2",
+    "--config.model.uvit.hidden_dim=16",
+    "--config.model.uvit.num_heads=2",
+    "--config.training.batch_size=4",
+    "--config.sampler.steps=2",
+    "--config.sampler.num_samples=2",
+    "--config.sampler.sub_batch=4",
+    "--config.saving.validation_images=4",
+]
+
+
+def example(name: str) -> Callable[[Sequence[str]], None]:
+    """The `main` of a script."""
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    main: Callable[[Sequence[str]], None] = module.main
+    return main
+
+
+def picture(path: Path) -> np.ndarray:
+    """A PNG as numbers: it can be read, and is not blank."""
+    pixels = np.asarray(Image.open(path))
+    assert pixels.min() < pixels.max()
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of each engine, made by the example."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("mnist", "mnist_ddpm"):
+        example("train_mnist")([f"--config={name}", f"--workdir={folder / name}", *SMALL, "--config.training.steps=2"])
+    return folder
+
+
+def test_train_mnist(runs: Path) -> None:
+    assert load_run(runs / "mnist").step == 2
+    picture(runs / "mnist_ddpm" / "samples" / "final.png")
+
+
+@pytest.mark.parametrize(("run", "sampler"), [("mnist", "ancestral"), ("mnist_ddpm", "ddim")])
+def test_sample(run: str, sampler: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "samples.png"
+    example("sample")([str(runs / run), "--num_samples=4", "--steps=3", f"--sampler={sampler}", f"--out={out}"])
+    picture(out)
+    assert "4 samples" in capsys.readouterr().out
+
+
+def test_swap_backbone(tmp_path: Path) -> None:
+    example("swap_backbone")(["--steps=2", "--num_samples=2", f"--out={tmp_path}", *SMALL])
+    picture(tmp_path / "backbones.png")
+    assert [load_run(tmp_path / name).config.model.name for name in ("unet", "uvit")] == ["unet", "uvit"]
+
+
+def test_own_rate_matrix(tmp_path: Path) -> None:
+    example("own_rate_matrix")(["--steps=2", "--batch_size=2", "--sampler_steps=2", f"--out={tmp_path / 'fading.png'}"])
+    picture(tmp_path / "fading.png")
+
+
+@pytest.mark.parametrize("source", ["dataset", "npz", "folder"])
+def test_own_data(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 12, 10, 3), dtype=np.uint8)
+    np.savez(tmp_path / "mine.npz", images=pixels)
+    (tmp_path / "folder").mkdir()
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / "folder" / f"{i}.png")
+    paths = {
+        "dataset": [],
+        "npz": [f"--data={tmp_path / 'mine.npz'}"],
+        "folder": [f"--data={tmp_path / 'folder'}", "--channels=3"],
+    }
+    small = [flag for flag in SMALL if "data." not in flag]
+    example("own_data")([*paths[source], "--size=8", "--steps=2", *small])
+    picture(tmp_path / "own_data.png")
+
+
+def test_compare_samplers(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "samplers.png"
+    example("compare_samplers")(
+        [str(runs / "mnist"), str(runs / "mnist_ddpm"), "--calls", "2", "3", "--num_samples=4", f"--out={out}"]
+    )
+    height, width, _ = picture(out).shape
+    columns = ["mnist, ancestral", "mnist, euler", "mnist, tau_leaping", "mnist_ddpm, ancestral", "mnist_ddpm, ddim"]
+    assert width / height == len(columns) / 2
+    printed = capsys.readouterr().out.splitlines()
+    for column in columns:
+        assert [line for line in printed if line.startswith(column)] == [f"{column}: {calls} network calls" for calls in (2, 3)]
+
+
+def test_a_table_has_a_heading_for_every_picture(tmp_path: Path) -> None:
+    sheet = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"rows of \[2, 1\] pictures, expected 2 rows of 2"):
+        figures.save_table(tmp_path / "table.png", [[sheet, sheet], [sheet]], ["a", "b"], ["c", "d"])
+
+
+def test_every_example_is_tested() -> None:
+    tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    scripts = {path.stem for path in EXAMPLES.glob("*.py")}
+    assert scripts
+    assert scripts - tests == set()
