@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_core import readable
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.base import TransitionKernel
 
@@ -37,9 +38,12 @@ _CHUNK = 2**18  # elements: the handful of arrays of a chunk stay in cache
 def _divergence(rates: Tensor, r: Tensor, w: Tensor) -> Tensor:
     """`sum_y rates_y w_y phi(r_y / w_y)` over the last axis, exact where w_y = 0: (..., n) -> (...)."""
     excess = r - w
-    # Where w = 0 the logarithm must be finite, since it meets that 0; no logarithm of floats is beyond 1e4.
-    logarithm = (excess / w.clamp(min=torch.finfo(w.dtype).tiny)).log1p_().clamp_(max=1e4).mul_(w)
-    total: Tensor = torch.linalg.vecdot(rates, excess.sub_(logarithm))
+    if readable(w) and bool(w.amin() > torch.finfo(w.dtype).tiny):
+        logarithm = torch.div(excess, w).log1p_()
+    else:
+        # Where w = 0 the logarithm must be finite, since it meets that 0; no logarithm of floats is beyond 1e4.
+        logarithm = (excess / w.clamp(min=torch.finfo(w.dtype).tiny)).log1p_().clamp_(max=1e4)
+    total: Tensor = torch.linalg.vecdot(rates, excess.sub_(logarithm.mul_(w)))
     return total
 
 
@@ -126,17 +130,17 @@ def _divergence_and_slope(
     at_x = x_t[..., None]
     p = torch.softmax(scores, -1)
     u = kernel.propagate(p)
-    u_x = u.gather(-1, at_x)
-    r = u.div_(u_x)
-    w = kernel.rows(x_0)
-    w.div_(w.gather(-1, at_x))
-    values = _divergence(rates, r, w).mul_(beta)
+    q = kernel.rows(x_0)
+    # Everything below is multiplied by q_x, which saves a division: r q_x = u q_x / u_x and w q_x = q.
+    u_x, q_x = u.gather(-1, at_x), q.gather(-1, at_x)
+    r = u.mul_(q_x / u_x)
+    values = _divergence(rates, r, q).mul_(beta / q_x[..., 0])
     if gradient is None:
         return values
     # Where r = 0, w is 0 too, and the slope is the rate.
-    slope = rates.addcmul_(rates, w.div_(r.clamp(min=torch.finfo(r.dtype).tiny)), value=-1)
-    at_x_slope = torch.linalg.vecdot(slope, r)[..., None]
+    slope = rates.addcmul_(rates, q.div_(r.clamp_(min=torch.finfo(r.dtype).tiny)), value=-1)
     scale = beta[..., None] / u_x
+    at_x_slope = torch.linalg.vecdot(slope, r)[..., None] / q_x
     pulled = kernel.pull(slope.mul_(scale).scatter_(-1, at_x, -at_x_slope * scale))
     centre = torch.linalg.vecdot(p, pulled)[..., None]
     if pulled.dtype == gradient.dtype:

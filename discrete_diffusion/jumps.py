@@ -27,12 +27,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.distributions import inverse_cdf
-from diffusion_core import per_example, readable
+from diffusion_core import per_example
 from discrete_diffusion.process import CTMC
 
 __all__ = ["ForwardJumps", "Jumps", "ReverseJumps", "SumJumps", "UnmaskingJumps", "unmasking_rate"]
-
-_CHUNK = 2**19  # elements: a chunk of rows of weights stays in cache
 
 
 class Jumps(ABC):
@@ -57,7 +55,7 @@ class Jumps(ABC):
         """All rates of some dimensions, zero for staying: flat positions (M,) -> (M, n)."""
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
-        """Destinations of jumps that happen: flat positions (M,), uniforms (M, 2) -> (M,)."""
+        """Destinations of jumps that happen: flat positions (M,), uniforms (M, 3) in float64 -> (M,)."""
         return inverse_cdf(self.rows(positions), u[:, 0])
 
     def matrix(self) -> Tensor:
@@ -81,11 +79,10 @@ class ReverseJumps(Jumps):
         super().__init__(x, process.rates.num_states)
         self._rates = process.rates
         self._kernel = process.kernel(t, weights.dtype)
-        self._beta = process.schedule(t)[0].to(weights.dtype)
         self._weights = weights
-        at_x, inflow = self._kernel.inflow(weights, x)
-        self._scale = self._beta / (at_x if normaliser is None else normaliser)
-        self._total = inflow * self._scale
+        self._inflow = self._kernel.inflow_draws(weights, x)
+        self._scale = process.schedule(t)[0].to(weights.dtype) / (self._inflow.at_x if normaliser is None else normaliser)
+        self._total = self._inflow.total * self._scale
 
     @property
     def total(self) -> Tensor:
@@ -102,15 +99,7 @@ class ReverseJumps(Jumps):
         return flow.mul_(rates).mul_(self._scale.flatten()[positions, None])
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
-        x = self.x.flatten()[positions]
-        weights = self._weights.flatten(0, -2)
-        size = _CHUNK // weights.shape[-1] if readable(x) else max(len(x), 1)
-        x_0 = torch.empty_like(x)
-        for start in range(0, len(x), size):
-            part = slice(start, start + size)
-            evidence = self._kernel.inflow_columns(x[part])
-            x_0[part] = inverse_cdf(weights.index_select(0, positions[part]).mul_(evidence), u[part, 0])
-        return self._kernel.draw_inflow(x_0, x, u[:, 1])
+        return self._inflow.draw(positions, u)
 
 
 class UnmaskingJumps(Jumps):
@@ -190,8 +179,8 @@ class SumJumps(Jumps):
         u_first = torch.where(use_first, v / first, 0.5)
         u_second = torch.where(use_first, 0.5, (v - first) / second)
         below_one = 1 - 2.0**-53
-        from_first = self._first.draw(positions, torch.stack([u_first.clamp(0, below_one), u[:, 1]], -1))
-        from_second = self._second.draw(positions, torch.stack([u_second.clamp(0, below_one), u[:, 1]], -1))
+        from_first = self._first.draw(positions, torch.cat([u_first.clamp(0, below_one)[:, None], u[:, 1:]], -1))
+        from_second = self._second.draw(positions, torch.cat([u_second.clamp(0, below_one)[:, None], u[:, 1:]], -1))
         return torch.where(use_first, from_first, from_second)
 
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core import Generator, readable
+from discrete_diffusion.rates.inflow import Inflow
 from discrete_diffusion.rates.tables import Array, Tables
 
 __all__ = ["RateMatrix", "TransitionKernel", "check_states", "check_tau", "remaining", "scaled"]
@@ -116,6 +117,10 @@ class TransitionKernel(ABC):
             w: weights over the data states (B, *event, S).
             x: states (B, *event).
         """
+
+    def inflow_draws(self, w: Tensor, x: Tensor) -> Inflow:
+        """The two numbers of `inflow` and draws of where it comes from; scalar tau only."""
+        return Inflow(self, w, x)
 
     @abstractmethod
     def inflow_columns(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from diffusion_core import Generator, as_randomness, readable
 from discrete_diffusion.rates.alias import JumpSampler
 from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, check_tau, remaining
+from discrete_diffusion.rates.inflow import BlockedInflow, Inflow
 from discrete_diffusion.rates.products import ProductSampler, draw_product
 from discrete_diffusion.rates.structure import checked_generator, checked_stationary, stationary_law
 from discrete_diffusion.rates.tables import Recent, Tables, narrowed
@@ -151,9 +152,13 @@ class _DenseKernel(TransitionKernel):
         return self._take(self.matrix, x)
 
     def columns(self, x: Tensor) -> Tensor:
+        return self._take(self._columns(), x)
+
+    def _columns(self) -> Tensor:
+        """P, transposed."""
         if self._transposed is None:
             self._transposed = self.matrix.mT.contiguous()
-        return self._take(self._transposed, x)
+        return self._transposed
 
     def entries(self, x: Tensor, y: Tensor) -> Tensor:
         n = self.matrix.shape[-1]
@@ -180,11 +185,21 @@ class _DenseKernel(TransitionKernel):
         w = w.to(self.dtype)
         return torch.linalg.vecdot(w, self.columns(x)), torch.linalg.vecdot(w, self.inflow_columns(x))
 
+    def inflow_draws(self, w: Tensor, x: Tensor) -> Inflow:
+        w = w.to(self.dtype)
+        if not readable(x) or w.shape[-1] % 64:  # few values, or an accelerator: blocks would not pay
+            return Inflow(self, w, x)
+        return BlockedInflow(self, w.contiguous(), x.long(), self._columns(), self._inflows())
+
     def inflow_columns(self, x: Tensor) -> Tensor:
+        return self._take(self._inflows(), x)
+
+    def _inflows(self) -> Tensor:
+        """`H[x_0, x]`, transposed."""
         if self._inflow is None:
             inflow = self._exact @ self._tables.on("jumps", self.matrix.device)
             self._inflow = narrowed(inflow.mT, self.dtype).contiguous()
-        return self._take(self._inflow, x)
+        return self._inflow
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
         if self._draws is None:

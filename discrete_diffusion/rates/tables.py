@@ -29,9 +29,10 @@ def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
     Below 1e-38 float32 loses its digits, and on a CPU a product that meets such numbers is many times slower.
     """
-    if dtype == torch.float64 or tensor.dtype != torch.float64:
-        return tensor.to(dtype)
-    return torch.where(tensor.abs() < 1e-38, 0.0, tensor).to(dtype)
+    result = tensor.to(dtype)
+    if dtype == torch.float64:
+        return result
+    return torch.nn.functional.hardshrink(result, 1e-38)
 
 
 class Tables:

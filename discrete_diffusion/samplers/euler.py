@@ -30,7 +30,7 @@ class Euler(Sampler):
         jumps = posterior.jumps()
         x = state.x
         leaves = (t - s) * check_rates(jumps).flatten()
-        u = state.randomness.uniform((*x.shape, 3), torch.float64, x.device).flatten(0, -2)
+        u = state.randomness.uniform((*x.shape, 4), torch.float64, x.device).flatten(0, -2)
         jumped = u[:, 0] < leaves
         if readable(x):
             positions = jumped.nonzero()[:, 0]

@@ -92,7 +92,7 @@ class CategoricalLeap(Leap):
     def draw(self, jumps: Jumps, h: float, randomness: Randomness) -> Landing:
         x = jumps.x
         counts = randomness.poisson((h * check_rates(jumps)).clamp(max=_MOST_JUMPS))
-        u = randomness.uniform((*x.shape, 2), torch.float64, x.device).flatten(0, -2)
+        u = randomness.uniform((*x.shape, 3), torch.float64, x.device).flatten(0, -2)
         moved = x.flatten().clone()
         single = counts.flatten() == 1
         if readable(x):
@@ -149,7 +149,7 @@ class OrdinalLeap(Leap):
     def _add_listed(jumps: Jumps, means: Tensor, randomness: Randomness, shift: Tensor) -> None:
         """Add to `shift` the displacements of jumps drawn one by one."""
         counts = randomness.poisson(means).long()
-        u = randomness.ragged_uniform(2 * _count(counts), torch.float64).reshape(-1, 2)
+        u = randomness.ragged_uniform(3 * _count(counts), torch.float64).reshape(-1, 3)
         positions = torch.arange(shift.numel(), device=shift.device).repeat_interleave(counts.flatten())
         destinations = jumps.draw(positions, u)
         shift.index_add_(0, positions, (destinations - jumps.x.flatten()[positions]).to(shift.dtype))
