@@ -24,15 +24,16 @@ Array = NDArray[np.float64]
 """A float64 array."""
 
 
-def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A float64 table in another dtype, with 0 for what float32 only holds as a subnormal number.
+def narrowed(tensor: Tensor, dtype: torch.dtype, least: float = 1e-38) -> Tensor:
+    """A float64 table in another dtype, with 0 for entries that are at most `least` in absolute value.
 
-    Below 1e-38 float32 loses its digits, and on a CPU a product that meets such numbers is many times slower.
+    Below 1e-38 float32 holds subnormal numbers: they have few digits, and on a CPU a product that meets one is many
+    times slower.
     """
     result = tensor.to(dtype)
     if dtype == torch.float64:
         return result
-    return torch.nn.functional.hardshrink(result, 1e-38)
+    return torch.nn.functional.hardshrink(result, least)
 
 
 class Tables:
@@ -64,7 +65,8 @@ class Tables:
         if key in self._tensors:
             return self._tensors[key]
         tensor = torch.as_tensor(self._arrays[name], device=device)
-        tensor = tensor if dtype is None else narrowed(tensor, dtype)
+        # Rates under 1e-30 add nothing to a float32 sum of rates, but their products would be subnormal.
+        tensor = tensor if dtype is None else narrowed(tensor, dtype, 1e-30)
         # A fake tensor outlives its mode and must not be met again.
         if type(tensor) is Tensor:
             self._tensors[key] = tensor
