@@ -99,6 +99,8 @@ class ReverseJumps(Jumps):
         return flow.mul_(rates).mul_(self._scale.flatten()[positions, None])
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
+        if u.shape != (len(positions), 3):
+            raise ValueError(f"u has shape {tuple(u.shape)}, expected ({len(positions)}, 3)")
         return self._inflow.draw(positions, u)
 
 

@@ -249,6 +249,9 @@ def test_bad_arguments_are_named(chain, exact):
     ):
         with pytest.raises(ValueError, match=message):
             PredictorCorrector(sampler, **wrong)
+    jumps = denoiser(oracle.noisy, torch.tensor(0.5)).jumps()
+    with pytest.raises(ValueError, match=r"u has shape \(3, 2\), expected \(3, 3\)"):
+        jumps.draw(torch.arange(3), torch.rand(3, 2, dtype=torch.float64))
     # A survival schedule ends at alpha = 0: its rate is infinite at t = 1, and samplers that need rates say so.
     with pytest.raises(ValueError, match="not finite"):
         Euler(denoiser, UniformGrid(4)).sample(2)
