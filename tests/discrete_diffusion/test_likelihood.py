@@ -129,6 +129,22 @@ def test_integrand_keeps_four_digits_near_the_noise(name):
     torch.testing.assert_close(low.double().sum((1, 2, 3)), high.sum((1, 2, 3)), rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("name", ["uniform", "birth_death", "gaussian_target", "non_reversible"])
+def test_float32_gradients_are_those_of_float64(name):
+    process = full_size(name)
+    t = torch.tensor([0.02, 0.3, 0.5, 0.99])
+    x_0 = torch.randint(0, 256, (4, 1, 4, 4), generator=torch.Generator().manual_seed(1))
+    x_t = process.sample(x_0, t, torch.Generator().manual_seed(2))
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        scores = torch.randn(4, 1, 4, 4, 256, generator=torch.Generator().manual_seed(3)).to(dtype).requires_grad_()
+        denoiser = LeaveOneOutDenoiser(process, lambda x, c, y=None, scores=scores: scores, (1, 4, 4))
+        denoiser(x_t, t.to(dtype)).rate_divergence(x_0).sum().backward()
+        gradients.append(scores.grad.double().flatten(1))
+    error = (gradients[0] - gradients[1]).norm(dim=1) / gradients[1].norm(dim=1)
+    assert (error < 1e-4).all(), error
+
+
 def test_fused_gradient_is_the_gradient(chain):
     """The hand-written backward pass against autograd through the general formula."""
     for name in ("uniform", "birth_death", "gaussian_target", "non_reversible"):

@@ -338,6 +338,28 @@ def test_seeds_at_full_numbers_of_values(values, leap):
         assert torch.equal(together, uneven)
 
 
+@pytest.mark.parametrize("reading", [LeaveOneOutDenoiser, X0Denoiser])
+def test_jumps_drawn_through_block_sums_have_the_right_law(reading):
+    """With 64 values jumps are drawn block by block; judged by the rates that a matrix product gives."""
+    chain = CTMC(GaussianTargetRates(64), Exponential())
+    table = torch.randn(64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    denoiser = reading(chain, lambda x, t, y=None: table[x.roll(1, -1)], (3,))
+    t = torch.tensor(0.5, dtype=torch.float64)
+    posterior = denoiser(torch.tensor([[3, 60, 31]]), t)
+    jumps, expected = posterior.jumps(), posterior.reverse_rates[0]
+    torch.testing.assert_close(jumps.total[0], expected.sum(-1))
+    positions = torch.arange(3).repeat_interleave(40_000)
+    u = torch.rand(len(positions), 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    drawn = jumps.draw(positions, u).reshape(3, -1)
+    for law, values in zip(expected / expected.sum(-1, keepdim=True), drawn, strict=True):
+        counts, means = torch.bincount(values, minlength=64).double(), law * 40_000
+        assert counts[law == 0].sum() == 0
+        rare = means < 5  # collected in one cell, as the test wants
+        observed = torch.cat([counts[~rare], counts[rare].sum()[None]])
+        predicted = torch.cat([means[~rare], means[rare].sum()[None]])
+        assert chisquare(observed.numpy(), predicted.numpy()).pvalue > 1e-4
+
+
 def test_leave_one_out_reading_is_the_x0_reading(chain):
     for name in ("uniform", "birth_death", "gaussian_target", "non_reversible"):
         oracle = chain(name)
