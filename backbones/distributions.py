@@ -13,7 +13,7 @@ improbable it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Categorical", "Distribution", "Mixture", "centred", "chunks", "inverse_cdf"]
+from backbones.chunks import chunks, evaluated_by_chunks
+
+__all__ = ["Categorical", "Distribution", "Mixture", "centred", "inverse_cdf"]
 
 _BLOCK = 16
-_CHUNK = 2**18  # elements: 1 MB of float32, so that a chunk and its result stay in a CPU core's cache
 
 
 def inverse_cdf(weights: Tensor, u: Tensor) -> Tensor:
@@ -88,14 +89,19 @@ def _first_above(weights: Tensor, u: Tensor, left: Tensor | None) -> tuple[Tenso
     The threshold is kept below the total, whatever was rounded, so that there is such a k; and its weight is
     positive, since the cumulative weight rises there.
     """
-    cumulative = weights.cumsum(-1, dtype=u.dtype)  # (N, n)
-    total = cumulative[:, -1:]
+    # One row a weight: sums of long rows and a count beat cumulative sums of short ones and a search by far.
+    cumulative = weights.t().contiguous().to(u.dtype, copy=True)  # (n, N)
+    for k in range(1, len(cumulative)):
+        cumulative[k] += cumulative[k - 1]
+    total, u = cumulative[-1], u[:, 0]
     if total.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(total.isfinite().all()):
         raise ValueError("weights are infinite or not numbers: nothing can be drawn from them")
-    threshold = torch.minimum(u * total if left is None else left, torch.nextafter(total, torch.zeros_like(total)))
-    index = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=weights.shape[-1] - 1)  # (N, 1)
-    before = torch.where(index > 0, cumulative.gather(1, (index - 1).clamp_(min=0)), 0)
-    return index, threshold - before
+    threshold = torch.minimum(u * total if left is None else left[:, 0], torch.nextafter(total, torch.zeros_like(total)))
+    below = (cumulative[:-1] <= threshold).view(torch.uint8)
+    index = below.sum(0, dtype=torch.uint8 if len(below) < 256 else torch.int64).long()
+    place = (index - 1).clamp_(min=0).mul_(len(total)).add_(torch.arange(len(total), device=total.device))
+    before = torch.where(index > 0, cumulative.view(-1).index_select(0, place), 0)
+    return index[:, None], (threshold - before)[:, None]
 
 
 class Distribution(ABC):
@@ -111,6 +117,14 @@ class Distribution(ABC):
             raise ValueError(f"num_values = {num_values}, expected at least 2")
         self.shape = shape
         self.num_values = num_values
+
+    @abstractmethod
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The tensors that say everything: each (B, *event) with axes of its own after them, or none."""
+
+    @abstractmethod
+    def with_parameters(self, parameters: Sequence[Tensor]) -> Distribution:
+        """Distributions of this kind, for as many examples as the given parameters have."""
 
     @property
     @abstractmethod
@@ -130,6 +144,14 @@ class Distribution(ABC):
     @abstractmethod
     def log_prob(self, k: Tensor) -> Tensor:
         """The log-probability of the integers k (B, *event), in nats: (B, *event)."""
+
+    @abstractmethod
+    def log_expectation(self, weights: Callable[[slice], Tensor]) -> Tensor:
+        """`log sum_k p(k) f_k` of positive functions f of the values, in nats: (B, *event).
+
+        Arguments:
+            weights: some examples -> their f (b, *event, S), without a gradient.
+        """
 
     @abstractmethod
     def sample(self, u: Tensor) -> Tensor:
@@ -152,18 +174,6 @@ class Distribution(ABC):
     def _check_uniform(self, u: Tensor) -> None:
         if u.shape != self.shape or not u.is_floating_point():
             raise ValueError(f"u has shape {tuple(u.shape)} and dtype {u.dtype}, expected floating {tuple(self.shape)}")
-
-
-def chunks(batch: int, elements: int, device: torch.device) -> Iterator[slice]:
-    """Slices of the batch: on a CPU as many examples as fit the cache, elsewhere all of them.
-
-    Arguments:
-        batch: the number B of examples.
-        elements: how many numbers all of them have.
-        device: where they are.
-    """
-    size = max(1, _CHUNK * batch // max(elements, 1)) if device.type == "cpu" else max(batch, 1)
-    return (slice(start, start + size) for start in range(0, batch, size))
 
 
 class _PickedLogSoftmax(torch.autograd.Function):
@@ -208,6 +218,12 @@ class Categorical(Distribution):
         super().__init__(logits.shape[:-1], logits.shape[-1])
         self.unnormalised = logits
 
+    def parameters(self) -> tuple[Tensor, ...]:
+        return (self.unnormalised,)
+
+    def with_parameters(self, parameters: Sequence[Tensor]) -> Categorical:
+        return Categorical(*parameters)
+
     @property
     def scores(self) -> Tensor:
         return self.unnormalised
@@ -224,6 +240,12 @@ class Categorical(Distribution):
         self._check_values(k)
         out: Tensor = _PickedLogSoftmax.apply(self.unnormalised, k.long())
         return out
+
+    def log_expectation(self, weights: Callable[[slice], Tensor]) -> Tensor:
+        def tilted(some: Distribution, part: slice) -> Tensor:
+            return torch.logsumexp(some.logits + weights(part).log(), -1).to(some.logits.dtype)
+
+        return evaluated_by_chunks(tilted, self)
 
     def sample(self, u: Tensor) -> Tensor:
         self._check_uniform(u)
@@ -265,6 +287,16 @@ class Mixture(Distribution):
         self.log_weights = weights.log_softmax(0)
         self.components = tuple(components)
 
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The log-weights (B, *event, J), then those of the components in turn."""
+        return (self.log_weights.movedim(0, -1), *(tensor for part in self.components for tensor in part.parameters()))
+
+    def with_parameters(self, parameters: Sequence[Tensor]) -> Mixture:
+        weights, *tensors = parameters
+        given = iter(tensors)
+        components = [part.with_parameters([next(given) for _ in part.parameters()]) for part in self.components]
+        return Mixture(weights.movedim(-1, 0), components)
+
     @cached_property
     def logits(self) -> Tensor:
         out = self.log_weights[0].unsqueeze(-1) + self.components[0].logits
@@ -274,6 +306,10 @@ class Mixture(Distribution):
 
     def log_prob(self, k: Tensor) -> Tensor:
         return torch.logsumexp(self.log_weights + torch.stack([part.log_prob(k) for part in self.components]), 0)
+
+    def log_expectation(self, weights: Callable[[slice], Tensor]) -> Tensor:
+        parts = torch.stack([part.log_expectation(weights) for part in self.components])
+        return torch.logsumexp(self.log_weights + parts, 0)
 
     def sample(self, u: Tensor) -> Tensor:
         """One uniform number chooses the component, and what is left of it the value."""

@@ -21,6 +21,8 @@ References:
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +30,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.distributions import Distribution, centred, chunks
+from backbones.chunks import chunks
+from backbones.distributions import Distribution, centred
 
 __all__ = ["TruncatedLogistic"]
 
@@ -86,6 +89,46 @@ class _LogisticLogits(torch.autograd.Function):
         return rate * (total * outside - sum_h), sum_he - mu * sum_h + total * (low - high), total, None
 
 
+class _LogSum(torch.autograd.Function):
+    """`log sum_k f_k s_{k+1} (1 - s_k)` with `s_k = sigmoid(kappa (edge_k - mu))`, its gradient formed in the same pass.
+
+    With weights `m_k` the terms of the sum over their total,
+
+        d/d mu    = -kappa sum_k m_k (1 - s_{k+1} - s_k)
+        d/d kappa = sum_k m_k ((1 - s_{k+1}) (edge_{k+1} - mu) - s_k (edge_k - mu))
+
+    where `1 - s` is formed as another sigmoid: near 0 and 1 both keep their digits.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mu: Tensor, rate: Tensor, size: int, weights: Callable[[slice], Tensor]) -> Tensor:
+        out, by_mu, by_rate = torch.empty_like(mu), torch.empty_like(mu), torch.empty_like(mu)
+        for part in chunks(len(mu), mu.numel() * size, mu.device):
+            f = weights(part)
+            m, k = (value[part].unsqueeze(-1).to(f.dtype) for value in (mu, rate))
+            edges = _edge(torch.arange(size + 1, dtype=f.dtype, device=f.device), size)
+            z = torch.addcmul(-m * k, edges, k)  # (b, *event, S + 1)
+            below = z.sigmoid()
+            above = z.neg_().sigmoid_()
+            terms = (below[..., 1:] * above[..., :-1]).mul_(f)
+            basis = torch.stack([torch.ones_like(edges), edges], -1)  # (S + 1, 2)
+            total = terms.sum(-1)
+            right, right_edge = ((terms * above[..., 1:]) @ basis[1:]).unbind(-1)
+            left, left_edge = ((terms * below[..., :-1]) @ basis[:-1]).unbind(-1)
+            difference = right - left
+            out[part] = total.log()
+            by_mu[part] = -k[..., 0] * difference / total
+            by_rate[part] = (right_edge - left_edge - m[..., 0] * difference) / total
+        ctx.save_for_backward(by_mu, by_rate)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        by_mu, by_rate = ctx.saved_tensors
+        return grad * by_mu, grad * by_rate, None, None
+
+
 class TruncatedLogistic(Distribution):
     """A logistic distribution on the real line, cut to [-1, 1] and collected in S equal bins.
 
@@ -111,15 +154,26 @@ class TruncatedLogistic(Distribution):
         self.mu = mu
         self.log_scale = log_scale.clamp(*self.log_scale_bounds)
 
+    def parameters(self) -> tuple[Tensor, ...]:
+        return self.mu, self.log_scale
+
+    def with_parameters(self, parameters: Sequence[Tensor]) -> TruncatedLogistic:
+        mu, log_scale = parameters
+        return TruncatedLogistic(mu, log_scale, self.num_values)
+
     @cached_property
     def _rate(self) -> Tensor:
         return torch.exp(-self.log_scale)
 
     @cached_property
+    def _log_widths(self) -> Tensor:
+        """The logarithm of what the width of a bin, over that of [-1, 1], contributes to a mass."""
+        return torch.log(-torch.expm1(-2 / self.num_values * self._rate)) - torch.log(-torch.expm1(-2 * self._rate))
+
+    @cached_property
     def _offset(self) -> Tensor:
         """What all values share: the log-mass of a bin's width and of [-1, 1], without its lines."""
-        widths = torch.log(-torch.expm1(-2 / self.num_values * self._rate)) - torch.log(-torch.expm1(-2 * self._rate))
-        return _shared(1.0, self.mu, self._rate) + _shared(-1.0, self.mu, self._rate) + widths
+        return _shared(1.0, self.mu, self._rate) + _shared(-1.0, self.mu, self._rate) + self._log_widths
 
     @cached_property
     def logits(self) -> Tensor:
@@ -133,6 +187,14 @@ class TruncatedLogistic(Distribution):
         # maximum and minimum share the gradient of a tie, which is the derivative of the whole there; clamp does not.
         lines = torch.minimum(b, mu) - torch.minimum(one, mu) + (torch.maximum(-one, mu) - torch.maximum(a, mu))
         return lines * rate - _shared(b, mu, rate) - _shared(a, mu, rate) + self._offset
+
+    def log_expectation(self, weights: Callable[[slice], Tensor]) -> Tensor:
+        # Beyond this many scales outside of [-1, 1], where masses would underflow, nothing depends on the location.
+        reach = (2 - math.log(torch.finfo(self.mu.dtype).eps)) / self._rate.detach()
+        mu = torch.maximum(torch.minimum(self.mu, 1 + reach), -1 - reach)
+        inside = F.logsigmoid(self._rate * (1 - mu)) + F.logsigmoid(self._rate * (1 + mu))
+        total: Tensor = _LogSum.apply(mu, self._rate, self.num_values, weights)
+        return total - inside + self._log_widths
 
     def sample(self, u: Tensor) -> Tensor:
         """The values that u stand for, by the inverse CDF in float64.

@@ -65,23 +65,24 @@ class Jumps(ABC):
 
 
 class ReverseJumps(Jumps):
-    """`R_t[y, x] (w P)_y / normaliser` for scalar t.
+    """`R_t[y, x] (w P)_y / (w P)_x` for scalar t, or without the division.
 
     Arguments:
         process: the forward process.
         x: x_t (B, *event).
         t: the time, ().
-        weights: w (B, *event, S), unnormalised weights over the clean value.
-        normaliser: what (w P)_y is divided by; None means (w P)_x.
+        scores: log w (B, *event, S) over the clean value; up to a constant a dimension where a ratio is taken.
+        divided: whether (w P)_y is divided by (w P)_x; else w is taken as it is.
     """
 
-    def __init__(self, process: CTMC, x: Tensor, t: Tensor, weights: Tensor, normaliser: Tensor | None = None) -> None:
+    def __init__(self, process: CTMC, x: Tensor, t: Tensor, scores: Tensor, divided: bool = True) -> None:
         super().__init__(x, process.rates.num_states)
         self._rates = process.rates
-        self._kernel = process.kernel(t, weights.dtype)
-        self._weights = weights
-        self._inflow = self._kernel.inflow_draws(weights, x)
-        self._scale = process.schedule(t)[0].to(weights.dtype) / (self._inflow.at_x if normaliser is None else normaliser)
+        self._kernel = process.kernel(t, scores.dtype)
+        self._scores = scores
+        self._inflow = self._kernel.inflow_draws(scores, x)
+        beta = process.schedule(t)[0].to(scores.dtype)
+        self._scale = beta / self._inflow.at_x if divided else beta * self._inflow.shift.exp()
         self._total = self._inflow.total * self._scale
 
     @property
@@ -92,7 +93,8 @@ class ReverseJumps(Jumps):
         # A matrix product of few rows is rounded in another way than one of many: rounded up to 64 rows, what one
         # chain draws does not depend on the others.
         padded = F.pad(positions, (0, -len(positions) % 64))
-        weights = self._weights.flatten(0, -2).index_select(0, padded)
+        shift = self._inflow.shift.flatten().index_select(0, padded)
+        weights = self._scores.flatten(0, -2).index_select(0, padded).sub_(shift[:, None]).exp_()
         flow = self._kernel.propagate(weights)[: len(positions)]
         x = self.x.flatten()[positions]
         rates = self._rates.rates_to(x, weights.dtype).scatter(-1, x[:, None], 0.0)

@@ -118,9 +118,9 @@ class TransitionKernel(ABC):
             x: states (B, *event).
         """
 
-    def inflow_draws(self, w: Tensor, x: Tensor) -> Inflow:
-        """The two numbers of `inflow` and draws of where it comes from; scalar tau only."""
-        return Inflow(self, w, x)
+    def inflow_draws(self, scores: Tensor, x: Tensor) -> Inflow:
+        """The two numbers of `inflow` for `w = exp(scores - shift)`, and draws of where it comes from; scalar tau only."""
+        return Inflow(self, scores.to(self.dtype), x)
 
     @abstractmethod
     def inflow_columns(self, x: Tensor) -> Tensor:

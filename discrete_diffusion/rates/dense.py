@@ -185,11 +185,11 @@ class _DenseKernel(TransitionKernel):
         w = w.to(self.dtype)
         return torch.linalg.vecdot(w, self.columns(x)), torch.linalg.vecdot(w, self.inflow_columns(x))
 
-    def inflow_draws(self, w: Tensor, x: Tensor) -> Inflow:
-        w = w.to(self.dtype)
-        if not readable(x) or w.shape[-1] % 64:  # few values, or an accelerator: blocks would not pay
-            return Inflow(self, w, x)
-        return BlockedInflow(self, w.contiguous(), x.long(), self._columns(), self._inflows())
+    def inflow_draws(self, scores: Tensor, x: Tensor) -> Inflow:
+        scores = scores.to(self.dtype)
+        if not readable(x) or scores.shape[-1] % 64:  # few values, or an accelerator: blocks would not pay
+            return Inflow(self, scores, x)
+        return BlockedInflow(self, scores.contiguous(), x.long(), torch.stack([self._columns(), self._inflows()], 1))
 
     def inflow_columns(self, x: Tensor) -> Tensor:
         return self._take(self._inflows(), x)

@@ -8,6 +8,9 @@ rate proportional to `(w P)_y R[y, x]`. With `H[x_0, x] = sum_{y != x} P[x_0, y]
 
 so the product w P is never formed. Where H is a table, the sums of blocks of 16 products give
 the total and are kept: a draw reads them, and then one block.
+
+Weights are given by their logarithms, the scores, and are `exp(score - shift)` with the largest
+score of each dimension as its shift: a chunk of them at a time, so that they are never stored.
 """
 
 from __future__ import annotations
@@ -34,25 +37,42 @@ class Inflow:
 
     Arguments:
         kernel: P_tau for scalar tau.
-        w: weights over the data states (B, *event, S).
+        scores: log w over the data states (B, *event, S); -inf is a weight of 0.
         x: noisy states (B, *event).
     """
 
-    def __init__(self, kernel: TransitionKernel, w: Tensor, x: Tensor) -> None:
+    def __init__(self, kernel: TransitionKernel, scores: Tensor, x: Tensor) -> None:
+        self._prepare(kernel, scores, x)
+        self.at_x, self.total = kernel.inflow(self.weights(slice(None)).view(scores.shape), x)
+
+    def _prepare(self, kernel: TransitionKernel, scores: Tensor, x: Tensor) -> None:
         self._kernel = kernel
-        self._w = w.flatten(0, -2)
+        self._scores = scores.flatten(0, -2)
         self._x = x.flatten()
-        self.at_x, self.total = kernel.inflow(w, x)
+        self._shape = x.shape
+        self._shift = scores.new_empty(len(self._x), 1)
+
+    @property
+    def shift(self) -> Tensor:
+        """What was subtracted from the scores of each dimension: (B, *event)."""
+        return self._shift.view(self._shape)
+
+    def weights(self, part: slice) -> Tensor:
+        """The weights of some dimensions, and their shift: (M, S)."""
+        scores = self._scores[part]
+        shift = torch.amax(scores, -1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
+        self._shift[part] = shift
+        return torch.sub(scores, shift).exp_()
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
         """Where jumps out of x lead: flat positions (M,), uniforms (M, 3) in float64 -> (M,)."""
         x = self._x.index_select(0, positions)
-        size = _CHUNK // self._w.shape[-1] if readable(x) else max(len(x), 1)
+        size = _CHUNK // self._scores.shape[-1] if readable(x) else max(len(x), 1)
         x_0 = torch.empty_like(x)
         for start in range(0, len(x), size):
             part = slice(start, start + size)
-            weights = self._w.index_select(0, positions[part]).mul_(self._kernel.inflow_columns(x[part]))
-            x_0[part] = inverse_cdf(weights, u[part, 0])
+            scores = self._scores.index_select(0, positions[part]).sub_(self._shift.index_select(0, positions[part]))
+            x_0[part] = inverse_cdf(scores.exp_().mul_(self._kernel.inflow_columns(x[part])), u[part, 0])
         return self._kernel.draw_inflow(x_0, x, u[:, 2])
 
 
@@ -61,35 +81,30 @@ class BlockedInflow(Inflow):
 
     Arguments:
         kernel: P_tau for scalar tau.
-        w: weights over the data states (B, *event, S).
+        scores: log w over the data states (B, *event, S), contiguous.
         x: noisy states (B, *event).
-        columns: P[., x] for every x (n, S).
-        inflow: H[., x] for every x (n, S).
+        table: P[., x] and H[., x] for every x (n, 2, S).
     """
 
-    def __init__(self, kernel: TransitionKernel, w: Tensor, x: Tensor, columns: Tensor, inflow: Tensor) -> None:
-        self._kernel = kernel
-        self._w = w.flatten(0, -2)
-        self._x = x.flatten()
-        self._inflow = inflow
-        n, size = self._w.shape
+    def __init__(self, kernel: TransitionKernel, scores: Tensor, x: Tensor, table: Tensor) -> None:
+        self._prepare(kernel, scores, x)
+        self._table = table
+        n, size = self._scores.shape
         self._blocks = size // _BLOCK
-        at_x = w.new_empty(n)
-        self._sums = w.new_empty(n, self._blocks)
-        ones = w.new_ones(_BLOCK)
+        self._sums = scores.new_empty(n, 2, self._blocks)
+        ones = scores.new_ones(_BLOCK)
         rows = _CHUNK // 2 // size
         for start in range(0, n, rows):
             part = slice(start, start + rows)
-            here, place = self._w[part], self._x[part]
-            torch.linalg.vecdot(here, columns.index_select(0, place), out=at_x[part])
-            products = inflow.index_select(0, place).mul_(here)
+            products = table.index_select(0, self._x[part]).mul_(self.weights(part)[:, None])
             torch.mv(products.view(-1, _BLOCK), ones, out=self._sums[part].view(-1))
-        self.at_x, self.total = at_x.view(x.shape), self._sums.sum(-1).view(x.shape)
+        self.at_x, self.total = (sums.view(x.shape) for sums in self._sums.sum(-1).unbind(-1))
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
         x = self._x.index_select(0, positions)
-        block = inverse_cdf(self._sums.index_select(0, positions), u[:, 0])
-        weights = self._w.view(-1, _BLOCK).index_select(0, positions * self._blocks + block)
-        weights.mul_(self._inflow.view(-1, _BLOCK).index_select(0, x * self._blocks + block))
+        block = inverse_cdf(self._sums.view(-1, self._blocks).index_select(0, 2 * positions + 1), u[:, 0])
+        scores = self._scores.view(-1, _BLOCK).index_select(0, positions * self._blocks + block)
+        weights = scores.sub_(self._shift.index_select(0, positions)).exp_()
+        weights.mul_(self._table.view(-1, _BLOCK).index_select(0, (2 * x + 1) * self._blocks + block))
         x_0 = block * _BLOCK + inverse_cdf(weights, u[:, 1])
         return self._kernel.draw_inflow(x_0, x, u[:, 2])

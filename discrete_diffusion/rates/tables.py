@@ -20,20 +20,19 @@ __all__ = ["Array", "Recent", "Tables", "narrowed"]
 
 Value = TypeVar("Value")
 
+_NEGLIGIBLE = {torch.float32: 1e-30, torch.float64: 1e-150}
+
 Array = NDArray[np.float64]
 """A float64 array."""
 
 
-def narrowed(tensor: Tensor, dtype: torch.dtype, least: float = 1e-38) -> Tensor:
-    """A float64 table in another dtype, with 0 for entries that are at most `least` in absolute value.
+def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A float64 table of probabilities in another dtype, with 0 where float32 would hold a subnormal number.
 
-    Below 1e-38 float32 holds subnormal numbers: they have few digits, and on a CPU a product that meets one is many
-    times slower.
+    Subnormal numbers, those under 1e-38, have few digits, and on a CPU a product that meets one is many times slower.
     """
     result = tensor.to(dtype)
-    if dtype == torch.float64:
-        return result
-    return torch.nn.functional.hardshrink(result, least)
+    return result if dtype == torch.float64 else torch.nn.functional.hardshrink(result, 1e-38)
 
 
 class Tables:
@@ -65,8 +64,9 @@ class Tables:
         if key in self._tensors:
             return self._tensors[key]
         tensor = torch.as_tensor(self._arrays[name], device=device)
-        # Rates under 1e-30 add nothing to a float32 sum of rates, but their products would be subnormal.
-        tensor = tensor if dtype is None else narrowed(tensor, dtype, 1e-30)
+        if dtype is not None:
+            # Rates so small add nothing to a sum of rates, but their products would be subnormal: see `narrowed`.
+            tensor = torch.nn.functional.hardshrink(tensor.to(dtype), _NEGLIGIBLE[dtype])
         # A fake tensor outlives its mode and must not be met again.
         if type(tensor) is Tensor:
             self._tensors[key] = tensor

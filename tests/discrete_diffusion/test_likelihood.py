@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from backbones import Mixture, TruncatedLogistic
 from diffusion_core import PerSampleRandomness, SharedRandomness, StratifiedTimes
 from discrete_diffusion import ELBO, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim
 from discrete_diffusion.denoisers import AbsorbingDenoiser
@@ -211,3 +212,18 @@ def test_shared_and_keyed_noise_are_both_accepted(chain, exact):
         loss = ELBO()(exact(oracle), oracle.clean, torch.full((16,), 0.5), generator=source)
         assert loss.shape == (16,)
         assert (loss >= 0).all()
+
+
+@pytest.mark.parametrize("t", [0.02, 0.2, 0.9, [0.02, 0.5, 0.95]], ids=str)
+def test_leave_one_out_posterior_of_a_compact_head_is_that_of_its_logits(t):
+    """`log_prob` never forms p(x_0 | x_t) on all values; `distribution` does."""
+    torch.manual_seed(0)
+    process = CTMC(GaussianTargetRates(64), Exponential(3.0, 100.0))
+    weights, mu, log_scale = torch.randn(2, 3, 5), torch.randn(2, 3, 5), torch.randn(2, 3, 5) - 2
+    parts = [TruncatedLogistic(m, s, 64) for m, s in zip(mu, log_scale, strict=True)]
+    time = torch.tensor(t, dtype=torch.float64)
+    x_0 = torch.randint(64, (3, 5))
+    x_t = process.sample(x_0, time)
+    posterior = LeaveOneOutDenoiser(process, lambda x, c, y=None: None, (5,)).posterior(x_t, time, Mixture(weights, parts))
+    expected = posterior.logits.gather(-1, x_0[..., None])[..., 0]
+    torch.testing.assert_close(posterior.log_prob(x_0), expected, atol=1e-4, rtol=1e-4)
