@@ -1,8 +1,10 @@
 """Networks: float images in, float images out, one real number an example, an optional label; and heads for integers."""
 
-from backbones.attention import ImageAttention, TokenAttention
+from backbones.attention import CrossAttention, ImageAttention, TokenAttention
 from backbones.base import Backbone
+from backbones.diffit import DIFFIT_SIZES, DiffiT, LatentDiffiT
 from backbones.distributions import Categorical, Distribution, Mixture, inverse_cdf
+from backbones.dit import DIT_SIZES, AdaLNBlock, AdaLNZeroBlock, CrossAttentionBlock, DiT, DiTBlock, InContextBlock
 from backbones.embeddings import ClassEmbedding, SinusoidalEmbedding, TimeEmbedding
 from backbones.heads import (
     CategoricalHead,
@@ -17,18 +19,31 @@ from backbones.heads import (
     bin_centres,
 )
 from backbones.logistic import TruncatedLogistic
-from backbones.unet import UNet
-from backbones.uvit import UViT
+from backbones.unet import UNET_SIZES, UNet
+from backbones.uvit import UVIT_SIZES, UViT
 
 __all__ = [
+    "DIFFIT_SIZES",
+    "DIT_SIZES",
+    "UNET_SIZES",
+    "UVIT_SIZES",
+    "AdaLNBlock",
+    "AdaLNZeroBlock",
     "Backbone",
     "Categorical",
     "CategoricalHead",
     "ClassEmbedding",
+    "CrossAttention",
+    "CrossAttentionBlock",
+    "DiT",
+    "DiTBlock",
+    "DiffiT",
     "Distribution",
     "EmbeddedInput",
     "Head",
     "ImageAttention",
+    "InContextBlock",
+    "LatentDiffiT",
     "LogisticMixtureHead",
     "Mixture",
     "OneHotInput",

@@ -1,18 +1,22 @@
-"""Self-attention for sequences of tokens and for the pixels of a feature map.
+"""Attention: among the tokens of a sequence, from one sequence to another, among the pixels of a feature map.
 
-    out = softmax(q k^T / sqrt(d)) v
+    out = softmax(q k^T / sqrt(d) + mask) v
 
-by torch's fused kernel, which never stores the matrix of weights.
+by torch's fused kernel, which never stores the matrix of weights. Nothing in it knows the order
+of the tokens: without a mask or positions, permuted tokens give the permuted output.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import group_norm, zeroed
 
-__all__ = ["ImageAttention", "TokenAttention", "check_heads"]
+__all__ = ["CrossAttention", "ImageAttention", "TokenAttention", "attend", "check_heads", "perceptron"]
 
 
 def check_heads(width: int, num_heads: int) -> None:
@@ -23,6 +27,51 @@ def check_heads(width: int, num_heads: int) -> None:
     """
     if num_heads < 1 or width % num_heads:
         raise ValueError(f"num_heads = {num_heads} does not divide the width {width}")
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """Softmax attention of each head: queries (B, N, heads, d), keys and values (B, M, heads, d) -> (B, N, heads d).
+
+    The softmax is formed in float32, whatever the dtype of its input.
+
+    Arguments:
+        q: the queries.
+        k: the keys.
+        v: the values.
+        mask: numbers that broadcast to (B, heads, N, M) and are added to the scores before the
+            softmax; -inf hides a key.
+        dropout: the dropout probability of the weights.
+    """
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, N or M, d)
+    dtype = q.dtype
+    # On a CPU torch's backward kernel for bfloat16 is ten times slower than that for float32.
+    narrow = q.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16)
+    if narrow:
+        q, k, v = q.float(), k.float(), v.float()
+    if mask is not None:
+        mask = mask.to(q.dtype)
+    with torch.autocast("cpu", enabled=False) if narrow else nullcontext():
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    return out.transpose(1, 2).flatten(2).to(dtype)
+
+
+def perceptron(dim: int, ratio: float = 4.0, dropout: float = 0.0, approximate: str = "none") -> nn.Sequential:
+    """The two-layer perceptron of a transformer block: (B, N, dim) -> (B, N, dim).
+
+    Arguments:
+        dim: the width of a token.
+        ratio: the width of the hidden layer, in units of dim.
+        dropout: the dropout probability of both layers' outputs.
+        approximate: how GELU is evaluated: "none" exactly, "tanh" by its usual approximation.
+    """
+    hidden = int(ratio * dim)
+    return nn.Sequential(
+        nn.Linear(dim, hidden),
+        nn.GELU(approximate=approximate),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, dim),
+        nn.Dropout(dropout),
+    )
 
 
 class TokenAttention(nn.Module):
@@ -52,12 +101,49 @@ class TokenAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend among the N tokens of each example."""
-        batch, n, dim = x.shape
-        q, k, v = self.qkv(x).reshape(batch, n, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # each (B, heads, N, d)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout_attention if self.training else 0.0)
-        projected: Tensor = self.dropout(self.proj(out.transpose(1, 2).reshape(batch, n, dim)))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend among the N tokens of each example; `mask` (B, heads, N, N) is added to the scores."""
+        # Split before the heads move: the gradients of q, k and v then meet in one copy, already in place.
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)  # each (B, N, heads, d)
+        out = attend(q, k, v, mask, self.dropout_attention if self.training else 0.0)
+        projected: Tensor = self.dropout(self.proj(out))
+        return projected
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens to another sequence: (B, N, dim), (B, M, dim) -> (B, N, dim).
+
+    Arguments:
+        dim: the width of a token.
+        num_heads: the number of heads; it divides dim.
+        qkv_bias: whether queries, keys and values have a bias.
+        dropout: the dropout probability of the output.
+        dropout_attention: the dropout probability of the attention weights.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qkv_bias: bool = False,
+        dropout: float = 0.0,
+        dropout_attention: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_heads(dim, num_heads)
+        self.num_heads = num_heads
+        self.dropout_attention = dropout_attention
+        self.q = nn.Linear(dim, dim, bias=qkv_bias)
+        self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend from x to the context; `mask` (B, heads, N, M) is added to the scores."""
+        q = self.q(x).unflatten(-1, (self.num_heads, -1))  # (B, N, heads, d)
+        k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).unbind(2)  # each (B, M, heads, d)
+        out = attend(q, k, v, mask, self.dropout_attention if self.training else 0.0)
+        projected: Tensor = self.dropout(self.proj(out))
         return projected
 
 
@@ -68,12 +154,14 @@ class ImageAttention(nn.Module):
         channels: the width of the feature map.
         num_heads: the number of heads; it divides channels.
         groups: the number of groups of the norm, where it divides channels.
+        residual_scale: what the sum of x and its update is multiplied by; sqrt(1/2) keeps the variance of equal parts.
     """
 
-    def __init__(self, channels: int, num_heads: int = 4, groups: int = 8) -> None:
+    def __init__(self, channels: int, num_heads: int = 4, groups: int = 8, residual_scale: float = 1.0) -> None:
         super().__init__()
         check_heads(channels, num_heads)
         self.num_heads = num_heads
+        self.residual_scale = residual_scale
         self.norm = group_norm(channels, groups)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = zeroed(nn.Conv2d(channels, channels, 1))
@@ -85,4 +173,5 @@ class ImageAttention(nn.Module):
         q, k, v = heads.unbind(1)  # each (B, heads, H W, d)
         out = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
         projected: Tensor = self.proj(out.reshape(batch, channels, height, width))
-        return x + projected
+        out = x + projected
+        return out if self.residual_scale == 1 else self.residual_scale * out

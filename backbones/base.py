@@ -13,13 +13,15 @@ cuts them off again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Backbone", "group_norm", "zeroed"]
+__all__ = ["Backbone", "group_norm", "normal", "truncated_normal", "xavier", "zeroed"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -29,6 +31,41 @@ def zeroed(module: ModuleT) -> ModuleT:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
+
+
+def xavier(module: ModuleT) -> ModuleT:
+    """Start every linear layer in a module as ViT does, and return it: uniform with Glorot's variance, biases 0.
+
+    References:
+        Understanding the difficulty of training deep feedforward neural networks (Glorot & Bengio, 2010) |
+            https://proceedings.mlr.press/v9/glorot10a.html
+    """
+    for layer in _linear_layers(module):
+        nn.init.xavier_uniform_(layer.weight)
+    return module
+
+
+def normal(module: ModuleT, std: float = 0.02) -> ModuleT:
+    """Start every linear layer in a module with normal weights and biases 0, and return it."""
+    for layer in _linear_layers(module):
+        nn.init.normal_(layer.weight, std=std)
+    return module
+
+
+def truncated_normal(module: ModuleT, std: float = 0.02) -> ModuleT:
+    """Start every linear layer in a module as `normal` does, without weights beyond 2 in absolute value, and return it."""
+    for layer in _linear_layers(module):
+        nn.init.trunc_normal_(layer.weight, std=std)
+    return module
+
+
+def _linear_layers(module: nn.Module) -> Iterator[nn.Linear]:
+    """The linear layers of a module, with their biases set to 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+            yield layer
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
@@ -48,9 +85,17 @@ class Backbone(nn.Module, ABC):
         out_channels: the number of channels C_out of the output.
         num_classes: the number of classes; 0 is an unconditional network.
         multiple: what the network needs H and W to be a multiple of; images are padded to it.
+        use_checkpoint: recompute what `run` runs in the backward pass instead of keeping what is inside.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, num_classes: int = 0, multiple: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_classes: int = 0,
+        multiple: int = 1,
+        use_checkpoint: bool = False,
+    ) -> None:
         super().__init__()
         for name, value, least in (
             ("in_channels", in_channels, 1),
@@ -64,6 +109,7 @@ class Backbone(nn.Module, ABC):
         self.out_channels = out_channels
         self.num_classes = num_classes
         self.multiple = multiple
+        self.use_checkpoint = use_checkpoint
 
     @abstractmethod
     def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
@@ -90,6 +136,12 @@ class Backbone(nn.Module, ABC):
             x = F.pad(x, (0, right, 0, bottom), mode="replicate")
         out = self.predict(x, c, y)
         return out[..., :height, :width] if bottom or right else out
+
+    def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+        """Evaluate one block; with `use_checkpoint`, keep its inputs alone and recompute it in the backward pass."""
+        saving = self.use_checkpoint and torch.is_grad_enabled()
+        out: Tensor = checkpoint(block, *inputs, use_reentrant=False) if saving else block(*inputs)
+        return out
 
     def _check(self, x: Tensor, c: Tensor, y: Tensor | None) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_channels:

@@ -6,6 +6,9 @@ A real number c is spread over sinusoids whose wavelengths form a geometric sequ
 
 With c in [0, 1] a scale of 1000 gives the range of the original integer timesteps. Angles are
 formed in float32 or better, so that a double-precision time keeps its digits until the cosine.
+
+A transformer cuts an image into patches, and has to be told where each of them was: by learned
+vectors, or by the same sinusoids of the column (first half of the vector) and of the row (second half).
 """
 
 from __future__ import annotations
@@ -16,7 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ClassEmbedding", "SinusoidalEmbedding", "TimeEmbedding", "patchify", "unpatchify"]
+__all__ = [
+    "ClassEmbedding",
+    "SinusoidalEmbedding",
+    "TimeEmbedding",
+    "check_image",
+    "image_size",
+    "patchify",
+    "sincos_positions",
+    "unpatchify",
+]
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -56,12 +68,14 @@ class TimeEmbedding(nn.Module):
         features: the number of sinusoids.
         dim: the width of the embedding.
         scale: what the number is multiplied by.
+        hidden_dim: the width of the hidden layer; None means dim.
     """
 
-    def __init__(self, features: int, dim: int, scale: float = 1000.0) -> None:
+    def __init__(self, features: int, dim: int, scale: float = 1000.0, hidden_dim: int | None = None) -> None:
         super().__init__()
+        hidden = dim if hidden_dim is None else hidden_dim
         self.sinusoids = SinusoidalEmbedding(features, scale)
-        self.mlp = nn.Sequential(nn.Linear(features, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, dim))
 
     def forward(self, c: Tensor) -> Tensor:
         """The embedding of c (B,), in the dtype of the weights."""
@@ -75,16 +89,64 @@ class ClassEmbedding(nn.Embedding):
     Arguments:
         num_classes: the number of classes without the null class.
         dim: the width of the embedding.
+        std: the standard deviation of the fresh vectors.
     """
 
-    def __init__(self, num_classes: int, dim: int) -> None:
+    def __init__(self, num_classes: int, dim: int, std: float = 0.02) -> None:
         super().__init__(num_classes + 1, dim)
-        nn.init.normal_(self.weight, std=0.02)
+        nn.init.normal_(self.weight, std=std)
         self.num_classes = num_classes
 
     def forward(self, y: Tensor) -> Tensor:
         """The vectors of the labels y (B,)."""
         return super().forward(y.long())
+
+
+def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
+    """The fixed position of every token of a grid, row by row: (H W, dim).
+
+    A quarter of the features each: the sines and the cosines of the column, then those of the row,
+
+        angle_i = place 10000^{-i / (dim / 4)},   i = 0 .. dim / 4 - 1
+
+    formed in double precision.
+
+    Arguments:
+        grid: the number of rows H and of columns W.
+        dim: the width of a token, a multiple of 4.
+
+    Raises:
+        ValueError: dim is no positive multiple of 4.
+    """
+    if dim < 4 or dim % 4:
+        raise ValueError(f"hidden_dim = {dim}, expected a multiple of 4: sines and cosines of two axes")
+    frequency = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    row, column = (torch.arange(n, dtype=torch.float64)[:, None] * frequency for n in grid)  # (H, dim / 4), (W, dim / 4)
+    rows = torch.cat([row.sin(), row.cos()], dim=1)[:, None].expand(-1, grid[1], -1)  # (H, W, dim / 2)
+    columns = torch.cat([column.sin(), column.cos()], dim=1).expand(grid[0], -1, -1)  # (H, W, dim / 2)
+    return torch.cat([columns, rows], dim=2).flatten(0, 1).to(torch.get_default_dtype())
+
+
+def image_size(img_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """The height and the width of the images of a network that cuts them into patches.
+
+    Raises:
+        ValueError: the patch size does not divide both sides.
+    """
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    if patch_size < 1 or min(height, width) < 1 or height % patch_size or width % patch_size:
+        raise ValueError(f"patch_size = {patch_size} does not divide the image ({height} x {width})")
+    return height, width
+
+
+def check_image(x: Tensor, size: tuple[int, int]) -> None:
+    """Refuse images of another size than a network was built for.
+
+    Raises:
+        ValueError: x (B, C, H, W) has another height or width.
+    """
+    if x.shape[2] != size[0] or x.shape[3] != size[1]:
+        raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {x.shape[1]}, {size[0]}, {size[1]})")
 
 
 def patchify(x: Tensor, patch_size: int) -> Tensor:

@@ -1,109 +1,177 @@
-"""A compact convolutional U-Net.
+"""The U-Net: residual blocks at falling and rising resolution, joined by skips.
 
-Level l works at 1 / (patch_size 2^l) of the resolution. On the way down each level runs its
-residual blocks, keeps its last feature map and halves the resolution by a strided convolution;
-on the way up each level doubles it (1x1 convolution and pixel shuffle), joins the kept map and
-runs its blocks. Attention sits where it is cheap: at the lowest level, unless asked elsewhere.
+Level l works at 1 / (patch_size 2^l) of the resolution. Maps of the way down are kept and joined, last kept first,
+by the blocks of the way up. One class is every U-Net of the papers and a compact one, by two wirings:
 
-The patch stem (space to depth) is what makes the network quick on a CPU: with patch_size = 2 a
-28x28 image is processed at 14x14, where a convolution costs a quarter, and loses nothing,
-since the channels hold the four pixels.
+    one skip a level                            a skip from every map (`skip_every_map`)
 
-A residual block sees the time and class embedding e as a scale and a shift of its second norm,
+    n blocks ------------- keep -> join, n'     keep, n x (block, keep) -------- (n + 1) x (join, block)
+       down, width changes        up               down                                up
+         ...                                         keep, n x (block, keep) -- (n + 1) x (join, block)
+           n blocks of the lowest level                 block, attention, block
 
-    h = conv(SiLU(norm(x))),    out = skip(x) + conv(SiLU((1 + scale(e)) norm(h) + shift(e)))
+The compact network (the default) keeps the last map of each level; its lowest level is its middle, with attention
+between the blocks, and resolution and width change together: a strided convolution, a 1x1 convolution with a pixel
+shuffle. The published ones keep every map, that of the stem and of each downsampling too, so that a level has one
+block more on its way up than on its way down; the first block of a level changes the width, attention follows the
+blocks of the levels that have it, and always stands in the middle. They differ among themselves in how blocks see
+the embedding, in what changes the resolution, in their heads and in their start: `UNET_SIZES`.
 
-with the last convolution zero when fresh, so that a fresh network outputs exactly 0.
+The patch stem (space to depth) is what makes the compact network quick on a CPU: with patch_size = 2 a 28x28 image
+is processed at 14x14, where a convolution costs a quarter, and loses nothing, since the channels hold the four
+pixels. Whatever the settings, a fresh network outputs exactly 0.
+
+Under autocast the norms and the softmax are formed in float32, though a CPU rounds what they return to bfloat16.
 
 References:
     Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
+    Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
     Diffusion models beat GANs on image synthesis (Dhariwal & Nichol, 2021) | https://arxiv.org/abs/2105.05233
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from backbones.attention import ImageAttention
 from backbones.base import Backbone, group_norm, zeroed
 from backbones.embeddings import ClassEmbedding, TimeEmbedding, unpatchify
+from backbones.resblocks import (
+    NearestConv,
+    Resampling,
+    ResBlock,
+    ResidualDown,
+    ResidualUp,
+    ShuffledConv,
+    Stage,
+    Step,
+    StridedConv,
+    fan_averaged,
+)
 
-__all__ = ["ResBlock", "Stage", "UNet"]
+__all__ = ["UNET_SIZES", "KnownClassEmbedding", "UNet", "Wiring"]
+
+_PUBLISHED: dict[str, Any] = {"groups": 32, "skip_every_map": True, "downsample": StridedConv, "upsample": NearestConv}
+
+UNET_SIZES: dict[str, dict[str, Any]] = {
+    # 3 channels in and out: 35,746,307 parameters. (The authors' strided convolutions pad below and right only, and their
+    # sinusoids are spaced by 1 / (half - 1).)
+    "ddpm_cifar10": {
+        **_PUBLISHED,
+        "widths": (128, 256, 256, 256),
+        "blocks": 2,
+        "attention_levels": (1,),  # 16 px
+        "num_heads": 1,
+        "scale_shift": False,
+        "dropout": 0.1,
+        "time_features": 128,
+        "time_dim": 512,
+        "xavier": True,
+    },
+    # 3 channels in, 6 out (a learned variance): 52,546,438 parameters
+    "iddpm_cifar10": {
+        **_PUBLISHED,
+        "widths": (128, 256, 256, 256),
+        "blocks": 3,
+        "attention_levels": (1, 2),  # 16 and 8 px
+        "num_heads": 4,
+        "dropout": 0.3,
+        "time_features": 128,
+        "time_dim": 512,
+    },
+    # 3 channels in, 6 out, num_classes = 1000: 295,904,454 parameters
+    "adm_imagenet64": {
+        **_PUBLISHED,
+        "widths": (192, 384, 576, 768),
+        "blocks": 3,
+        "attention_levels": (1, 2, 3),  # 32, 16 and 8 px
+        "head_width": 64,
+        "dropout": 0.1,
+        "time_features": 192,
+        "time_dim": 768,
+        "downsample": ResidualDown,
+        "upsample": ResidualUp,
+        "learned_null": False,
+    },
+}
 
 
-class ResBlock(nn.Module):
-    """A residual block that is told the time: (B, in_channels, H, W) -> (B, out_channels, H, W).
+class KnownClassEmbedding(nn.Embedding):
+    """One vector a class, and 0 for the null class: (B,) in 0 .. num_classes -> (B, dim).
+
+    ADM has a vector for each of its classes and none for "no label". Without a label this network sees the time alone.
 
     Arguments:
-        in_channels: the width of the input.
-        out_channels: the width of the output.
-        time_dim: the width of the embedding.
-        groups: the number of groups of the norms; fewer where it does not divide a width.
-        scale_shift: the embedding scales and shifts the second norm; else it is added before it.
-        dropout: the dropout probability before the last convolution.
+        num_classes: the number of classes without the null class.
+        dim: the width of the embedding.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        time_dim: int,
-        groups: int = 8,
-        scale_shift: bool = True,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.scale_shift = scale_shift
-        self.norm1 = group_norm(in_channels, groups)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.time = nn.Linear(time_dim, 2 * out_channels if scale_shift else out_channels)
-        self.norm2 = group_norm(out_channels, groups)
-        self.dropout = nn.Dropout(dropout)
-        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Evaluate the block on x with the embedding e (B, time_dim)."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        e = self.time(e)[:, :, None, None]
-        if self.scale_shift:
-            scale, shift = e.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm2(h), scale + 1)
-        else:
-            h = self.norm2(h + e)
-        out: Tensor = self.skip(x) + self.conv2(self.dropout(F.silu(h)))
-        return out
+    def forward(self, y: Tensor) -> Tensor:
+        """The vectors of the labels y (B,)."""
+        known = (y < self.num_embeddings)[:, None]
+        return super().forward(y.long().clamp(max=self.num_embeddings - 1)) * known
 
 
-class Stage(nn.Module):
-    """Residual blocks at one resolution, some of them followed by attention.
+@dataclass(frozen=True)
+class Wiring:
+    """Which blocks stand where, and which widths meet between the levels.
 
     Arguments:
-        blocks: the residual blocks.
-        attention: for each block the attention that follows it, or None.
-        use_checkpoint: recompute the blocks in the backward pass instead of storing what is inside.
+        entering: the width with which each level begins on the way down.
+        returning: the width with which each level but the lowest is returned to on the way up.
+        down: the steps of each level but the lowest, the finest first.
+        middle: the steps of the lowest level, down and up.
+        up: the steps of each level but the lowest on the way up, the finest first.
+        keeps_input: whether each level keeps what it begins with.
     """
 
-    def __init__(
-        self, blocks: Sequence[ResBlock], attention: Sequence[ImageAttention | None], use_checkpoint: bool = False
-    ) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.attention = nn.ModuleList([nn.Identity() if module is None else module for module in attention])
-        self.use_checkpoint = use_checkpoint
+    entering: Sequence[int]
+    returning: Sequence[int]
+    down: Sequence[Sequence[Step]]
+    middle: Sequence[Step]
+    up: Sequence[Sequence[Step]]
+    keeps_input: bool
 
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Run the blocks on x (B, C, H, W) with the embedding e (B, time_dim)."""
-        for block, attention in zip(self.blocks, self.attention, strict=True):
-            saving = self.use_checkpoint and torch.is_grad_enabled()
-            x = attention(checkpoint(block, x, e, use_reentrant=False) if saving else block(x, e))
-        return x
+
+def _one_skip(
+    widths: Sequence[int], blocks: int | Sequence[int], up_blocks: int | Sequence[int] | None, attending: Sequence[bool]
+) -> Wiring:
+    """The compact network: a level keeps its last map, and resolution and width change together."""
+    *counts, lowest = _each_level("blocks", blocks, len(widths))
+    up_counts = counts if up_blocks is None else _each_level("up_blocks", up_blocks, len(widths))[:-1]
+    return Wiring(
+        entering=widths,
+        returning=widths[:-1],
+        down=[[Step(attends=a, keeps=j == n - 1) for j in range(n)] for n, a in zip(counts, attending[:-1], strict=True)],
+        middle=[Step(attends=attending[-1] and (j < lowest - 1 or lowest == 1)) for j in range(lowest)],
+        up=[[Step(joins=j == 0, attends=a) for j in range(n)] for n, a in zip(up_counts, attending[:-1], strict=True)],
+        keeps_input=False,
+    )
+
+
+def _every_map(
+    widths: Sequence[int], blocks: int | Sequence[int], up_blocks: int | Sequence[int] | None, attending: Sequence[bool]
+) -> Wiring:
+    """The published networks: every map is kept, and the first block of a level changes the width."""
+    counts = _each_level("blocks", blocks, len(widths))
+    if up_blocks is not None and _each_level("up_blocks", up_blocks, len(widths)) != [n + 1 for n in counts]:
+        raise ValueError(f"up_blocks = {up_blocks}, expected {tuple(n + 1 for n in counts)} to join every map, or None")
+    down = [[Step(attends=a, keeps=True)] * n for n, a in zip(counts, attending, strict=True)]
+    up = [[Step(attends=a, joins=True)] * (n + 1) for n, a in zip(counts, attending, strict=True)]
+    return Wiring(
+        entering=[widths[0], *widths[:-1]],
+        returning=widths[1:],
+        down=down[:-1],
+        middle=[*down[-1], Step(attends=True), Step(), *up[-1]],
+        up=up[:-1],
+        keeps_input=True,
+    )
 
 
 def _each_level(name: str, value: int | Sequence[int], levels: int) -> list[int]:
@@ -114,21 +182,22 @@ def _each_level(name: str, value: int | Sequence[int], levels: int) -> list[int]
 
 
 class UNet(Backbone):
-    """The compact U-Net.
+    """The U-Net; its defaults are the compact one, `UNET_SIZES` has the published ones.
 
     Arguments:
         in_channels: the number of channels of the input.
-        out_channels: the number of channels of the output.
+        out_channels: the number of channels of the output; None means in_channels.
         widths: the width of each level, the finest first; any number of levels.
-        blocks: residual blocks a level on the way down (the last level's are the middle), one
-            number or one a level.
-        up_blocks: residual blocks a level on the way up, one number or one for each level (the last
-            is not used: the lowest level has no way up); None means as many as on the way down.
+        blocks: residual blocks a level on the way down, one number or one a level. In the compact network the last
+            level's are the middle.
+        up_blocks: residual blocks a level on the way up, one number or one for each level (the last is not used: the
+            lowest level has no way up); None means as many as on the way down. Not for skip_every_map, whose kept
+            maps fix them: one more than on the way down.
         patch_size: the side of the pixel blocks that the stem folds into channels; 1 folds nothing.
-        attention_levels: the levels with attention; negative ones count from the lowest. At the lowest
-            level it sits between the blocks, elsewhere after each of them.
+        attention_levels: the levels with attention; negative ones count from the lowest. It follows each block, but at
+            the compact network's lowest level it sits between the blocks.
         num_heads: the number of attention heads.
-        groups: the number of groups of the norms.
+        groups: the number of groups of the norms; fewer where it does not divide a width.
         scale_shift: how blocks see the embedding; see `ResBlock`.
         dropout: the dropout probability inside residual blocks.
         num_classes: the number of classes; 0 is an unconditional network.
@@ -136,12 +205,23 @@ class UNet(Backbone):
         time_dim: the width of the embedding.
         time_scale: what c is multiplied by; 1000 suits c in [0, 1].
         use_checkpoint: trade time for memory in training.
+        head_width: the width of an attention head, in place of num_heads.
+        skip_every_map: the published wiring; see above.
+        downsample: what halves the resolution, such as `StridedConv` or `ResidualDown`.
+        upsample: what doubles it, such as `ShuffledConv`, `NearestConv` or `ResidualUp`.
+        residual_scale: what the sum of a residual block's or an attention's branches is multiplied by; sqrt(1/2)
+            keeps the variance of equal parts.
+        learned_null: whether "no label" is a vector of its own; else it is 0; see `KnownClassEmbedding`.
+        xavier: weights begin as DDPM's (`fan_averaged`) instead of as torch's layers do.
+
+    Raises:
+        ValueError: a setting out of its range, or heads that do not divide a width with attention.
     """
 
     def __init__(
         self,
         in_channels: int = 1,
-        out_channels: int = 1,
+        out_channels: int | None = None,
         widths: Sequence[int] = (64, 128, 128),
         blocks: int | Sequence[int] = 2,
         up_blocks: int | Sequence[int] | None = None,
@@ -156,42 +236,58 @@ class UNet(Backbone):
         time_dim: int = 128,
         time_scale: float = 1000.0,
         use_checkpoint: bool = False,
+        head_width: int | None = None,
+        skip_every_map: bool = False,
+        downsample: Resampling = StridedConv,
+        upsample: Resampling = ShuffledConv,
+        residual_scale: float = 1.0,
+        learned_null: bool = True,
+        xavier: bool = False,
     ) -> None:
         levels = len(widths)
-        if levels < 1 or min(widths) < 1:
-            raise ValueError(f"widths = {tuple(widths)}, expected at least one positive width")
-        if patch_size < 1:
-            raise ValueError(f"patch_size = {patch_size}, expected at least 1")
-        for level in attention_levels:
-            if not -levels <= level < levels:
-                raise ValueError(f"attention_levels = {tuple(attention_levels)}, expected levels in {-levels} .. {levels - 1}")
-        super().__init__(in_channels, out_channels, num_classes, multiple=patch_size * 2 ** (levels - 1))
-        down_counts = _each_level("blocks", blocks, levels)
-        up_counts = down_counts if up_blocks is None else _each_level("up_blocks", up_blocks, levels)
-        attending = {level % levels for level in attention_levels}
-        block = partial(ResBlock, time_dim=time_dim, groups=groups, scale_shift=scale_shift, dropout=dropout)
+        _check_settings(widths, attention_levels, residual_scale, patch_size=patch_size, groups=groups, time_dim=time_dim)
+        super().__init__(
+            in_channels,
+            in_channels if out_channels is None else out_channels,
+            num_classes,
+            multiple=patch_size * 2 ** (levels - 1),
+            use_checkpoint=use_checkpoint,
+        )
+        attending = [level in attention_levels or level - levels in attention_levels for level in range(levels)]
+        wiring = (_every_map if skip_every_map else _one_skip)(widths, blocks, up_blocks, attending)
+        block = partial(
+            ResBlock,
+            time_dim=time_dim,
+            groups=groups,
+            scale_shift=scale_shift,
+            dropout=dropout,
+            residual_scale=residual_scale,
+        )
+        kept: list[int] = []
 
-        def stage(in_width: int, level: int, count: int) -> Stage:
-            width, lowest = widths[level], level == levels - 1
-            attended = [level in attending and (not lowest or i < count - 1 or count == 1) for i in range(count)]
-            return Stage(
-                [block(in_width if i == 0 else width, width) for i in range(count)],
-                [ImageAttention(width, num_heads, groups) if here else None for here in attended],
-                use_checkpoint,
-            )
+        def stage(level: int, in_width: int, steps: Sequence[Step], keeps_input: bool = False) -> Stage:
+            return Stage(in_width, widths[level], steps, kept, block, attention, keeps_input)
+
+        def attention(width: int) -> ImageAttention:
+            return ImageAttention(width, _heads(width, num_heads, head_width), groups, residual_scale)
 
         self.patch_size = patch_size
         self.time = TimeEmbedding(time_features, time_dim, time_scale)
-        self.classes = ClassEmbedding(num_classes, time_dim) if num_classes else None
+        self.classes: nn.Module | None = None
+        if num_classes:
+            self.classes = ClassEmbedding(num_classes, time_dim) if learned_null else KnownClassEmbedding(num_classes, time_dim)
         self.stem = nn.Conv2d(in_channels * patch_size**2, widths[0], 3, padding=1)
-        upper = range(levels - 1)
-        self.down = nn.ModuleList([stage(widths[i], i, down_counts[i]) for i in upper])
-        self.downsample = nn.ModuleList([nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1) for i in upper])
-        self.middle = stage(widths[-1], levels - 1, down_counts[-1])
-        self.upsample = nn.ModuleList([nn.Conv2d(widths[i + 1], 4 * widths[i], 1) for i in reversed(upper)])
-        self.up = nn.ModuleList([stage(2 * widths[i], i, up_counts[i]) for i in reversed(upper)])
+        upper, entering, returning = range(levels - 1), wiring.entering, wiring.returning
+        self.down = nn.ModuleList([stage(i, entering[i], wiring.down[i], wiring.keeps_input) for i in upper])
+        self.downsample = nn.ModuleList([downsample(widths[i], entering[i + 1], block) for i in upper])
+        self.middle = stage(levels - 1, entering[-1], wiring.middle, wiring.keeps_input)
+        self.upsample = nn.ModuleList([upsample(widths[i + 1], returning[i], block) for i in reversed(upper)])
+        self.up = nn.ModuleList([stage(i, returning[i], wiring.up[i]) for i in reversed(upper)])
         self.out_norm = group_norm(widths[0], groups)
-        self.out = zeroed(nn.Conv2d(widths[0], out_channels * patch_size**2, 3, padding=1))
+        self.out = nn.Conv2d(widths[0], self.out_channels * patch_size**2, 3, padding=1)
+        if xavier:
+            self.apply(fan_averaged)
+        zeroed(self.out)
 
     def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
         e = self.time(c)
@@ -199,15 +295,35 @@ class UNet(Backbone):
             e = e + self.classes(y)
         e = F.silu(e)
         h = self.stem(F.pixel_unshuffle(x, self.patch_size))
-        kept = []
+        kept: list[Tensor] = []
         for stage, downsample in zip(self.down, self.downsample, strict=True):
-            h = stage(h, e)
-            kept.append(h)
-            h = downsample(h)
-        h = self.middle(h, e)
+            h = self.run(downsample, stage(h, e, kept, self.run), e)
+        h = self.middle(h, e, kept, self.run)
         for upsample, stage in zip(self.upsample, self.up, strict=True):
-            h = stage(torch.cat([F.pixel_shuffle(upsample(h), 2), kept.pop()], dim=1), e)
+            h = stage(self.run(upsample, h, e), e, kept, self.run)
         out: Tensor = self.out(F.silu(self.out_norm(h)))
         if self.patch_size == 1:
             return out
         return unpatchify(out.flatten(2).transpose(1, 2), self.patch_size, (x.shape[2], x.shape[3]))
+
+
+def _heads(width: int, num_heads: int, head_width: int | None) -> int:
+    if head_width is None:
+        return num_heads
+    if head_width < 1 or width % head_width:
+        raise ValueError(f"head_width = {head_width} does not divide the width {width}")
+    return width // head_width
+
+
+def _check_settings(widths: Sequence[int], attention_levels: Sequence[int], residual_scale: float, **positive: int) -> None:
+    levels = len(widths)
+    if levels < 1 or min(widths) < 1:
+        raise ValueError(f"widths = {tuple(widths)}, expected at least one positive width")
+    for level in attention_levels:
+        if not -levels <= level < levels:
+            raise ValueError(f"attention_levels = {tuple(attention_levels)}, expected levels in {-levels} .. {levels - 1}")
+    for name, value in positive.items():
+        if value < 1:
+            raise ValueError(f"{name} = {value}, expected at least 1")
+    if not residual_scale > 0:
+        raise ValueError(f"residual_scale = {residual_scale}, expected a positive number")

@@ -20,13 +20,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from backbones.attention import TokenAttention
-from backbones.base import Backbone, zeroed
-from backbones.embeddings import ClassEmbedding, SinusoidalEmbedding, TimeEmbedding, patchify, unpatchify
+from backbones.attention import TokenAttention, perceptron
+from backbones.base import Backbone, truncated_normal
+from backbones.embeddings import (
+    ClassEmbedding,
+    SinusoidalEmbedding,
+    TimeEmbedding,
+    check_image,
+    image_size,
+    patchify,
+    unpatchify,
+)
 
-__all__ = ["TransformerBlock", "UViT"]
+__all__ = ["UVIT_SIZES", "TransformerBlock", "UViT"]
+
+UVIT_SIZES: dict[str, dict[str, Any]] = {
+    "S": {"depth": 12, "hidden_dim": 512, "num_heads": 8},
+    "M": {"depth": 16, "hidden_dim": 768, "num_heads": 12},
+    "L": {"depth": 20, "hidden_dim": 1024, "num_heads": 16},
+    "H": {"depth": 28, "hidden_dim": 1152, "num_heads": 16},
+}
+"""The published sizes: arguments of `UViT`. The paper's tables count the middle block too: 13, 17, 21 and 29 layers."""
 
 
 class TransformerBlock(nn.Module):
@@ -53,19 +68,17 @@ class TransformerBlock(nn.Module):
         skip: bool = False,
     ) -> None:
         super().__init__()
-        hidden = int(mlp_ratio * dim)
-        self.skip = nn.Linear(2 * dim, dim) if skip else None
+        self.skip = truncated_normal(nn.Linear(2 * dim, dim)) if skip else None
         self.norm1 = nn.LayerNorm(dim)
-        self.attention = TokenAttention(dim, num_heads, qkv_bias, dropout, dropout_attention)
+        self.attention = truncated_normal(TokenAttention(dim, num_heads, qkv_bias, dropout, dropout_attention))
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = nn.Sequential(
-            nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim), nn.Dropout(dropout)
-        )
+        self.mlp = truncated_normal(perceptron(dim, mlp_ratio, dropout))
 
     def forward(self, z: Tensor, skip: Tensor | None = None) -> Tensor:
         """Evaluate the block on z, joined with `skip` (B, N, dim) where it has a long skip connection."""
         if self.skip is not None:
-            z = self.skip(torch.cat([z, z if skip is None else skip], dim=-1))
+            # The sum of the branches stays in the dtype it has, float32 under autocast too.
+            z = self.skip(torch.cat([z, z if skip is None else skip], dim=-1)).to(z.dtype)
         z = z + self.attention(self.norm1(z))
         out: Tensor = z + self.mlp(self.norm2(z))
         return out
@@ -115,15 +128,12 @@ class UViT(Backbone):
         time_mlp: bool = False,
         time_scale: float = 1000.0,
     ) -> None:
-        super().__init__(in_channels, in_channels if out_channels is None else out_channels, num_classes)
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        if patch_size < 1 or height % patch_size or width % patch_size or min(height, width) < 1:
-            raise ValueError(f"patch_size = {patch_size} does not divide the image ({height} x {width})")
+        out_channels = in_channels if out_channels is None else out_channels
+        super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint)
         if depth < 0 or depth % 2:
             raise ValueError(f"depth = {depth}, expected an even number of blocks")
-        self.img_size = (height, width)
+        self.img_size = image_size(img_size, patch_size)
         self.patch_size = patch_size
-        self.use_checkpoint = use_checkpoint
         settings: dict[str, Any] = {
             "mlp_ratio": mlp_ratio,
             "qkv_bias": qkv_bias,
@@ -133,52 +143,34 @@ class UViT(Backbone):
         self.embed = nn.Linear(patch_size**2 * in_channels, hidden_dim)
         self.time: nn.Module = SinusoidalEmbedding(hidden_dim, time_scale)
         if time_mlp:
-            self.time = TimeEmbedding(hidden_dim, hidden_dim, time_scale)
-        self.classes = ClassEmbedding(num_classes, hidden_dim) if num_classes else None
+            self.time = truncated_normal(TimeEmbedding(hidden_dim, hidden_dim, time_scale, 4 * hidden_dim))
+        # Of the size of the other tokens, as torch starts a table and the authors leave it.
+        self.classes = ClassEmbedding(num_classes, hidden_dim, std=1.0) if num_classes else None
         self.extras = 2 if num_classes else 1
-        tokens = self.extras + (height // patch_size) * (width // patch_size)
-        self.positions = nn.Parameter(torch.empty(1, tokens, hidden_dim))
+        tokens = self.extras + (self.img_size[0] // patch_size) * (self.img_size[1] // patch_size)
+        self.positions = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens, hidden_dim), std=0.02))
         half = depth // 2
         self.first = nn.ModuleList([TransformerBlock(hidden_dim, num_heads, **settings) for _ in range(half)])
         self.middle = TransformerBlock(hidden_dim, num_heads, **settings)
         self.second = nn.ModuleList([TransformerBlock(hidden_dim, num_heads, skip=True, **settings) for _ in range(half)])
         self.norm = nn.LayerNorm(hidden_dim)
-        self.out = nn.Linear(hidden_dim, patch_size**2 * self.out_channels)
-        self.apply(_initialise)
-        nn.init.trunc_normal_(self.positions, std=0.02)
-        # The last layer, whichever it is, is 0: a fresh network has nothing to unlearn.
-        self.final = zeroed(nn.Conv2d(self.out_channels, self.out_channels, 3, padding=1)) if final_conv else nn.Identity()
-        if not final_conv:
-            zeroed(self.out)
+        self.out = truncated_normal(nn.Linear(hidden_dim, patch_size**2 * out_channels))
+        self.final = nn.Conv2d(out_channels, out_channels, 3, padding=1) if final_conv else nn.Identity()
 
     def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
-        if tuple(x.shape[2:]) != self.img_size:
-            height, width = self.img_size
-            raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.in_channels}, {height}, {width})")
-        z = self.embed(patchify(x, self.patch_size))
-        heads = [self.time(c).to(z.dtype)[:, None]]
+        check_image(x, self.img_size)
+        # Sinusoids of a double-precision time come down to the parameters' dtype; half precision starts inside the blocks.
+        extras = [self.time(c).to(self.positions.dtype)[:, None]]
         if self.classes is not None:
-            heads.append(self.classes(y)[:, None])
-        z = torch.cat([*heads, z], dim=1) + self.positions  # (B, extras + N, d)
+            extras.append(self.classes(y)[:, None])
+        z = torch.cat([*extras, self.embed(patchify(x, self.patch_size))], dim=1) + self.positions  # (B, extras + N, d)
         kept = []
         for block in self.first:
-            z = self._run(block, z)
+            z = self.run(block, z)
             kept.append(z)
-        z = self._run(self.middle, z)
+        z = self.run(self.middle, z)
         for block in self.second:
-            z = self._run(block, z, kept.pop())
-        z = self.out(self.norm(z)[:, self.extras :])
+            z = self.run(block, z, kept.pop())
+        z = self.out(self.norm(z[:, self.extras :]))
         out: Tensor = self.final(unpatchify(z, self.patch_size, self.img_size))
         return out
-
-    def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        saving = self.use_checkpoint and torch.is_grad_enabled()
-        out: Tensor = checkpoint(block, *inputs, use_reentrant=False) if saving else block(*inputs)
-        return out
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

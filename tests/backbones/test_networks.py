@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones import SinusoidalEmbedding, UNet, UViT
-from backbones.attention import ImageAttention, TokenAttention
-from backbones.base import group_norm
-from backbones.embeddings import ClassEmbedding, TimeEmbedding, patchify, unpatchify
+from backbones import DiT, SinusoidalEmbedding, UNet
+from backbones.attention import CrossAttention, ImageAttention, TokenAttention
+from backbones.base import group_norm, normal, truncated_normal, xavier
+from backbones.embeddings import ClassEmbedding, TimeEmbedding, patchify, sincos_positions, unpatchify
 
 
 def count(net: nn.Module) -> int:
@@ -26,14 +25,6 @@ def perturbed(net: nn.Module) -> nn.Module:
         for parameter in net.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return net
-
-
-def test_uvit_has_the_published_sizes():
-    with torch.device("meta"):
-        small = UViT(img_size=32, in_channels=3, patch_size=2, depth=12, hidden_dim=512, num_heads=8)
-        huge = UViT(32, 4, 2, depth=28, hidden_dim=1152, num_heads=16, num_classes=1000, final_conv=False)
-    assert count(small) == 44_255_328
-    assert count(huge) == 500_832_016
 
 
 def test_unet_size_by_hand():
@@ -52,11 +43,7 @@ def test_unet_size_by_hand():
 
 def test_fresh_networks_are_zero():
     x, c = torch.randn(2, 3, 8, 12), torch.rand(2)
-    for net in (
-        UNet(3, 2, widths=(8, 16), num_classes=4),
-        UViT((8, 12), 3, 2, 2, 16, 2),
-        UViT((8, 12), 3, 2, 2, 16, 2, final_conv=False, out_channels=5, time_mlp=True),
-    ):
+    for net in (UNet(3, 2, widths=(8, 16), num_classes=4), DiT((8, 12), 3, 2, 2, 16, 2, out_channels=6)):
         assert net(x, c).shape == (2, net.out_channels, 8, 12)
         assert not net(x, c).any()
 
@@ -118,53 +105,6 @@ def test_unet_refuses(settings, message):
         UNet(**settings)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"patch_size": 3}, r"patch_size = 3 does not divide the image \(28 x 28\)"),
-        ({"img_size": (28, 30), "patch_size": 4}, r"patch_size = 4 does not divide the image \(28 x 30\)"),
-        ({"patch_size": 0}, r"patch_size = 0"),
-        ({"depth": 3}, r"depth = 3, expected an even number"),
-        ({"num_heads": 7}, r"num_heads = 7 does not divide the width 512"),
-    ],
-)
-def test_uvit_refuses(settings, message):
-    with torch.device("meta"), pytest.raises(ValueError, match=message):
-        UViT(**settings)
-
-
-def test_uvit_refuses_another_image_size():
-    net = UViT((8, 12), 1, 2, 0, 8, 1)
-    with pytest.raises(ValueError, match=r"x has shape \(1, 1, 12, 8\), expected \(B, 1, 8, 12\)"):
-        net(torch.zeros(1, 1, 12, 8), torch.zeros(1))
-
-
-def test_uvit_dropout_acts_in_training_only():
-    x, c = torch.randn(2, 1, 8, 8), torch.rand(2)
-    for settings in ({"dropout_attention": 0.5}, {"dropout": 0.5}):
-        net = perturbed(UViT(8, 1, 2, 2, 16, 2, qkv_bias=True, mlp_ratio=2.0, **settings))
-        assert not torch.equal(net.train()(x, c), net(x, c))
-        assert torch.equal(net.eval()(x, c), net(x, c))
-
-
-def test_the_long_skips_join_mirror_images():
-    net = perturbed(UViT(8, 1, 2, 4, 16, 2, final_conv=False)).eval()
-    outputs, inputs = {}, {}
-
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
-            inputs[name], outputs[name] = args, out
-
-        return hook
-
-    for i in (0, 1):
-        net.first[i].register_forward_hook(watch(f"first {i}"))
-        net.second[i].register_forward_hook(watch(f"second {i}"))
-    net(torch.randn(1, 1, 8, 8), torch.rand(1))
-    assert inputs["second 0"][1] is outputs["first 1"]
-    assert inputs["second 1"][1] is outputs["first 0"]
-
-
 def test_group_norms_fit_any_width():
     assert [group_norm(width, 8).num_groups for width in (64, 192, 12, 9, 7, 2, 1)] == [8, 8, 6, 3, 1, 1, 1]
 
@@ -203,6 +143,84 @@ def test_attention_against_the_plain_formula():
     for head in (slice(0, 4), slice(4, 8)):
         out.append((q[..., head] @ k[..., head].mT / 2).softmax(-1) @ v[..., head])
     torch.testing.assert_close(layer(x), layer.proj(torch.cat(out, -1)))
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """The formula, head by head, in double precision."""
+    width, out = q.shape[-1] // heads, []
+    for i in range(heads):
+        one = slice(i * width, (i + 1) * width)
+        scores = q[..., one].double() @ k[..., one].double().mT / math.sqrt(width)
+        out.append((scores if mask is None else scores + mask[:, i].double()).softmax(-1) @ v[..., one].double())
+    return torch.cat(out, -1).float()
+
+
+def test_a_mask_is_added_to_the_scores_and_learns():
+    torch.manual_seed(0)
+    layer = TokenAttention(8, 2)
+    x = torch.randn(3, 5, 8)
+    q, k, v = layer.qkv(x).chunk(3, dim=-1)
+    bias = torch.randn(1, 2, 5, 5, requires_grad=True)
+    torch.testing.assert_close(layer(x, bias), layer.proj(plain_attention(q, k, v, 2, bias)))
+    layer(x, bias).square().sum().backward()
+    assert bias.grad is not None
+    assert bias.grad.abs().min() > 0
+    hidden = torch.zeros(1, 1, 5, 5)
+    hidden[..., 3] = -torch.inf
+    moved = x.clone()
+    moved[:, 3] += 1
+    others = [0, 1, 2, 4]
+    torch.testing.assert_close(layer(x, hidden)[:, others], layer(moved, hidden)[:, others])
+
+
+def test_cross_attention_against_the_plain_formula():
+    torch.manual_seed(0)
+    layer = CrossAttention(8, 2, qkv_bias=True)
+    x, context = torch.randn(3, 5, 8), torch.randn(3, 2, 8)
+    k, v = layer.kv(context).chunk(2, dim=-1)
+    torch.testing.assert_close(layer(x, context), layer.proj(plain_attention(layer.q(x), k, v, 2)))
+    with pytest.raises(ValueError, match=r"num_heads = 3 does not divide the width 8"):
+        CrossAttention(8, 3)
+
+
+@pytest.mark.parametrize("layer", [TokenAttention(8, 2), CrossAttention(8, 2)], ids=["self", "cross"])
+def test_attention_is_equivariant_to_permuted_tokens(layer):
+    torch.manual_seed(0)
+    x, order = torch.randn(2, 7, 8), torch.randperm(7)
+    context = (torch.randn(2, 3, 8),) if isinstance(layer, CrossAttention) else ()
+    torch.testing.assert_close(layer(x[:, order], *context), layer(x, *context)[:, order])
+
+
+def test_the_softmax_is_float32_in_half_precision():
+    torch.manual_seed(0)
+    layer = TokenAttention(16, 2).bfloat16()
+    x = torch.randn(2, 300, 16).bfloat16()
+    q, k, v = layer.qkv(x).chunk(3, dim=-1)
+    exact = plain_attention(q, k, v, 2)
+    error = (layer(x).float() - layer.proj(exact.bfloat16()).float()).abs().max()
+    assert error < 2**-7 * exact.abs().max()  # weights of 1 / 300, rounded and then added in bfloat16, would stop growing
+
+
+def test_positions_are_sines_and_cosines_of_column_and_row():
+    table = sincos_positions((3, 5), 8).view(3, 5, 8)
+    for row in range(3):
+        for column in range(5):
+            expected = [f(place * w) for place in (column, row) for f in (math.sin, math.cos) for w in (1.0, 0.01)]
+            torch.testing.assert_close(table[row, column], torch.tensor(expected))
+    with pytest.raises(ValueError, match=r"hidden_dim = 18, expected a multiple of 4"):
+        sincos_positions((2, 2), 18)
+
+
+def test_starts_of_linear_layers():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(300, 200), nn.Sequential(nn.Linear(200, 400, bias=False)), nn.LayerNorm(400))
+    for start, scales in ((xavier, (500, 600)), (normal, (5000, 5000)), (truncated_normal, (5000, 5000))):
+        assert start(layers) is layers
+        for layer, scale in zip((layers[0], layers[1][0]), scales, strict=True):
+            torch.testing.assert_close(layer.weight.var(), torch.tensor(2 / scale), rtol=0.02, atol=0)
+        assert not layers[0].bias.any()
+    assert xavier(layers)[0].weight.abs().max() <= math.sqrt(6 / 500)
+    assert layers[2].weight.eq(1).all()
 
 
 def test_image_attention_is_the_identity_when_fresh_and_attends_over_pixels():

@@ -1,0 +1,398 @@
+"""DiffiT: vision transformers whose self-attention is told the time, token by token.
+
+Queries, keys and values are each a linear function of the token x_s plus a linear function of the
+embedding x_t of the time (and of the label, which is added to it),
+
+    q_s = x_s W_qs + x_t W_qt + b_q,    k_s and v_s alike
+    TMSA = softmax(q k^T / sqrt(d) + B) v
+
+with B a table of biases, one for each head and each displacement between two places of a window;
+every block has its own. A block is `x + TMSA(LN(x), t)`, then `x + MLP(LN(x))`. What the time does
+there can be read off. Its part of the keys adds one number to the scores of all keys of a query,
+which the softmax removes; its part of the values is the same for all tokens and leaves as it came.
+So time turns the queries, and with them the attention map, and shifts the output.
+
+`DiffiT` works on pixels. It is a U-shape of residual blocks
+
+    x + Block(Conv3x3(SiLU(GN(x))), t)
+
+whose attention stays inside windows of the feature map. `LatentDiffiT` is a plain stack of blocks
+on the patches of a latent image, with the whole grid as the window.
+
+Where the paper says two things or nothing, this was chosen:
+
+- Blocks a level are 4 in one place and 1, 2, 2, 2 in another: `blocks` takes both, `DIFFIT_SIZES` has 4,
+  on the way down and again on the way up; those of the lowest level are passed once.
+- The channels change in the downsampler, a strided 3x3 convolution, since a residual block keeps its
+  width. On the way up they change in the upsampler (1x1 convolution, pixel shuffle), and a 1x1 convolution
+  brings the join with the skip back to the width of the level.
+- The window is 8 for images of 64 px and 4 for 32 px: read as one window for all four levels, since it
+  divides all their grids and is the whole of the last.
+- Heads, groups and the width of the embedding of the image-space sizes are ours: 4, 32 and 512.
+- Queries, keys and values have one bias, not one for the token and one for the time. The output
+  projection has none: the weights of the softmax sum to 1, so the values' bias does its work.
+- Nothing is added to the patches of the latent model, which knows places by its tables of biases alone.
+  Its last layer is linear, after a norm without parameters, which that layer would absorb.
+
+With these, 1000 classes, the null class and a learned variance (8 channels for 4) the latent model has
+the published size (561 M), exactly 561,035,232 parameters:
+`LatentDiffiT(32, 4, **DIFFIT_SIZES["XL/2"], num_classes=1000, out_channels=8)`.
+
+References:
+    DiffiT: diffusion vision transformers for image generation (Hatamizadeh et al., 2023) | https://arxiv.org/abs/2312.02139
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.attention import attend, check_heads, perceptron
+from backbones.base import Backbone, group_norm, xavier, zeroed
+from backbones.embeddings import ClassEmbedding, TimeEmbedding, check_image, image_size, patchify, unpatchify
+
+__all__ = ["DIFFIT_SIZES", "DiffiT", "DiffiTBlock", "DiffiTResBlock", "LatentDiffiT", "TimeDependentAttention"]
+
+_IMAGE_SPACE = {"widths": (128, 256, 256, 256), "blocks": 4, "groups": 32, "time_features": 128, "time_dim": 512}
+
+DIFFIT_SIZES: dict[str, dict[str, Any]] = {
+    "XL/2": {"patch_size": 2, "depth": 28, "hidden_dim": 1152, "num_heads": 16},
+    "cifar10": {**_IMAGE_SPACE, "windows": 4},
+    "ffhq64": {**_IMAGE_SPACE, "windows": 8},
+}
+"""The published sizes by name: "XL/2" are arguments of `LatentDiffiT`, those named after data arguments of `DiffiT`."""
+
+_EPS = 1e-6  # of every layer norm
+
+
+def to_windows(x: Tensor, window: tuple[int, int]) -> Tensor:
+    """Cut feature maps into windows: (B, C, H, W) -> (B, G, N, C), G windows of N = h w tokens, row by row."""
+    (batch, channels, height, width), (h, w) = x.shape, window
+    x = x.reshape(batch, channels, height // h, h, width // w, w).permute(0, 2, 4, 3, 5, 1)  # (B, H/h, W/w, h, w, C)
+    return x.reshape(batch, (height // h) * (width // w), h * w, channels)
+
+
+def from_windows(x: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Put windows back together: (B, G, N, C) -> (B, C, H, W), stored channels last."""
+    (height, width), (h, w) = size, window
+    x = x.reshape(len(x), height // h, width // w, h, w, -1).permute(0, 1, 3, 2, 4, 5)  # (B, H/h, h, W/w, w, C)
+    return x.reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
+
+
+def relative_index(window: tuple[int, int]) -> Tensor:
+    """Which displacement parts query i from key j, of (2h - 1)(2w - 1): (h w * h w,), row by row of queries.
+
+    Arguments:
+        window: height h and width w of a window; places are numbered row by row.
+    """
+    h, w = window
+    y, x = torch.arange(h), torch.arange(w)
+    dy = y[:, None] - y + h - 1  # (h, h) in 0 .. 2h - 2
+    dx = x[:, None] - x + w - 1  # (w, w) in 0 .. 2w - 2
+    return (dy[:, None, :, None] * (2 * w - 1) + dx[:, None, :]).flatten()  # (h, w, h, w), queries first
+
+
+class TimeDependentAttention(nn.Module):
+    """Time-dependent multi-head self-attention (TMSA) inside windows: (B, G, N, dim) -> (B, G, N, dim).
+
+    Arguments:
+        dim: the width of a token.
+        time_dim: the width of the embedding of time.
+        num_heads: the number of heads; it divides dim.
+        window: height and width of a window, whose product is N.
+        dropout: the dropout probability of the output.
+        dropout_attention: the dropout probability of the attention weights.
+    """
+
+    index: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        time_dim: int,
+        num_heads: int,
+        window: tuple[int, int],
+        dropout: float = 0.0,
+        dropout_attention: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_heads(dim, num_heads)
+        displacements = (2 * window[0] - 1) * (2 * window[1] - 1)
+        self.num_heads = num_heads
+        self.dropout_attention = dropout_attention
+        self.qkv = xavier(nn.Linear(dim, 3 * dim))
+        self.time = xavier(nn.Linear(time_dim, 3 * dim, bias=False))
+        self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(num_heads, displacements), std=0.02))
+        self.register_buffer("index", relative_index(window), persistent=False)
+        self.proj = xavier(nn.Linear(dim, dim, bias=False))
+        self.dropout = nn.Dropout(dropout)
+
+    def heads(self, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B * G, N, heads, d), of tokens x (B, G, N, dim) at times e (B, time_dim)."""
+        qkv = self.qkv(x) + self.time(e)[:, None, None]  # (B, G, N, 3 dim)
+        q, k, v = qkv.flatten(0, 1).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        return q, k, v
+
+    def bias(self) -> Tensor:
+        """The additive bias of every head, query and key: (heads, N, N)."""
+        n = math.isqrt(len(self.index))
+        return self.table.index_select(1, self.index).view(self.num_heads, n, n)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Attend among the N tokens of each window."""
+        out = attend(*self.heads(x, e), self.bias()[None], self.dropout_attention if self.training else 0.0)
+        projected: Tensor = self.dropout(self.proj(out.reshape(x.shape)))
+        return projected
+
+
+class DiffiTBlock(nn.Module):
+    """A transformer block whose attention is told the time: (B, G, N, dim) -> (B, G, N, dim).
+
+    Arguments:
+        dim: the width of a token.
+        time_dim: the width of the embedding of time.
+        num_heads: the number of attention heads.
+        window: height and width of a window, whose product is N.
+        mlp_ratio: the width of the hidden layer of the perceptron, in units of dim.
+        dropout: the dropout probability of both branches' outputs.
+        dropout_attention: the dropout probability of the attention weights.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        time_dim: int,
+        num_heads: int,
+        window: tuple[int, int],
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        dropout_attention: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=_EPS)
+        self.attention = TimeDependentAttention(dim, time_dim, num_heads, window, dropout, dropout_attention)
+        self.norm2 = nn.LayerNorm(dim, eps=_EPS)
+        self.mlp = xavier(perceptron(dim, mlp_ratio, dropout))
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Evaluate the block on windows x (B, G, N, dim) with the embedding e (B, time_dim)."""
+        x = x + self.attention(self.norm1(x), e)
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class DiffiTResBlock(nn.Module):
+    """A convolution and a transformer block on the windows of a feature map: `x + Block(Conv3x3(SiLU(GN(x))), t)`.
+
+    Arguments:
+        dim: the width of the feature map.
+        time_dim: the width of the embedding of time.
+        num_heads: the number of attention heads.
+        window: height and width of a window; it divides the feature map.
+        groups: the number of groups of the norm, where it divides dim.
+        settings: the other arguments of `DiffiTBlock`.
+    """
+
+    def __init__(
+        self, dim: int, time_dim: int, num_heads: int, window: tuple[int, int], groups: int = 8, **settings: float
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.norm = group_norm(dim, groups)
+        self.conv = nn.Conv2d(dim, dim, 3, padding=1)
+        self.block = DiffiTBlock(dim, time_dim, num_heads, window, **settings)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Evaluate the block on x (B, dim, H, W) with the embedding e (B, time_dim)."""
+        # Where autocast made the convolution narrow, the layer norms and the sums behind it stay as wide as the weights.
+        h = self.conv(F.silu(self.norm(x))).to(self.conv.weight.dtype)
+        return x + from_windows(self.block(to_windows(h, self.window), e), self.window, (x.shape[2], x.shape[3]))
+
+
+class DiffiT(Backbone):
+    """The image-space DiffiT.
+
+    Arguments:
+        img_size: the side of the images in pixels, or (height, width).
+        in_channels: the number of channels of the input.
+        widths: the width of each level, the finest first; any number of levels.
+        blocks: residual blocks a level, on the way down and again on the way up, one number or one a level.
+        windows: the side of the attention's windows in tokens, one number or one a level; 0 or None is
+            the whole grid. It divides the level's grid, which at level l is the image, padded to a
+            multiple of patch_size 2^(levels - 1), over patch_size 2^l.
+        num_heads: the number of attention heads, one number or one a level.
+        mlp_ratio: the width of the perceptrons' hidden layer, in units of the level's width.
+        patch_size: the side of the pixel blocks that the stem folds into channels; 1 folds nothing.
+        groups: the number of groups of the group norms.
+        dropout: the dropout probability of the branches' outputs.
+        dropout_attention: the dropout probability of the attention weights.
+        num_classes: the number of classes; 0 is an unconditional network.
+        time_features: the number of sinusoids of c.
+        time_dim: the width of the embedding.
+        time_scale: what c is multiplied by; 1000 suits c in [0, 1].
+        use_checkpoint: trade time for memory in training.
+        out_channels: the number of channels of the output; None means in_channels.
+
+    Raises:
+        ValueError: a window that does not divide its grid, heads that do not divide a width, not one value a level.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 28,
+        in_channels: int = 1,
+        widths: Sequence[int] = (64, 128),
+        blocks: int | Sequence[int] = 2,
+        windows: int | Sequence[int | None] | None = None,
+        num_heads: int | Sequence[int] = 4,
+        mlp_ratio: float = 4.0,
+        patch_size: int = 1,
+        groups: int = 8,
+        dropout: float = 0.0,
+        dropout_attention: float = 0.0,
+        num_classes: int = 0,
+        time_features: int = 64,
+        time_dim: int = 128,
+        time_scale: float = 1000.0,
+        use_checkpoint: bool = False,
+        out_channels: int | None = None,
+    ) -> None:
+        levels = len(widths)
+        if levels < 1 or min(widths) < 1:
+            raise ValueError(f"widths = {tuple(widths)}, expected at least one positive width")
+        if patch_size < 1:
+            raise ValueError(f"patch_size = {patch_size}, expected at least 1")
+        multiple = patch_size * 2 ** (levels - 1)
+        out_channels = in_channels if out_channels is None else out_channels
+        super().__init__(in_channels, out_channels, num_classes, multiple, use_checkpoint)
+        height, width = self.img_size = image_size(img_size, 1)
+        lowest = -(-height // multiple), -(-width // multiple)  # the grid of the lowest level, of the padded image
+        counts, heads = _each_level("blocks", blocks, levels, 1), _each_level("num_heads", num_heads, levels, 1)
+        sides = _each_level("windows", windows, levels, 0)
+        settings = {"mlp_ratio": mlp_ratio, "dropout": dropout, "dropout_attention": dropout_attention}
+
+        def stage(i: int) -> nn.ModuleList:
+            window = _window(sides[i], (lowest[0] << levels - 1 - i, lowest[1] << levels - 1 - i), i)
+            block = partial(DiffiTResBlock, widths[i], time_dim, heads[i], window, groups, **settings)
+            return nn.ModuleList([block() for _ in range(counts[i])])
+
+        upper = range(levels - 1)
+        self.patch_size = patch_size
+        self.time = xavier(TimeEmbedding(time_features, time_dim, time_scale))
+        self.classes = ClassEmbedding(num_classes, time_dim) if num_classes else None
+        self.tokenizer = nn.Conv2d(in_channels * patch_size**2, widths[0], 3, padding=1)
+        self.down = nn.ModuleList([stage(i) for i in upper])
+        self.downsample = nn.ModuleList([nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1) for i in upper])
+        self.middle = stage(levels - 1)
+        self.upsample = nn.ModuleList([nn.Conv2d(widths[i + 1], 4 * widths[i], 1) for i in reversed(upper)])
+        self.join = nn.ModuleList([nn.Conv2d(2 * widths[i], widths[i], 1) for i in reversed(upper)])
+        self.up = nn.ModuleList([stage(i) for i in reversed(upper)])
+        self.norm = group_norm(widths[0], groups)
+        self.out = zeroed(nn.Conv2d(widths[0], out_channels * patch_size**2, 3, padding=1))
+
+    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+        e = self.time(c)
+        if self.classes is not None:
+            e = e + self.classes(y)
+        h = self.tokenizer(F.pixel_unshuffle(x, self.patch_size))
+        kept = []
+        for stage, downsample in zip(self.down, self.downsample, strict=True):
+            h = self._stage(stage, h, e)
+            kept.append(h)
+            h = downsample(h)
+        h = self._stage(self.middle, h, e)
+        for upsample, join, stage in zip(self.upsample, self.join, self.up, strict=True):
+            h = F.pixel_shuffle(upsample(h), 2)
+            h = self._stage(stage, join(torch.cat([h, kept.pop()], dim=1)), e)
+        out = self.out(self.norm(h)).flatten(2).transpose(1, 2)  # (B, H/p * W/p, p * p * C)
+        return unpatchify(out, self.patch_size, (x.shape[2], x.shape[3]))
+
+    def _stage(self, blocks: nn.Module, h: Tensor, e: Tensor) -> Tensor:
+        for block in blocks.children():
+            h = self.run(block, h, e)
+        return h
+
+    def _check(self, x: Tensor, c: Tensor, y: Tensor | None) -> None:
+        super()._check(x, c, y)
+        check_image(x, self.img_size)
+
+
+class LatentDiffiT(Backbone):
+    """The isotropic DiffiT, made for latent images. Arguments that are not listed: as for `DiffiT`.
+
+    Arguments:
+        patch_size: the side of a patch in pixels; it divides both sides of the image.
+        depth: the number of blocks.
+        hidden_dim: the width of a token and of the embedding.
+        num_heads: the number of attention heads; it divides hidden_dim.
+        mlp_ratio: the width of the perceptrons' hidden layer, in units of hidden_dim.
+
+    Raises:
+        ValueError: a patch size that does not divide the image, heads that do not divide the width, a negative depth.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 32,
+        in_channels: int = 4,
+        patch_size: int = 2,
+        depth: int = 12,
+        hidden_dim: int = 384,
+        num_heads: int = 6,
+        mlp_ratio: float = 4.0,
+        dropout_attention: float = 0.0,
+        num_classes: int = 0,
+        use_checkpoint: bool = False,
+        out_channels: int | None = None,
+        dropout: float = 0.0,
+        time_features: int = 256,
+        time_scale: float = 1000.0,
+    ) -> None:
+        out_channels = in_channels if out_channels is None else out_channels
+        super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint)
+        if depth < 0:
+            raise ValueError(f"depth = {depth}, expected at least 0")
+        height, width = self.img_size = image_size(img_size, patch_size)
+        grid = height // patch_size, width // patch_size
+        self.patch_size = patch_size
+        self.embed = xavier(nn.Linear(patch_size**2 * in_channels, hidden_dim))
+        self.time = xavier(TimeEmbedding(time_features, hidden_dim, time_scale))
+        self.classes = ClassEmbedding(num_classes, hidden_dim) if num_classes else None
+        block = partial(DiffiTBlock, hidden_dim, hidden_dim, num_heads, grid, mlp_ratio, dropout, dropout_attention)
+        self.blocks = nn.ModuleList([block() for _ in range(depth)])
+        self.norm = nn.LayerNorm(hidden_dim, eps=_EPS, elementwise_affine=False)
+        self.out = zeroed(nn.Linear(hidden_dim, patch_size**2 * out_channels))
+
+    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+        check_image(x, self.img_size)
+        e = self.time(c)
+        if self.classes is not None:
+            e = e + self.classes(y)
+        z = self.embed(patchify(x, self.patch_size)).to(x.dtype)[:, None]  # (B, 1, N, d), one window; wide under autocast
+        for block in self.blocks:
+            z = self.run(block, z, e)
+        return unpatchify(self.out(self.norm(z[:, 0])), self.patch_size, self.img_size)
+
+
+def _each_level(name: str, value: int | Sequence[int | None] | None, levels: int, least: int) -> list[int]:
+    """One number a level from one for all or one each; None is 0."""
+    each = [value] * levels if value is None or isinstance(value, int) else list(value)
+    counts = [0 if n is None else n for n in each]
+    if len(counts) != levels or min(counts) < least:
+        raise ValueError(f"{name} = {value}, expected an integer of at least {least}, or {levels} of them (one a level)")
+    return counts
+
+
+def _window(side: int, grid: tuple[int, int], level: int) -> tuple[int, int]:
+    """The window of a level: the whole grid for side 0."""
+    if side == 0:
+        return grid
+    if grid[0] % side or grid[1] % side:
+        raise ValueError(f"a window of {side} x {side} does not divide the grid of level {level} ({grid[0]} x {grid[1]})")
+    return side, side

@@ -1,0 +1,338 @@
+"""DiT: a plain vision transformer, and four ways to tell it the time and the class.
+
+The image is cut into patches, each becomes a token with a fixed sin-cos position, and `depth`
+equal blocks follow. Time and class are embedded as vectors e_t and e_y. A block of width d is told
+them in one of four ways, each a class here:
+
+    InContextBlock        e_t and e_y are two more tokens, dropped after the last block
+    CrossAttentionBlock   tokens attend to the sequence (e_t, e_y) between self-attention and perceptron
+    AdaLNBlock            shift and scale of both layer norms are linear in SiLU(e_t + e_y)
+    AdaLNZeroBlock        so is a gate on each residual branch, and all three are 0 when fresh
+
+The last is the best of them in the paper at equal arithmetic, since a fresh block is the identity:
+
+    z = z + gate_1 * attention((1 + scale_1) * norm(z) + shift_1)
+    z = z + gate_2 * mlp((1 + scale_2) * norm(z) + shift_2)
+
+What a conditioning asks of the rest of the network, which tokens enter the first block and which
+layer follows the last one, is said by its block class; `DiT` itself does not know which one it has.
+With `num_classes = 0` only the time is told. The paper does not say how the modulation of
+AdaLNBlock starts: here at 0, so that a fresh one is an ordinary pre-norm block.
+
+References:
+    Scalable diffusion models with transformers (Peebles & Xie, 2023) | https://arxiv.org/abs/2212.09748
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones.attention import CrossAttention, TokenAttention, perceptron
+from backbones.base import Backbone, normal, xavier, zeroed
+from backbones.embeddings import (
+    ClassEmbedding,
+    TimeEmbedding,
+    check_image,
+    image_size,
+    patchify,
+    sincos_positions,
+    unpatchify,
+)
+
+__all__ = [
+    "DIT_SIZES",
+    "AdaLNBlock",
+    "AdaLNFinalLayer",
+    "AdaLNZeroBlock",
+    "CrossAttentionBlock",
+    "DiT",
+    "DiTBlock",
+    "FinalLayer",
+    "InContextBlock",
+]
+
+DIT_SIZES: dict[str, dict[str, Any]] = {
+    f"{name}/{patch_size}": {"patch_size": patch_size, "depth": depth, "hidden_dim": hidden_dim, "num_heads": num_heads}
+    for name, depth, hidden_dim, num_heads in (("S", 12, 384, 6), ("B", 12, 768, 12), ("L", 24, 1024, 16), ("XL", 28, 1152, 16))
+    for patch_size in (2, 4, 8)
+}
+"""The published sizes by name and patch size, "S/2" to "XL/8": arguments of `DiT`."""
+
+_EPS = 1e-6
+"""Of every layer norm, as published; torch's default is ten times as large."""
+
+
+def _modulate(z: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """The layer norm of z (B, N, d) without parameters, then `(1 + scale) z + shift`; shift and scale (B, 1, d)."""
+    return torch.addcmul(shift, F.layer_norm(z, z.shape[-1:], eps=_EPS), 1 + scale)
+
+
+class FinalLayer(nn.Module):
+    """From tokens to patches: a layer norm and a linear layer, which is 0 when fresh.
+
+    Arguments:
+        dim: the width of a token.
+        out_features: the numbers of a patch.
+    """
+
+    def __init__(self, dim: int, out_features: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=_EPS)
+        self.out = zeroed(nn.Linear(dim, out_features))
+
+    def forward(self, z: Tensor, e: Tensor) -> Tensor:
+        """The patches of the tokens: (B, N, dim) -> (B, N, out_features)."""
+        out: Tensor = self.out(self.norm(z))
+        return out
+
+
+class AdaLNFinalLayer(nn.Module):
+    """From tokens to patches: a layer norm with shift and scale linear in the condition, and a linear layer; both 0 when fresh.
+
+    Arguments:
+        dim: the width of a token.
+        out_features: the numbers of a patch.
+    """
+
+    def __init__(self, dim: int, out_features: int) -> None:
+        super().__init__()
+        self.modulation = zeroed(nn.Linear(dim, 2 * dim))
+        self.out = zeroed(nn.Linear(dim, out_features))
+
+    def forward(self, z: Tensor, e: Tensor) -> Tensor:
+        """The patches of the tokens under the condition e (B, dim): (B, N, dim) -> (B, N, out_features)."""
+        shift, scale = self.modulation(e).unsqueeze(1).chunk(2, dim=-1)  # each (B, 1, dim)
+        out: Tensor = self.out(_modulate(z, shift, scale))
+        return out
+
+
+class DiTBlock(nn.Module, ABC):
+    """A transformer block that is told time and class: (B, N, dim) -> (B, N, dim).
+
+    Arguments:
+        dim: the width of a token.
+        num_heads: the number of attention heads.
+        mlp_ratio: the width of the hidden layer of the perceptron, in units of dim.
+        dropout: the dropout probability of the branches' outputs.
+        dropout_attention: the dropout probability of the attention weights.
+    """
+
+    final_layer: ClassVar[type[FinalLayer] | type[AdaLNFinalLayer]] = FinalLayer
+    """What follows the last block."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        dropout_attention: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.attention = xavier(TokenAttention(dim, num_heads, True, dropout, dropout_attention))
+        self.mlp = xavier(perceptron(dim, mlp_ratio, dropout, approximate="tanh"))
+
+    @staticmethod
+    def enter(z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first block takes, computed once for all blocks.
+
+        Arguments:
+            z: the patches' tokens (B, N, dim).
+            e: the embeddings (B, 1 or 2, dim) of the time and, in a conditional network, the class.
+
+        Returns:
+            the sequence, which begins with the patches' tokens, and the condition of every block.
+        """
+        return z, e
+
+    @abstractmethod
+    def forward(self, z: Tensor, e: Tensor) -> Tensor:
+        """Evaluate the block on the sequence z under the condition e, both as made by `enter`."""
+
+
+class InContextBlock(DiTBlock):
+    """A standard block; time and class are tokens of its sequence. Arguments as for `DiTBlock`."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        dropout_attention: float = 0.0,
+    ) -> None:
+        super().__init__(dim, num_heads, mlp_ratio, dropout, dropout_attention)
+        self.norm1 = nn.LayerNorm(dim, eps=_EPS)
+        self.norm2 = nn.LayerNorm(dim, eps=_EPS)
+
+    @staticmethod
+    def enter(z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.cat([z, e], dim=1), e
+
+    def forward(self, z: Tensor, e: Tensor) -> Tensor:
+        z = z + self.attention(self.norm1(z))
+        out: Tensor = z + self.mlp(self.norm2(z))
+        return out
+
+
+class CrossAttentionBlock(DiTBlock):
+    """A block whose tokens also attend to the time and the class. Arguments as for `DiTBlock`."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        dropout_attention: float = 0.0,
+    ) -> None:
+        super().__init__(dim, num_heads, mlp_ratio, dropout, dropout_attention)
+        self.cross = xavier(CrossAttention(dim, num_heads, True, dropout, dropout_attention))
+        self.norm1 = nn.LayerNorm(dim, eps=_EPS)
+        self.norm2 = nn.LayerNorm(dim, eps=_EPS)
+        self.norm3 = nn.LayerNorm(dim, eps=_EPS)
+
+    def forward(self, z: Tensor, e: Tensor) -> Tensor:
+        z = z + self.attention(self.norm1(z))
+        z = z + self.cross(self.norm2(z), e)
+        out: Tensor = z + self.mlp(self.norm3(z))
+        return out
+
+
+class AdaLNBlock(DiTBlock):
+    """A block whose layer norms take shift and scale from the condition. Arguments as for `DiTBlock`."""
+
+    final_layer = AdaLNFinalLayer
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        dropout_attention: float = 0.0,
+    ) -> None:
+        super().__init__(dim, num_heads, mlp_ratio, dropout, dropout_attention)
+        self.modulation = zeroed(nn.Linear(dim, 4 * dim))
+
+    @staticmethod
+    def enter(z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        return z, F.silu(e.sum(1))
+
+    def forward(self, z: Tensor, e: Tensor) -> Tensor:
+        shift_1, scale_1, shift_2, scale_2 = self.modulation(e).unsqueeze(1).chunk(4, dim=-1)  # each (B, 1, dim)
+        z = z + self.attention(_modulate(z, shift_1, scale_1))
+        out: Tensor = z + self.mlp(_modulate(z, shift_2, scale_2))
+        return out
+
+
+class AdaLNZeroBlock(DiTBlock):
+    """A block whose branches take shift, scale and gate from the condition; the identity when fresh.
+
+    Arguments as for `DiTBlock`.
+    """
+
+    final_layer = AdaLNFinalLayer
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        dropout_attention: float = 0.0,
+    ) -> None:
+        super().__init__(dim, num_heads, mlp_ratio, dropout, dropout_attention)
+        self.modulation = zeroed(nn.Linear(dim, 6 * dim))
+
+    @staticmethod
+    def enter(z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+        return z, F.silu(e.sum(1))
+
+    def forward(self, z: Tensor, e: Tensor) -> Tensor:
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(e).unsqueeze(1).chunk(6, dim=-1)
+        z = torch.addcmul(z, gate_1, self.attention(_modulate(z, shift_1, scale_1)))
+        return torch.addcmul(z, gate_2, self.mlp(_modulate(z, shift_2, scale_2)))
+
+
+class DiT(Backbone):
+    """The diffusion transformer.
+
+    The published models learn the variance beside the mean, `out_channels = 2 * in_channels`:
+    `DiT(32, 4, **DIT_SIZES["S/2"], num_classes=1000, out_channels=8)`.
+
+    Arguments:
+        img_size: the side of the images in pixels, or (height, width).
+        in_channels: the number of channels of the input.
+        patch_size: the side of a patch in pixels; it divides both sides of the image.
+        depth: the number of blocks.
+        hidden_dim: the width of a token, a multiple of 4.
+        num_heads: the number of attention heads; it divides hidden_dim.
+        mlp_ratio: the width of the perceptrons' hidden layer, in units of hidden_dim.
+        dropout_attention: the dropout probability of the attention weights.
+        num_classes: the number of classes; 0 is an unconditional network.
+        use_checkpoint: trade time for memory in training.
+        out_channels: the number of channels of the output; None means in_channels.
+        dropout: the dropout probability of the branches' outputs.
+        conditioning: the class of the blocks, which decides how they are told time and class.
+        time_features: the number of sinusoids of c.
+        time_scale: what c is multiplied by; 1000 suits c in [0, 1].
+
+    Raises:
+        ValueError: a patch size that does not divide the image, heads that do not divide the width,
+            a width that is no multiple of 4, a negative depth.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 28,
+        in_channels: int = 1,
+        patch_size: int = 2,
+        depth: int = 12,
+        hidden_dim: int = 384,
+        num_heads: int = 6,
+        mlp_ratio: float = 4.0,
+        dropout_attention: float = 0.0,
+        num_classes: int = 0,
+        use_checkpoint: bool = False,
+        out_channels: int | None = None,
+        dropout: float = 0.0,
+        conditioning: type[DiTBlock] = AdaLNZeroBlock,
+        time_features: int = 256,
+        time_scale: float = 1000.0,
+    ) -> None:
+        out_channels = in_channels if out_channels is None else out_channels
+        super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint)
+        if depth < 0:
+            raise ValueError(f"depth = {depth}, expected at least 0")
+        self.img_size = image_size(img_size, patch_size)
+        self.patch_size = patch_size
+        self.conditioning = conditioning
+        grid = self.img_size[0] // patch_size, self.img_size[1] // patch_size
+        self.register_buffer("positions", sincos_positions(grid, hidden_dim), persistent=False)
+        self.embed = xavier(nn.Linear(patch_size**2 * in_channels, hidden_dim))
+        self.time = normal(TimeEmbedding(time_features, hidden_dim, time_scale), std=0.02)
+        self.classes = ClassEmbedding(num_classes, hidden_dim) if num_classes else None
+        self.blocks = nn.ModuleList(
+            [conditioning(hidden_dim, num_heads, mlp_ratio, dropout, dropout_attention) for _ in range(depth)]
+        )
+        self.final = conditioning.final_layer(hidden_dim, patch_size**2 * out_channels)
+
+    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+        check_image(x, self.img_size)
+        z = self.embed(patchify(x, self.patch_size)) + self.positions  # (B, N, d)
+        e = self.time(c)[:, None]
+        if self.classes is not None:
+            e = torch.cat([e, self.classes(y)[:, None]], dim=1)  # (B, 2, d)
+        patches = z.shape[1]
+        z, e = self.conditioning.enter(z, e)
+        for block in self.blocks:
+            z = self.run(block, z, e)
+        return unpatchify(self.final(z[:, :patches], e), self.patch_size, self.img_size)
