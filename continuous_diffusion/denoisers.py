@@ -4,15 +4,23 @@ A parameterisation is four coefficients of time:
 
     x0hat = c_skip(t) x_t + c_out(t) network(c_in(t) x_t, c_noise(t), y)
 
-| network predicts | c_in | c_skip  | c_out           | c_noise |
-|------------------|------|---------|-----------------|---------|
-| the noise eps    | 1    | 1/alpha | -sigma / alpha  | t       |
+| network predicts            | c_in      | c_skip           | c_out           | c_noise         |
+|-----------------------------|-----------|------------------|-----------------|-----------------|
+| the noise eps               | 1         | 1 / alpha        | -sigma / alpha  | t               |
+| the data x_0                | 1         | 0                | 1               | t               |
+| v = alpha eps - sigma x_0   | 1         | alpha            | -sigma          | t               |
+| Karras, std d of the data   | 1 / n     | alpha d^2 / n^2  | sigma d / n     | -logSNR(t) / 8  |
+
+with `n^2 = alpha^2 d^2 + sigma^2`, the variance of x_t. The four are one another's images: given x_t, each
+determines eps, x_0 and v. They differ in what an error of the network does: in eps it is
+multiplied by sigma / alpha, which is large in the noise, in x_0 by 1, and in v by sigma.
 
 Squared-error training teaches the mean of p(x_0 | x_t) and nothing of its variance. The
 posterior of a network denoiser therefore states a variance by convention: sigma_t^2, which is
 exact for white data of variance 1 and, averaged over x_t, at least the best linear
 denoiser's error for any data in [-1, 1] (whose second moment is at most 1). The samplers
-use the mean alone.
+use the mean alone, unless the network has a second half of outputs that was taught the variance of a
+reverse step: `LearnedVarianceDenoiser`.
 """
 
 from __future__ import annotations
@@ -24,28 +32,41 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+import diffusion_core
 from continuous_diffusion.process import GaussianProcess, check_real, match
-from diffusion_core import Denoiser, Generator, Posterior, as_randomness, batch_time, check_time
+from diffusion_core import Generator, as_randomness, batch_time, check_time, readable
 
-__all__ = ["EpsilonDenoiser", "GaussianPosterior", "Network", "PreconditionedDenoiser"]
+__all__ = [
+    "Denoiser",
+    "EpsilonDenoiser",
+    "KarrasDenoiser",
+    "LearnedVarianceDenoiser",
+    "Network",
+    "Posterior",
+    "VelocityDenoiser",
+    "X0Denoiser",
+]
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(x (B, *event), c (B,), y (B,) or None) -> (B, *event)."""
 
 
-class GaussianPosterior(Posterior):
+class Posterior(diffusion_core.Posterior):
     """`p(x_0^d | x_t) = N(mean^d, var^d)`, and the noise that goes with the mean.
 
     Arguments:
         mean: x0hat, the expected clean data (B, *event).
         var: the variance of every dimension, broadcastable to (B, *event); positive for t > 0.
         epsilon: epshat, with `x_t = alpha_t mean + sigma_t epshat`: (B, *event).
+        interpolation: v of the learned variance `beta^v beta~^(1 - v)` of a reverse step
+            (B, *event); None where the network was taught none.
     """
 
-    def __init__(self, mean: Tensor, var: Tensor, epsilon: Tensor) -> None:
+    def __init__(self, mean: Tensor, var: Tensor, epsilon: Tensor, interpolation: Tensor | None = None) -> None:
         self.mean = mean
         self.var = var.expand_as(mean)
         self.epsilon = epsilon
+        self.interpolation = interpolation
 
     def log_prob(self, x_0: Tensor) -> Tensor:
         """The log density of every dimension in nats: (B, *event) -> (B, *event)."""
@@ -61,7 +82,7 @@ class GaussianPosterior(Posterior):
         return self.mean
 
 
-class PreconditionedDenoiser(Denoiser):
+class Denoiser(diffusion_core.Denoiser):
     """A network between four coefficients; subclasses say which.
 
     Arguments:
@@ -74,6 +95,7 @@ class PreconditionedDenoiser(Denoiser):
     """
 
     process: GaussianProcess
+    learns_variance: bool = False
 
     def __init__(self, process: GaussianProcess, network: Network, event_shape: Sequence[int]) -> None:
         super().__init__(process, event_shape)
@@ -87,27 +109,41 @@ class PreconditionedDenoiser(Denoiser):
     def epsilon(self, output: Tensor, mean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The noise epshat from the network's output, without a division by sigma where there is a way: (B, *event)."""
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> GaussianPosterior:
+    def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Check the arguments and evaluate the network: its output in the dtype of x_t, and (c_skip, c_out) to read it with."""
+        self.check_event(x_t)
+        check_real(x_t)
+        check_time(t, len(x_t))
+        c_in, c_skip, c_out, c_noise = self.coefficients(t)
+        # Where one pass over the image can be seen to change nothing, it is saved: samplers have one time for the batch.
+        x = x_t if c_in.ndim == 0 and readable(c_in) and c_in == 1 else match(c_in, x_t) * x_t
+        output = self.network(x, batch_time(c_noise.to(x_t.dtype), len(x_t)), y)
+        return output.to(x_t.dtype), (c_skip, c_out)  # the algebra stays in single precision when the network computes in half
+
+    def interpret(self, output: Tensor, coefficients: tuple[Tensor, Tensor], x_t: Tensor, t: Tensor) -> Posterior:
+        """The posterior that an output of the network, (B, *event), stands for."""
+        if output.shape != x_t.shape:
+            raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {tuple(x_t.shape)}")
+        c_skip, c_out = coefficients
+        if c_skip.ndim == 0 and readable(c_skip):  # one time for the batch, as samplers have
+            mean = (x_t * c_skip.item()).add_(output, alpha=c_out.item())
+        else:
+            mean = torch.addcmul(match(c_skip, x_t) * x_t, match(c_out, x_t), output)
+        var = match(self.process.schedule(t)[1].square(), x_t)
+        return Posterior(mean, var, self.epsilon(output, mean, x_t, t))
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
         """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,).
 
         Raises:
             ValueError: x_t is not a real (B, *event_shape), t is not () or (B,) in [0, 1], or the
                 network returned another shape than it was given.
         """
-        self.check_event(x_t)
-        check_real(x_t)
-        check_time(t, len(x_t))
-        c_in, c_skip, c_out, c_noise = self.coefficients(t)
-        output = self.network(match(c_in, x_t) * x_t, batch_time(c_noise.to(x_t.dtype), len(x_t)), y)
-        if output.shape != x_t.shape:
-            raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {tuple(x_t.shape)}")
-        output = output.to(x_t.dtype)  # the algebra stays in single precision when the network computes in half
-        mean = match(c_skip, x_t) * x_t + match(c_out, x_t) * output
-        var = match(self.process.schedule(t)[1].square(), x_t)
-        return GaussianPosterior(mean, var, self.epsilon(output, mean, x_t, t))
+        output, coefficients = self.read(x_t, t, y)
+        return self.interpret(output, coefficients, x_t, t)
 
 
-class EpsilonDenoiser(PreconditionedDenoiser):
+class EpsilonDenoiser(Denoiser):
     """The network predicts the noise: `x0hat = (x_t - sigma_t network(x_t, t, y)) / alpha_t`.
 
     References:
@@ -124,3 +160,126 @@ class EpsilonDenoiser(PreconditionedDenoiser):
 
     def epsilon(self, output: Tensor, mean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         return output
+
+
+class X0Denoiser(Denoiser):
+    """The network predicts the clean data: `x0hat = network(x_t, t, y)`.
+
+    The noise that goes with it, `(x_t - alpha_t x0hat) / sigma_t`, needs t > 0.
+    """
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        c_in = torch.ones_like(t)
+        c_skip = torch.zeros_like(t)
+        c_out = torch.ones_like(t)
+        c_noise = t
+        return c_in, c_skip, c_out, c_noise
+
+    def epsilon(self, output: Tensor, mean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return self.process.epsilon(mean, x_t, t)
+
+
+class VelocityDenoiser(Denoiser):
+    """The network predicts `v = alpha_t eps - sigma_t x_0`: `x0hat = alpha_t x_t - sigma_t network(x_t, t, y)`.
+
+    References:
+        Progressive distillation for fast sampling of diffusion models (Salimans & Ho, 2022) | https://arxiv.org/abs/2202.00512
+    """
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        alpha, sigma = self.process.schedule(t)
+        c_in = torch.ones_like(t)
+        c_skip = alpha
+        c_out = -sigma
+        c_noise = t
+        return c_in, c_skip, c_out, c_noise
+
+    def epsilon(self, output: Tensor, mean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = self.process.schedule(t)
+        return match(sigma, x_t) * x_t + match(alpha, x_t) * output
+
+
+class KarrasDenoiser(Denoiser):
+    """EDM's preconditioning: the network's input and its target have variance 1 at every time t > 0.
+
+    EDM writes it for `x_t / alpha_t = x_0 + (sigma_t / alpha_t) eps`. What tells the time is the
+    log-SNR: a network trained on one schedule may be used with another.
+
+    Arguments:
+        process: the Gaussian process whose noise it removes.
+        network: any callable (x, c, y) -> the shape of x, with c from about -2 (noise) or
+            less to 2 (data) or more, sign reversed: `c = -logSNR / 8`.
+        event_shape: the shape of one example, such as (1, 28, 28).
+        std: d, the standard deviation of the data; EDM's for images in [-1, 1] is 0.5.
+
+    References:
+        Elucidating the design space of diffusion-based generative models (Karras et al., 2022) | https://arxiv.org/abs/2206.00364
+    """
+
+    def __init__(self, process: GaussianProcess, network: Network, event_shape: Sequence[int], std: float = 0.5) -> None:
+        super().__init__(process, network, event_shape)
+        if not std > 0:
+            raise ValueError(f"std = {std}, expected a positive number")
+        self.std = std
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        alpha, sigma = self.process.schedule(t)
+        variance = alpha.square() * self.std**2 + sigma.square()
+        c_in = 1 / variance.sqrt()
+        c_skip = alpha * self.std**2 / variance
+        c_out = sigma * self.std / variance.sqrt()
+        c_noise = -self.process.schedule.log_snr(t) / 8
+        return c_in, c_skip, c_out, c_noise
+
+    def epsilon(self, output: Tensor, mean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = self.process.schedule(t)
+        variance = alpha.square() * self.std**2 + sigma.square()
+        # (x_t - alpha mean) / sigma with the coefficients written out: sigma cancels.
+        return match(sigma / variance, x_t) * x_t - match(alpha * self.std / variance.sqrt(), x_t) * output
+
+
+class LearnedVarianceDenoiser(diffusion_core.Denoiser):
+    """Any reading whose network also predicts the variance of a reverse step.
+
+    The network returns twice as many channels: the first half is the reading's, the second one
+    `out` says where between its two extremes the log variance of the step t -> s lies:
+
+        variance = exp(v ln beta + (1 - v) ln beta~),      v = (out + 1) / 2
+
+    Arguments:
+        mean_denoiser: the reading of the first half; its network maps (B, C, ...) to (B, 2C, ...).
+
+    References:
+        Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
+    """
+
+    process: GaussianProcess
+    learns_variance: bool = True
+
+    def __init__(self, mean_denoiser: Denoiser) -> None:
+        if not isinstance(mean_denoiser, Denoiser):
+            raise TypeError(
+                f"mean_denoiser is {type(mean_denoiser).__name__}, expected a reading of one network such as EpsilonDenoiser"
+            )
+        super().__init__(mean_denoiser.process, mean_denoiser.event_shape)
+        self.mean_denoiser = mean_denoiser
+
+    @property
+    def network(self) -> Network:
+        """The network, which returns 2C channels."""
+        return self.mean_denoiser.network
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
+        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,).
+
+        Raises:
+            ValueError: x_t is not a real (B, *event_shape), t is not () or (B,) in [0, 1], or the
+                network did not return twice as many channels as it was given.
+        """
+        output, coefficients = self.mean_denoiser.read(x_t, t, y)
+        expected = (len(x_t), 2 * x_t.shape[1], *x_t.shape[2:])
+        if output.shape != expected:
+            raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {expected}: a mean and a variance")
+        first, second = output.chunk(2, 1)  # each (B, *event)
+        posterior = self.mean_denoiser.interpret(first, coefficients, x_t, t)
+        return Posterior(posterior.mean, posterior.var, posterior.epsilon, (second + 1) / 2)

@@ -9,19 +9,22 @@ and given component k every dimension is a conjugate pair:
     E_k[x_0 | x_t]   = mu_k + alpha v_k / (alpha^2 v_k + sigma^2) (x_t - alpha mu_k)
     Var_k[x_0 | x_t] = v_k sigma^2 / (alpha^2 v_k + sigma^2)
 
-The posterior's moments mix these with the responsibilities of the components at x_t.
+The posterior's moments mix these with the responsibilities of the components at x_t. What is
+asked of a mixture stays a mixture: its noisy marginal, the law of one class of components
+and the law of some dimensions given the others.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from continuous_diffusion.denoisers import GaussianPosterior
+from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess, check_real
-from diffusion_core import Denoiser, Generator, as_randomness, check_time
+from diffusion_core import Denoiser, Generator, as_randomness, check_time, readable
 
 __all__ = ["GaussianMixture", "MixtureDenoiser"]
 
@@ -33,25 +36,30 @@ class GaussianMixture(nn.Module):
         weights: non-negative, of sum 1 (K,).
         means: (K, *event).
         variances: the variance of each component (K,), or of each of its dimensions (K, *event).
+        labels: the class of each component, K integers from 0; None makes every component a class of its own.
 
     Raises:
-        ValueError: shapes that do not match, weights that are no distribution, a variance < 0.
+        ValueError: shapes that do not match, weights that are no distribution, a variance < 0, a label < 0.
     """
 
     weights: Tensor
     means: Tensor
     variances: Tensor
+    labels: Tensor
 
-    def __init__(self, weights: Tensor, means: Tensor, variances: Tensor) -> None:
+    def __init__(self, weights: Tensor, means: Tensor, variances: Tensor, labels: Sequence[int] | None = None) -> None:
         super().__init__()
         components = len(means)
+        labels = list(range(components)) if labels is None else [int(label) for label in labels]
+        if len(labels) != components or min(labels) < 0:
+            raise ValueError(f"labels = {labels}, expected {components} integers of at least 0")
         if weights.shape != (components,):
             raise ValueError(f"weights have shape {tuple(weights.shape)}, expected ({components},)")
         if variances.shape not in ((components,), means.shape):
             raise ValueError(f"variances have shape {tuple(variances.shape)}, expected ({components},) or {tuple(means.shape)}")
         if weights.device.type == "cpu" and (weights.min() < 0 or abs(float(weights.sum()) - 1) > 1e-6):
             raise ValueError(f"weights = {weights.tolist()}, expected non-negative numbers of sum 1")
-        if variances.device.type == "cpu" and variances.min() < 0:
+        if variances.device.type == "cpu" and (variances < 0).any():
             raise ValueError(f"variances contain {variances.min().item()}, expected non-negative numbers")
         self.event_shape = tuple(means.shape[1:])
         if variances.shape != means.shape:
@@ -59,6 +67,8 @@ class GaussianMixture(nn.Module):
         self.register_buffer("weights", weights.double(), persistent=False)
         self.register_buffer("means", means.double().flatten(1), persistent=False)  # (K, D)
         self.register_buffer("variances", variances.double().flatten(1).clone(), persistent=False)  # (K, D)
+        self.register_buffer("labels", torch.tensor(labels, device=weights.device), persistent=False)  # (K,)
+        self.num_classes = max(labels) + 1
 
     def sample(self, n: int, generator: Generator = None) -> Tensor:
         """Draw n events: (n, *event), float64."""
@@ -73,13 +83,97 @@ class GaussianMixture(nn.Module):
         one = torch.ones((), dtype=torch.float64, device=x.device)
         return self.noised_components(x, one, torch.zeros_like(one))[2].logsumexp(1)
 
-    def noised_components(self, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def entropy(self) -> float:
+        """The differential entropy `-E log p` in nats: exact for one component, by quadrature on the line.
+
+        The quadrature is the trapezoidal rule in every component, over 12 standard deviations on
+        either side of its mean; for so smooth an integrand its error is of the order of rounding.
+
+        Raises:
+            ValueError: several components in several dimensions, or a component without a density.
+        """
+        components, dimensions = self.means.shape
+        if components > 1 and dimensions > 1:
+            raise ValueError(f"{components} components in {dimensions} dimensions, expected one component or one dimension")
+        if self.variances.min() <= 0:
+            raise ValueError(f"variances contain {self.variances.min().item()}, expected positive ones: a density is needed")
+        if components == 1:
+            return float((self.variances.log() + math.log(2 * math.pi) + 1).sum() / 2)
+        z = torch.linspace(-12, 12, 20_001, dtype=torch.float64, device=self.means.device)
+        x = (self.means + self.variances.sqrt() * z).reshape(-1, *self.event_shape)  # (K * nodes, *event)
+        density = self.weights[:, None] * (-z.square() / 2).exp() * (24 / 20_000 / math.sqrt(2 * math.pi))  # (K, nodes)
+        return -float((density.flatten() * self.log_prob(x)).sum())
+
+    def noised(self, alpha: float | Tensor, sigma: float | Tensor) -> GaussianMixture:
+        """The law of `alpha x + sigma eps`: at alpha_t and sigma_t it is the marginal q_t."""
+        means, variances = (part.reshape(-1, *self.event_shape) for part in (self.means, self.variances))
+        return GaussianMixture(self.weights, alpha * means, alpha**2 * variances + sigma**2, self.labels.tolist())
+
+    def of_class(self, label: int) -> GaussianMixture:
+        """The law of x given its class: `sum_k w_k N(mu_k, v_k) / sum_k w_k` over the components of that label.
+
+        Raises:
+            ValueError: no component has the label.
+        """
+        rows = (self.labels == label).nonzero()[:, 0]
+        if len(rows) == 0:
+            raise ValueError(f"label = {label}, expected one of {sorted(set(self.labels.tolist()))}")
+        means, variances = (part[rows].reshape(-1, *self.event_shape) for part in (self.means, self.variances))
+        weights = self.weights[rows] / self.weights[rows].sum()
+        return GaussianMixture(weights, means, variances, self.labels[rows].tolist())
+
+    def conditional(self, x: Tensor, known: Tensor) -> GaussianMixture:
+        """The law of the dimensions that are not known, in their order, given those of x that are.
+
+        A component's dimensions are independent, so the known ones change its weight alone:
+        `w_k prod_known N(x^d; mu_k^d, v_k^d)`.
+
+        Arguments:
+            x: one event (*event); what it says where it is not known is ignored.
+            known: which dimensions are given: booleans (*event), some of them False.
+
+        Returns:
+            A mixture over events of shape (number of unknown dimensions,).
+
+        Raises:
+            ValueError: shapes other than the event's, or nothing unknown.
+        """
+        for name, value in (("x", x), ("known", known)):
+            if tuple(value.shape) != self.event_shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {self.event_shape}")
+        given = known.flatten()
+        if given.all():
+            raise ValueError("every dimension is known, expected at least one that is not")
+        seen = GaussianMixture(self.weights, self.means[:, given], self.variances[:, given])
+        one = torch.ones((), dtype=torch.float64, device=x.device)
+        log_joint = seen.noised_components(x.flatten()[None, given], one, 0 * one)[2]  # (1, K)
+        weights = responsibilities(log_joint)[0, :, 0]
+        return GaussianMixture(weights, self.means[:, ~given], self.variances[:, ~given], self.labels.tolist())
+
+    def log_weights(self, y: Tensor | None = None) -> Tensor:
+        """The log probability of every component given the class: (1, K), or (B, K) for labels y (B,).
+
+        The label `num_classes` is the null class: it stands for no label, and so for all components.
+        """
+        log_weights = self.weights.log()[None]
+        if y is None:
+            return log_weights
+        if readable(y) and not ((y >= 0) & (y <= self.num_classes)).all():
+            raise ValueError(f"y = {y.tolist()}, expected labels 0 .. {self.num_classes}, the last one the null class")
+        member = (self.labels == y[:, None]) | (y == self.num_classes)[:, None]
+        log_weights = log_weights.masked_fill(~member, -math.inf)
+        return log_weights - log_weights.logsumexp(1, keepdim=True)
+
+    def noised_components(
+        self, x_t: Tensor, alpha: Tensor, sigma: Tensor, y: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What each component says of x_t: (x_t - alpha mu_k), its variance, and log(w_k q_t(x_t | k)).
 
         Arguments:
             x_t: noisy events (B, *event).
             alpha: the scale of the data, () or (B,).
             sigma: the standard deviation of the noise, () or (B,).
+            y: the class of each event (B,), which leaves the weights of its components alone.
 
         Returns:
             (B, K, D), (B or 1, K, D) and (B, K), in float64.
@@ -88,7 +182,7 @@ class GaussianMixture(nn.Module):
         offset = x_t.double().flatten(1)[:, None] - alpha * self.means  # (B, K, D)
         var = alpha.square() * self.variances + sigma.square()
         log_density = -(offset.square() / var + var.log() + math.log(2 * math.pi)).sum(2) / 2
-        return offset, var, log_density + self.weights.log()
+        return offset, var, log_density + self.log_weights(y)
 
 
 def responsibilities(log_joint: Tensor) -> Tensor:
@@ -104,36 +198,55 @@ class MixtureDenoiser(Denoiser):
     Gaussian of those moments, which the true posterior is for a single component only.
     Computed in float64, returned in the dtype of x_t.
 
+    Given labels y it is the exact denoiser of `p(x_0 | y)`, the components of that class: what a
+    perfect conditional network computes. The label `mixture.num_classes` is the null class, and
+    no labels at all mean the same: all components.
+
     Arguments:
         process: the forward process.
         mixture: the law of the data.
     """
 
     process: GaussianProcess
+    learns_variance = False
 
     def __init__(self, process: GaussianProcess, mixture: GaussianMixture) -> None:
         super().__init__(process, mixture.event_shape)
         self.mixture = mixture
 
-    def _components(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of the data, which is also the label of the null class."""
+        return self.mixture.num_classes
+
+    def _components(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         self.check_event(x_t)
         check_real(x_t)
         check_time(t, len(x_t))
+        if y is not None and y.shape != (len(x_t),):
+            raise ValueError(f"y has shape {tuple(y.shape)}, expected ({len(x_t)},)")
         alpha, sigma = self.process.schedule(t.double())
-        return alpha.reshape(-1, 1, 1), sigma.reshape(-1, 1, 1), *self.mixture.noised_components(x_t, alpha, sigma)
+        return alpha.reshape(-1, 1, 1), sigma.reshape(-1, 1, 1), *self.mixture.noised_components(x_t, alpha, sigma, y)
 
-    def log_prob(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The log density log q_t(x_t) of the noisy data in nats: (B, *event) -> (B,), float64."""
-        return self._components(x_t, t)[4].logsumexp(1)
+    def log_prob(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """The log density log q_t(x_t | y) of the noisy data in nats: (B, *event) -> (B,), float64."""
+        return self._components(x_t, t, y)[4].logsumexp(1)
 
-    def score(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The gradient of log q_t at x_t: (B, *event), float64."""
-        _, _, offset, var, log_joint = self._components(x_t, t)
+    def class_log_probs(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The exact classifier `log p(y | x_t)` in nats, differentiable in x_t: (B, num_classes), float64."""
+        log_joint = self._components(x_t, t)[4]  # (B, K)
+        log_probs = log_joint - log_joint.logsumexp(1, keepdim=True)
+        member = self.mixture.labels == torch.arange(self.num_classes, device=x_t.device)[:, None]  # (classes, K)
+        return log_probs[:, None].masked_fill(~member, -math.inf).logsumexp(2)
+
+    def score(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """The gradient of log q_t(. | y) at x_t: (B, *event), float64."""
+        _, _, offset, var, log_joint = self._components(x_t, t, y)
         return -(responsibilities(log_joint) * offset / var).sum(1).reshape(x_t.shape)
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> GaussianPosterior:
-        """The exact moments of x_0 given x_t (B, *event) at time t, () or (B,); labels are ignored."""
-        alpha, sigma, offset, var, log_joint = self._components(x_t, t)
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
+        """The exact moments of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,)."""
+        alpha, sigma, offset, var, log_joint = self._components(x_t, t, y)
         share = responsibilities(log_joint)  # (B, K, 1)
         v, mu = self.mixture.variances, self.mixture.means
         means = mu + alpha * v / var * offset  # (B, K, D)
@@ -141,4 +254,4 @@ class MixtureDenoiser(Denoiser):
         spread = (share * (v * sigma.square() / var + (means - mean[:, None]).square())).sum(1)
         epsilon = sigma[:, 0] * (share * offset / var).sum(1)  # -sigma score: no division by sigma
         parts = (part.reshape(x_t.shape).to(x_t.dtype) for part in (mean, spread, epsilon))
-        return GaussianPosterior(*parts)
+        return Posterior(*parts)

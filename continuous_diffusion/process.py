@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from continuous_diffusion.schedules import VariancePreserving
-from diffusion_core import Generator, Process, as_randomness, check_time, per_example
+from continuous_diffusion.schedules import Schedule
+from diffusion_core import Generator, Process, as_randomness, check_time, per_example, readable
 
 __all__ = ["GaussianProcess", "PixelScale", "check_real", "match"]
 
@@ -80,12 +80,59 @@ class PixelScale:
         check_real(x)
         return ((x + 1) * (self.num_values / 2)).floor().clamp(0, self.num_values - 1).long()
 
+    def check(self, x: Tensor) -> None:
+        """Refuse reals that are not bin centres: a probability is of a value, not of a place on the line.
+
+        Raises:
+            ValueError: x is not real, or (seen on the CPU only) leaves [-1, 1] or is not a bin centre.
+        """
+        check_real(x)
+        k = ((x + 1) * (self.num_values / 2)).floor().clamp(0, self.num_values - 1)
+        off = ((2 * k + 1) / self.num_values - 1 - x).abs() * self.num_values  # in half widths of a bin
+        centred = (off <= 0.01).all()
+        if not readable(x):
+            torch._assert_async(centred, f"x_0 is not on the centres of {self.num_values} bins of [-1, 1]")
+        elif not centred:
+            wrong = x[~(off <= 0.01)].flatten()[0].item()
+            what = "the centre of a bin" if abs(wrong) <= 1 else "in [-1, 1]"
+            raise ValueError(f"x_0 contains {wrong:.6g}, which is not {what}: expected PixelScale({self.num_values}).encode(k)")
+
+    def log_mass(self, x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+        """The log probability that N(mean, var) gives to the bin of x, in nats: (B, *event) -> (B, *event).
+
+        `log(Phi(b) - Phi(a))` between the bin's edges in standard deviations; the end bins take the tails,
+        so that the S masses sum to 1. Computed in float64, returned in the dtype of x.
+
+        Arguments:
+            x: reals in [-1, 1] (B, *event).
+            mean: (B, *event).
+            log_var: the log of the variance, broadcastable to (B, *event).
+
+        References:
+            Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
+        """
+        k = self.decode(x)
+        # A Gaussian 1e-17 wide is a point to a bin; without the bound a width of 0 would be a division by it.
+        scale = (-log_var.double().clamp(min=-80) / 2).exp()
+        middle = ((2 * k + 1).double() / self.num_values - 1 - mean.double()) * scale
+        half = scale / self.num_values
+        # In the lower tail, where the logarithm of Phi keeps its digits: mirrored if need be.
+        distance = -middle.abs()
+        upper = torch.special.log_ndtr(distance + half)
+        inner = upper + torch.log(-torch.expm1(torch.special.log_ndtr(distance - half) - upper))
+        lowest = torch.special.log_ndtr(middle + half)
+        highest = torch.special.log_ndtr(half - middle)
+        mass = torch.where(k == 0, lowest, torch.where(k == self.num_values - 1, highest, inner))
+        return mass.to(x.dtype)
+
 
 class GaussianProcess(Process):
     """`x_t = alpha_t x_0 + sigma_t eps` with eps ~ N(0, I); the prior is N(0, I).
 
     Arguments:
         schedule: alpha and sigma as functions of time.
+        pixels: what values the clean data stand for. Likelihoods are then probabilities of those values,
+            as those of the discrete engine are; with None they are densities of real data.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -93,9 +140,10 @@ class GaussianProcess(Process):
 
     prior_mean: Tensor
 
-    def __init__(self, schedule: VariancePreserving) -> None:
+    def __init__(self, schedule: Schedule, pixels: PixelScale | None = None) -> None:
         super().__init__()
         self.schedule = schedule
+        self.pixels = pixels
         # The prior has no input whose device it could follow, so the process carries one number.
         self.register_buffer("prior_mean", torch.zeros(()), persistent=False)
 
@@ -103,6 +151,15 @@ class GaussianProcess(Process):
         """Draw x_t ~ N(alpha_t x_0, sigma_t^2 I): (B, *event) -> (B, *event)."""
         check_real(x_0)
         return self.perturb(x_0, as_randomness(generator).normal(x_0.shape, x_0.dtype, x_0.device), t)
+
+    def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
+        """Draw `x_t ~ N((alpha_t / alpha_s) x_s, beta I)` for s <= t, each () or (B,): (B, *event) -> (B, *event)."""
+        check_real(x_s)
+        check_time(s, len(x_s))
+        check_time(t, len(x_s))
+        scale = ((self.schedule.log_abar(t) - self.schedule.log_abar(s)) / 2).exp()
+        noise = as_randomness(generator).normal(x_s.shape, x_s.dtype, x_s.device)
+        return match(scale, x_s) * x_s + match(self.added_variance(s, t).sqrt(), x_s) * noise
 
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
         """Draw x_1 ~ N(0, I), of the given shape: float64 where the module is, float32 otherwise."""

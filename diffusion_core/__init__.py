@@ -1,6 +1,10 @@
 """What the discrete and the continuous engine truly share: nouns, times, randomness, the reverse loop."""
 
 from diffusion_core.base import Denoiser, Loss, Posterior, Process, Schedule, batch_time, check_time, per_example, readable
+from diffusion_core.guidance import ConstantScale, GuidanceScale, IntervalScale, PowerCosineScale
+from diffusion_core.importance import ImportanceTimes
+from diffusion_core.inpainting import Inpainting
+from diffusion_core.likelihood import BitsPerDim
 from diffusion_core.objective import Objective
 from diffusion_core.randomness import (
     Generator,
@@ -11,19 +15,40 @@ from diffusion_core.randomness import (
     stream_seed,
 )
 from diffusion_core.sampler import Sampler, State
-from diffusion_core.times import CosineGrid, QuadraticGrid, StratifiedTimes, TimeGrid, TimeSampler, UniformGrid, UniformTimes
+from diffusion_core.times import (
+    CosineGrid,
+    CustomGrid,
+    GridTimes,
+    QuadraticGrid,
+    RespacedGrid,
+    StratifiedTimes,
+    TimeGrid,
+    TimeSampler,
+    UniformGrid,
+    UniformTimes,
+)
 
 __all__ = [
+    "BitsPerDim",
+    "ConstantScale",
     "CosineGrid",
+    "CustomGrid",
     "Denoiser",
     "Generator",
+    "GridTimes",
+    "GuidanceScale",
+    "ImportanceTimes",
+    "Inpainting",
+    "IntervalScale",
     "Loss",
     "Objective",
     "PerSampleRandomness",
     "Posterior",
+    "PowerCosineScale",
     "Process",
     "QuadraticGrid",
     "Randomness",
+    "RespacedGrid",
     "Sampler",
     "Schedule",
     "SharedRandomness",

@@ -38,6 +38,8 @@ def check_time(t: Tensor, batch: int) -> None:
         raise ValueError(f"t has shape {tuple(t.shape)}, expected () or ({batch},)")
     if not t.is_floating_point():
         raise ValueError(f"t has dtype {t.dtype}, expected a floating dtype")
+    if t.ndim == 0 and readable(t) and 0 <= t.item() <= 1:
+        return
     inside = ((t >= 0) & (t <= 1)).all()
     if not readable(t):
         torch._assert_async(inside, "t is outside [0, 1]")
@@ -72,6 +74,10 @@ class Process(nn.Module, ABC):
         """Draw x_t ~ q(x_t | x_0): (B, *event) -> (B, *event)."""
 
     @abstractmethod
+    def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
+        """Draw x_t ~ q(x_t | x_s), s <= t, the process run on from s: (B, *event) -> (B, *event)."""
+
+    @abstractmethod
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
         """Draw x_1 from the law that sampling starts from: a tensor of the given shape, batch first."""
 
@@ -101,6 +107,8 @@ class Denoiser(nn.Module, ABC):
     """
 
     process: Process
+    network_calls: int = 1
+    """How many evaluations of the network one evaluation of the denoiser costs an example."""
 
     def __init__(self, process: Process, event_shape: Sequence[int]) -> None:
         super().__init__()

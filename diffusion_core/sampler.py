@@ -37,10 +37,11 @@ class State:
         x: the current sample (B, *event).
         t: the current time.
         randomness: the streams that the next draws come from.
-        network_calls: denoiser evaluations a chain has cost so far.
+        network_calls: network evaluations a chain has cost so far.
         rejected: in each example, how often so far a dimension stayed because it had several jumps, (B,).
         clamped: in each example, how often so far a dimension was cut off: at an end of the state
             space, or because its probabilities exceeded 1, (B,).
+        memory: what a sampler keeps of each chain from step to step, tensors (B, ...).
     """
 
     x: Tensor
@@ -49,6 +50,7 @@ class State:
     network_calls: int
     rejected: Tensor
     clamped: Tensor
+    memory: tuple[Tensor, ...] = ()
 
     def split(self, size: int) -> list[State]:
         """Consecutive sub-batches of exactly `size` chains; the last one is padded with copies."""
@@ -58,9 +60,8 @@ class State:
             rows = torch.arange(i * size, (i + 1) * size, device=self.x.device).clamp(max=len(self.x) - 1)
             if isinstance(source, PerSampleRandomness) and len(source) < size:
                 source = source.padded(size)
-            states.append(
-                replace(self, x=self.x[rows], randomness=source, rejected=self.rejected[rows], clamped=self.clamped[rows])
-            )
+            part = replace(self, x=self.x[rows], randomness=source, memory=tuple(kept[rows] for kept in self.memory))
+            states.append(replace(part, rejected=self.rejected[rows], clamped=self.clamped[rows]))
         return states
 
     def merged(self, parts: Sequence[State]) -> State:
@@ -73,6 +74,7 @@ class State:
             network_calls=parts[0].network_calls,
             rejected=torch.cat([part.rejected for part in parts])[:n],
             clamped=torch.cat([part.clamped for part in parts])[:n],
+            memory=tuple(torch.cat(kept)[:n] for kept in zip(*(part.memory for part in parts), strict=True)),
         )
 
 
@@ -101,9 +103,10 @@ class Sampler(ABC):
         """What happens at t_min: the step from x_tmin to x_0; the state returned is at 0."""
 
     def evaluate(self, state: State, t: float, y: Tensor | None = None) -> tuple[Any, State]:
-        """The posterior at (state.x, t), and the state with the network call counted."""
+        """The posterior at (state.x, t), and the state with the network calls counted."""
         time = torch.tensor(t, dtype=torch.float64, device=state.x.device)
-        return self.denoiser(state.x, time, y), replace(state, network_calls=state.network_calls + 1)
+        calls = state.network_calls + self.denoiser.network_calls
+        return self.denoiser(state.x, time, y), replace(state, network_calls=calls)
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
         """The state at t_max: n draws from the prior, or a given x (B, *event).

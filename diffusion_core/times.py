@@ -9,17 +9,39 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_core.randomness import Generator, as_randomness
 
-__all__ = ["CosineGrid", "QuadraticGrid", "StratifiedTimes", "TimeGrid", "TimeSampler", "UniformGrid", "UniformTimes"]
+__all__ = [
+    "CosineGrid",
+    "CustomGrid",
+    "GridTimes",
+    "QuadraticGrid",
+    "RespacedGrid",
+    "StratifiedTimes",
+    "TimeGrid",
+    "TimeSampler",
+    "UniformGrid",
+    "UniformTimes",
+]
 
 
-def _check_interval(t_min: float, t_max: float) -> None:
+def check_interval(t_min: float, t_max: float) -> None:
+    """Refuse what is no interval of time.
+
+    Raises:
+        ValueError: not 0 <= t_min < t_max <= 1.
+    """
     if not 0 <= t_min < t_max <= 1:
         raise ValueError(f"t_min = {t_min}, t_max = {t_max}: expected 0 <= t_min < t_max <= 1")
 
@@ -41,7 +63,7 @@ class TimeGrid(ABC):
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 1:
             raise ValueError(f"steps = {self.steps}, expected an integer of at least 1")
-        _check_interval(self.t_min, self.t_max)
+        check_interval(self.t_min, self.t_max)
 
     @abstractmethod
     def shape(self, u: float) -> float:
@@ -81,6 +103,77 @@ class CosineGrid(TimeGrid):
         return 1 - math.sin(math.pi * u / 2)
 
 
+@dataclass(frozen=True)
+class RespacedGrid(TimeGrid):
+    """Evenly rounded rows of a table of T times: `t = (round(k (T - 1) / N) + 1) / T` for k = N .. 0.
+
+    The N steps and the last one of the sampler visit the N + 1 timesteps that a model trained
+    on T of them is respaced to; N = T - 1 is the whole table.
+
+    Arguments:
+        steps: the number N of reverse steps, from 1 to T - 1.
+        T: the number of discrete times of the table.
+
+    References:
+        Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
+    """
+
+    t_min: float = field(init=False, default=0.0)
+    t_max: float = field(init=False, default=1.0)
+    T: int = 1000
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.T, int) or self.T < 2:
+            raise ValueError(f"T = {self.T}, expected an integer of at least 2")
+        object.__setattr__(self, "t_min", 1 / self.T)
+        super().__post_init__()
+        if self.steps >= self.T:
+            raise ValueError(f"steps = {self.steps}, expected at most T - 1 = {self.T - 1}")
+
+    def rows(self) -> list[int]:
+        """The N + 1 chosen rows of the table, counted from 0, from T - 1 down to 0."""
+        # Strides are added up, not multiplied, as published: between two rows the rounding of the sum decides.
+        places = accumulate([0.0] + [(self.T - 1) / self.steps] * self.steps)
+        return [round(place) for place in places][::-1]
+
+    def shape(self, u: float) -> float:
+        return round((1 - u) * (self.T - 1)) / (self.T - 1)
+
+    def times(self) -> list[float]:
+        return [(row + 1) / self.T for row in self.rows()]
+
+
+@dataclass(frozen=True)
+class CustomGrid(TimeGrid):
+    """Times that were chosen elsewhere.
+
+    Arguments:
+        points: the N + 1 times, falling, in [0, 1].
+    """
+
+    steps: int = field(init=False, default=0)
+    t_min: float = field(init=False, default=0.0)
+    t_max: float = field(init=False, default=1.0)
+    points: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        points = tuple(float(t) for t in self.points)
+        if len(points) < 2 or not all(t > s for t, s in pairwise(points)):
+            raise ValueError(f"points = {points}, expected at least two falling times")
+        for name, value in (("points", points), ("steps", len(points) - 1), ("t_max", points[0]), ("t_min", points[-1])):
+            object.__setattr__(self, name, value)
+        super().__post_init__()
+
+    def shape(self, u: float) -> float:
+        """Straight lines between the given times."""
+        left = min(int(u * self.steps), self.steps - 1)
+        t = self.points[left] + (u * self.steps - left) * (self.points[left + 1] - self.points[left])
+        return (t - self.t_min) / (self.t_max - self.t_min)
+
+    def times(self) -> list[float]:
+        return list(self.points)
+
+
 class TimeSampler(ABC):
     """A density over training times on an interval [t_min, t_max]."""
 
@@ -94,6 +187,21 @@ class TimeSampler(ABC):
     def update(self, t: Tensor, loss: Tensor) -> None:  # noqa: B027 - most densities do not learn
         """Learn from the losses (n,) measured at the times t (n,); a fixed density ignores them."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was learned, as tensors: a checkpoint holds it, so that a resumed training draws the same times."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned.
+
+        Raises:
+            ValueError: the state is of another density.
+        """
+        if state:
+            raise ValueError(
+                f"the state holds {', '.join(sorted(state))}, expected nothing: {type(self).__name__} does not learn"
+            )
+
 
 @dataclass(frozen=True)
 class UniformTimes(TimeSampler):
@@ -103,7 +211,7 @@ class UniformTimes(TimeSampler):
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_interval(self.t_min, self.t_max)
+        check_interval(self.t_min, self.t_max)
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
         return self._scale(as_randomness(generator).uniform((n,)))
@@ -126,3 +234,36 @@ class StratifiedTimes(UniformTimes):
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
         return self._scale(as_randomness(generator).stratified(n))
+
+
+@dataclass(frozen=True)
+class GridTimes(TimeSampler):
+    """The steps of a grid, each as often as the others: what estimates a sum over the steps of a chain.
+
+    A time is the middle of a step, in which a chain's loss is constant; the density is 1 / (N length), so that
+    the mean of weight times loss is the integral. Draws are stratified: n of them, a multiple of N, visit
+    every step equally often.
+
+    Arguments:
+        grid: the times of the chain.
+    """
+
+    grid: TimeGrid
+    t_min: float = field(init=False, default=0.0)
+    t_max: float = field(init=False, default=1.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "t_min", self.grid.t_min)
+        object.__setattr__(self, "t_max", self.grid.t_max)
+
+    @cached_property
+    def _times(self) -> NDArray[np.float64]:
+        return np.array(self.grid.times()[::-1])
+
+    def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
+        times = torch.tensor(self._times)
+        steps = len(times) - 1
+        u = as_randomness(generator).stratified(n, torch.float64)
+        place = (u * steps).floor().clamp(0, steps - 1).long()
+        s, t = times[place], times[place + 1]
+        return ((s + t) / 2).float(), (steps * (t - s)).float()

@@ -1,6 +1,7 @@
 """The discrete engine: continuous-time Markov chains on integers, noising and denoising them."""
 
 from discrete_diffusion.denoisers import AbsorbingDenoiser, Denoiser, LeaveOneOutDenoiser, Posterior, X0Denoiser
+from discrete_diffusion.guidance import ClassifierGuidance, PosteriorGuidance, RateGuidance, TaylorClassifierGuidance
 from discrete_diffusion.likelihood import BitsPerDim, bits_per_dim
 from discrete_diffusion.losses import ELBO, CrossEntropy, Loss, WeightedSum
 from discrete_diffusion.oracle import EnumeratedCTMC
@@ -12,13 +13,17 @@ __all__ = [
     "ELBO",
     "AbsorbingDenoiser",
     "BitsPerDim",
+    "ClassifierGuidance",
     "CrossEntropy",
     "Denoiser",
     "EnumeratedCTMC",
     "LeaveOneOutDenoiser",
     "Loss",
     "Posterior",
+    "PosteriorGuidance",
+    "RateGuidance",
     "Schedule",
+    "TaylorClassifierGuidance",
     "WeightedSum",
     "X0Denoiser",
     "bits_per_dim",

@@ -129,8 +129,8 @@ class _X0Posterior(Posterior):
         dtype = self.rate_dtype(self.probs)
         evidence = self.process.kernel(self.t, dtype).columns(self.x_t)
         # Mass on an x_0 that cannot have led to x_t contributes nothing.
-        weights = torch.where(evidence > 0, self.probs.to(dtype) / evidence, 0.0)
-        return ReverseJumps(self.process, self.x_t, self.t, weights, torch.ones_like(weights[..., 0]))
+        scores = torch.where(evidence > 0, self.logits.to(dtype) - evidence.log(), -torch.inf)
+        return ReverseJumps(self.process, self.x_t, self.t, scores, divided=False)
 
     def rate_divergence(self, x_0: Tensor) -> Tensor:
         return conditional_divergence(self.process, x_0, self.x_t, self.t, self.ratio)
@@ -146,6 +146,17 @@ class _LeaveOneOutPosterior(Posterior):
         evidence = self.process.kernel(self.t, self.process.rate_dtype(self.t)).columns(self.x_t).log()
         return Categorical(self._prior.scores + evidence.to(self._prior.scores.dtype))
 
+    def log_prob(self, x_0: Tensor) -> Tensor:
+        # log p_loo(x_0) + log P[x_0, x] - log sum_k p_loo(k) P[k, x]: an axis of S forms a chunk at a time only.
+        kernel = self.process.kernel(self.t, torch.float64)
+
+        def evidence(part: slice) -> Tensor:
+            dtype = self.process.rate_dtype(self.t[part] if self.t.ndim else self.t)
+            return kernel.select(part, dtype).columns(self.x_t[part])
+
+        chosen = self._prior.log_prob(x_0)
+        return chosen + kernel.entries(x_0, self.x_t).log().to(chosen.dtype) - self._prior.log_expectation(evidence)
+
     @property
     def ratio(self) -> Tensor:
         kernel = self.process.kernel(self.t, self.rate_dtype(self._prior.probs))
@@ -153,8 +164,8 @@ class _LeaveOneOutPosterior(Posterior):
         return u / u.gather(-1, self.x_t[..., None])
 
     def jumps(self) -> Jumps:
-        probs = self._prior.probs
-        return ReverseJumps(self.process, self.x_t, self.t, probs.to(self.rate_dtype(probs)))
+        scores = self._prior.scores
+        return ReverseJumps(self.process, self.x_t, self.t, scores.to(self.rate_dtype(scores)))
 
     def rate_divergence(self, x_0: Tensor) -> Tensor:
         return rate_divergence(self.process, x_0, self.x_t, self.t, self._prior.scores)
@@ -250,22 +261,26 @@ class Denoiser(diffusion_core.Denoiser):
         return Categorical(network(x_t, c, y))
 
     @abstractmethod
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
+        """What the network's distribution at (x_t, t) means: the reading itself."""
+
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
         """The posterior given x_t (B, *event) at time t, () or (B,), with labels y (B,)."""
+        return self.posterior(x_t, t, self.read(x_t, t, y))
 
 
 class X0Denoiser(Denoiser):
     """The network's logits are `log p(x_0 | x_t)`."""
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        return _X0Posterior(self.process, x_t, t, self.read(x_t, t, y))
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
+        return _X0Posterior(self.process, x_t, t, distribution)
 
 
 class LeaveOneOutDenoiser(Denoiser):
     """The network's logits are `log p_loo(x_0)`: the posterior without the dimension's own evidence."""
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        return _LeaveOneOutPosterior(self.process, x_t, t, self.read(x_t, t, y))
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
+        return _LeaveOneOutPosterior(self.process, x_t, t, distribution)
 
 
 class AbsorbingDenoiser(Denoiser):
@@ -279,5 +294,5 @@ class AbsorbingDenoiser(Denoiser):
             raise ValueError(f"the process has {type(process.rates).__name__}, expected AbsorbingRates")
         super().__init__(process, network, event_shape)
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        return _AbsorbingPosterior(self.process, x_t, t, self.read(x_t, t, y))
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
+        return _AbsorbingPosterior(self.process, x_t, t, distribution)

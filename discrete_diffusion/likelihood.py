@@ -14,37 +14,16 @@ References:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from diffusion_core import Generator, StratifiedTimes, TimeSampler, as_randomness
+from diffusion_core import BitsPerDim, Generator, StratifiedTimes, TimeSampler, as_randomness
 from discrete_diffusion.denoisers import Denoiser
 from discrete_diffusion.losses import ELBO, CrossEntropy
 from discrete_diffusion.process import CTMC
 
 __all__ = ["BitsPerDim", "bits_per_dim", "prior_divergence"]
-
-
-class BitsPerDim(NamedTuple):
-    """An upper bound on -log2 p(x_0) / D, a mean over the given examples, in bits per dimension.
-
-    Arguments:
-        value: the bound, the sum of its three terms.
-        standard_error: its Monte-Carlo standard error for these examples: what another draw of
-            times and noise would change, not what other examples would. Stratified times make
-            the true one a little smaller.
-        diffusion: the integral over [t_min, t_max].
-        prior: KL(q_tmax(. | x_0) || prior), exact.
-        reconstruction: -log2 p(x_0 | x_tmin).
-    """
-
-    value: float
-    standard_error: float
-    diffusion: float
-    prior: float
-    reconstruction: float
 
 
 def prior_divergence(process: CTMC, x_0: Tensor, t_max: float = 1.0) -> Tensor:

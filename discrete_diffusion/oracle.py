@@ -17,18 +17,23 @@ loses at t_min.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_core import Inpainting
 from discrete_diffusion.denoisers import Denoiser
 from discrete_diffusion.likelihood import prior_divergence
 from discrete_diffusion.process import CTMC
+from discrete_diffusion.rates.base import remaining
 from discrete_diffusion.samplers.base import Sampler, Stage
 
-__all__ = ["EnumeratedCTMC", "kl_divergence", "total_variation"]
+__all__ = ["EnumeratedCTMC", "kl_divergence", "labelled_network", "total_variation"]
+
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(x_t, t, y) -> logits."""
 
 _LIMIT = 20_000
 
@@ -41,6 +46,18 @@ def kl_divergence(p: Tensor, q: Tensor) -> float:
 def total_variation(p: Tensor, q: Tensor) -> float:
     """`1/2 sum |p - q|` of two laws over the same states."""
     return 0.5 * (p - q).abs().sum().item()
+
+
+def labelled_network(networks: Sequence[Network]) -> Network:
+    """One network of many: label y is answered by the y-th of them; the last is the null class, and answers without labels."""
+
+    def network(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is None:
+            return networks[-1](x_t, t, None)
+        answers = torch.stack([one(x_t, t, None) for one in networks])
+        return answers[y, torch.arange(len(y))]
+
+    return network
 
 
 def _enumerate(values: int, dimensions: int) -> Tensor:
@@ -206,28 +223,59 @@ class EnumeratedCTMC:
 
     def compose(self, law: Tensor, stage: Stage) -> Tensor:
         """The law over the noisy states after one stage in which dimensions move independently: (n^D,) -> (n^D,)."""
-        moves = stage(self.noisy).double()  # (n^D, D, n)
+        return self._moved(law, stage(self.noisy).double())
+
+    def _moved(self, law: Tensor, moves: Tensor) -> Tensor:
+        """The law after every dimension of every state moved by its own row of `moves` (n^D, D, n)."""
         moves = torch.where(law[:, None, None] > 0, moves, 0.0)  # where no chain is, a posterior may be undefined
         result = law[:, None]
         for d in range(self.dimensions):
             result = (result[:, :, None] * moves[:, d, None, :]).flatten(1)
         return result.sum(0)
 
+    def _labels(self, y: int | None) -> Tensor | None:
+        return None if y is None else torch.full((len(self.noisy),), y)
+
     @torch.no_grad()
-    def sampler_law(self, sampler: Sampler, start: Tensor | None = None, finish: bool = True) -> Tensor:
+    def sampler_law(self, sampler: Sampler, start: Tensor | None = None, finish: bool = True, y: int | None = None) -> Tensor:
         """The exact law of a sampler's output.
 
         Arguments:
             sampler: any sampler of the discrete engine on this process.
             start: the law over the noisy states at grid.t_max; None is the exact marginal there.
             finish: include the last step to clean data; without it the law is that of x_tmin.
+            y: the label of all chains, where the denoiser takes one.
 
         Returns:
             the law over clean states (S^D,), or over noisy states (n^D,) without the last step.
         """
         times = sampler.grid.times()
+        labels = self._labels(y)
         law = self.marginal(times[0]) if start is None else start
         for t, s in itertools.pairwise(times):
-            for stage in sampler.stages(t, s):
+            for stage in sampler.stages(t, s, labels):
                 law = self.compose(law, stage)
-        return self.compose(law, sampler.finish_law) if finish else law
+        return self.compose(law, lambda x: sampler.finish_law(x, labels)) if finish else law
+
+    @torch.no_grad()
+    def inpainting_law(self, inpainting: Inpainting, sampler: Sampler, y: int | None = None) -> Tensor:
+        """The exact law over clean states (S^D,) of an `Inpainting` of one x_0 around a sampler of the discrete engine."""
+        times, labels = sampler.grid.times(), self._labels(y)
+        x_0, known = inpainting.x_0[:1], inpainting.known[0]
+        itself = torch.eye(self.num_states, dtype=torch.float64)[self.noisy]  # (n^D, D, n)
+
+        def replaced(s: float) -> Tensor:
+            drawn = self.process.kernel(torch.tensor(s, dtype=torch.float64), torch.float64).rows(x_0)
+            return torch.where(known[:, None], drawn, itself)
+
+        law = self._moved(self.prior_law(), replaced(times[0]))
+        for t, s in itertools.pairwise(times):
+            tau_s, tau_t = (self.process.tau(torch.tensor(value, dtype=torch.float64)) for value in (s, t))
+            again = self.process.rates.transition_from(self.noisy, remaining(tau_s, tau_t))
+            for rounds_left in range(inpainting.resample - 1, -1, -1):
+                for stage in sampler.stages(t, s, labels):
+                    law = self.compose(law, stage)
+                law = self._moved(law, replaced(s))
+                law = self._moved(law, again) if rounds_left else law
+        exact = torch.eye(self.data_states, dtype=torch.float64)[x_0]
+        return self._moved(law, torch.where(known[:, None], exact, sampler.finish_law(self.noisy, labels).double()))

@@ -55,6 +55,12 @@ class CTMC(diffusion_core.Process):
         check_time(t, len(x_0))
         return self.rates.sample_from(x_0, self.tau(t), generator)
 
+    def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
+        """Draw `x_t ~ P_{s -> t}[x_s, .]` for s <= t, each () or (B,): (B, *event) -> (B, *event), int64."""
+        check_time(s, len(x_s))
+        check_time(t, len(x_s))
+        return self.rates.sample_from(x_s, remaining(self.tau(s), self.tau(t)), generator)
+
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
         """Draw x_1 from the law that sampling starts from: a tensor of the given shape, int64."""
         device = self.rates.stationary.device

@@ -137,7 +137,7 @@ def parameters(function: object) -> list[tuple[str, str, object]]:
 
 CONTRACTS = [
     (diffusion_core.Schedule, ["__call__"]),
-    (diffusion_core.Process, ["sample", "prior"]),
+    (diffusion_core.Process, ["sample", "prior", "renoise"]),
     (diffusion_core.Denoiser, ["forward"]),
     (diffusion_core.Posterior, ["log_prob", "sample", "mode"]),
     (diffusion_core.Loss, ["__call__"]),

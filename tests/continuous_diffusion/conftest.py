@@ -15,11 +15,11 @@ from diffusion_core import Randomness, SharedRandomness
 class ToyNetwork(nn.Module):
     """A small nonlinear convolution that mixes the pixels, the time and the label."""
 
-    def __init__(self, channels: int = 1) -> None:
+    def __init__(self, channels: int = 1, outputs: int = 1) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(channels, 4, 3, padding=1)
         self.label = nn.Embedding(4, 4)
-        self.out = nn.Conv2d(4, channels, 3, padding=1)
+        self.out = nn.Conv2d(4, outputs * channels, 3, padding=1)
 
     def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
         hidden = self.convolution(x) + c[:, None, None, None]
@@ -49,13 +49,13 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def toy_network() -> Callable[[], ToyNetwork]:
+def toy_network() -> Callable[..., ToyNetwork]:
     """A constructor of equal toy networks."""
 
-    def build() -> ToyNetwork:
+    def build(outputs: int = 1) -> ToyNetwork:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return ToyNetwork()
+            return ToyNetwork(outputs=outputs)
 
     return build
 

@@ -18,10 +18,11 @@ from continuous_diffusion import (
     CosineSchedule,
     GaussianMixture,
     GaussianProcess,
+    LearnedVarianceDenoiser,
     MixtureDenoiser,
+    PixelScale,
     ReverseVariance,
 )
-from continuous_diffusion.denoisers import PreconditionedDenoiser
 from diffusion_core import Denoiser, Loss, Objective, Posterior, Process, Sampler, Schedule, StratifiedTimes, UniformGrid
 
 for module in pkgutil.walk_packages(continuous_diffusion.__path__, "continuous_diffusion."):
@@ -39,20 +40,20 @@ def concrete(base):
 
 
 SCHEDULES, LOSSES, SAMPLERS = concrete(Schedule), concrete(Loss), concrete(Sampler)
-NETWORKS, VARIANCES = concrete(PreconditionedDenoiser), concrete(ReverseVariance)
+NETWORKS, VARIANCES = concrete(continuous_diffusion.Denoiser), concrete(ReverseVariance)
 
 
 @pytest.mark.parametrize(
     ("base", "count"),
     [
-        (Schedule, 2),
-        (Loss, 1),
+        (Schedule, 7),
+        (Loss, 6),
         (Sampler, 2),
-        (Denoiser, 2),
+        (Denoiser, 6),
         (Process, 1),
         (Posterior, 1),
         (ReverseVariance, 2),
-        (PreconditionedDenoiser, 1),
+        (continuous_diffusion.Denoiser, 4),
     ],
 )
 def test_minimum_counts(base, count):
@@ -62,25 +63,46 @@ def test_minimum_counts(base, count):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules(schedule):
-    t = torch.linspace(0.001, 1, 500, dtype=torch.float64)
+    t = torch.linspace(0.001, 0.999, 499, dtype=torch.float64)
     alpha, sigma = schedule()(t)
     torch.testing.assert_close(alpha.square() + sigma.square(), torch.ones_like(t))
-    assert (alpha.diff() < 0).all()
-    assert (sigma.diff() > 0).all()
-    torch.testing.assert_close(schedule().log_snr(t), 2 * (alpha / sigma).log())
+    assert (alpha.diff() <= 0).all()
+    assert (sigma.diff() >= 0).all()
+    log_snr = schedule().log_snr(t)
+    assert (log_snr.diff() < 0).all()
+    seen = log_snr.abs() < 30  # beyond, 1 - alpha^2 rounds to 1 or to 0
+    torch.testing.assert_close(log_snr[seen], 2 * (alpha / sigma).log()[seen], rtol=1e-4, atol=1e-10)
+    torch.testing.assert_close(schedule().log_abar(t), torch.nn.functional.logsigmoid(log_snr))
+    torch.testing.assert_close(schedule().time(log_snr), t, rtol=1e-9, atol=0)
+    assert schedule().log_snr(t.float()).dtype == torch.float32
+    assert [part.isfinite().all().item() for part in schedule()(torch.tensor([0.0, 1.0]))] == [True, True]
     with pytest.raises(AttributeError):
         schedule().T = 5
 
 
-def image_denoiser(reading, toy_network):
-    return reading(GaussianProcess(CosineSchedule()), toy_network(), (1, 6, 6))
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_rates_are_derivatives(schedule):
+    t = torch.linspace(0.0005, 0.9985, 300, dtype=torch.float64)  # between the knots of the tables
+    h = 1e-6
+    slope = (schedule().log_snr(t - h) - schedule().log_snr(t + h)) / (2 * h)
+    torch.testing.assert_close(schedule().log_snr_rate(t), slope, rtol=1e-4, atol=0)
+
+
+def image_denoiser(reading, toy_network, learns_variance=False):
+    process = GaussianProcess(CosineSchedule(), PixelScale(16))
+    return read(reading, process, toy_network(1 + learns_variance), learns_variance)
+
+
+def read(reading, process, network, learns_variance=False):
+    denoiser = reading(process, network, (1, 6, 6))
+    return LearnedVarianceDenoiser(denoiser) if learns_variance else denoiser
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("reading", NETWORKS)
 def test_losses(loss, reading, toy_network):
-    denoiser = image_denoiser(reading, toy_network)
-    x_0 = torch.rand(5, 1, 6, 6) * 2 - 1
+    denoiser = image_denoiser(reading, toy_network, loss.learns_variance)
+    x_0 = PixelScale(16).encode(torch.randint(16, (5, 1, 6, 6)))
     t, y = torch.linspace(0.01, 1, 5), torch.arange(5) % 4
     values = loss()(denoiser, x_0, t, y, torch.Generator().manual_seed(0))
     assert values.shape == (5,)
@@ -110,24 +132,30 @@ class TestOnAGpu:
 
     def denoisers(self, toy_network):
         with torch.device("cuda"):
-            process = GaussianProcess(CosineSchedule())
+            process = GaussianProcess(CosineSchedule(), PixelScale(256))
             mixture = GaussianMixture(torch.ones(2), torch.zeros(2, 1, 6, 6), torch.ones(2))
             build = type(toy_network())
             readings = [reading(process, build(), (1, 6, 6)) for reading in NETWORKS]
-            return [*readings, MixtureDenoiser(process, mixture)]
+            learned = read(NETWORKS[0], process, build(1, 2), learns_variance=True)
+            return [*readings, learned, MixtureDenoiser(process, mixture)]
 
     @pytest.mark.parametrize("loss", LOSSES)
     def test_losses(self, loss, toy_network):
         for denoiser in self.denoisers(toy_network):
+            if loss.learns_variance and not denoiser.learns_variance:
+                continue
             x_0 = torch.rand(4, 1, 6, 6, device="cuda")
             values = Objective(denoiser, loss(), StratifiedTimes())(x_0, torch.zeros(4, dtype=torch.int64, device="cuda"))
             assert (values.shape, values.device.type) == ((4,), "cuda")
 
     @pytest.mark.parametrize("sampler", SAMPLERS)
     def test_samplers(self, sampler, toy_network):
-        for denoiser in self.denoisers(toy_network):
+        for denoiser in self.denoisers(toy_network)[-3:]:  # a reading, one with a learned variance, and the exact one
             for options in ({}, {"clip": 1.0}, {"eta": 0.5}, *({"variance": variance()} for variance in VARIANCES)):
-                if set(options) <= set(inspect.signature(sampler).parameters):
+                if "variance" in options and options["variance"].learned and not denoiser.learns_variance:
+                    continue
+                missing = getattr(options.get("variance"), "learned", False) and not denoiser.learns_variance
+                if not missing and set(options) <= set(inspect.signature(sampler).parameters):
                     x = sampler(denoiser, UniformGrid(2), **options).sample(3)
                     assert (x.shape, x.dtype, x.device.type) == ((3, 1, 6, 6), torch.float32, "cuda")
 

@@ -1,11 +1,23 @@
-"""The epsilon reading against its formula, and the Gaussian posterior against torch's normal law."""
+"""Every reading against its formula and against the others, and the Gaussian posterior against torch's normal law."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from continuous_diffusion import CosineSchedule, EpsilonDenoiser, EpsilonLoss, GaussianPosterior, GaussianProcess
+from continuous_diffusion import (
+    CosineSchedule,
+    EpsilonDenoiser,
+    EpsilonLoss,
+    GaussianProcess,
+    KarrasDenoiser,
+    LaplaceSchedule,
+    LearnedVarianceDenoiser,
+    LinearSchedule,
+    Posterior,
+    VelocityDenoiser,
+    X0Denoiser,
+)
 
 
 @pytest.fixture
@@ -69,9 +81,93 @@ def test_wrong_network(process):
 
 def test_posterior_is_the_normal_law():
     mean, var = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.25, 4.0]])
-    posterior = GaussianPosterior(mean, var, mean)
+    posterior = Posterior(mean, var, mean)
     x = torch.tensor([[0.1, 2.0]])
     torch.testing.assert_close(posterior.log_prob(x), torch.distributions.Normal(mean, var.sqrt()).log_prob(x))
-    many = GaussianPosterior(mean.expand(20_000, 2), var, mean).sample(torch.Generator().manual_seed(0))
+    many = Posterior(mean.expand(20_000, 2), var, mean).sample(torch.Generator().manual_seed(0))
     torch.testing.assert_close(many.mean(0), mean[0], atol=0.06, rtol=0)
     torch.testing.assert_close(many.var(0), var[0], atol=0, rtol=0.05)
+
+
+# Parameterisations
+
+
+def outputs_for(reading, posterior, x_t, alpha, sigma, std=0.5):
+    """What a network of each reading has to say so that x0hat is that of `posterior`: the papers' targets."""
+    mean, epsilon = posterior.mean, posterior.epsilon
+    if reading is KarrasDenoiser:  # F = (D - c_skip x) / c_out of EDM, whose x is x_t / alpha and whose sigma is sigma / alpha
+        x, noise = x_t / alpha, sigma / alpha
+        skip, out = std**2 / (noise**2 + std**2), noise * std / (noise**2 + std**2) ** 0.5
+        return (mean - skip * x) / out
+    return {EpsilonDenoiser: epsilon, X0Denoiser: mean, VelocityDenoiser: alpha * epsilon - sigma * mean}[reading]
+
+
+READINGS = [EpsilonDenoiser, X0Denoiser, VelocityDenoiser, KarrasDenoiser]
+
+
+@pytest.mark.parametrize("schedule", [CosineSchedule(), LinearSchedule(), LaplaceSchedule()])
+@pytest.mark.parametrize("first", READINGS)
+@pytest.mark.parametrize("other", READINGS)
+def test_all_readings_give_the_same_clean_data(schedule, first, other, toy_network):
+    process = GaussianProcess(schedule)
+    x_t = torch.randn(5, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.01, 0.1, 0.5, 0.8, 0.97], dtype=torch.float64)
+    alpha, sigma = (value[:, None, None, None] for value in schedule(t))
+    one = first(process, toy_network().double(), (1, 4, 4))(x_t, t)
+    two = other(process, lambda x, c, y: outputs_for(other, one, x_t, alpha, sigma), (1, 4, 4))(x_t, t)
+    torch.testing.assert_close(two.mean, one.mean, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(two.epsilon, one.epsilon, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(process.perturb(two.mean, two.epsilon, t), x_t, rtol=1e-10, atol=1e-10)
+
+
+def test_karras_input_and_target_have_variance_1():
+    """For white data of the stated standard deviation, at every noise level."""
+    process = GaussianProcess(CosineSchedule())
+    generator, std = torch.Generator().manual_seed(0), 0.5
+    x_0, epsilon = torch.randn(2, 100_000, 1, dtype=torch.float64, generator=generator)
+    seen = []
+
+    def network(x, c, y):
+        seen.append((x, c))
+        return x
+
+    for time in (0.02, 0.5, 0.98):
+        t = torch.tensor(time, dtype=torch.float64)
+        denoiser = KarrasDenoiser(process, network, (1,), std)
+        x_t = process.perturb(std * x_0, epsilon, t)
+        denoiser(x_t, t)
+        _, c_skip, c_out, _ = denoiser.coefficients(t)
+        alpha, sigma = process.schedule(t)
+        target = (std * x_0 - c_skip * x_t) / c_out
+        assert [seen[-1][0].var().item(), target.var().item()] == pytest.approx([1, 1], abs=0.02)
+        assert seen[-1][1][0].item() == pytest.approx((sigma / alpha).log().item() / 4)
+    with pytest.raises(ValueError, match="std = 0, expected a positive number"):
+        KarrasDenoiser(process, network, (1,), 0)
+
+
+@pytest.mark.parametrize("reading", READINGS)
+def test_learned_variance(process, reading, toy_network):
+    network = toy_network(2)
+    denoiser = LearnedVarianceDenoiser(reading(process, network, (1, 4, 4)))
+    x_t, t, y = torch.randn(3, 1, 4, 4), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 3, 1])
+    posterior = denoiser(x_t, t, y)
+    plain = reading(process, lambda *arguments: network(*arguments)[:, :1], (1, 4, 4))
+    c_in, _, _, c_noise = plain.coefficients(t)
+    v = (network(c_in[:, None, None, None] * x_t, c_noise, y)[:, 1:] + 1) / 2
+    torch.testing.assert_close(posterior.interpolation, v)
+    for name in ("mean", "var", "epsilon"):
+        torch.testing.assert_close(getattr(posterior, name), getattr(plain(x_t, t, y), name))
+    assert denoiser.learns_variance
+    assert not plain.learns_variance
+    assert plain(x_t, t, y).interpolation is None
+    assert denoiser.network is network
+    assert {id(p) for p in denoiser.parameters()} == {id(p) for p in network.parameters()}
+
+
+def test_a_learned_variance_needs_twice_the_channels(process, toy_network):
+    with pytest.raises(ValueError, match=r"returned shape \(2, 1, 4, 4\), expected \(2, 2, 4, 4\): a mean and a variance"):
+        LearnedVarianceDenoiser(EpsilonDenoiser(process, toy_network(), (1, 4, 4)))(torch.zeros(2, 1, 4, 4), torch.tensor(0.5))
+    with pytest.raises(ValueError, match=r"returned shape \(2, 2, 4, 4\), expected \(2, 1, 4, 4\)"):
+        EpsilonDenoiser(process, toy_network(2), (1, 4, 4))(torch.zeros(2, 1, 4, 4), torch.tensor(0.5))
+    with pytest.raises(TypeError, match="mean_denoiser is ToyNetwork, expected a reading of one network"):
+        LearnedVarianceDenoiser(toy_network(2))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from scipy.integrate import quad
 
 from continuous_diffusion import CosineSchedule, EpsilonLoss, GaussianMixture, GaussianProcess, MixtureDenoiser
 
@@ -89,3 +92,104 @@ def test_the_exact_denoiser_has_the_least_loss(mixture_1d):
 def test_bad_mixtures(weights, variances, message):
     with pytest.raises(ValueError, match=message):
         GaussianMixture(torch.tensor(weights), torch.zeros(2, 3), torch.tensor(variances))
+
+
+# What is asked of a mixture stays a mixture
+
+
+@pytest.fixture
+def labelled():
+    """Three components of two classes in the plane."""
+    means = torch.tensor([[-0.8, 0.3], [0.4, 0.5], [0.6, -0.7]], dtype=torch.float64)
+    variances = torch.tensor([[0.05, 0.2], [0.1, 0.04], [0.08, 0.15]])
+    return GaussianMixture(torch.tensor([0.2, 0.5, 0.3]), means, variances, labels=[0, 1, 0])
+
+
+def test_noised_is_the_marginal(labelled):
+    denoiser = MixtureDenoiser(GaussianProcess(CosineSchedule()), labelled)
+    x_t, t = torch.randn(6, 2), torch.tensor(0.6, dtype=torch.float64)
+    noised = labelled.noised(*denoiser.process.schedule(t))
+    torch.testing.assert_close(noised.log_prob(x_t), denoiser.log_prob(x_t, t))
+    assert noised.labels.tolist() == [0, 1, 0]
+
+
+def test_entropy(mixture_1d, labelled):
+    def integrand(x):
+        density = mixture_1d.log_prob(torch.tensor([[x]], dtype=torch.float64)).exp().item()
+        return -density * math.log(density)
+
+    assert mixture_1d.entropy() == pytest.approx(quad(integrand, -4, 4, limit=200, epsabs=1e-11)[0], abs=1e-10)
+    single = labelled.of_class(1)
+    normal = torch.distributions.Normal(0.0, single.variances[0].sqrt())
+    assert single.entropy() == pytest.approx(normal.entropy().sum().item(), abs=1e-7)
+    twins = GaussianMixture(torch.tensor([0.4, 0.6], dtype=torch.float64), torch.ones(2, 1), torch.tensor([0.3, 0.3]))
+    assert twins.entropy() == pytest.approx(twins.of_class(0).entropy(), abs=1e-12)
+    apart = GaussianMixture(torch.tensor([0.5, 0.5]), torch.tensor([[-50.0], [50.0]]), torch.tensor([1e-4, 1e-4]))
+    assert apart.entropy() == pytest.approx(apart.of_class(0).entropy() + math.log(2), abs=1e-12)
+    with pytest.raises(ValueError, match="3 components in 2 dimensions, expected one component or one dimension"):
+        labelled.entropy()
+    with pytest.raises(ValueError, match=r"variances contain 0.0, expected positive ones"):
+        GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.zeros(1)).entropy()
+
+
+def test_conditional_is_bayes_rule(labelled):
+    """`p(x^0 | x^1) p(x^1) = p(x)`, with the law of the known dimension by quadrature."""
+    grid = torch.linspace(-6, 6, 6001, dtype=torch.float64)
+    for seen in (-0.9, 0.2):
+        plane = torch.stack((grid, torch.full_like(grid, seen)), 1)
+        joint = labelled.log_prob(plane).exp()
+        law = labelled.conditional(torch.tensor([99.0, seen]), torch.tensor([False, True]))
+        torch.testing.assert_close(law.log_prob(grid[:, None]).exp(), joint / (joint.sum() * 0.002))
+    images = GaussianMixture(labelled.weights, labelled.means.reshape(3, 1, 2), labelled.variances.reshape(3, 1, 2))
+    assert images.conditional(torch.zeros(1, 2), torch.tensor([[True, False]])).event_shape == (1,)
+    nothing = labelled.conditional(torch.zeros(2), torch.tensor([False, False]))
+    torch.testing.assert_close(nothing.log_prob(plane), labelled.log_prob(plane))
+    with pytest.raises(ValueError, match="every dimension is known"):
+        labelled.conditional(torch.zeros(2), torch.tensor([True, True]))
+    with pytest.raises(ValueError, match=r"known has shape \(3,\), expected \(2,\)"):
+        labelled.conditional(torch.zeros(2), torch.ones(3, dtype=torch.bool))
+
+
+def test_labels_give_the_exact_conditional_denoiser(labelled):
+    """A batch with mixed labels, against the denoisers of the classes' own mixtures; the null class against no label."""
+    process = GaussianProcess(CosineSchedule())
+    denoiser = MixtureDenoiser(process, labelled)
+    assert (denoiser.num_classes, denoiser.learns_variance) == (2, False)
+    x_t, y = torch.randn(6, 2, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
+    t = torch.linspace(0.1, 1, 6, dtype=torch.float64)
+    posterior, log_prob, score = denoiser(x_t, t, y), denoiser.log_prob(x_t, t, y), denoiser.score(x_t, t, y)
+    for label in (0, 1, 2):
+        rows = y == label
+        alone = MixtureDenoiser(process, labelled if label == 2 else labelled.of_class(label))
+        expected = alone(x_t[rows], t[rows])
+        for name in ("mean", "var", "epsilon"):
+            torch.testing.assert_close(getattr(posterior, name)[rows], getattr(expected, name))
+        torch.testing.assert_close(log_prob[rows], alone.log_prob(x_t[rows], t[rows]))
+        torch.testing.assert_close(score[rows], alone.score(x_t[rows], t[rows]))
+
+
+def test_the_exact_classifier_is_bayes_rule(labelled):
+    denoiser = MixtureDenoiser(GaussianProcess(CosineSchedule()), labelled)
+    x_t, t = torch.randn(5, 2, dtype=torch.float64, requires_grad=True), torch.full((5,), 0.3, dtype=torch.float64)
+    log_probs = denoiser.class_log_probs(x_t, t)
+    torch.testing.assert_close(log_probs.exp().sum(1), torch.ones(5, dtype=torch.float64))
+    for label, weight in ((0, 0.5), (1, 0.5)):
+        y = torch.full((5,), label)
+        expected = math.log(weight) + denoiser.log_prob(x_t, t, y) - denoiser.log_prob(x_t, t)
+        torch.testing.assert_close(log_probs[:, label], expected, atol=1e-7, rtol=1e-7)
+        (gradient,) = torch.autograd.grad(log_probs[:, label].sum(), x_t, retain_graph=True)
+        torch.testing.assert_close(gradient, (denoiser.score(x_t, t, y) - denoiser.score(x_t, t)).detach())
+
+
+def test_bad_labels(labelled):
+    denoiser = MixtureDenoiser(GaussianProcess(CosineSchedule()), labelled)
+    x_t, t = torch.zeros(2, 2), torch.tensor(0.5)
+    with pytest.raises(ValueError, match=r"y = \[0, 3\], expected labels 0 .. 2, the last one the null class"):
+        denoiser(x_t, t, torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match=r"y has shape \(3,\), expected \(2,\)"):
+        denoiser(x_t, t, torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"label = 5, expected one of \[0, 1\]"):
+        labelled.of_class(5)
+    for labels in ([0], [0, -1]):
+        with pytest.raises(ValueError, match="expected 2 integers of at least 0"):
+            GaussianMixture(torch.tensor([0.5, 0.5]), torch.zeros(2, 1), torch.ones(2), labels=labels)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from continuous_diffusion import CosineSchedule, GaussianProcess, LinearSchedule
 from continuous_diffusion import PixelScale as Scale
@@ -95,3 +99,39 @@ def test_bad_pixels():
         Scale(4).encode(torch.tensor([0, 4]))
     with pytest.raises(ValueError, match=r"dtype torch.int64, expected float32 or float64"):
         Scale(4).decode(torch.tensor([0, 3]))
+
+
+@pytest.mark.parametrize("num_values", [2, 16, 256])
+@pytest.mark.parametrize("std", [1e-3, 0.02, 1.0, 5.0])
+def test_bin_masses_are_a_law_and_scipys(num_values, std):
+    scale = Scale(num_values)
+    x = scale.encode(torch.arange(num_values)).double()
+    for mean in (-1.3, -0.25, 0.0, 0.9):
+        log_mass = scale.log_mass(x, torch.full_like(x, mean), torch.full_like(x, 2 * math.log(std)))
+        assert log_mass.exp().sum().item() == pytest.approx(1, abs=1e-12)
+        law, half = norm(mean, std), 1 / num_values
+        low, high = (x - half).numpy(), (x + half).numpy()
+        low[0], high[-1] = -np.inf, np.inf
+        expected = law.cdf(high) - law.cdf(low)  # loses its digits in the tails, which is why ours is not written so
+        np.testing.assert_allclose(log_mass.exp().numpy(), expected, rtol=1e-6, atol=1e-14)
+
+
+def test_far_bins_have_finite_masses_and_gradients():
+    x = Scale(256).encode(torch.tensor([0, 7, 128, 255])).double()
+    mean = torch.tensor([1.0, 1.0, -1.0, 0.9], dtype=torch.float64, requires_grad=True)
+    log_var = torch.full((4,), 2 * math.log(0.005), dtype=torch.float64, requires_grad=True)
+    log_mass = Scale(256).log_mass(x, mean, log_var)
+    edges = [(-1 + 2 / 256 - 1) / 0.005, (x[1].item() + 1 / 256 - 1) / 0.005, -(x[2].item() - 1 / 256 + 1) / 0.005]
+    assert log_mass[:3].tolist() == pytest.approx([norm.logcdf(edge) for edge in edges], rel=1e-4)
+    log_mass.sum().backward()
+    assert mean.grad.isfinite().all()
+    assert log_var.grad.isfinite().all()
+    assert Scale(4).log_mass(x[:1], x[:1], torch.tensor(-math.inf)).item() == 0
+
+
+def test_reals_that_are_no_pixels_are_named():
+    Scale(256).check(Scale(256).encode(torch.arange(256)))
+    with pytest.raises(ValueError, match=r"x_0 contains -1.25, which is not in \[-1, 1\]"):
+        Scale(256).check(torch.tensor([0.00390625, -1.25]))
+    with pytest.raises(ValueError, match="x_0 contains 0, which is not the centre of a bin"):
+        Scale(256).check(torch.zeros(1))

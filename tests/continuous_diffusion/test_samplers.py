@@ -1,13 +1,18 @@
-"""Samplers step for step against the textbook, and their law against the exact one."""
+"""Samplers step for step against the textbook, and their law against the exact one.
+
+Trajectories against diffusers' are in test_against_diffusers.py, where it is installed.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from continuous_diffusion import (
     DDIM,
@@ -18,10 +23,16 @@ from continuous_diffusion import (
     FixedSmall,
     GaussianMixture,
     GaussianProcess,
+    Heun,
+    LaplaceSchedule,
+    LearnedRange,
+    LearnedVarianceDenoiser,
     LinearSchedule,
+    LogSNRGrid,
     MixtureDenoiser,
+    VelocityDenoiser,
 )
-from diffusion_core import Process, QuadraticGrid, State, UniformGrid
+from diffusion_core import CustomGrid, Process, QuadraticGrid, RespacedGrid, State, UniformGrid
 
 SCHEDULES = [LinearSchedule(), CosineSchedule()]
 
@@ -29,6 +40,11 @@ SCHEDULES = [LinearSchedule(), CosineSchedule()]
 def network(x, c, y=None):
     """A nonlinear toy that reads its time."""
     return torch.tanh(1.3 * x + 0.5 * x.flip(-1)) * (0.6 + 0.4 * c[:, None])
+
+
+def network_3d(x, c):
+    """The toy with a channel axis."""
+    return torch.tanh(1.3 * x + 0.5 * x.flip(-1)) * (0.6 + 0.4 * c[:, None, None])
 
 
 def published_abar(schedule):
@@ -92,9 +108,8 @@ class TestTextbook:
         actual = sampler.sample(self.x, generator=torch.Generator().manual_seed(7))
         torch.testing.assert_close(actual, expected(torch.Generator().manual_seed(7)), rtol=1e-9, atol=1e-9)
 
-    @pytest.mark.parametrize("clip", [None, 1.0])
+    @pytest.mark.parametrize(("calls", "clip"), [(50, None), (50, 1.0), (1000, 1.0)])
     @pytest.mark.parametrize("variance", [FixedSmall(), FixedLarge()])
-    @pytest.mark.parametrize("calls", [50, 1000])
     def test_ancestral(self, schedule, calls, variance, clip):
         denoiser = EpsilonDenoiser(GaussianProcess(schedule), network, (4,))
         large = isinstance(variance, FixedLarge)
@@ -117,6 +132,56 @@ class TestTextbook:
             one, other = (sampler.sample(self.x, generator=torch.Generator().manual_seed(0)) for sampler in samplers)
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
+    @pytest.mark.parametrize("clip", [None, 1.0])
+    def test_heun(self, schedule, clip):
+        """Against the trapezoidal rule on the velocity beyond the turning, written with the angle."""
+        denoiser = EpsilonDenoiser(GaussianProcess(schedule), network, (4,))
+        grid = UniformGrid(8, t_min=0.02)
+
+        def prediction(x, t):
+            alpha, sigma = schedule(torch.tensor(t, dtype=torch.float64))
+            x_0 = denoiser(x, torch.tensor(t, dtype=torch.float64)).mean
+            x_0 = x_0 if clip is None else x_0.clamp(-clip, clip)
+            return x_0, (x - alpha * x_0) / sigma, torch.atan2(sigma, alpha)
+
+        x = self.x
+        for t, s in pairwise(grid.times()):
+            x_0, epsilon, phi_t = prediction(x, t)
+            alpha_s, sigma_s = schedule(torch.tensor(s, dtype=torch.float64))
+            there = alpha_s * x_0 + sigma_s * epsilon
+            x_1, epsilon_1, phi_s = prediction(there, s)
+            beyond = (alpha_s * epsilon_1 - sigma_s * x_1) - (alpha_s * epsilon - sigma_s * x_0)
+            x = there - (phi_t - phi_s) * beyond / 2
+        self.close(Heun(denoiser, grid, clip), lambda generator: prediction(x, grid.t_min)[0])
+
+    @pytest.mark.parametrize("eta", [0.3, 1.0])
+    def test_learned_variance(self, schedule, eta, constant_noise):
+        """v = 0 is the small variance, 1 the large one, what is between them by its formula; DDIM takes the noise alone."""
+        grid, process = QuadraticGrid(6, t_min=0.01), GaussianProcess(schedule)
+
+        def learned(out):
+            return LearnedVarianceDenoiser(
+                EpsilonDenoiser(process, lambda x, c, y: torch.cat([network_3d(x, c), torch.full_like(x, out)], 1), (2, 4))
+            )
+
+        x = torch.randn(3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+        for make in (lambda d, v: Ancestral(d, grid, v), lambda d, v: DDIM(d, grid, eta, variance=v)):
+            for out, variance in ((-1.0, FixedSmall()), (1.0, FixedLarge())):
+                one, other = (
+                    make(learned(out), v).sample(x, generator=torch.Generator().manual_seed(0))
+                    for v in (LearnedRange(), variance)
+                )
+                torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+        t, s = (torch.tensor(value, dtype=torch.float64) for value in grid.times()[2:4])
+        (beta, small), state = (
+            (process.added_variance(s, t), process.bridge_coefficients(s, t)[2]),
+            DDIM(learned(0), grid).start(x),
+        )
+        sampler = DDIM(learned(0.4), grid, eta, variance=LearnedRange())
+        still, moved = (sampler.step(replace(state, randomness=constant_noise(z)), t.item(), s.item()).x for z in (0.0, 1.0))
+        expected = eta * torch.exp((0.7 * beta.log() + 0.3 * small.log()) / 2)
+        torch.testing.assert_close(moved - still, expected.expand(3, 2, 4))
+
     def test_single_precision(self, schedule):
         """The same trajectory in float32 stays within float32's reach of the float64 one."""
         denoiser = EpsilonDenoiser(GaussianProcess(schedule), network, (4,))
@@ -126,15 +191,17 @@ class TestTextbook:
         torch.testing.assert_close(single.double(), sampler.sample(self.x), rtol=1e-4, atol=1e-4)
 
 
-def exact_law(sampler, mean, var, constant_noise):
-    """The Gaussian law of x_0 under a sampler whose denoiser is linear: every step is affine in x_t and z.
+def exact_law(sampler, mean, var, constant_noise, finish=True):
+    """The Gaussian law under a sampler whose denoiser is linear: every step is affine in x_t and z.
 
-    The step itself is probed: at x = 0 and 1 without noise, and at x = 0 with z = 1.
+    The step itself is probed: at x = 0 and 1 without noise, and at x = 0 with z = 1. Of x_0, or of x at t_min.
     """
     x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     none = torch.zeros(2, dtype=torch.int64)
     times = sampler.grid.times()
     for t, s in zip(times, [*times[1:], None], strict=True):
+        if s is None and not finish:
+            break
         still, moved = (State(x, t, constant_noise(z), 0, none, none) for z in (0.0, 1.0))
         still, moved = (sampler.finish(v).x if s is None else sampler.step(v, t, s).x for v in (still, moved))
         offset, slope, noise = still[0], still[1] - still[0], moved[0] - still[0]
@@ -155,24 +222,31 @@ SAMPLERS = {
     "eta 0": lambda denoiser, grid: DDIM(denoiser, grid),
     "eta 0.5": lambda denoiser, grid: DDIM(denoiser, grid, 0.5),
     "eta 1": lambda denoiser, grid: DDIM(denoiser, grid, 1.0),
+    "heun": lambda denoiser, grid: Heun(denoiser, grid),
 }
+ORDERS = {name: 2 if name == "heun" else 1 for name in SAMPLERS}
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_first_order_on_a_gaussian(schedule, name, constant_noise):
+def test_order_on_a_gaussian(schedule, name, constant_noise):
+    """From the exact q_1 to t_min, against the exact marginal there; Euler's method halves its error, Heun's quarters it."""
     mean, var = 0.375, 0.09375  # exact in single precision
     mixture = GaussianMixture(torch.ones(1), torch.tensor([[mean]]), torch.tensor([var]))
     denoiser = MixtureDenoiser(GaussianProcess(schedule), mixture)
-    alpha, sigma = (value.item() for value in schedule(torch.tensor(1.0, dtype=torch.float64)))
-    start = alpha * mean, alpha**2 * var + sigma**2
+    (start_mean, start_var), target = (
+        ((alpha * mean).item(), (alpha**2 * var + sigma**2).item())
+        for alpha, sigma in (schedule(torch.tensor(t, dtype=torch.float64)) for t in (1.0, 1e-3))
+    )
     distances = []
     for steps in (64, 128, 256):
         sampler = SAMPLERS[name](denoiser, QuadraticGrid(steps, t_min=1e-3))
-        distances.append(total_variation(*exact_law(sampler, *start, constant_noise), mean, var))
+        law = exact_law(sampler, start_mean, start_var, constant_noise, finish=False)
+        distances.append(total_variation(*law, *target))
     slopes = [math.log2(one / two) for one, two in pairwise(distances)]
-    assert all(0.85 < slope < 1.15 for slope in slopes), (distances, slopes)
-    assert distances[-1] < 0.02
+    assert all(ORDERS[name] - 0.15 < slope < ORDERS[name] + 0.15 for slope in slopes), (distances, slopes)
+    assert distances[-1] < (0.02 if ORDERS[name] == 1 else 2e-4)
+    assert total_variation(*exact_law(sampler, start_mean, start_var, constant_noise), mean, var) < 0.02
 
 
 def test_monte_carlo_follows_the_exact_law(constant_noise):
@@ -210,8 +284,9 @@ def test_ancestral_is_first_order_on_a_mixture(mixture_1d, constant_noise):
     assert all(0.8 < slope < 1.2 for slope in slopes), (distances, slopes)
 
 
-def test_ddim_is_first_order_on_a_mixture(mixture_1d):
-    """DDIM is a monotone map of the line: the mass between two points of q_1 arrives between their images."""
+@pytest.mark.parametrize(("sampler", "order"), [(DDIM, 1), (Heun, 2)])
+def test_order_of_deterministic_maps_on_a_mixture(sampler, order, mixture_1d):
+    """Deterministic samplers are monotone maps of the line: the mass between two points of q_1 arrives between their images."""
     denoiser = MixtureDenoiser(GaussianProcess(CosineSchedule()), mixture_1d)
     x = torch.linspace(-6, 6, 1201, dtype=torch.float64)[:, None]
 
@@ -221,18 +296,61 @@ def test_ddim_is_first_order_on_a_mixture(mixture_1d):
         return (torch.special.ndtr((at - alpha * mixture_1d.means.T) / std) * mixture_1d.weights).sum(1)
 
     distances = []
-    for steps in (16, 32, 64):
-        *_, before, _ = DDIM(denoiser, UniformGrid(steps, t_min=0.01)).trajectory(x)
+    for steps in (32, 64, 128):
+        *_, before, _ = sampler(denoiser, UniformGrid(steps, t_min=0.01)).trajectory(x)
         assert (before.x.diff(dim=0) > 0).all()
         distances.append(((cdf(x, 1.0) - cdf(before.x, 0.01)).diff().abs().sum() / 2).item())
     slopes = [math.log2(one / two) for one, two in pairwise(distances)]
-    assert all(0.8 < slope < 1.2 for slope in slopes), (distances, slopes)
+    assert all(order - 0.2 < slope < order + 0.2 for slope in slopes), (distances, slopes)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_what_was_encoded_is_decoded(schedule):
+    """The error of encoding and decoding falls at first order, and the codes are distributed as noise."""
+    generator = torch.Generator().manual_seed(0)
+    means = torch.tensor([[-0.6, 0.2], [0.5, -0.1], [0.1, 0.7]], dtype=torch.float64)
+    mixture = GaussianMixture(torch.tensor([0.3, 0.5, 0.2]), means, torch.tensor([0.04, 0.02, 0.09]))
+    denoiser, x_0 = MixtureDenoiser(GaussianProcess(schedule), mixture), mixture.sample(2000, generator)
+    errors = []
+    for steps in (32, 64, 128):
+        sampler = DDIM(denoiser, QuadraticGrid(steps, t_min=1e-3))
+        codes = sampler.encode(x_0)
+        errors.append((sampler.sample(codes) - x_0).abs().mean().item())
+    slopes = [math.log2(one / two) for one, two in pairwise(errors)]
+    assert all(0.8 < slope < 1.2 for slope in slopes), (errors, slopes)
+    assert errors[-1] < 0.01
+    assert codes.mean(0).abs().max() < 0.1
+    torch.testing.assert_close(codes.T.cov(), torch.eye(2, dtype=torch.float64), atol=0.15, rtol=0)
+
+
+def test_encoding_reads_labels_clips_and_refuses_noise(toy_network):
+    denoiser = EpsilonDenoiser(GaussianProcess(CosineSchedule()), toy_network(), (1, 8, 8))
+    x_0, labels = torch.rand(2, 1, 8, 8) * 2 - 1, torch.tensor([0, 3])
+    sampler = DDIM(denoiser, UniformGrid(10), clip=1.0)
+    assert not torch.equal(sampler.encode(x_0, labels), sampler.encode(x_0, labels.flip(0)))
+    assert not sampler.encode(x_0).requires_grad
+    with pytest.raises(ValueError, match=r"eta = 0.5, expected 0 to encode"):
+        DDIM(denoiser, UniformGrid(10), 0.5).encode(x_0)
+    with pytest.raises(ValueError, match=r"x has shape \(2, 1, 8, 7\), expected \(B, 1, 8, 8\)"):
+        sampler.encode(x_0[..., :7])
+
+
+def twice(network):
+    """A network with twice the channels, for a learned variance."""
+    return lambda x, c, y: torch.cat([network(x, c, y), network(-x, c, y).tanh()], 1)
 
 
 def test_seeds_do_not_depend_on_the_batch(toy_network):
     denoiser = EpsilonDenoiser(GaussianProcess(CosineSchedule()), toy_network(), (1, 8, 8))
     labels = torch.arange(64) % 4
-    for sampler in (Ancestral(denoiser, UniformGrid(4), clip=1.0), DDIM(denoiser, UniformGrid(4), 0.5)):
+    learned = LearnedVarianceDenoiser(EpsilonDenoiser(denoiser.process, twice(toy_network()), (1, 8, 8)))
+    grid = UniformGrid(4)
+    for sampler in (
+        Ancestral(denoiser, grid, clip=1.0),
+        Ancestral(learned, grid, LearnedRange()),
+        DDIM(denoiser, grid, 0.5),
+        Heun(denoiser, grid),
+    ):
         whole = sampler.sample(64, labels, seeds=range(64))
         for edges in ([0, 16, 32, 48, 64], [0, 7, 64]):
             parts = [sampler.sample(b - a, labels[a:b], seeds=range(a, b)) for a, b in pairwise(edges)]
@@ -245,6 +363,42 @@ def test_trajectory_and_counters(toy_network):
     assert [state.t for state in states] == pytest.approx([1, 0.82, 0.64, 0.46, 0.28, 0.1, 0])
     assert [state.network_calls for state in states] == [0, 1, 2, 3, 4, 5, 6]
     assert states[-1].x.abs().max() <= 0.8
+    assert [state.network_calls for state in Heun(denoiser, UniformGrid(3, t_min=0.1)).trajectory(3)] == [0, 2, 4, 6, 7]
+    assert [state.network_calls for state in Ancestral(denoiser, RespacedGrid(3, 1000)).trajectory(3)][-1] == 4
+
+
+@pytest.mark.parametrize("grid", [CustomGrid([1.0, 0.7, 0.2, 0.05]), RespacedGrid(3, 100), UniformGrid(2), QuadraticGrid(2)])
+def test_grids_and_state_are_left_alone(grid, toy_network):
+    """A step returns new tensors: neither the state nor what the network returned is written to."""
+    output = torch.randn(3, 1, 8, 8)
+    denoiser = VelocityDenoiser(GaussianProcess(CosineSchedule()), lambda x, c, y: output, (1, 8, 8))
+    for sampler in (Ancestral(denoiser, grid), DDIM(denoiser, grid, 1.0, 1.0), Heun(denoiser, grid)):
+        before, kept = output.clone(), []
+        for state in sampler.trajectory(3, generator=torch.Generator().manual_seed(0)):
+            kept.append((state.x, state.x.clone()))
+        assert torch.equal(output, before)
+        assert all(torch.equal(x, copy) for x, copy in kept)
+        assert len(kept) == grid.steps + 2
+
+
+def test_a_step_off_the_grid(mixture_1d):
+    """Any two times make a step; the numbers of the grid's are only made beforehand."""
+    denoiser = MixtureDenoiser(GaussianProcess(CosineSchedule()), mixture_1d)
+    fine, coarse = (DDIM(denoiser, UniformGrid(steps, t_min=0.1)) for steps in (9, 1))
+    state = fine.start(torch.randn(4, 1))
+    assert torch.equal(fine.step(state, *fine.grid.times()[:2]).x, coarse.step(state, *fine.grid.times()[:2]).x)
+
+
+def test_learned_range_on_an_absent_device(toy_network):
+    with FakeTensorMode(), torch.device("cuda"):
+        double = twice(type(toy_network())())
+        denoiser = LearnedVarianceDenoiser(EpsilonDenoiser(GaussianProcess(CosineSchedule()), double, (1, 6, 6)))
+        for sampler in (
+            Ancestral(denoiser, UniformGrid(2), LearnedRange()),
+            DDIM(denoiser, UniformGrid(2), 1.0, variance=LearnedRange()),
+        ):
+            assert sampler.sample(2).device.type == "cuda"
+        assert DDIM(denoiser, UniformGrid(2)).encode(torch.zeros(2, 1, 6, 6)).device.type == "cuda"
 
 
 class TestBadInput:
@@ -269,6 +423,39 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"a step from t = 0.5 to s = 0.6, expected 0 <= s < t <= 1"):
             sampler.step(sampler.start(2), 0.5, 0.6)
 
+    def test_learned_variance_needs_a_denoiser_that_has_one(self, denoiser):
+        message = (
+            "LearnedRange needs a denoiser with a learned variance, such as LearnedVarianceDenoiser; MixtureDenoiser has none"
+        )
+        for make in (
+            lambda v: Ancestral(denoiser, UniformGrid(4), v),
+            lambda v: DDIM(denoiser, UniformGrid(4), 1.0, variance=v),
+        ):
+            with pytest.raises(ValueError, match=message):
+                make(LearnedRange())
+
+    def test_unreached_ends(self, mixture_1d):
+        """A schedule for training on an even grid, a grid that begins too late; both are fine where the ends are reached."""
+        schedule = LaplaceSchedule()
+        denoiser = MixtureDenoiser(GaussianProcess(schedule), mixture_1d)
+        with pytest.raises(ValueError, match=r"LaplaceSchedule has sigma = 0.207 at t_min = 0.001, expected at most 0.1"):
+            DDIM(denoiser, UniformGrid(998, t_min=1e-3, t_max=0.999))
+        late = Ancestral(denoiser, CustomGrid([0.999, 0.5, 1e-9]))
+        with pytest.raises(ValueError, match=r"LaplaceSchedule has alpha = 0.207 at t_max = 0.999, expected at most 0.1"):
+            late.sample(2)
+        assert late.sample(torch.zeros(2, 1)).isfinite().all()
+        assert Ancestral(denoiser, LogSNRGrid.between(20, schedule)).sample(2).isfinite().all()
+
+    def test_no_step_to_clean_data_for_heun(self, denoiser):
+        sampler = Heun(denoiser, UniformGrid(4))
+        with pytest.raises(ValueError, match="a step to s = 0, expected s > 0"):
+            sampler.step(sampler.start(2), 0.5, 0.0)
+
+    def test_zero_steps(self, denoiser):
+        for make in (lambda: UniformGrid(0), lambda: RespacedGrid(0), lambda: CustomGrid([1.0])):
+            with pytest.raises(ValueError, match=r"steps = 0|at least two"):
+                make()
+
     def test_start(self, denoiser):
         sampler = Ancestral(denoiser, UniformGrid(4))
         with pytest.raises(ValueError, match=r"x has shape \(2, 3\), expected \(B, 1\)"):
@@ -280,6 +467,9 @@ class TestBadInput:
         class Other(Process):
             def sample(self, x_0, t, generator=None):
                 return x_0
+
+            def renoise(self, x_s, s, t, generator=None):
+                return x_s
 
             def prior(self, shape, generator=None):
                 return torch.zeros(*shape)

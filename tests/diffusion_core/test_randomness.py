@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
 from diffusion_core import PerSampleRandomness, Randomness, SharedRandomness, as_randomness, stream_seed
 
@@ -77,3 +77,35 @@ def test_bad_arguments_are_named():
         PerSampleRandomness([0, 1]).uniform((3, 2))
     with pytest.raises(TypeError, match="per-sample seeds"):
         SharedRandomness().split(2)
+
+
+class TestManyNormals:
+    """Large float32 draws on the CPU come from a faster stream than torch's; its law is the same."""
+
+    def test_law(self):
+        source = SharedRandomness(torch.Generator().manual_seed(0))
+        numbers = source.normal((1_000_001,)).double()
+        assert kstest(numbers.numpy(), "norm").pvalue > 1e-3
+        scale = len(numbers) ** 0.5
+        assert abs(numbers.mean().item()) * scale < 4
+        assert abs(numbers.square().mean().item() - 1) * scale < 4 * 2**0.5
+        first, second = numbers[:500_000], numbers[500_001:]  # the two coordinates of the same points
+        for one, other in ((first, second), (first.square(), second.square()), (numbers[:-1], numbers[1:])):
+            assert abs(torch.corrcoef(torch.stack((one, other)))[0, 1].item()) * scale < 6
+        for far in (2.0, 3.0, 4.0):
+            expected = len(numbers) * 2 * norm.sf(far)
+            assert abs((numbers.abs() > far).sum().item() - expected) < 5 * expected**0.5
+
+    def test_the_generator_decides(self):
+        one, other = (SharedRandomness(torch.Generator().manual_seed(3)) for _ in range(2))
+        assert torch.equal(one.normal((5, 7, 999)), other.normal((5, 7, 999)))
+        state = one.generator.get_state()
+        after = one.normal((20_000,))
+        one.generator.set_state(state)
+        assert torch.equal(one.normal((20_000,)), after)
+        assert not torch.equal(one.normal((20_000,)), after)
+
+    def test_small_and_double_draws_are_torch_s(self):
+        for shape, dtype in (((3, 5), torch.float32), ((20_000,), torch.float64)):
+            numbers = SharedRandomness(torch.Generator().manual_seed(3)).normal(shape, dtype)
+            assert torch.equal(numbers, torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(3)))

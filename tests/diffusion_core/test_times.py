@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from diffusion_core import (
     CosineGrid,
     Denoiser,
+    GridTimes,
+    ImportanceTimes,
     Loss,
     Objective,
     PerSampleRandomness,
@@ -31,7 +33,9 @@ def concrete(base: type) -> list[type]:
     return [cls for cls in found if not inspect.isabstract(cls)]
 
 
-GRIDS, SAMPLERS = concrete(TimeGrid), concrete(TimeSampler)
+SAMPLERS = concrete(TimeSampler)
+# Grids that are not given by an interval and a shape have a file of their own, test_grids.py.
+GRIDS = [grid for grid in concrete(TimeGrid) if "t_max" in inspect.signature(grid).parameters]
 
 
 def test_there_are_grids_and_time_samplers():
@@ -62,7 +66,11 @@ def test_bad_numbers_of_steps_are_named(grid, steps):
 
 @pytest.mark.parametrize(("t_min", "t_max"), [(0.5, 0.5), (-0.1, 1.0), (0.1, 1.1)])
 def test_bad_intervals_are_named(t_min, t_max):
-    for make in (lambda: UniformGrid(2, t_min, t_max), lambda: UniformTimes(t_min, t_max)):
+    for make in (
+        lambda: UniformGrid(2, t_min, t_max),
+        lambda: UniformTimes(t_min, t_max),
+        lambda: ImportanceTimes(t_min, t_max),
+    ):
         with pytest.raises(ValueError, match=f"t_min = {t_min}, t_max = {t_max}"):
             make()
 
@@ -70,10 +78,108 @@ def test_bad_intervals_are_named(t_min, t_max):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_weight_is_one_over_the_density(sampler):
     """`E[weight f(t)]` is the integral of f, here of t^2."""
-    t, weight = sampler(t_min=0.1)(200_000, torch.Generator().manual_seed(0))
+    times = GridTimes(QuadraticGrid(200, 0.1)) if sampler is GridTimes else sampler(t_min=0.1)
+    t, weight = times(200_000, torch.Generator().manual_seed(0))
+    assert t.dtype == weight.dtype == torch.float32
     assert t.min() >= 0.1
     assert t.max() <= 1
+    assert weight.double().mean().item() == pytest.approx(0.9, rel=2e-3)
     assert (weight * t**2).mean().item() == pytest.approx((1 - 0.1**3) / 3, rel=5e-3)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_states_of_what_does_not_learn_are_empty(sampler):
+    times = GridTimes(UniformGrid(5)) if sampler is GridTimes else sampler()
+    if sampler is not ImportanceTimes:
+        assert times.state_dict() == {}
+        times.load_state_dict({})
+        with pytest.raises(ValueError, match="the state holds seen, expected nothing"):
+            times.load_state_dict({"seen": torch.zeros(3)})
+
+
+class TestGridTimes:
+    def test_n_draws_are_the_n_steps(self):
+        grid = QuadraticGrid(7, 0.02, 0.9)
+        ends = torch.tensor(grid.times(), dtype=torch.float64).flip(0)
+        t, weight = GridTimes(grid)(7, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(t.double(), (ends[1:] + ends[:-1]) / 2, atol=1e-7, rtol=0)
+        torch.testing.assert_close(weight.double(), 7 * ends.diff(), atol=1e-6, rtol=0)
+        assert (GridTimes(grid).t_min, GridTimes(grid).t_max) == (0.02, 0.9)
+
+    def test_more_draws_visit_each_equally_often(self):
+        t, _ = GridTimes(UniformGrid(7, 0.0))(21)
+        assert (t * 7).floor().tolist() == [i for i in range(7) for _ in range(3)]
+
+
+class TestImportanceTimes:
+    def learned(self, times, loss, rounds=60):
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(rounds):
+            t, _ = times(64, generator)
+            times.update(t, loss(t))
+        return times
+
+    def test_uniform_until_every_bin_is_full(self):
+        times = ImportanceTimes(0.0, 1.0, bins=4, history=2)
+        assert times.probabilities().tolist() == [0.25] * 4
+        times.update(torch.tensor([0.1, 0.1, 0.3, 0.3, 0.6, 0.6, 0.9]), torch.tensor([1.0, 1, 2, 2, 3, 3, 4]))
+        assert times.probabilities().tolist() == [0.25] * 4
+        times.update(torch.tensor([0.9]), torch.tensor([4.0]))
+        expected = [0.999 * i / 10 + 0.00025 for i in (1, 2, 3, 4)]
+        assert times.probabilities().tolist() == pytest.approx(expected)
+
+    def test_only_the_last_losses_count_and_the_second_moment_does(self):
+        times = ImportanceTimes(0.0, 1.0, bins=2, history=2)
+        times.update(torch.tensor([0.2] * 4 + [0.7] * 3), torch.tensor([100.0, 100, 3, 4, 50, 1, 1]))
+        sizes = [12.5**0.5, 1.0]
+        assert times.probabilities().tolist() == pytest.approx([0.999 * s / sum(sizes) + 0.0005 for s in sizes])
+
+    def test_what_is_no_number_or_off_the_interval_teaches_nothing(self):
+        times = ImportanceTimes(0.5, 1.0, bins=1, history=1)
+        times.update(torch.tensor([0.7, 0.2]), torch.tensor([float("nan"), 1.0]))
+        assert times.state_dict()["seen"].tolist() == [0]
+
+    def test_agrees_with_uniform_times_in_expectation(self):
+        """By quadrature over the strata: 100,000 stratified draws are the integral."""
+        times = self.learned(ImportanceTimes(0.0, 1.0, bins=20, history=3), lambda t: t.square() * 50)
+        assert times.probabilities()[-1] > 20 * times.probabilities()[0]
+        t, weight = (part.double() for part in times(100_000, torch.Generator().manual_seed(0)))
+        for loss in (lambda t: t**2, lambda t: (7 * t).cos() + 2):
+            u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+            assert (weight * loss(t)).mean().item() == pytest.approx(loss(u).mean().item(), rel=5e-4)
+        one = times(64, torch.Generator().manual_seed(3))
+        learned, uniform = ((w * t.square() * 50).std() for t, w in (one, UniformTimes(0.0)(64)))
+        assert learned < 0.25 * uniform
+
+    def test_state_continues_bit_for_bit(self):
+        times = self.learned(ImportanceTimes(bins=10, history=4), lambda t: t)
+        other = ImportanceTimes(bins=10, history=4)
+        other.load_state_dict({name: value.clone() for name, value in times.state_dict().items()})
+        for one in (times, other):
+            self.learned(one, lambda t: 1 - t, rounds=3)
+        draws = [one(50, PerSampleRandomness.keyed(0, 1, 0, 50)) for one in (times, other)]
+        assert torch.equal(draws[0][0], draws[1][0])
+        assert torch.equal(draws[0][1], draws[1][1])
+        saved = times.state_dict()
+        before = saved["squares"].clone()
+        self.learned(times, lambda t: 9 * t, rounds=3)
+        assert torch.equal(saved["squares"], before), "a checkpoint must not move with the training"
+
+    def test_all_zero_losses_stay_uniform(self):
+        times = self.learned(ImportanceTimes(bins=2, history=1), torch.zeros_like)
+        assert times.probabilities().tolist() == [0.5, 0.5]
+
+    def test_bad_arguments_are_named(self):
+        with pytest.raises(ValueError, match="bins = 0, expected an integer of at least 1"):
+            ImportanceTimes(bins=0)
+        with pytest.raises(ValueError, match=r"history = 1\.5"):
+            ImportanceTimes(history=1.5)
+        with pytest.raises(ValueError, match=r"uniform_share = 0, expected a share in \(0, 1\]"):
+            ImportanceTimes(uniform_share=0)
+        with pytest.raises(ValueError, match=r"squares has shape \(3, 10\) in the state, expected \(2, 10\)"):
+            ImportanceTimes(bins=2).load_state_dict(ImportanceTimes(bins=3).state_dict())
+        with pytest.raises(ValueError, match="squares has shape None"):
+            ImportanceTimes().load_state_dict({})
 
 
 class Fixed(Denoiser):
@@ -105,6 +211,15 @@ def test_the_objective_integrates_the_loss_and_drops_labels():
     dropped = loss.labels == 10
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert torch.equal(loss.labels[~dropped], y[~dropped])
+
+
+def test_only_training_teaches_the_times():
+    times = ImportanceTimes(bins=3)
+    objective = Objective(Fixed(), Square(), times).eval()
+    objective(torch.zeros(5, 2))
+    assert times.state_dict()["seen"].sum() == 0
+    objective.train()(torch.zeros(5, 2))
+    assert times.state_dict()["seen"].sum() == 5
 
 
 def test_bad_objectives_are_named():

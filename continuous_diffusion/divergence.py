@@ -1,0 +1,59 @@
+"""The terms of the variational bound of a chain of Gaussian steps, dimension by dimension in nats.
+
+A step t -> s of the model is a Gaussian with the mean of the bridge at x0hat and a log variance
+between two extremes, `V = beta^v beta~^(1 - v)`. The true one is the bridge at x_0, of variance beta~. With
+r = log(beta / beta~) = log(sigma_t^2 / sigma_s^2),
+
+    KL(q(x_s | x_t, x_0) || p(x_s | x_t)) = 1/2 [ v r + e^{-v r} - 1 + e^{-v r} c_0^2 (x_0 - x0hat)^2 / beta~ ]
+    c_0^2 (x_0 - x0hat)^2 / beta~ = (snr_s - snr_t) (x_0 - x0hat)^2 = (snr_s / snr_t - 1) (eps - epshat)^2
+
+since `c_0^2 / beta~ = abar_s beta / (sigma_s^2 sigma_t^2) = snr_s - snr_t`. In eps nothing cancels at small t. The
+last step, from t_1 to the data, has no bridge: its term is -log p(x_0 | x_t1), the density of
+N(x0hat, V), or its mass on the bin of x_0 where the data are pixels.
+
+References:
+    Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
+    Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from continuous_diffusion.process import GaussianProcess, match
+
+__all__ = ["reconstruction_error", "step_divergence"]
+
+
+def step_divergence(process: GaussianProcess, error: Tensor, interpolation: float | Tensor, s: Tensor, t: Tensor) -> Tensor:
+    """`KL(q(x_s | x_t, x_0) || p(x_s | x_t))` of every dimension in nats: (B, *event).
+
+    Arguments:
+        process: the forward process.
+        error: eps - epshat at time t (B, *event).
+        interpolation: v, one number or (B, *event): 0 for the variance beta~, 1 for beta.
+        s: where the step ends, () or (B,), above 0.
+        t: where it begins, of the shape of s.
+    """
+    log_s, log_t = process.schedule.log_abar(s), process.schedule.log_abar(t)
+    log_var_s, log_var_t = (-torch.expm1(log_s)).log(), (-torch.expm1(log_t)).log()
+    gain = torch.expm1((log_s - log_var_s) - (log_t - log_var_t))  # snr_s / snr_t - 1
+    excess = interpolation * match(log_var_t - log_var_s, error)  # log V - log beta~
+    return (excess + torch.expm1(-excess) + torch.exp(-excess) * match(gain, error) * error.square()) / 2
+
+
+def reconstruction_error(process: GaussianProcess, x_0: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
+    """`-log p(x_0 | x_t)` of every dimension in nats, under N(mean, var): (B, *event).
+
+    Arguments:
+        process: the forward process; its `pixels` say whether the data are values or reals.
+        x_0: clean data (B, *event).
+        mean: x0hat (B, *event).
+        log_var: the log of the variance, broadcastable to (B, *event).
+    """
+    if process.pixels is not None:
+        return -process.pixels.log_mass(x_0, mean, log_var)
+    return ((x_0 - mean).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)) / 2

@@ -1,0 +1,83 @@
+"""The noise that a reverse step adds, between two extremes.
+
+    beta~ = (sigma_s^2 / sigma_t^2) beta   the bridge's variance: right where x_0 is known exactly
+    beta  = 1 - abar_t / abar_s            the forward step's: right where the data are white noise of variance 1
+
+The truth is in between. The two differ at second order in the length of the step, so all choices
+have the same limit of many steps; with few steps the choice shows.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from continuous_diffusion.denoisers import Posterior
+from continuous_diffusion.samplers.base import Step
+from diffusion_core import Denoiser
+
+__all__ = ["FixedLarge", "FixedSmall", "LearnedRange", "ReverseVariance"]
+
+
+class ReverseVariance(ABC):
+    """How much noise a reverse step adds."""
+
+    learned: bool = False
+    """Whether it reads a variance that the network has learned."""
+
+    @abstractmethod
+    def __call__(self, step: Step, posterior: Posterior) -> float | Tensor:
+        """The standard deviation of x_s given x_t: a number, or one for every dimension (B, *event)."""
+
+    def check(self, denoiser: Denoiser) -> None:
+        """Refuse a denoiser that cannot say what this variance reads.
+
+        Raises:
+            ValueError: the variance is a learned one and the denoiser has not learned any.
+        """
+        if self.learned and not getattr(denoiser, "learns_variance", False):
+            raise ValueError(
+                f"{type(self).__name__} needs a denoiser with a learned variance, such as LearnedVarianceDenoiser; "
+                f"{type(denoiser).__name__} has none"
+            )
+
+
+@dataclass(frozen=True)
+class FixedSmall(ReverseVariance):
+    """`beta~ = (sigma_s^2 / sigma_t^2) beta`: the bridge's variance, the lower bound."""
+
+    def __call__(self, step: Step, posterior: Posterior) -> float:
+        return math.sqrt(step.small)
+
+
+@dataclass(frozen=True)
+class FixedLarge(ReverseVariance):
+    """`beta = 1 - abar_t / abar_s`: the forward step's variance, the upper bound."""
+
+    def __call__(self, step: Step, posterior: Posterior) -> float:
+        return math.sqrt(step.large)
+
+
+@dataclass(frozen=True)
+class LearnedRange(ReverseVariance):
+    """`exp(v log beta + (1 - v) log beta~)` with the v of every dimension from the network.
+
+    Both ends are those of the step that is taken, so a network trained on T steps may be
+    sampled on fewer. Where beta~ = 0, in a step to s = 0, there is no noise.
+
+    References:
+        Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
+    """
+
+    learned = True
+
+    def __call__(self, step: Step, posterior: Posterior) -> float | Tensor:
+        if step.small == 0:
+            return 0.0
+        if posterior.interpolation is None:
+            raise ValueError("the posterior has no interpolation of variances, expected one from LearnedVarianceDenoiser")
+        low, high = math.log(step.small) / 2, math.log(step.large) / 2
+        return (posterior.interpolation * (high - low)).add_(low).exp_()

@@ -1,0 +1,122 @@
+"""Times chosen by log-SNR, which is what a network sees of them: a grid to sample on, a density to train on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from continuous_diffusion.schedules import CosineSchedule, LaplaceSchedule, Schedule
+from diffusion_core import Generator, TimeGrid, TimeSampler, as_randomness
+
+__all__ = ["LogSNRGrid", "LogSNRTimes"]
+
+
+def _ends(schedule: Schedule, t_min: float, t_max: float) -> tuple[float, float]:
+    """logSNR at t_max and at t_min."""
+    low, high = schedule.log_snr(torch.tensor([t_max, t_min], dtype=torch.float64, device="cpu")).tolist()
+    return low, high
+
+
+def _finite_ends(schedule: Schedule, t_min: float, t_max: float) -> tuple[float, float]:
+    """logSNR at t_max and at t_min.
+
+    Raises:
+        ValueError: one of them is infinite.
+    """
+    low, high = _ends(schedule, t_min, t_max)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(
+            f"{type(schedule).__name__} has log-SNR {high} at t_min = {t_min} and {low} at t_max = {t_max}, "
+            "expected finite ones"
+        )
+    return low, high
+
+
+@dataclass(frozen=True)
+class LogSNRGrid(TimeGrid):
+    """Steps of equal log-SNR. `LogSNRGrid.between` is the grid for schedules that are made for training.
+
+    Arguments:
+        steps: the number N of reverse steps, at least 1.
+        t_min: the last time.
+        t_max: the first time.
+        schedule: whose log-SNR.
+
+    Raises:
+        ValueError: the log-SNR is infinite at an end.
+    """
+
+    schedule: Schedule = field(default_factory=CosineSchedule)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _finite_ends(self.schedule, self.t_min, self.t_max)
+
+    @classmethod
+    def between(cls, steps: int, schedule: Schedule, log_snr_max: float = 9.0, log_snr_min: float = -9.0) -> LogSNRGrid:
+        """The grid from one log-SNR to another; by default from alpha = 0.011 to sigma = 0.011."""
+        t_min, t_max = schedule.time(torch.tensor([log_snr_max, log_snr_min], dtype=torch.float64, device="cpu")).tolist()
+        return cls(steps, t_min, t_max, schedule)
+
+    def shape(self, u: float) -> float:
+        low, high = _finite_ends(self.schedule, self.t_min, self.t_max)
+        time = self.schedule.time(torch.tensor(low + (high - low) * u, dtype=torch.float64, device="cpu")).item()
+        return (time - self.t_min) / (self.t_max - self.t_min)
+
+    def times(self) -> list[float]:
+        low, high = _finite_ends(self.schedule, self.t_min, self.t_max)
+        inner = torch.linspace(low, high, self.steps + 1, dtype=torch.float64, device="cpu")[1:-1]
+        return [self.t_max, *self.schedule.time(inner).tolist(), self.t_min]
+
+
+@dataclass(frozen=True)
+class LogSNRTimes(TimeSampler):
+    """Times whose log-SNR has a density of its own, and the weight that undoes it.
+
+    A schedule with t uniform is a density over log-SNR, so one schedule says how the data are
+    noised and another one which noise levels are drawn. Because of the weight the mean is that of
+    uniform times, with another variance. To have training *prefer* noise levels, without a
+    weight, noise with that schedule and draw uniform times.
+
+    Arguments:
+        schedule: that of the process.
+        density: the schedule whose log-SNR, at uniform times, is the one drawn, cut off at the
+            log-SNRs of t_min and t_max.
+        t_min: the first time.
+        t_max: the last time.
+
+    Raises:
+        ValueError: no interval, or a density that does not reach all of its log-SNRs.
+
+    References:
+        Understanding diffusion objectives as the ELBO with simple data augmentation (Kingma & Gao, 2023) | https://arxiv.org/abs/2303.00848
+    """
+
+    schedule: Schedule = field(default_factory=CosineSchedule)
+    density: Schedule = field(default_factory=lambda: LaplaceSchedule(b=4.0))
+    t_min: float = 0.01
+    t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_max <= 1:
+            raise ValueError(f"t_min = {self.t_min}, t_max = {self.t_max}: expected 0 <= t_min < t_max <= 1")
+        needed, had = _ends(self.schedule, self.t_min, self.t_max), _ends(self.density, 0.0, 1.0)
+        if needed[0] < had[0] or needed[1] > had[1]:
+            raise ValueError(
+                f"the density {type(self.density).__name__} has log-SNR {had[0]:.4g} to {had[1]:.4g}, which leaves out some of "
+                f"{needed[0]:.4g} to {needed[1]:.4g}, expected more: some times would never be drawn"
+            )
+
+    def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
+        ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64, device="cpu")
+        first, last = self.density.time(self.schedule.log_snr(ends))
+        u = as_randomness(generator).stratified(n, torch.float64)
+        t = self.schedule.time(self.density.log_snr(first + (last - first) * u)).clamp(self.t_min, self.t_max)
+        # dt/du of the way from u over the log-SNR to t: one over the density.
+        there = self.density.time(self.schedule.log_snr(t))
+        weight = (last - first) * self.density.log_snr_rate(there) / self.schedule.log_snr_rate(t)
+        below = torch.nextafter(torch.tensor(self.t_max), torch.tensor(0.0)).item()
+        return t.float().clamp(self.t_min, below), weight.float()

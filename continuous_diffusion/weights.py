@@ -1,0 +1,108 @@
+"""How the regression losses measure an error, and how they weight the noise levels.
+
+A loss is a target (eps, x_0 or v), a distance and a weight in time. The targets' squared errors are
+multiples of one another,
+
+    |eps - epshat|^2 = snr |x_0 - x0hat|^2,      |v - vhat|^2 = (snr + 1) |x_0 - x0hat|^2,
+
+so a weight is stated once, for x_0, and divided by the target's factor: snr, 1 or snr + 1. All
+of it in log-SNR, so that neither clean data (snr = inf) nor pure noise overflow.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["AbsoluteError", "Distance", "MinSNR", "SmoothAbsoluteError", "SquaredError", "Unweighted", "Weight"]
+
+
+class Distance(ABC):
+    """What an error costs, dimension by dimension."""
+
+    @abstractmethod
+    def __call__(self, residual: Tensor) -> Tensor:
+        """The cost of each residual: (B, *event) -> (B, *event), at least 0."""
+
+
+@dataclass(frozen=True)
+class SquaredError(Distance):
+    """`r^2` (L2): the mean of the posterior minimises it, which is what the samplers need."""
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        return residual.square()
+
+
+@dataclass(frozen=True)
+class AbsoluteError(Distance):
+    """`|r|` (L1): the median minimises it."""
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        return residual.abs()
+
+
+@dataclass(frozen=True)
+class SmoothAbsoluteError(Distance):
+    """`r^2 / (2 beta)` where |r| < beta, `|r| - beta / 2` elsewhere (smooth L1).
+
+    Arguments:
+        beta: where the parabola becomes a line.
+    """
+
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.beta) and self.beta > 0):
+            raise ValueError(f"beta = {self.beta}, expected a positive number")
+
+    def __call__(self, residual: Tensor) -> Tensor:
+        size = residual.abs()
+        return torch.where(size < self.beta, size.square() / (2 * self.beta), size - self.beta / 2)
+
+
+class Weight(ABC):
+    """How much each noise level counts."""
+
+    @abstractmethod
+    def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
+        """The weight of a target's error, of the shape of log_snr.
+
+        Arguments:
+            log_snr: 2 log(alpha / sigma), float64.
+            log_factor: the log of the target's squared error over that of x_0.
+        """
+
+
+@dataclass(frozen=True)
+class Unweighted(Weight):
+    """1: the target alone decides what counts."""
+
+    def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
+        return torch.ones_like(log_snr)
+
+
+@dataclass(frozen=True)
+class MinSNR(Weight):
+    """`min(snr, gamma)` on x_0: as eps-regression in the noise, without its zeal where the data are nearly clean.
+
+    For eps that is `min(gamma / snr, 1)`, for v `min(snr, gamma) / (snr + 1)`.
+
+    Arguments:
+        gamma: the SNR from which on the weight of x_0 no longer grows.
+
+    References:
+        Efficient diffusion training via min-SNR weighting strategy (Hang et al., 2023) | https://arxiv.org/abs/2303.09556
+    """
+
+    gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.gamma) and self.gamma > 0):
+            raise ValueError(f"gamma = {self.gamma}, expected a positive number")
+
+    def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
+        return (log_snr.clamp(max=math.log(self.gamma)) - log_factor).exp()

@@ -1,0 +1,99 @@
+"""Training times where the loss is large: importance sampling that learns its density.
+
+The mean of `loss / density` has the least variance where the density follows the root of the loss's
+second moment, `p(t) ~ sqrt(E[loss(t)^2])`. Weighted by 1 / p, the mean stays that of uniform times. A
+variational bound, whose terms differ by orders of magnitude, needs this to be trained on at all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion_core.base import readable
+from diffusion_core.randomness import Generator, as_randomness
+from diffusion_core.times import TimeSampler, check_interval
+
+__all__ = ["ImportanceTimes"]
+
+
+class ImportanceTimes(TimeSampler):
+    """A density on equal bins of [t_min, t_max], from the last few losses seen in each.
+
+    Uniform until every bin is full. Draws are stratified. Every process of a distributed training
+    learns from its own losses; the weights of each are right for its own density.
+
+    Arguments:
+        t_min: the first time.
+        t_max: the last time.
+        bins: how many bins; as many as steps, where the loss is that of a chain.
+        history: how many losses a bin remembers.
+        uniform_share: the share of draws that stay uniform, so that no bin is forgotten.
+
+    References:
+        Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
+    """
+
+    def __init__(
+        self, t_min: float = 0.01, t_max: float = 1.0, bins: int = 100, history: int = 10, uniform_share: float = 0.001
+    ) -> None:
+        check_interval(t_min, t_max)
+        for name, value in (("bins", bins), ("history", history)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} = {value}, expected an integer of at least 1")
+        if not 0 < uniform_share <= 1:
+            raise ValueError(f"uniform_share = {uniform_share}, expected a share in (0, 1]")
+        self.t_min = t_min
+        self.t_max = t_max
+        self.uniform_share = uniform_share
+        self._squares: NDArray[np.float64] = np.zeros((bins, history))
+        self._seen: NDArray[np.int64] = np.zeros(bins, dtype=np.int64)
+
+    def probabilities(self) -> NDArray[np.float64]:
+        """The probability of each bin (bins,)."""
+        bins, history = self._squares.shape
+        uniform = np.full(bins, 1 / bins)
+        size = np.sqrt(self._squares.mean(1))
+        if (self._seen < history).any() or size.sum() == 0:
+            return uniform
+        probabilities: NDArray[np.float64] = (1 - self.uniform_share) * size / size.sum() + self.uniform_share * uniform
+        return probabilities
+
+    def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
+        probabilities = torch.tensor(self.probabilities())
+        ends = probabilities.cumsum(0)
+        u = as_randomness(generator).stratified(n, torch.float64) * ends[-1]
+        place = torch.searchsorted(ends, u, right=True).clamp(max=len(ends) - 1)
+        chosen = probabilities[place]
+        inside = (1 - (ends[place] - u) / chosen).clamp(0, 1)  # where in the bin
+        width = (self.t_max - self.t_min) / len(ends)
+        t = (self.t_min + (place + inside) * width).float()
+        below = torch.nextafter(torch.tensor(self.t_max), torch.tensor(0.0)).item()
+        return t.clamp(self.t_min, below), (width / chosen).float()
+
+    def update(self, t: Tensor, loss: Tensor) -> None:
+        """Remember the losses (n,) at the times t (n,), but for those that are not finite or off the interval."""
+        t, loss = t.detach().cpu(), loss.detach().cpu()
+        if not readable(loss):  # a rehearsal with fake tensors has no losses
+            return
+        bins, history = self._squares.shape
+        places = ((t.double() - self.t_min) / (self.t_max - self.t_min) * bins).floor().long()
+        for place, value in zip(places.expand(len(loss)).tolist(), loss.double().tolist(), strict=True):
+            if 0 <= place < bins and math.isfinite(value):
+                self._squares[place, self._seen[place] % history] = value**2
+                self._seen[place] += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"squares": torch.tensor(self._squares), "seen": torch.tensor(self._seen)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, mine in (("squares", self._squares), ("seen", self._seen)):
+            if name not in state or tuple(state[name].shape) != mine.shape:
+                found = tuple(state[name].shape) if name in state else None
+                raise ValueError(f"{name} has shape {found} in the state, expected {mine.shape}")
+            mine[...] = state[name].numpy()

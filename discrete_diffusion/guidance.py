@@ -1,0 +1,282 @@
+"""Guided denoisers of the discrete engine: the same wish, four laws.
+
+Clean data are to follow `p_g(x_0) ~ p(x_0)^{1-g} p(x_0 | y)^g`. Written for one dimension at one noise level, where
+p_c is the posterior with the label, p_u without it, and Rhat_c, Rhat_u are the reverse rates,
+
+- posterior form:  `p_g(x_0^d | x_t) ~ p_c^g p_u^{1-g}`, renormalised in each dimension, and every rate follows from it;
+- rate form:       `Rhat_g = Rhat_c^g Rhat_u^{1-g}`, nothing is renormalised;
+- a classifier:    `Rhat_g(x, y) = Rhat_u(x, y) (p(c | y, t) / p(c | x, t))^g`, for an exact classifier the rate form by
+  Bayes' rule; or its Taylor expansion, with one gradient in place of D n evaluations.
+
+The rate form multiplies rates by powers of a sum over x_0, the posterior form sums powers over x_0: they differ wherever x_0 is
+not certain. In either form g = 0 and g = 1 are the unconditional and the conditional process. For a mask
+both unmask towards the same values; the rate form does so at another speed, `sum_y p_c^g p_u^{1-g}` times as fast.
+
+Where a clean value is drawn, in the last step of every sampler and in each one of the ancestral sampler, the rate form
+uses the posterior form, and a classifier `p_u(x_0^d | x_t) (p(c | x_t with d -> x_0, t) / p(c | x_t, t))^g`, which is
+right with a mask and at small t. So samplers with rates (`Euler`, `TauLeaping`) are the ones for rates.
+
+In the leave-one-out reading the posterior form is that of the network's distributions: the
+evidence P_t[x_0, x] of the dimension has the power g + (1 - g) = 1.
+
+References:
+    Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
+    Simple guidance mechanisms for discrete diffusion models (Schiff et al., 2024) | https://arxiv.org/abs/2412.10193
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backbones.distributions import Categorical, Distribution
+from diffusion_core import per_example
+from diffusion_core.guidance import (
+    Classifier,
+    GuidanceScale,
+    check_labels,
+    class_log_prob,
+    doubled,
+    guided_logs,
+    null_class_of,
+    parameter_dtype,
+)
+from discrete_diffusion.denoisers import Denoiser, Posterior
+from discrete_diffusion.divergence import conditional_divergence
+from discrete_diffusion.jumps import Jumps
+
+__all__ = [
+    "ClassifierGuidance",
+    "ListedJumps",
+    "PosteriorGuidance",
+    "RateGuidance",
+    "TaylorClassifierGuidance",
+]
+
+
+class ListedJumps(Jumps):
+    """Rates that are all written down.
+
+    Arguments:
+        x: the current states (B, *event).
+        rates: the rates (B, *event, n), zero for staying.
+    """
+
+    def __init__(self, x: Tensor, rates: Tensor) -> None:
+        super().__init__(x, rates.shape[-1])
+        self._rates = rates
+        self._total = rates.sum(-1)
+
+    @property
+    def total(self) -> Tensor:
+        return self._total
+
+    def rows(self, positions: Tensor) -> Tensor:
+        return self._rates.flatten(0, -2).index_select(0, positions)
+
+
+class _GuidedPosterior(Posterior):
+    """A distribution to draw clean values from, and rates of their own."""
+
+    def __init__(self, base: Posterior, distribution: Distribution) -> None:
+        super().__init__(base.process, base.x_t, base.t)
+        self._distribution = distribution
+
+    @property
+    def distribution(self) -> Distribution:
+        return self._distribution
+
+    def jumps(self) -> Jumps:
+        return ListedJumps(self.x_t, self.reverse_rates)
+
+    def rate_divergence(self, x_0: Tensor) -> Tensor:
+        return conditional_divergence(self.process, x_0, self.x_t, self.t, self.ratio)
+
+
+class _RatePosterior(_GuidedPosterior):
+    def __init__(self, cond: Posterior, uncond: Posterior, distribution: Distribution, g: Tensor) -> None:
+        super().__init__(cond, distribution)
+        self._cond = cond
+        self._uncond = uncond
+        self._g = g
+
+    @property
+    def ratio(self) -> Tensor:
+        return guided_logs(self._cond.ratio.log(), self._uncond.ratio.log(), self._g).exp()
+
+    @cached_property
+    def reverse_rates(self) -> Tensor:
+        return guided_logs(self._cond.reverse_rates.log(), self._uncond.reverse_rates.log(), self._g).exp()
+
+
+class _ClassifierPosterior(_GuidedPosterior):
+    def __init__(self, base: Posterior, tilt: Tensor) -> None:
+        values = base.process.rates.data_states
+        super().__init__(base, Categorical(base.logits + tilt[..., :values].to(base.logits.dtype)))
+        self._base = base
+        self._tilt = tilt
+
+    @property
+    def ratio(self) -> Tensor:
+        return self._tilted(self._base.ratio)
+
+    @cached_property
+    def reverse_rates(self) -> Tensor:
+        return self._tilted(self._base.reverse_rates)
+
+    def _tilted(self, rates: Tensor) -> Tensor:
+        return torch.where(rates > 0, (rates.log() + self._tilt).exp().to(rates.dtype), 0.0)
+
+
+class _Guidance(Denoiser):
+    """What every guided denoiser is: a denoiser around another, whose reading of a distribution it keeps."""
+
+    def __init__(self, denoiser: Denoiser, scale: GuidanceScale) -> None:
+        super().__init__(denoiser.process, denoiser.network, denoiser.event_shape)
+        self.denoiser = denoiser
+        self.scale = scale
+
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
+        return self.denoiser.posterior(x_t, t, distribution)
+
+    @abstractmethod
+    def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
+        """The guided distribution that clean values are drawn from, up to the evidence of the wrapped reading."""
+
+
+class _ClassifierFree(_Guidance):
+    def __init__(self, denoiser: Denoiser, scale: GuidanceScale, null_class: int | None = None) -> None:
+        super().__init__(denoiser, scale)
+        self.null_class = null_class_of(denoiser, null_class)
+        self.network_calls = 2 * denoiser.network_calls
+
+    def pair(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The scores with the labels and without them, each (B, *event, S), from one call on a batch of 2 B."""
+        self.check_event(x_t)
+        scores = self.denoiser.read(*doubled(x_t, t, y, self.null_class)).scores
+        return scores[: len(x_t)], scores[len(x_t) :]
+
+    def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
+        return Categorical(guided_logs(*self.pair(x_t, t, y), self.scale(t)))
+
+
+class PosteriorGuidance(_ClassifierFree):
+    """`p_g(x_0^d | x_t) ~ p(x_0^d | x_t, y)^g p(x_0^d | x_t)^{1-g}`: ratios, rates and draws follow from it.
+
+    References:
+        Simple guidance mechanisms for discrete diffusion models (Schiff et al., 2024) | https://arxiv.org/abs/2412.10193
+
+    Arguments:
+        denoiser: a denoiser whose network takes labels; two evaluations of it, in one batch, make one.
+        scale: g as a function of time.
+        null_class: the label that means "no label"; None means the network's `num_classes`.
+
+    Raises:
+        ValueError: the network is unconditional, or no null class is known.
+    """
+
+
+class RateGuidance(_ClassifierFree):
+    """`Rhat_g(x, y) = Rhat(x, y | label)^g Rhat(x, y)^{1-g}` for samplers with rates; draws are in posterior form.
+
+    References:
+        Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
+
+    Arguments:
+        denoiser: a denoiser whose network takes labels; two evaluations of it, in one batch, make one.
+        scale: g as a function of time.
+        null_class: the label that means "no label"; None means the network's `num_classes`.
+
+    Raises:
+        ValueError: the network is unconditional, or no null class is known.
+    """
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
+        scores, g = self.pair(x_t, t, y), self.scale(t)
+        cond, uncond = (self.posterior(x_t, t, Categorical(part)) for part in scores)
+        drawn = self.posterior(x_t, t, Categorical(guided_logs(*scores, g)))
+        return _RatePosterior(cond, uncond, drawn.distribution, g)
+
+
+class _ByClassifier(_Guidance):
+    def __init__(self, denoiser: Denoiser, classifier: Classifier, scale: GuidanceScale) -> None:
+        super().__init__(denoiser, scale)
+        self.classifier = classifier
+        self.network_calls = denoiser.network_calls
+
+    @abstractmethod
+    def log_ratio(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """`log p(y | x_t with d -> k, t) - log p(y | x_t, t)` for every dimension d and state k: (B, *event, n)."""
+
+    def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
+        return self.forward(x_t, t, y).distribution
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
+        base = self.denoiser(x_t, t, None)
+        log_ratio = self.log_ratio(x_t, t, check_labels(y, len(x_t)))
+        g = per_example(self.scale(t).to(log_ratio.dtype), log_ratio)
+        # At g = 0 what the classifier excludes is not excluded.
+        return _ClassifierPosterior(base, torch.where(g == 0, 0.0, g * log_ratio))
+
+
+class ClassifierGuidance(_ByClassifier):
+    """`Rhat_g(x, z) = Rhat(x, z) (p(y | z, t) / p(y | x, t))^g`, with the classifier evaluated at every neighbour z of x.
+
+    D n evaluations of the classifier an example: for small spaces.
+
+    References:
+        Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
+
+    Arguments:
+        denoiser: the unconditional denoiser; one whose network takes labels is asked without.
+        classifier: (x_t (B, *event) integer, c (B,)) -> logits (B, K).
+        scale: g as a function of time.
+        chunk: how many neighbours the classifier sees at once.
+
+    Raises:
+        ValueError: chunk < 1.
+    """
+
+    def __init__(self, denoiser: Denoiser, classifier: Classifier, scale: GuidanceScale, chunk: int = 4096) -> None:
+        super().__init__(denoiser, classifier, scale)
+        if chunk < 1:
+            raise ValueError(f"chunk = {chunk}, expected at least 1")
+        self.chunk = chunk
+
+    def log_ratio(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        n, dimensions = self.process.rates.num_states, x_t[0].numel()
+        flat, t = x_t.flatten(1), t.expand(len(x_t))
+        parts = []
+        for row in torch.arange(flat.numel() * n, device=x_t.device).split(self.chunk):
+            example, d, state = row // (dimensions * n), row // n % dimensions, row % n
+            neighbour = flat[example].scatter(1, d[:, None], state[:, None].to(flat.dtype)).reshape(-1, *x_t.shape[1:])
+            parts.append(class_log_prob(self.classifier, neighbour, t[example], y[example]))
+        log_prob = torch.cat(parts).reshape(*x_t.shape, n)
+        here = log_prob.gather(-1, x_t.long()[..., None])
+        # A chain that is where the classifier excludes its label follows the unconditional rates.
+        return torch.where(here == -torch.inf, 0.0, log_prob - here)
+
+
+class TaylorClassifierGuidance(_ByClassifier):
+    """The same with `log p(y | z, t) - log p(y | x, t)` to first order in the one-hot coding of x: one gradient a step.
+
+    References:
+        Oops I took a gradient: scalable sampling for discrete distributions (Grathwohl et al., 2021) | https://arxiv.org/abs/2102.04509
+        Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
+
+    Arguments:
+        denoiser: the unconditional denoiser; one whose network takes labels is asked without.
+        classifier: (one-hot x_t (B, *event, n) floating, c (B,)) -> logits (B, K), differentiable.
+        scale: g as a function of time.
+    """
+
+    def log_ratio(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        dtype = parameter_dtype(self.classifier, torch.float64)
+        with torch.enable_grad():
+            one_hot = F.one_hot(x_t.long(), self.process.rates.num_states).to(dtype).requires_grad_()
+            (slope,) = torch.autograd.grad(class_log_prob(self.classifier, one_hot, t, y).sum(), one_hot)
+        return slope - slope.gather(-1, x_t.long()[..., None])
