@@ -28,7 +28,11 @@ setup(
     license_files=["LICENSE", "ctdiff/data/mnist-10k.LICENSE.txt"],
     python_requires=">=3.11",
     packages=find_packages(include=[pattern for name in PACKAGES for pattern in (name, f"{name}.*")]),
-    package_data={**{name: ["py.typed"] for name in PACKAGES}, "ctdiff.data": ["mnist-10k.npz", "mnist-10k.LICENSE.txt"]},
+    package_data={
+        **{name: ["py.typed"] for name in PACKAGES},
+        "ctdiff.data": ["mnist-10k.npz", "mnist-10k.LICENSE.txt"],
+        "ctdiff.evaluation": ["weights/mnist_cnn.safetensors"],
+    },
     zip_safe=False,
     entry_points={"console_scripts": ["ctdiff = ctdiff.cli:main"]},
     # Lower bounds only: the oldest release that has every function we call.
@@ -45,9 +49,12 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
+        # The Inception network that plain FID is measured with; its weights are a file of their own.
+        "evaluation": ["torch-fidelity>=0.3"],
         # setuptools builds the wheel that tests/test_wheel.py installs.
-        "test": ["pytest>=8.0", "hypothesis>=6.98", "ruff>=0.9", "mypy>=1.14", "setuptools>=77"],
-        "bench": ["flow_matching>=1.0.10"],
+        "test": ["pytest>=8.0", "hypothesis>=6.98", "ruff>=0.9", "mypy>=1.14", "setuptools>=77", "diffusers>=0.30"],
+        # Peers that the benchmarks are compared with.
+        "benchmarks": ["timm>=1.0", "flow_matching>=1.0.10", "diffusers>=0.30"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

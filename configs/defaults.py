@@ -41,6 +41,7 @@ def _data() -> ConfigDict:
             "num_values": 256,  # S: how many values a pixel has
             "quantise": True,  # 256 levels are quantised to S; False takes the values as they are
             "rotation": 0.0,  # the largest random rotation in degrees; a few degrees help where images are few
+            "flip": False,  # mirror every other image in training: for photographs, not for digits
             "fraction": 1.0,  # the share of the training set that is used, for studies with little data
             "test_fraction": 0.1,  # the share that becomes the test set, where a source has none
         }
@@ -51,7 +52,10 @@ def _model() -> ConfigDict:
     return ConfigDict(
         {
             "name": "unet",
-            "parameterisation": "x0",  # what the output means: x0, leave_one_out or absorbing; epsilon for a Gaussian process
+            # What the output means: x0, leave_one_out or absorbing; of a Gaussian process epsilon, x0, v, karras.
+            "parameterisation": "x0",
+            "learned_variance": False,  # True doubles a Gaussian network's outputs: it predicts the noise of its steps too
+            "karras_std": 0.5,  # of the data, where karras scales inputs and targets by it
             "head": "truncated_logistic",  # 2 numbers a pixel instead of S logits: neighbouring levels share what is learnt
             "components": 2,  # of logistic_mixture, which also has a component of its own for the background
             "inputs": "ordinal",  # grey levels are ordered, so one number says it all; one_hot or embedded where they are not
@@ -63,18 +67,56 @@ def _model() -> ConfigDict:
                 "patch_size": 2,  # pixels folded into channels: a quarter of the work, and nothing is lost
                 "attention_levels": (-1,),  # the lowest level, where attention is cheap
                 "num_heads": 4,
+                "head_width": 0,  # of an attention head, in place of num_heads; 0 is none
+                "groups": 8,  # of the norms
+                "scale_shift": True,  # blocks see the time as shift and scale of a norm; False adds it
                 "dropout": 0.0,  # minutes of training do not overfit
+                "time_features": 64,
+                "time_dim": 128,
+                "skip_every_map": False,  # True is the published wiring: a skip connection from every map
+                "downsample": "strided_conv",  # or residual: BigGAN's blocks
+                "upsample": "shuffled_conv",  # nearest_conv as published, residual
+                "residual_scale": 1.0,  # sqrt(1/2) keeps the variance of a sum of equal parts
+                "xavier": False,  # True begins with DDPM's weights instead of torch's
                 "use_checkpoint": False,  # True recomputes activations: less memory, more time
             },
+            # The transformers' defaults have 2 million parameters each, like preset mnist_unet.
             "uvit": {
                 "patch_size": 4,  # 49 tokens of a 28x28 image
-                "depth": 8,
+                "depth": 4,
                 "hidden_dim": 192,
                 "num_heads": 6,
+                "mlp_ratio": 3.0,
+                "dropout": 0.0,
+                "dropout_attention": 0.0,
+                "qkv_bias": False,
+                "time_mlp": False,  # the time token is the sinusoids themselves
+                "final_conv": True,  # smooths the borders of patches; costly with S logits a pixel
+                "use_checkpoint": False,
+            },
+            "dit": {
+                "patch_size": 4,
+                "depth": 4,
+                "hidden_dim": 160,
+                "num_heads": 5,
                 "mlp_ratio": 4.0,
                 "dropout": 0.0,
                 "dropout_attention": 0.0,
-                "final_conv": True,  # smooths the borders of patches; costly with S logits a pixel
+                "conditioning": "adaln_zero",  # the paper's best; adaln, in_context, cross_attention
+                "use_checkpoint": False,
+            },
+            "diffit": {
+                "widths": (64, 128),  # of the levels, the finest first
+                "blocks": (1, 4),  # of each level, on the way down and again on the way up
+                "windows": (7, 0),  # the side of each level's windows in its pixels; 0 is the whole level
+                "num_heads": 4,
+                "mlp_ratio": 4.0,
+                "patch_size": 2,  # as of unet
+                "groups": 8,
+                "dropout": 0.0,
+                "dropout_attention": 0.0,
+                "time_features": 64,
+                "time_dim": 144,
                 "use_checkpoint": False,
             },
         }
@@ -98,7 +140,11 @@ def _process() -> ConfigDict:
             "geometric": {"sigma_min": 0.1, "sigma_max": 3.0},
             "log_linear": {"eps": 1e-3},  # what survives to t = 1
             "polynomial": {"power": 2.0},  # survival 1 - t^power
-            "gaussian": {"T": 1000},  # the published schedules are tables of so many values
+            "gaussian": {"T": 1000},  # linear, cosine and quadratic are published as tables of so many values
+            "sigmoid": {"log_snr_max": 10.0, "log_snr_min": -10.0},  # the ends of a straight line of log-SNR
+            "shifted_cosine": {"side": 64.0},  # of the images: larger ones need more noise
+            "laplace": {"mu": 0.0, "b": 0.5},  # a density over log-SNR, for training: sample on the grid log_snr
+            "cauchy": {"mu": 0.0, "g": 1.0},
         }
     )
 
@@ -106,9 +152,17 @@ def _process() -> ConfigDict:
 def _loss() -> ConfigDict:
     return ConfigDict(
         {
-            "name": "cross_entropy",  # the best pictures in minutes; elbo is a likelihood; epsilon is the Gaussian process's
+            # The best pictures in minutes; elbo is a likelihood. Of a Gaussian process epsilon, x0, v, hybrid, vlb, elbo.
+            "name": "cross_entropy",
             "cross_entropy_weight": 0.001,  # of the cross-entropy in elbo_and_cross_entropy, as published
-            "times": "stratified",  # one time in each stratum: less variance than uniform
+            "distance": "l2",  # of the Gaussian regressions, as are the next: l1, smooth_l1
+            "smooth_l1": {"beta": 1.0},  # the error at which the parabola becomes a line
+            "weight": "none",  # of noise levels; min_snr bounds that of nearly clean data
+            "min_snr": {"gamma": 5.0},
+            "hybrid": {"weight": 0.001},  # of the bound that teaches the variance
+            "times": "stratified",  # one in each stratum: less variance than uniform; importance learns; Gaussian: log_snr
+            "importance": {"bins": 100},
+            "log_snr": {"mu": 0.0, "b": 4.0},  # the Laplace density of log-SNR that times are drawn with
             "label_dropout": 0.1,  # the share of labels withheld, so that a conditional network can do without one
         }
     )
@@ -149,7 +203,9 @@ def _sampler() -> ConfigDict:
         {
             "name": "ancestral",
             "steps": 100,
-            "grid": "uniform",
+            "grid": "uniform",  # quadratic, cosine; Gaussian: respaced as published, log_snr for schedules of training
+            "log_snr_max": 9.0,  # where the grid log_snr ends: sigma = 0.011
+            "log_snr_min": -9.0,  # and where it begins: alpha = 0.011
             "t_min": 0.0,  # where the steps end; 0 is process.t_min
             # Where they begin; 0 is process.t_max, but for euler and tau_leaping at most 0.999 if the schedule's rate there
             # is infinite or above 1e6: they step by rates. (A mask's reverse rates stay finite: it begins at process.t_max.)
@@ -161,8 +217,13 @@ def _sampler() -> ConfigDict:
             "corrector_steps": 0,  # leaps that follow each step; a network call each
             "corrector_multiplier": 1.0,  # their length, in steps
             "corrector_entry_time": 1.0,  # they begin below this time
-            "variance": "small",  # of a Gaussian ancestral step
+            "variance": "small",  # of the noise of a Gaussian step; large, or learned where the network learned it
             "eta": 0.0,  # ddim: 0 is deterministic, 1 as noisy as ancestral
+            "guidance": 1.0,  # towards the label: 0 ignores it, 1 is the conditional model, more leans further
+            "guidance_scale": "constant",  # in time; interval, power_cosine
+            "guidance_interval": (0.2, 0.8),  # the times of interval
+            "guidance_power": 4.0,  # of power_cosine: how late guidance rises
+            "guidance_form": "posterior",  # of the discrete engine; rate, for samplers with rates
             "clip": 1.0,  # bounds a Gaussian prediction to the range of pixels; 0 does not
         }
     )

@@ -9,9 +9,10 @@ What the command line does is a few lines of Python too: `train` is a loop aroun
 `ctdiff.build` makes the parts from a configuration.
 """
 
+from ctdiff.cost import Summary, summary
 from ctdiff.runs import Run, load_run
 from ctdiff.sampling import sample_run
 from ctdiff.training import MovingAverage, TrainStep, fit
 from ctdiff.training.trainer import train
 
-__all__ = ["MovingAverage", "Run", "TrainStep", "fit", "load_run", "sample_run", "train"]
+__all__ = ["MovingAverage", "Run", "Summary", "TrainStep", "fit", "load_run", "sample_run", "summary", "train"]

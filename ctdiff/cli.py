@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from ctdiff import config as configuration
 from ctdiff import cost
@@ -36,10 +37,12 @@ ctdiff: discrete and continuous diffusion in continuous time
       --fresh     delete the run in the folder and train anew
       --dry_run   print the configuration and what it costs, and do nothing
 
-  ctdiff sample RUN [--num_samples=64] [--steps=N] [--sampler=NAME] [--seeds=0-63] [--labels=0-9] [--checkpoint=STEP]
-                [--out=PATH] [--config.sampler.key=value ...]
+  ctdiff sample RUN [--num_samples=64] [--steps=N] [--sampler=NAME] [--seeds=0-63] [--checkpoint=STEP]
+                [--label=N | --labels=0-9] [--gif] [--out=PATH] [--config.sampler.key=value ...]
       Draw samples from a run's averaged weights: PATH.png, a grid, and PATH.npz, the integers.
       One seed, one sample: the same on every day and in every batch.
+      --labels    classes in turn, a row of the grid each; --label is one. For a class-conditional run
+      --gif       PATH.gif too: the reverse process, noise to images
 """
 
 
@@ -138,7 +141,7 @@ def _train(arguments: list[str]) -> int:
     config = configuration.load(name) if name is not None else RunFolder(folder).read_config()
     configuration.override(config, overrides)
     if given["dry_run"]:
-        _print(configuration.to_json(config) + "\n" + str(cost.estimate(config)))
+        _print(configuration.to_json(config) + "\n" + str(cost.estimate(config, runs=_measured_runs(config))))
         return 0
     outcome = train(config, folder, resume=given["resume"], fresh=given["fresh"], say=_print)
     if outcome.skipped:
@@ -157,6 +160,15 @@ def _train(arguments: list[str]) -> int:
     return 0
 
 
+def _measured_runs(config: ConfigDict) -> int:
+    """How often a dry run times the network: not at all on a device that this machine does not have."""
+    try:
+        configuration.check_device(config.training.device)
+    except configuration.ConfigError:
+        return 0
+    return 5
+
+
 def _sample(arguments: list[str]) -> int:
     values = flags.FlagValues()
     flags.DEFINE_integer("num_samples", None, "how many samples", lower_bound=1, flag_values=values)
@@ -164,17 +176,22 @@ def _sample(arguments: list[str]) -> int:
     flags.DEFINE_string("sampler", None, "the sampler's name", flag_values=values)
     flags.DEFINE_string("seeds", None, "one seed a sample, such as 0-63 or 1,5,7", flag_values=values)
     flags.DEFINE_string("labels", None, "classes, repeated in turn, such as 0-9", flag_values=values)
+    flags.DEFINE_integer("label", None, "the class of all samples", lower_bound=0, flag_values=values)
+    flags.DEFINE_bool("gif", False, "an animation of the reverse process", flag_values=values)
     flags.DEFINE_integer("checkpoint", None, "the step of a checkpoint", lower_bound=0, flag_values=values)
     flags.DEFINE_string("out", None, "where the pictures go, without suffix", flag_values=values)
     flags.DEFINE_bool("ema", True, "averaged weights rather than the last ones", flag_values=values)
     flags.DEFINE_string("device", "cpu", "where to compute", flag_values=values)
     (run,), overrides = _parse(values, arguments, positional=["the folder of a run"])
     given = values.flag_values_dict()
+    if given["label"] is not None and given["labels"] is not None:
+        raise UsageError(f"--label={given['label']} and --labels={given['labels']}: give one of them")
+    labels = None if given["labels"] is None else numbers(given["labels"], "--labels")
     paths = sample_run(
         run,
         num_samples=given["num_samples"],
         seeds=None if given["seeds"] is None else numbers(given["seeds"], "--seeds"),
-        labels=None if given["labels"] is None else numbers(given["labels"], "--labels"),
+        labels=labels if given["label"] is None else [given["label"]],
         steps=given["steps"],
         sampler=given["sampler"],
         checkpoint=given["checkpoint"],
@@ -182,6 +199,7 @@ def _sample(arguments: list[str]) -> int:
         device=given["device"],
         out=given["out"],
         overrides=overrides,
+        gif=given["gif"],
     )
     for path in paths:
         _print(str(path))

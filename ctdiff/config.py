@@ -41,7 +41,7 @@ __all__ = [
 FREE_SECTIONS = ("sampler", "saving")
 """Sections that do not change what is trained: they may differ between a run and its continuation."""
 
-_LENGTHS: dict[str, tuple[int, ...]] = {"data.image_size": (1, 2), "optimizer.betas": (2,)}
+_LENGTHS: dict[str, tuple[int, ...]] = {"data.image_size": (1, 2), "optimizer.betas": (2,), "sampler.guidance_interval": (2,)}
 """How many items a tuple may have; others have as many as they please."""
 
 _LEAST: dict[str, float] = {
@@ -61,6 +61,7 @@ _LEAST: dict[str, float] = {
     "sampler.sub_batch": 1,
     "sampler.corrector_steps": 0,
     "sampler.clip": 0,
+    "sampler.guidance": 0,
     "sampler.t_min": 0,
     "sampler.t_max": 0,
     "saving.checkpoint_every": 1,
@@ -187,6 +188,11 @@ def _check_values(given: Mapping[str, Any]) -> None:
         raise ConfigError(f"config.data.image_size = {given['data.image_size']!r}, expected sides of at least 1")
     if given["data.name"] in build.PATH_SOURCES and not given["data.path"]:
         raise ConfigError(f"config.data.path = '', expected the file or folder of config.data.name = {given['data.name']!r}")
+    if given["sampler.guidance"] != 1 and not given["model.num_classes"]:
+        raise ConfigError(
+            f"config.sampler.guidance = {given['sampler.guidance']!r}, expected 1.0: config.model.num_classes = 0, "
+            "and guidance needs a network that was trained with labels"
+        )
     try:
         torch.device(given["training.device"])
     except RuntimeError as error:  # torch's message goes on about devices of its developers

@@ -1,4 +1,4 @@
-"""Pictures: grids of samples, the reverse process over time, tables of grids, the loss curve.
+"""Pictures: grids of samples, the reverse process as rows or as an animation, tables of grids, the loss curve.
 
 The value k of S becomes the grey level 255 k / (S - 1). A masked pixel, whose state is S, has
 no grey level and is painted in a colour.
@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["loss_curve", "save_grid", "save_table", "tile", "to_pixels"]
+__all__ = ["loss_curve", "save_animation", "save_grid", "save_rows", "save_table", "tile", "to_pixels"]
 
 _MASK_COLOUR = (70, 105, 150)
 _GAP = 2  # pixels between images
 _SIDE = 56  # images are magnified by a whole number until their side is about this long
+_FRAME, _LAST_FRAME = 60, 2000  # milliseconds that a frame of an animation is shown, and the last one
 _CELL = 2.4  # inches of a table's cell, at _DPI dots an inch
 _DPI = 120
 
@@ -41,6 +42,17 @@ def tile(pixels: Tensor, columns: int) -> Tensor:
     return sheet
 
 
+def _sheet(states: Tensor, num_values: int, columns: int | None) -> Any:
+    """A PIL image of states (N, C, H, W) in a grid, magnified; None makes the grid about square."""
+    from PIL import Image
+
+    pixels = to_pixels(states, num_values)
+    factor = max(1, _SIDE // max(pixels.shape[-2:]))
+    pixels = pixels.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+    sheet = tile(pixels, columns or max(1, round(len(pixels) ** 0.5)))
+    return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
+
+
 def save_grid(path: str | Path, states: Tensor, num_values: int, columns: int | None = None) -> None:
     """Write a PNG of images in a grid.
 
@@ -50,15 +62,40 @@ def save_grid(path: str | Path, states: Tensor, num_values: int, columns: int | 
         num_values: S.
         columns: how many in a row; None makes the grid about square.
     """
-    from PIL import Image
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    _sheet(states, num_values, columns).save(path, "PNG")
 
-    path = Path(path)
-    pixels = to_pixels(states, num_values)
-    factor = max(1, _SIDE // max(pixels.shape[-2:]))
-    pixels = pixels.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-    sheet = tile(pixels, columns or max(1, round(len(pixels) ** 0.5)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy()).save(path, "PNG")
+
+def save_rows(path: str | Path, rows: Sequence[Tensor], num_values: int) -> None:
+    """Write a PNG of rows of images; a row that is shorter than the longest ends in white.
+
+    Arguments:
+        path: the file.
+        rows: (n, C, H, W) integers each, with an n of its own.
+        num_values: S.
+    """
+    longest = max(len(row) for row in rows)
+    white = num_values - 1
+    padded = [torch.cat([row, row.new_full((longest - len(row), *row.shape[1:]), white)]) for row in rows]
+    save_grid(path, torch.cat(padded), num_values, longest)
+
+
+def save_animation(path: str | Path, frames: Sequence[Tensor], num_values: int, columns: int | None = None) -> None:
+    """Write an endless GIF of images that change, in a grid; it rests on the last frame.
+
+    Arguments:
+        path: the file.
+        frames: (N, C, H, W) integers each, 0 .. S-1, or S for a mask.
+        num_values: S.
+        columns: how many in a row; None makes the grid about square.
+    """
+    sheets = [_sheet(frame, num_values, columns) for frame in frames]
+    # A GIF has 256 colours a frame: all that grey levels need, the nearest ones for colours.
+    grey = all((frame < num_values).all() for frame in frames) and frames[0].shape[1] == 1
+    first, *others = [sheet.convert("L") if grey else sheet.quantize(256) for sheet in sheets]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    durations = [_FRAME] * len(others) + [_LAST_FRAME]
+    first.save(path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def save_table(path: str | Path, pictures: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ if sys.platform != "win32":
 __all__ = ["Run", "RunError", "RunFolder", "load_run"]
 
 _SAMPLERS = "|".join(sorted({*build.SAMPLERS, *build.GAUSSIAN_SAMPLERS}))
-_PICTURE = re.compile(rf"(step_\d{{7,}}|final|process|({_SAMPLERS})_\d+)\.(png|npz)")
+_PICTURE = re.compile(rf"(step_\d{{7,}}|final|process|({_SAMPLERS})_\d+)\.(png|npz|gif)")
 """The names that training and sampling give to files in `samples`: nothing else there is deleted."""
 
 

@@ -18,6 +18,8 @@ from ctdiff.training.checkpoints import write_atomically
 
 __all__ = ["numbers", "sample_run"]
 
+_FRAMES = 50  # of an animation, the first and the last state among them
+
 
 def numbers(text: str, name: str = "numbers") -> list[int]:
     """Read "0-63", "1,5,7" or "0-3,9" as integers.
@@ -54,20 +56,26 @@ def _labels(run: Run, labels: Sequence[int] | None, count: int) -> torch.Tensor 
     return torch.tensor(list(labels or range(classes))).repeat(count)[:count].to(run.config.training.device)
 
 
-def _targets(base: Path) -> tuple[Path, Path]:
-    """The two files to write, tried before any time is spent on what goes into them."""
-    png, npz = base.with_name(base.name + ".png"), base.with_name(base.name + ".npz")
+def _targets(base: Path, suffixes: Sequence[str]) -> tuple[Path, ...]:
+    """The files to write, tried before any time is spent on what goes into them."""
+    paths = tuple(base.with_name(base.name + suffix) for suffix in suffixes)
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=base.parent):
             pass
-        for path in (png, npz):
+        for path in paths:
             if path.exists():
                 with path.open("ab"):
                     pass
     except OSError as error:
         raise ValueError(f"out = {str(base)!r} cannot be written: {error}") from error
-    return png, npz
+    return paths
+
+
+def _class_rows(images: torch.Tensor, y: torch.Tensor | None) -> list[torch.Tensor]:
+    """The images of each label, where there are several; labels come in turn."""
+    different = 0 if y is None else len(y.unique())
+    return [images[first::different] for first in range(different)] if different > 1 else []
 
 
 def sample_run(
@@ -83,8 +91,11 @@ def sample_run(
     device: str = "cpu",
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
-) -> tuple[Path, Path]:
+    gif: bool = False,
+) -> tuple[Path, ...]:
     """Draw samples from a run and write a PNG grid and an .npz of integers.
+
+    Samples of several classes are laid out with a row for each.
 
     Arguments:
         path: the run's folder.
@@ -98,9 +109,10 @@ def sample_run(
         device: where to compute.
         out: the files' path without suffix; None is RUN/samples/SAMPLER_STEPS.
         overrides: flags such as "--config.sampler.grid=cosine".
+        gif: write an animation of the reverse process too, noise to clean images.
 
     Returns:
-        The paths of the PNG and of the .npz.
+        The paths of the PNG, of the .npz and, where it was asked for, of the GIF.
 
     Raises:
         RunError, CheckpointError, ConfigError, ValueError: the run or an argument cannot be used.
@@ -111,11 +123,21 @@ def sample_run(
     y = _labels(run, labels, len(chosen))
     walker = run.sampler(steps, sampler)
     base = Path(out) if out is not None else run.path / "samples" / f"{sampler or run.config.sampler.name}_{walker.grid.steps}"
-    png, npz = _targets(base)
-    for state in walker.trajectory(len(chosen), y=y, seeds=chosen, progress=True):
+    paths = _targets(base, (".png", ".npz", ".gif") if gif else (".png", ".npz"))
+    values, frames = run.config.data.num_values, []
+    states = walker.grid.steps + 2  # before the first step, after each, and the clean one
+    shown = {round(i * (states - 1) / (_FRAMES - 1)) for i in range(_FRAMES)} if gif else {}
+    for i, state in enumerate(walker.trajectory(len(chosen), y=y, seeds=chosen, progress=True)):
         last = state
+        if i in shown:
+            frames.append(run.images(state.x).cpu())
     images = run.images(last.x).cpu()
-    figures.save_grid(png, images, run.config.data.num_values)
+    if rows := _class_rows(images, y):
+        figures.save_rows(paths[0], rows, values)
+    else:
+        figures.save_grid(paths[0], images, values)
+    if gif:
+        figures.save_animation(paths[2], frames, values)
     arrays = {
         "images": images.numpy().astype(np.uint8),
         "seeds": np.array(chosen),
@@ -128,5 +150,5 @@ def sample_run(
         arrays["labels"] = y.cpu().numpy()
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_atomically(npz, buffer.getvalue())
-    return png, npz
+    write_atomically(paths[1], buffer.getvalue())
+    return paths

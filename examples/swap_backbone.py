@@ -1,4 +1,4 @@
-"""Train the same configuration with two backbones and put their samples in one picture.
+"""Train the same configuration with four backbones of equal size and put their samples in one picture.
 
     python examples/swap_backbone.py
     python examples/swap_backbone.py --steps=500 --config=mnist_absorbing --config.training.batch_size=32
@@ -16,13 +16,13 @@ from pathlib import Path
 from ctdiff import config as configuration
 from ctdiff import figures, load_run, train
 
-BACKBONES = ("unet", "uvit")
+BACKBONES = ("unet", "uvit", "dit", "diffit")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train, load, sample, once for each backbone; arguments `--config.section.key=value` go to both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="mnist", help="a preset, or the path of a .py file")
+    parser.add_argument("--config", default="mnist_unet", help="a preset, or the path of a .py file")
     parser.add_argument("--steps", type=int, default=500, help="training steps of each")
     parser.add_argument("--num_samples", type=int, default=36)
     parser.add_argument("--out", type=Path, default=Path("runs/swap_backbone"), help="the folder of both runs and the picture")

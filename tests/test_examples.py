@@ -25,6 +25,13 @@ SMALL = [
     "--config.model.uvit.depth=2",
     "--config.model.uvit.hidden_dim=16",
     "--config.model.uvit.num_heads=2",
+    "--config.model.dit.depth=1",
+    "--config.model.dit.hidden_dim=16",
+    "--config.model.dit.num_heads=2",
+    "--config.model.diffit.widths=(8, 8)",
+    "--config.model.diffit.blocks=(1, 1)",
+    "--config.model.diffit.windows=(0, 0)",
+    "--config.model.diffit.num_heads=2",
     "--config.training.batch_size=4",
     "--config.sampler.steps=2",
     "--config.sampler.num_samples=2",
@@ -74,9 +81,10 @@ def test_sample(run: str, sampler: str, runs: Path, tmp_path: Path, capsys: pyte
 
 
 def test_swap_backbone(tmp_path: Path) -> None:
+    families = ["unet", "uvit", "dit", "diffit"]
     example("swap_backbone")(["--steps=2", "--num_samples=2", f"--out={tmp_path}", *SMALL])
     picture(tmp_path / "backbones.png")
-    assert [load_run(tmp_path / name).config.model.name for name in ("unet", "uvit")] == ["unet", "uvit"]
+    assert [load_run(tmp_path / name).config.model.name for name in families] == families
 
 
 def test_own_rate_matrix(tmp_path: Path) -> None:
@@ -109,10 +117,11 @@ def test_compare_samplers(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     )
     height, width, _ = picture(out).shape
     columns = ["mnist, ancestral", "mnist, euler", "mnist, tau_leaping", "mnist_ddpm, ancestral", "mnist_ddpm, ddim"]
-    assert width / height == len(columns) / 2
+    assert width / height == (len(columns) + 1) / 2
     printed = capsys.readouterr().out.splitlines()
     for column in columns:
         assert [line for line in printed if line.startswith(column)] == [f"{column}: {calls} network calls" for calls in (2, 3)]
+    assert printed.count("mnist_ddpm, heun: 3 network calls") == 2  # one step, that looks twice, and the last one
 
 
 def test_a_table_has_a_heading_for_every_picture(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ Sources read (`embedded_mnist`, `idx_folder`, ...), transforms are functions fro
 `Splits` or from `ImageData` to `ImageData`, and `Batches` gives the batch of any step.
 """
 
-from ctdiff.data.batches import Batches, Rotation
-from ctdiff.data.download import torchvision_fashion_mnist, torchvision_mnist
+from ctdiff.data.batches import Batches, Flip, Rotation
+from ctdiff.data.cifar import read_cifar10
+from ctdiff.data.download import cifar10, torchvision_fashion_mnist, torchvision_mnist
 from ctdiff.data.idx import idx_folder, read_idx
 from ctdiff.data.images import ImageData, Splits, split
 from ctdiff.data.sources import array_file, embedded_mnist, from_dataset, image_folder
@@ -15,17 +16,20 @@ from ctdiff.data.transforms import as_states, fraction, quantise, resized
 
 __all__ = [
     "Batches",
+    "Flip",
     "ImageData",
     "Rotation",
     "Splits",
     "array_file",
     "as_states",
+    "cifar10",
     "embedded_mnist",
     "fraction",
     "from_dataset",
     "idx_folder",
     "image_folder",
     "quantise",
+    "read_cifar10",
     "read_idx",
     "resized",
     "split",

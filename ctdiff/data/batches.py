@@ -3,7 +3,7 @@
 Epoch e is the permutation keyed by (seed, e); the permutations follow one another in one
 endless sequence, and batch k is its entries k B .. (k + 1) B - 1. A run that resumes at step
 k asks for batch k: there is no state to save, and no image is seen twice before all were seen
-once. Rotations are keyed by (seed, k, place in the batch) likewise.
+once. Rotations and flips are keyed by (seed, k, place in the batch) likewise.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch.nn import functional
 from ctdiff.data.images import ImageData
 from diffusion_core import PerSampleRandomness, Randomness, stream_seed
 
-__all__ = ["Batches", "Rotation"]
+__all__ = ["Batches", "Flip", "Rotation"]
 
 # Streams of our own beside those that training noise takes, which are keyed by (seed, step, sample).
-_ORDER, _ROTATION = 0x6F72646572, 0x726F74617465
+_ORDER, _ROTATION, _FLIP = 0x6F72646572, 0x726F74617465, 0x666C6970
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,19 @@ class Rotation:
         return turned.round().clamp(0, 255).to(torch.uint8)
 
 
+@dataclass(frozen=True)
+class Flip:
+    """Mirrors every other image, by chance: left becomes right with probability 1/2.
+
+    For photographs, whose mirror image is as likely; not for digits, whose mirror image is none.
+    """
+
+    def __call__(self, images: Tensor, randomness: Randomness) -> Tensor:
+        """Mirror about half of a batch (B, C, H, W)."""
+        mirrored = randomness.uniform((len(images),)) < 0.5
+        return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
 @dataclass(frozen=True, eq=False)
 class Batches:
     """An endless, shuffled sequence of batches (x_0, y) that can be entered at any step.
@@ -68,8 +81,9 @@ class Batches:
         images: (N, C, H, W) uint8.
         labels: (N,) int64, or None.
         batch_size: B; may exceed N.
-        seed: keys the order and the rotations.
+        seed: keys the order, the rotations and the flips.
         rotation: a random rotation of every image, or None.
+        flip: a random reflection of every image, or None.
 
     Raises:
         ValueError: batch_size < 1, or images or labels are not what `ImageData` takes.
@@ -80,6 +94,7 @@ class Batches:
     batch_size: int
     seed: int = 0
     rotation: Rotation | None = None
+    flip: Flip | None = None
     _epochs: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -114,9 +129,9 @@ class Batches:
         """Batch `step`: x_0 (B, C, H, W) int64 and y (B,) int64 or None."""
         indices = self.indices(step)
         x_0 = self.images[indices]
-        if self.rotation is not None:
-            streams = PerSampleRandomness.keyed(stream_seed(self.seed, _ROTATION), step, 0, self.batch_size)
-            x_0 = self.rotation(x_0, streams)
+        for change, stream in ((self.flip, _FLIP), (self.rotation, _ROTATION)):
+            if change is not None:
+                x_0 = change(x_0, PerSampleRandomness.keyed(stream_seed(self.seed, stream), step, 0, self.batch_size))
         return x_0.long(), None if self.labels is None else self.labels[indices]
 
     def from_step(self, step: int) -> Iterator[tuple[Tensor, Tensor | None]]:

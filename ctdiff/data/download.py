@@ -1,9 +1,10 @@
-"""MNIST and Fashion-MNIST in the folders that torchvision uses.
+"""MNIST and Fashion-MNIST in the folders that torchvision uses, and CIFAR-10 beside them.
 
 torchvision knows the names and checksums of the files and where they belong
 (`ROOT/MNIST/raw`); a folder filled by it is read as it is. Nothing is downloaded unless asked
 for, and then over TLS only, with certificates checked: torchvision's own downloader falls
-back to plain HTTP, so it is not used.
+back to plain HTTP, so it is not used. Its copy of CIFAR-10 is a set of pickles, which nothing
+here executes: the same images are read from the binary archive of the same authors.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from ctdiff.data.cifar import CIFAR10_ARCHIVE, CIFAR10_FOLDER, read_cifar10
 from ctdiff.data.idx import find_idx, idx_folder
 from ctdiff.data.images import Splits
 
-__all__ = ["torchvision_fashion_mnist", "torchvision_mnist"]
+__all__ = ["cifar10", "torchvision_fashion_mnist", "torchvision_mnist"]
 
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 _FASHION_MNIST = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+_CIFAR10 = "https://www.cs.toronto.edu/~kriz/"
+_CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of the archive, as its page says
 
 
 class _OnlyTLS(urllib.request.HTTPRedirectHandler):
@@ -89,3 +93,42 @@ def torchvision_fashion_mnist(root: str | Path, download: bool = False) -> Split
         | https://arxiv.org/abs/1708.07747
     """
     return _read(root, "FashionMNIST", _FASHION_MNIST, download)
+
+
+def cifar10(root: str | Path, download: bool = False) -> Splits:
+    """CIFAR-10, 50,000 training and 10,000 test images (3, 32, 32), 10 classes.
+
+    Read from the binary version: the archive cifar-10-binary.tar.gz, or the folder cifar-10-batches-bin that
+    is in it. Where torchvision is told the same `root`, both live side by side.
+
+    Arguments:
+        root: the folder that holds the archive or that folder; or one of the two itself.
+        download: fetch the archive (162 MB) if neither is there.
+
+    References:
+        Learning multiple layers of features from tiny images (Krizhevsky, 2009)
+        | https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
+
+    Raises:
+        FileNotFoundError: neither is there and download is False, or a file is missing.
+        ConnectionError: the download failed.
+        ValueError: a file is damaged.
+    """
+    root = Path(root)
+    if root.is_file() or any(root.glob("*_batch*.bin")):
+        return read_cifar10(root)
+    folder, archive = root / CIFAR10_FOLDER, root / CIFAR10_ARCHIVE
+    found = next((path for path in (folder, archive) if path.exists()), None)
+    if found is not None:
+        return read_cifar10(found)
+    by_hand = f"put {CIFAR10_ARCHIVE} (of {_CIFAR10}cifar.html, the binary version) into {root}"
+    if not download:
+        raise FileNotFoundError(f"CIFAR-10 is not in {root}: {by_hand}, or allow the download (download=True)")
+    root.mkdir(parents=True, exist_ok=True)
+    try:
+        _fetch(_CIFAR10 + CIFAR10_ARCHIVE, archive, _CIFAR10_MD5)
+    except OSError as error:  # URLError, timeouts and refused certificates are OSErrors
+        raise ConnectionError(
+            f"{_CIFAR10}{CIFAR10_ARCHIVE} could not be downloaded ({error}); without a network, {by_hand}"
+        ) from error
+    return read_cifar10(archive)

@@ -1,8 +1,8 @@
 """What a training is made of between two steps, and how it is put down and taken up again.
 
 On a CPU a training that was stopped and restored continues bit for bit: parameters, average,
-optimiser, schedule and every global random state come back as they were. Noise and data order
-need no state, since both are functions of the step.
+optimiser, schedule, what the density of times has learned and every global random state come back
+as they were. Noise and data order need no state, since both are functions of the step.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ctdiff.training.checkpoints import CheckpointError, complete_checkpoints, load_weights, read_state, write_checkpoint
 from ctdiff.training.ema import MovingAverage
+from diffusion_core import TimeSampler
 
 __all__ = ["TrainingState"]
 
@@ -34,12 +35,14 @@ class TrainingState:
         ema: its moving average.
         optimizer: what moves the parameters.
         scheduler: what moves the learning rate.
+        times: the density of training times, which may learn; None where there is nothing to keep of it.
     """
 
     network: nn.Module
     ema: MovingAverage
     optimizer: Optimizer
     scheduler: LRScheduler
+    times: TimeSampler | None = None
 
     def save(self, folder: Path, step: int, keep: int = 2) -> Path:
         """Write a checkpoint of step `step`, keeping the last `keep`; returns its folder."""
@@ -48,6 +51,7 @@ class TrainingState:
             "ema_updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
+            "times": {} if self.times is None else self.times.state_dict(),
             "random": _random_states(),
         }
         return write_checkpoint(folder, step, weights, state, keep)
@@ -65,6 +69,8 @@ class TrainingState:
             self.ema.n_averaged.fill_(state["ema_updates"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
+            if self.times is not None:
+                self.times.load_state_dict(state["times"])
             _restore_random_states(state["random"])
             return int(state["step"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:

@@ -68,10 +68,10 @@ def _assemble(config: ConfigDict) -> _Parts:
     process, network = build.build_process(config), build.build_network(config)
     ema = MovingAverage(network, config.training.ema_decay)
     optimizer = build.build_optimizer(config, network)
-    state = TrainingState(network, ema, optimizer, build.build_scheduler(config, optimizer))
     averaged = build.build_denoiser(config, process, ema.module).eval()
     objective = build.build_objective(config, build.build_denoiser(config, process, network))
-    averaged_objective = Objective(averaged, objective.loss, objective.times)
+    state = TrainingState(network, ema, optimizer, build.build_scheduler(config, optimizer), objective.times)
+    averaged_objective = Objective(averaged, objective.loss, build.build_validation_times(config))
     build.build_sampler(config, averaged)  # a wrong setting of the sampler must not show when the training is over
     return _Parts(objective, state, averaged, averaged_objective.eval())
 
@@ -162,7 +162,8 @@ class _Recorder:
         drawn = _draw(self.config, sampler, saving.preview_samples, stop)
         if drawn is not None:
             path = self.folder.samples / f"step_{step:07d}.png"
-            figures.save_grid(path, drawn[0], self.config.data.num_values)
+            columns = self.config.model.num_classes or None  # a column for each class: their labels come in turn
+            figures.save_grid(path, drawn[0], self.config.data.num_values, columns)
 
 
 def _run(config: ConfigDict, folder: RunFolder, parts: _Parts, splits: Splits, start: int, stop: StopRequest) -> int:
@@ -205,7 +206,7 @@ def _pictures(config: ConfigDict, folder: RunFolder, averaged: Denoiser, stop: S
     drawn = _draw(config, sampler, config.sampler.num_samples, stop, keep=times)
     if drawn is None:
         return
-    figures.save_grid(folder.samples / "final.png", drawn[-1], values)
+    figures.save_grid(folder.samples / "final.png", drawn[-1], values, config.model.num_classes or None)
     rows = [torch.stack([state[i] for state in drawn]) for i in range(min(8, len(drawn[0])))]
     figures.save_grid(folder.samples / "process.png", torch.cat(rows), values, columns=len(drawn))
 

@@ -22,10 +22,11 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from small import small  # beside this script: another package may be called tests
+
 from ctdiff import build, figures, load_run, train
 from ctdiff.runs import RunError
 from ctdiff.training import MetricsFile, complete_checkpoints
-from tests.ctdiff.small import small
 
 STEPS = 40
 

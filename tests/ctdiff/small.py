@@ -8,7 +8,10 @@ from ml_collections import ConfigDict
 
 from ctdiff import config as configuration
 
-__all__ = ["SMALL", "flags", "small"]
+__all__ = ["LARGE", "SMALL", "flags", "small"]
+
+LARGE = ("mnist_uvit_full", "mnist_dit_full", "cifar10_unet", "cifar10_ddpm", "cifar10_uvit", "cifar10_tauldr")
+"""Presets at published sizes, which a test runs for one step on one image; the others are for minutes on a CPU."""
 
 SMALL: dict[str, Any] = {
     "data.fraction": 0.001,
@@ -20,6 +23,13 @@ SMALL: dict[str, Any] = {
     "model.uvit.depth": 2,
     "model.uvit.hidden_dim": 16,
     "model.uvit.num_heads": 2,
+    "model.dit.depth": 1,
+    "model.dit.hidden_dim": 16,
+    "model.dit.num_heads": 2,
+    "model.diffit.widths": (8, 8),
+    "model.diffit.blocks": (1, 1),
+    "model.diffit.windows": (2, 0),
+    "model.diffit.num_heads": 2,
     "training.steps": 4,
     "training.batch_size": 4,
     "training.precision": "float32",  # the same on every machine

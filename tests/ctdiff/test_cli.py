@@ -22,7 +22,7 @@ from ctdiff.runs import Run, RunError, RunFolder
 from ctdiff.sampling import numbers
 from ctdiff.training import CheckpointError, MetricsFile, precision, trainer
 
-from .small import flags, small
+from .small import LARGE, flags, small
 
 ENGINES = ["mnist", "mnist_ddpm"]
 
@@ -61,26 +61,30 @@ def _contents(run):
     return newest.name, metrics, weights, pictures
 
 
-@pytest.mark.parametrize("preset", configuration.preset_names())
+@pytest.mark.parametrize("preset", [name for name in configuration.preset_names() if name not in LARGE])
 def test_every_preset_trains_two_steps_and_samples(preset, tmp_path, capsys):
     run = tmp_path / "run"
     settings = ["training.steps=2", "training.batch_size=2", "data.fraction=0.001", "optimizer.warmup=1"]
     settings += ["sampler.steps=2", "sampler.num_samples=2", "sampler.sub_batch=2", "saving.validation_images=2"]
+    if preset.startswith("fashion"):
+        settings += ["data.name=embedded_mnist"]  # of the same shape, and at hand
     assert _train(f"--config={preset}", f"--workdir={run}", *(f"--config.{setting}" for setting in settings)) == 0
     printed = capsys.readouterr().out
     for name in ("samples/final.png", "samples/process.png", "loss.png", "metrics.jsonl"):
         assert str(run / name) in printed
         assert (run / name).stat().st_size > 0
     assert main(["sample", str(run), "--num_samples=3", "--steps=1"]) == 0
-    arrays = np.load(run / "samples" / "ancestral_1.npz")
-    values = configuration.load(preset).data.num_values
+    config = configuration.load(preset)
+    arrays = np.load(run / "samples" / f"{config.sampler.name}_1.npz")
+    values = config.data.num_values
     assert arrays["images"].shape == (3, 1, 28, 28)
     assert arrays["images"].dtype == np.uint8
     assert arrays["images"].max() < values
-    assert arrays["network_calls"] == 2
+    assert arrays["network_calls"] == (4 if config.sampler.guidance != 1 else 2)
     loaded = load_run(run)
     assert loaded.step == 2
-    x = loaded.images(loaded.sampler(steps=1).sample(3, seeds=[0, 1, 2]))
+    y = torch.tensor([0, 1, 2]) if config.model.num_classes else None
+    x = loaded.images(loaded.sampler(steps=1).sample(3, y, seeds=[0, 1, 2]))
     assert np.array_equal(x.numpy(), arrays["images"])
 
 
@@ -102,11 +106,16 @@ def test_what_a_run_leaves(images, tmp_path):
         assert picture.size == (5 * (56 + 2) + 2, 4 * (56 + 2) + 2)  # 3 steps make 5 states
 
 
-@pytest.mark.parametrize("preset", ENGINES)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_continues_bit_for_bit(preset, number, images, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("preset", "number", "changes"),
+    [
+        *((preset, number, {}) for preset in ENGINES for number in (signal.SIGTERM, signal.SIGINT)),
+        ("mnist_iddpm", signal.SIGTERM, {"loss__times": "importance", "loss__importance__bins": 1}),
+    ],
+)
+def test_a_stopped_run_continues_bit_for_bit(preset, number, changes, images, tmp_path, monkeypatch, capsys):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    settings = [f"--config={preset}", *flags(**images, training__steps=6)]
+    settings = [f"--config={preset}", *flags(**images, **changes, training__steps=6)]
     assert _train(f"--workdir={whole}", *settings) == 0
     with monkeypatch.context() as patch:
         _stop_at(patch, 3, number)
@@ -342,10 +351,55 @@ def test_sample(preset, images, tmp_path, capsys):
 def test_labels(images, tmp_path, capsys):
     run = tmp_path / "run"
     train(small("mnist", **images, model__num_classes=10), run)
-    assert main(["sample", str(run), "--num_samples=4", "--labels=3-4", f"--out={tmp_path / 'out'}"]) == 0
-    assert np.load(tmp_path / "out.npz")["labels"].tolist() == [3, 4, 3, 4]
-    assert main(["sample", str(run), "--labels=11"]) == 2
-    assert "label 11, expected 0 .. 9, or 10 for none" in capsys.readouterr().err
+    with Image.open(run / "samples" / "final.png") as picture:
+        assert picture.size[0] == 10 * 58 + 2  # a column for each class
+    assert main(["sample", str(run), "--num_samples=5", "--labels=3-4", f"--out={tmp_path / 'out'}"]) == 0
+    arrays = np.load(tmp_path / "out.npz")
+    assert arrays["labels"].tolist() == [3, 4, 3, 4, 3]
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.size == (3 * 58 + 2, 2 * 58 + 2)  # a row for each class, the second shorter
+        sheet = np.asarray(picture)[2::58, 2::58, 0]  # upper left pixels
+    expected = (arrays["images"][[0, 2, 4, 1, 3], 0, 0, 0].astype(float) * 255 / 7).round()
+    assert sheet[:2, :3].flatten().tolist()[:5] == expected.tolist()
+    assert sheet[1, 2] == 255
+    assert main(["sample", str(run), "--num_samples=4", "--label=3", f"--out={tmp_path / 'one'}"]) == 0
+    assert np.load(tmp_path / "one.npz")["labels"].tolist() == [3, 3, 3, 3]
+    with Image.open(tmp_path / "one.png") as picture:
+        assert picture.size == (2 * 58 + 2, 2 * 58 + 2)
+    for arguments, message in (
+        (["--labels=11"], "label 11, expected 0 .. 9, or 10 for none"),
+        (["--label=-1"], "label"),
+        (["--label=1", "--labels=0-3"], "--label=1 and --labels=0-3: give one of them"),
+    ):
+        assert main(["sample", str(run), *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", [*ENGINES, "mnist_absorbing"])
+def test_an_animation_of_the_reverse_process(preset, images, tmp_path, capsys):
+    run = tmp_path / "run"
+    config = small(preset, **images)
+    train(config, run)
+    capsys.readouterr()
+    assert main(["sample", str(run), "--gif", "--num_samples=4", f"--out={tmp_path / 'out'}"]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / f"out.{suffix}") for suffix in ("png", "npz", "gif")]
+    with Image.open(tmp_path / "out.gif") as animation, Image.open(tmp_path / "out.png") as last:
+        # Before the first of 3 steps, after each, and the clean images, which may equal those before.
+        assert animation.n_frames in (4, 5)
+        assert animation.info["loop"] == 0
+        first = np.asarray(animation.convert("RGB"))
+        animation.seek(animation.n_frames - 1)
+        assert animation.info["duration"] >= 2000
+        assert animation.size == last.size
+        shown, clean = np.asarray(animation.convert("RGB")).astype(int), np.asarray(last.convert("RGB")).astype(int)
+    assert not np.array_equal(first, clean)
+    assert abs(shown - clean).max() <= (16 if preset == "mnist_absorbing" else 0)
+    paths = sample_run(run, num_samples=2, steps=120, gif=True)
+    assert paths[2] == run / "samples" / "ancestral_120.gif"
+    with Image.open(paths[2]) as animation:
+        assert animation.n_frames <= 50
+    train(config, run, fresh=True)
+    assert not paths[2].exists()
 
 
 def test_mistakes_in_sampling(images, tmp_path, capsys):
@@ -372,10 +426,10 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train"], "--config is missing, expected one of mnist"),
+        (["train"], "--config is missing, expected one of cifar10_ddpm, "),
         (["train", "--config"], "--config needs a value"),
         (["train", "--config", "mnits"], "Did you mean mnist?"),
-        (["train", "--config=mnist", "--config.model.name=dit"], "config.model.name = 'dit', expected one of unet, uvit"),
+        (["train", "--config=mnist", "--config.model.name=vit"], "config.model.name = 'vit', expected one of unet, uvit"),
         (["train", "--config=mnist", "--config.model.nme=unet"], "Did you mean model.name?"),
         (["train", "--config=mnist", "--config.training.steps=0"], "config.training.steps = 0, expected at least 1"),
         (["train", "--config=mnist", "--wordir=x"], "wordir"),

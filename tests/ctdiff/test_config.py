@@ -17,8 +17,19 @@ PRESETS = configuration.preset_names()
 
 
 def test_the_presets_are_these():
-    assert {"mnist", "mnist_uvit", "mnist_absorbing", "mnist_uniform", "mnist_ddpm"} <= set(PRESETS)
+    discrete = {"mnist", "mnist_absorbing", "mnist_uniform", "mnist_uvit_full", "mnist_dit_full", "cifar10_tauldr"}
+    families = {"mnist_unet", "mnist_uvit", "mnist_dit", "mnist_diffit"}
+    gaussian = {"mnist_ddpm", "mnist_iddpm", "mnist_laplace", "fashion_unet", "fashion_dit"}
+    gaussian |= {"cifar10_unet", "cifar10_uvit", "cifar10_ddpm"}
+    assert discrete | families | gaussian | {"mnist_guided", "mnist_guided_discrete"} <= set(PRESETS)
     assert "defaults" not in PRESETS
+
+
+@pytest.mark.parametrize("name", ["uvit", "dit", "diffit"])
+def test_the_families_are_one_word_apart(name):
+    config = configuration.load("mnist_unet")
+    configuration.override(config, [f"--config.model.name={name}"])
+    assert configuration.differences(config, configuration.load(f"mnist_{name}")) == {}
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -74,7 +85,7 @@ def test_a_wrong_file_of_ones_own(tmp_path, body, message):
 
 
 def test_unknown_presets():
-    with pytest.raises(ConfigError, match=r"--config=mnits: expected one of mnist, .* Did you mean mnist\?"):
+    with pytest.raises(ConfigError, match=r"--config=mnits: expected one of .*, mnist, .* Did you mean mnist\?"):
         configuration.load("mnits")
     with pytest.raises(ConfigError, match="there is no such file"):
         configuration.load("absent/mine.py")
@@ -86,7 +97,9 @@ def test_unknown_presets():
         ("--config.model.nme=unet", r"config\.model\.nme is not a key; expected one of .*model\.name"),
         ("--config.modle.name=unet", r"config\.modle\.name is not a key.* Did you mean model\.name"),
         ("--config.model.unet=3", r"config\.model\.unet is not a key"),
-        ("--config.model.name=dit", r"config\.model\.name = 'dit', expected one of unet, uvit"),
+        ("--config.model.name=resnet", r"config\.model\.name = 'resnet', expected one of unet, uvit, dit, diffit"),
+        ("--config.model.dit.conditioning=adaln_0", r"expected one of in_context, .* Did you mean adaln\?"),
+        ("--config.model.unet.upsample=cubic", r"config\.model\.unet\.upsample = 'cubic', expected one of shuffled_conv"),
         ("--config.model.name=uvti", r"Did you mean uvit\?"),
         ("--config.training.steps=many", r"config\.training\.steps = 'many', expected an int"),
         ("--config.training.steps=1.5", r"config\.training\.steps = '1\.5', expected an int"),

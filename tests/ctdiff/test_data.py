@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 import struct
+import tarfile
 import urllib.error
 import urllib.request
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,12 +23,14 @@ from ctdiff.data import (
     ImageData,
     Splits,
     array_file,
+    cifar10,
     download,
     embedded_mnist,
     from_dataset,
     idx_folder,
     image_folder,
     quantise,
+    read_cifar10,
     read_idx,
     sources,
     split,
@@ -413,3 +418,93 @@ def test_from_dataset_takes_every_kind_of_item() -> None:
 def test_from_dataset_refuses(items: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_dataset(Listed(*items))
+
+
+# CIFAR-10
+
+
+def write_cifar10(folder: Path, n: int = 4) -> dict[str, np.ndarray]:
+    """The six files with n random records each: labels and images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = {name: pixels(n, 3073) for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")}
+    for name, array in records.items():
+        array[:, 0] %= 10
+        (folder / name).write_bytes(array.tobytes())
+    return records
+
+
+def write_archive(path: Path, folder: Path) -> None:
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, arcname="cifar-10-batches-bin")
+
+
+def test_cifar10_is_read_from_folder_and_archive(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-bin"
+    records = write_cifar10(folder)
+    write_archive(tmp_path / "cifar-10-binary.tar.gz", folder)
+    train = np.concatenate([records[f"data_batch_{i}.bin"] for i in range(1, 6)])
+    for path in (tmp_path, folder, tmp_path / "cifar-10-binary.tar.gz"):
+        data = cifar10(path)
+        assert data.train.shape == (3, 32, 32)
+        assert data.train.images.flatten(1).numpy().tolist() == train[:, 1:].tolist()
+        assert data.train.labels is not None
+        assert data.train.labels.tolist() == train[:, 0].tolist()
+        assert data.test.images.flatten(1).numpy().tolist() == records["test_batch.bin"][:, 1:].tolist()
+    # Byte 1 is the red of the upper left pixel, byte 2 its neighbour's on the right, byte 1025 its green.
+    first = data.train.images[0]
+    assert [int(first[0, 0, 0]), int(first[0, 0, 1]), int(first[1, 0, 0])] == [int(train[0, i]) for i in (1, 2, 1025)]
+    data.train.images[0] = 0  # a copy, which may be written
+    assert read_cifar10(folder).train.images[0].any()
+    shutil.rmtree(folder)
+    assert len(cifar10(tmp_path, download=True).train) == 20, "the archive is there: nothing is downloaded"
+
+
+def test_cifar10_errors(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"CIFAR-10 is not in .*: put cifar-10-binary\.tar\.gz .*download=True"):
+        cifar10(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there is no folder or archive"):
+        read_cifar10(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError, match=r"has no data_batch_1\.bin, .*: expected the binary version"):
+        read_cifar10(tmp_path)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"cos\nsystem\n")
+    with pytest.raises(FileNotFoundError, match="the binary version"):
+        cifar10(tmp_path)
+    write_cifar10(tmp_path)
+    for content, message in (
+        (bytes(3072), r"data_batch_2\.bin is truncated or too long: 3072 bytes found, expected a multiple of 3073"),
+        (b"", "0 bytes found"),
+        (b"\x0b" + bytes(3072), r"data_batch_2\.bin is no file of CIFAR-10: it holds the label 11"),
+    ):
+        (tmp_path / "data_batch_2.bin").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            cifar10(tmp_path)
+    (tmp_path / "data_batch_2.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no data_batch_2\.bin:"):
+        cifar10(tmp_path)
+
+
+def test_a_damaged_archive_of_cifar10(tmp_path: Path) -> None:
+    write_cifar10(tmp_path / "files")
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    write_archive(path, tmp_path / "files")
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:999] + bytes([whole[999] ^ 255]) + whole[1000:], b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"not an intact tar archive .*{len(content)} bytes found"):
+            cifar10(tmp_path)
+
+
+def test_download_of_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConnectionError, match=r"cifar-10-binary\.tar\.gz could not be downloaded .* without a network, put"):
+        cifar10(tmp_path / "root", download=True)
+    write_cifar10(tmp_path / "files")
+    write_archive(tmp_path / "served.tar.gz", tmp_path / "files")
+    opener = SimpleNamespace(open=lambda url, timeout: (tmp_path / "served.tar.gz").open("rb"))
+    monkeypatch.setattr(urllib.request, "build_opener", lambda *handlers: opener)
+    with pytest.raises(ConnectionError, match=r"bytes with checksum [0-9a-f]{32} arrived, expected c32a1d4a"):
+        cifar10(tmp_path / "root", download=True)
+    assert list((tmp_path / "root").iterdir()) == []
+    md5 = download.hashlib.md5((tmp_path / "served.tar.gz").read_bytes()).hexdigest()
+    monkeypatch.setattr(download, "_CIFAR10_MD5", md5)
+    assert len(cifar10(tmp_path / "root", download=True).test) == 4

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as vision
 
-from ctdiff.data import Batches, ImageData, Rotation, as_states, fraction, quantise, resized
+from ctdiff.data import Batches, Flip, ImageData, Rotation, as_states, fraction, quantise, resized
 from diffusion_core import PerSampleRandomness
 
 
@@ -172,3 +172,22 @@ def test_batches_refuse() -> None:
         Batches(data.images, data.labels, 2)[-1]
     with pytest.raises(ValueError, match=r"dtype torch\.float32"):
         Batches(data.images.float(), data.labels, 2)
+
+
+# Flip
+
+
+def test_flips_mirror_about_half_and_depend_on_the_seed_alone() -> None:
+    images = some_data(200).images
+    flipped = Flip()(images, PerSampleRandomness.keyed(1, 2, 0, 200))
+    mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
+    same = (flipped == images).flatten(1).all(1)
+    assert bool((mirrored ^ same).all())
+    assert 70 < int(mirrored.sum()) < 130
+    assert Flip()(images[7:9], PerSampleRandomness.keyed(1, 2, 7, 2)).equal(flipped[7:9])
+    data = some_data(10)
+    batches = Batches(data.images, data.labels, 4, seed=2, flip=Flip())
+    plain = Batches(data.images, data.labels, 4, seed=2)
+    seen = [batches[step][0].equal(plain[step][0]) for step in range(6)]
+    assert not all(seen)
+    assert batches[5][0].equal(Batches(data.images, data.labels, 4, seed=2, flip=Flip())[5][0])

@@ -1,0 +1,16 @@
+"""The digits of `mnist` by a DiffiT of 2 million parameters: `mnist_unet` with another network."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import mnist_unet
+
+__all__ = ["get_config"]
+
+
+def get_config() -> ConfigDict:
+    """`mnist_unet` with a DiffiT."""
+    config = mnist_unet.get_config()
+    config.model.name = "diffit"
+    return config
