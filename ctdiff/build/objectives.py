@@ -1,0 +1,159 @@
+"""Training: losses, training times, optimisers and their schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ml_collections import ConfigDict
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+import continuous_diffusion as continuous
+import discrete_diffusion as discrete
+from ctdiff.build.processes import build_gaussian_schedule, is_gaussian
+from ctdiff.build.shapes import dimensions
+from ctdiff.training import ConstantFactor, CosineFactor, parameter_groups
+from diffusion_core import (
+    Denoiser,
+    Generator,
+    ImportanceTimes,
+    Loss,
+    Objective,
+    StratifiedTimes,
+    TimeSampler,
+    UniformGrid,
+    UniformTimes,
+)
+
+__all__ = [
+    "DISTANCES",
+    "FACTORS",
+    "GAUSSIAN_LOSSES",
+    "GAUSSIAN_TIMES",
+    "LOSSES",
+    "OPTIMIZERS",
+    "TIMES",
+    "WEIGHTS",
+    "PerDimension",
+    "build_loss",
+    "build_objective",
+    "build_optimizer",
+    "build_scheduler",
+    "build_times",
+    "build_validation_times",
+]
+
+Builder: TypeAlias = Callable[[ConfigDict], Any]
+
+LOSSES: dict[str, Builder] = {
+    "cross_entropy": lambda c: discrete.WeightedSum((discrete.CrossEntropy(),), (1 / dimensions(c),)),
+    "elbo": lambda c: discrete.WeightedSum((discrete.ELBO(),), (1 / dimensions(c),)),
+    "elbo_and_cross_entropy": lambda c: discrete.WeightedSum(
+        (discrete.ELBO(), discrete.CrossEntropy()), (1 / dimensions(c), c.loss.cross_entropy_weight / dimensions(c))
+    ),
+}
+DISTANCES: dict[str, Builder] = {
+    "l2": lambda c: continuous.SquaredError(),
+    "l1": lambda c: continuous.AbsoluteError(),
+    "smooth_l1": lambda c: continuous.SmoothAbsoluteError(c.smooth_l1.beta),
+}
+WEIGHTS: dict[str, Builder] = {
+    "none": lambda c: continuous.Unweighted(),
+    "min_snr": lambda c: continuous.MinSNR(c.min_snr.gamma),
+}
+GAUSSIAN_LOSSES: dict[str, Builder] = {
+    "epsilon": lambda c: continuous.EpsilonLoss(*_regression(c.loss)),
+    "x0": lambda c: continuous.X0Loss(*_regression(c.loss)),
+    "v": lambda c: continuous.VelocityLoss(*_regression(c.loss)),
+    "hybrid": lambda c: continuous.HybridLoss(continuous.EpsilonLoss(*_regression(c.loss)), _bound(c), c.loss.hybrid.weight),
+    "vlb": lambda c: PerDimension(_bound(c), dimensions(c)),
+    "elbo": lambda c: PerDimension(continuous.ELBO(), dimensions(c)),
+}
+TIMES: dict[str, Builder] = {
+    "stratified": lambda c: StratifiedTimes(c.process.t_min, c.process.t_max),
+    "uniform": lambda c: UniformTimes(c.process.t_min, c.process.t_max),
+    "importance": lambda c: ImportanceTimes(c.process.t_min, c.process.t_max, c.loss.importance.bins),
+}
+GAUSSIAN_TIMES: dict[str, Builder] = {
+    **TIMES,
+    "log_snr": lambda c: continuous.LogSNRTimes(
+        build_gaussian_schedule(c),
+        continuous.LaplaceSchedule(c.loss.log_snr.mu, c.loss.log_snr.b),
+        c.process.t_min,
+        c.process.t_max,
+    ),
+}
+OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], ConfigDict], Optimizer]] = {
+    "adamw": lambda groups, c: AdamW(groups, c.lr, c.betas, fused=True),
+    "adam": lambda groups, c: Adam(groups, c.lr, c.betas, fused=True),
+    "sgd": lambda groups, c: SGD(groups, c.lr, c.momentum),
+}
+FACTORS: dict[str, Callable[[ConfigDict, int], ConstantFactor]] = {
+    "constant": lambda c, steps: ConstantFactor(c.warmup),
+    "cosine": lambda c, steps: CosineFactor(c.warmup, steps, c.final),
+}
+
+
+def _regression(settings: ConfigDict) -> tuple[continuous.Distance, continuous.Weight]:
+    return DISTANCES[settings.distance](settings), WEIGHTS[settings.weight](settings)
+
+
+def _bound(config: ConfigDict) -> continuous.VLB:
+    """The bound of the published chain of T times."""
+    T = config.process.gaussian.T
+    return continuous.VLB(UniformGrid(T - 1, 1 / T))
+
+
+@dataclass(frozen=True)
+class PerDimension(Loss):
+    """A loss that is a sum over dimensions, divided by their number.
+
+    Arguments:
+        loss: the sum.
+        dimensions: the number D of dimensions of an example.
+    """
+
+    loss: Loss
+    dimensions: int
+
+    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, y: Tensor | None = None, generator: Generator = None) -> Tensor:
+        return self.loss(denoiser, x_0, t, y, generator) / self.dimensions
+
+
+def build_loss(config: ConfigDict) -> Loss:
+    """The training loss, per dimension."""
+    loss: Loss = (GAUSSIAN_LOSSES if is_gaussian(config) else LOSSES)[config.loss.name](config)
+    return loss
+
+
+def build_times(config: ConfigDict) -> TimeSampler:
+    """The density of training times."""
+    times: TimeSampler = (GAUSSIAN_TIMES if is_gaussian(config) else TIMES)[config.loss.times](config)
+    return times
+
+
+def build_validation_times(config: ConfigDict) -> TimeSampler:
+    """The density of times of the test loss, the same from the first step to the last: whatever training prefers."""
+    return StratifiedTimes(config.process.t_min, config.process.t_max)
+
+
+def build_objective(config: ConfigDict, denoiser: Denoiser) -> Objective:
+    """The training objective."""
+    classes = config.model.num_classes
+    dropout = config.loss.label_dropout if classes else 0.0
+    return Objective(denoiser, build_loss(config), build_times(config), dropout, classes or None)
+
+
+def build_optimizer(config: ConfigDict, network: nn.Module) -> Optimizer:
+    """The optimiser of a network's parameters."""
+    return OPTIMIZERS[config.optimizer.name](
+        parameter_groups(network.parameters(), config.optimizer.weight_decay), config.optimizer
+    )
+
+
+def build_scheduler(config: ConfigDict, optimizer: Optimizer) -> LambdaLR:
+    """The schedule of the learning rate."""
+    return LambdaLR(optimizer, FACTORS[config.optimizer.schedule](config.optimizer, config.training.steps))

@@ -1,0 +1,122 @@
+"""Processes and readings: rate matrices, schedules, denoisers, and the way between pixels and what a process runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ml_collections import ConfigDict
+from torch import Tensor, nn
+
+import continuous_diffusion as continuous
+import discrete_diffusion as discrete
+from ctdiff.build.shapes import event_shape
+from diffusion_core import Denoiser, Process
+from discrete_diffusion import rates, schedules
+
+__all__ = [
+    "DENOISERS",
+    "GAUSSIAN",
+    "GAUSSIAN_DENOISERS",
+    "GAUSSIAN_SCHEDULES",
+    "RATES",
+    "SCHEDULES",
+    "States",
+    "build_denoiser",
+    "build_gaussian_schedule",
+    "build_pixels",
+    "build_process",
+    "is_gaussian",
+]
+
+Builder: TypeAlias = Callable[[ConfigDict], Any]
+
+GAUSSIAN = "gaussian"
+"""The process of the continuous engine; every other name is a rate matrix."""
+
+RATES: dict[str, Callable[[int, ConfigDict], rates.RateMatrix]] = {
+    "gaussian_target": lambda n, c: rates.GaussianTargetRates(n, c.gaussian_target.sigma_r, c.gaussian_target.Q, c.scale),
+    "uniform": lambda n, c: rates.UniformRates(n, c.scale),
+    "absorbing": lambda n, c: rates.AbsorbingRates(n),
+    "birth_death": lambda n, c: rates.BirthDeathRates(n, c.scale),
+}
+SCHEDULES: dict[str, Builder] = {
+    "constant": lambda c: schedules.Constant(c.constant.rate),
+    "exponential": lambda c: schedules.Exponential(c.exponential.a, c.exponential.b),
+    "geometric": lambda c: schedules.Geometric(c.geometric.sigma_min, c.geometric.sigma_max),
+    "linear": lambda c: schedules.LinearSurvival(),
+    "log_linear": lambda c: schedules.LogLinear(c.log_linear.eps),
+    "polynomial": lambda c: schedules.PolynomialSurvival(c.polynomial.power),
+    "cosine": lambda c: schedules.CosineSurvival(),
+    "cosine_amplitude": lambda c: schedules.CosineAmplitude(),
+}
+GAUSSIAN_SCHEDULES: dict[str, Builder] = {
+    "linear": lambda c: continuous.LinearSchedule(c.gaussian.T),
+    "cosine": lambda c: continuous.CosineSchedule(c.gaussian.T),
+    "quadratic": lambda c: continuous.QuadraticSchedule(c.gaussian.T),
+    "sigmoid": lambda c: continuous.SigmoidSchedule(c.sigmoid.log_snr_max, c.sigmoid.log_snr_min),
+    "shifted_cosine": lambda c: continuous.ShiftedCosineSchedule(c.shifted_cosine.side),
+    "laplace": lambda c: continuous.LaplaceSchedule(c.laplace.mu, c.laplace.b),
+    "cauchy": lambda c: continuous.CauchySchedule(c.cauchy.mu, c.cauchy.g),
+}
+DENOISERS: dict[str, Callable[..., Denoiser]] = {
+    "x0": discrete.X0Denoiser,
+    "leave_one_out": discrete.LeaveOneOutDenoiser,
+    "absorbing": discrete.AbsorbingDenoiser,
+}
+GAUSSIAN_DENOISERS: dict[str, Callable[..., continuous.Denoiser]] = {
+    "epsilon": continuous.EpsilonDenoiser,
+    "x0": continuous.X0Denoiser,
+    "v": continuous.VelocityDenoiser,
+    "karras": continuous.KarrasDenoiser,
+}
+
+
+def is_gaussian(config: ConfigDict) -> bool:
+    """Whether the configuration is of the continuous engine."""
+    return bool(config.process.name == GAUSSIAN)
+
+
+@dataclass(frozen=True)
+class States:
+    """The discrete engine's pixels, which are states as they are; `PixelScale` is its Gaussian twin."""
+
+    def encode(self, k: Tensor) -> Tensor:
+        """Pixels to what the process takes: unchanged."""
+        return k
+
+    def decode(self, x: Tensor) -> Tensor:
+        """What a sampler returns to pixels: unchanged."""
+        return x
+
+
+def build_pixels(config: ConfigDict) -> States | continuous.PixelScale:
+    """The way between pixels 0 .. S-1 and what the process runs on."""
+    return continuous.PixelScale(config.data.num_values) if is_gaussian(config) else States()
+
+
+def build_gaussian_schedule(config: ConfigDict) -> continuous.Schedule:
+    """The schedule of a Gaussian process."""
+    schedule: continuous.Schedule = GAUSSIAN_SCHEDULES[config.process.schedule](config.process)
+    return schedule
+
+
+def build_process(config: ConfigDict) -> Process:
+    """The forward process."""
+    settings = config.process
+    if is_gaussian(config):
+        process: Process = continuous.GaussianProcess(build_gaussian_schedule(config))
+    else:
+        process = discrete.CTMC(RATES[settings.name](config.data.num_values, settings), SCHEDULES[settings.schedule](settings))
+    return process.to(config.training.device)
+
+
+def build_denoiser(config: ConfigDict, process: Process, network: nn.Module) -> Denoiser:
+    """The configuration's reading of a network."""
+    name, shape = config.model.parameterisation, event_shape(config)
+    if not is_gaussian(config):
+        return DENOISERS[name](process, network, shape)
+    options = {"std": config.model.karras_std} if name == "karras" else {}
+    denoiser = GAUSSIAN_DENOISERS[name](process, network, shape, **options)
+    return continuous.LearnedVarianceDenoiser(denoiser) if config.model.learned_variance else denoiser

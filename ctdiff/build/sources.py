@@ -1,0 +1,77 @@
+"""Data: sources, and batches as a process takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ml_collections import ConfigDict
+
+import continuous_diffusion as continuous
+from ctdiff import data
+from ctdiff.build.processes import States, build_pixels
+from ctdiff.build.shapes import image_size
+from ctdiff.training import Batch, BatchSequence
+
+__all__ = ["PATH_SOURCES", "SOURCES", "EncodedBatches", "build_batches", "build_data"]
+
+Builder: TypeAlias = Callable[[ConfigDict], Any]
+
+PATH_SOURCES = ("idx", "array", "folder")
+"""Sources that are nothing without `data.path`; the others have a place of their own."""
+
+SOURCES: dict[str, Builder] = {
+    "embedded_mnist": lambda c: data.embedded_mnist(),
+    "mnist": lambda c: data.torchvision_mnist(c.path or "data", c.download),
+    "fashion_mnist": lambda c: data.torchvision_fashion_mnist(c.path or "data", c.download),
+    "cifar10": lambda c: data.cifar10(c.path or "data", c.download),
+    "idx": lambda c: data.idx_folder(c.path),
+    "array": lambda c: data.array_file(c.path, c.test_fraction),
+    "folder": lambda c: data.image_folder(c.path, c.channels, image_size(c), c.test_fraction),
+}
+
+
+def build_data(config: ConfigDict) -> data.Splits:
+    """The training and the test images, as states 0 .. S-1.
+
+    Raises:
+        ValueError, FileNotFoundError, ConnectionError: the data are not there, or not what the configuration says.
+    """
+    settings = config.data
+    splits: data.Splits = SOURCES[settings.name](settings)
+    if splits.train.shape[0] != settings.channels:
+        raise ValueError(f"the images have {splits.train.shape[0]} channels, config.data.channels = {settings.channels}")
+    train = data.fraction(splits.train, settings.fraction, config.training.seed)
+    size, states = image_size(settings), data.quantise if settings.quantise else data.as_states
+    splits = data.Splits(train, splits.test).map(lambda part: states(data.resized(part, size), settings.num_values))
+    if config.model.num_classes and not 0 < splits.num_classes <= config.model.num_classes:
+        raise ValueError(f"the images have {splits.num_classes} classes, config.model.num_classes = {config.model.num_classes}")
+    return splits
+
+
+@dataclass(frozen=True)
+class EncodedBatches:
+    """Batches as the process takes them: pixels encoded, labels only where the network wants them.
+
+    Arguments:
+        batches: pixels (B, C, H, W) and labels.
+        pixels: the encoding.
+        labelled: whether labels are passed on.
+    """
+
+    batches: BatchSequence
+    pixels: States | continuous.PixelScale
+    labelled: bool
+
+    def __getitem__(self, step: int) -> Batch:
+        x_0, y = self.batches[step]
+        return self.pixels.encode(x_0), y if self.labelled else None
+
+
+def build_batches(config: ConfigDict, images: data.ImageData) -> EncodedBatches:
+    """The endless sequence of training batches."""
+    rotation = data.Rotation(config.data.rotation) if config.data.rotation else None
+    flip = data.Flip() if config.data.flip else None
+    batches = data.Batches(images.images, images.labels, config.training.batch_size, config.training.seed, rotation, flip)
+    return EncodedBatches(batches, build_pixels(config), config.model.num_classes > 0)
