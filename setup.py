@@ -52,7 +52,15 @@ setup(
         # The Inception network that plain FID is measured with; its weights are a file of their own.
         "evaluation": ["torch-fidelity>=0.3"],
         # setuptools builds the wheel that tests/test_wheel.py installs.
-        "test": ["pytest>=8.0", "hypothesis>=6.98", "ruff>=0.9", "mypy>=1.14", "setuptools>=77", "diffusers>=0.30"],
+        "test": [
+            "pytest>=8.0",
+            "hypothesis>=6.98",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "setuptools>=77",
+            "diffusers>=0.30",
+            "torch-fidelity>=0.3",
+        ],
         # Peers that the benchmarks are compared with.
         "benchmarks": ["timm>=1.0", "flow_matching>=1.0.10", "diffusers>=0.30"],
     },
