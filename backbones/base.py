@@ -13,7 +13,7 @@ cuts them off again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Backbone", "group_norm", "normal", "truncated_normal", "xavier", "zeroed"]
+__all__ = ["Backbone", "check_at_least", "each_level", "group_norm", "normal", "truncated_normal", "xavier", "zeroed"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -68,11 +68,39 @@ def _linear_layers(module: nn.Module) -> Iterator[nn.Linear]:
             yield layer
 
 
+def check_at_least(least: int, **values: int) -> None:
+    """Refuse settings that are too small, by their names.
+
+    Raises:
+        ValueError: a value is below `least`.
+    """
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} = {value}, expected at least {least}")
+
+
+def each_level(name: str, value: int | Sequence[int | None] | None, levels: int, least: int = 1) -> list[int]:
+    """One integer a level, from one for all levels or one for each; None is 0.
+
+    Raises:
+        ValueError: not one value a level, or one below `least`.
+    """
+    each = [value] * levels if value is None or isinstance(value, int) else list(value)
+    counts = [0 if n is None else n for n in each]
+    if len(counts) != levels or min(counts) < least:
+        raise ValueError(f"{name} = {value}, expected an integer of at least {least}, or {levels} of them (one a level)")
+    return counts
+
+
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
     """A group norm of any width: with the most groups, up to `groups`, that leave each two channels or more.
 
     A group of one channel would be constant where the feature map has shrunk to one pixel.
+
+    Raises:
+        ValueError: groups < 1.
     """
+    check_at_least(1, groups=groups)
     fitting = (g for g in range(min(groups, channels // 2), 1, -1) if channels % g == 0)
     return nn.GroupNorm(next(fitting, 1), channels)
 
@@ -82,34 +110,35 @@ class Backbone(nn.Module, ABC):
 
     Arguments:
         in_channels: the number of channels C_in of x.
-        out_channels: the number of channels C_out of the output.
+        out_channels: the number of channels C_out of the output; None means in_channels.
         num_classes: the number of classes; 0 is an unconditional network.
         multiple: what the network needs H and W to be a multiple of; images are padded to it.
         use_checkpoint: recompute what `run` runs in the backward pass instead of keeping what is inside.
+        img_size: height and width of the images in pixels, where the network is made for one size; None is any.
+
+    Raises:
+        ValueError: a number of channels or classes, or a multiple, that is too small.
     """
 
     def __init__(
         self,
         in_channels: int,
-        out_channels: int,
+        out_channels: int | None = None,
         num_classes: int = 0,
         multiple: int = 1,
         use_checkpoint: bool = False,
+        img_size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("in_channels", in_channels, 1),
-            ("out_channels", out_channels, 1),
-            ("num_classes", num_classes, 0),
-            ("multiple", multiple, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name} = {value}, expected at least {least}")
+        out_channels = in_channels if out_channels is None else out_channels
+        check_at_least(1, in_channels=in_channels, out_channels=out_channels, multiple=multiple)
+        check_at_least(0, num_classes=num_classes)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.num_classes = num_classes
         self.multiple = multiple
         self.use_checkpoint = use_checkpoint
+        self.img_size = img_size
 
     @abstractmethod
     def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
@@ -138,7 +167,7 @@ class Backbone(nn.Module, ABC):
         return out[..., :height, :width] if bottom or right else out
 
     def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        """Evaluate one block; with `use_checkpoint`, keep its inputs alone and recompute it in the backward pass."""
+        """Evaluate one block of tensors; with `use_checkpoint`, keep its inputs alone and recompute it in the backward pass."""
         saving = self.use_checkpoint and torch.is_grad_enabled()
         out: Tensor = checkpoint(block, *inputs, use_reentrant=False) if saving else block(*inputs)
         return out
@@ -148,6 +177,10 @@ class Backbone(nn.Module, ABC):
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W)")
         if not x.is_floating_point():
             raise ValueError(f"x has dtype {x.dtype}, expected a floating dtype")
+        if self.img_size is not None and tuple(x.shape[2:]) != self.img_size:
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, expected (B, {x.shape[1]}, {self.img_size[0]}, {self.img_size[1]})"
+            )
         if c.shape != (len(x),):
             raise ValueError(f"c has shape {tuple(c.shape)}, expected ({len(x)},)")
         if not c.is_floating_point():

@@ -161,7 +161,7 @@ def _loss() -> ConfigDict:
             "min_snr": {"gamma": 5.0},
             "hybrid": {"weight": 0.001},  # of the bound that teaches the variance
             "times": "stratified",  # one in each stratum: less variance than uniform; importance learns; Gaussian: log_snr
-            "importance": {"bins": 100},
+            "importance": {"bins": 100},  # published with a bin for each of T steps: most of a short run to fill them
             "log_snr": {"mu": 0.0, "b": 4.0},  # the Laplace density of log-SNR that times are drawn with
             "label_dropout": 0.1,  # the share of labels withheld, so that a conditional network can do without one
         }
@@ -206,7 +206,7 @@ def _sampler() -> ConfigDict:
             "grid": "uniform",  # quadratic, cosine; Gaussian: respaced as published, log_snr for schedules of training
             "log_snr_max": 9.0,  # where the grid log_snr ends: sigma = 0.011
             "log_snr_min": -9.0,  # and where it begins: alpha = 0.011
-            "t_min": 0.0,  # where the steps end; 0 is process.t_min
+            "t_min": 0.0,  # where the steps end; 0 is process.t_min, and where that is 0 too a Gaussian chain's 1 / T
             # Where they begin; 0 is process.t_max, but for euler and tau_leaping at most 0.999 if the schedule's rate there
             # is infinite or above 1e6: they step by rates. (A mask's reverse rates stay finite: it begins at process.t_max.)
             "t_max": 0.0,

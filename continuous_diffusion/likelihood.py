@@ -32,12 +32,16 @@ from diffusion_core import (
     TimeSampler,
     UniformGrid,
     as_randomness,
+    readable,
 )
 
 __all__ = ["BitsPerDim", "bits_per_dim", "prior_divergence"]
 
 RECONSTRUCTIONS = 16
 """Draws of x_tmin an example, at most: their spread is small beside that of the diffusion term."""
+
+FAINTEST = -100.0
+"""The least log-SNR that a chain may start at: alpha is 2e-22, and one step from there to the next noise level has no size."""
 
 
 def prior_divergence(process: GaussianProcess, x_0: Tensor, t_max: float = 1.0) -> Tensor:
@@ -70,6 +74,16 @@ def _reconstruct(
     return reconstruction_error(process, x_0, posterior.mean, posterior.var.log()).flatten(1).sum(1).double()
 
 
+def _check_beginning(process: GaussianProcess, t_max: float) -> None:
+    log_snr = process.schedule.log_snr(torch.tensor(t_max, dtype=torch.float64, device="cpu"))
+    # The tangent of the Cauchy schedule is rounded where it is infinite: such a schedule is noisier than any that ends.
+    if readable(log_snr) and log_snr.item() < FAINTEST:
+        raise ValueError(
+            f"{type(process.schedule).__name__} has log-SNR {log_snr.item():.3g} at t_max = {t_max}, expected at least "
+            f"{FAINTEST} where a chain starts: take the steps of a LogSNRGrid for a schedule that is made for training"
+        )
+
+
 @torch.no_grad()
 def bits_per_dim(
     denoiser: Denoiser,
@@ -95,8 +109,8 @@ def bits_per_dim(
         generator: the source of randomness; one stream for everything.
 
     Raises:
-        ValueError: draws < 2, batch_size < 1, no examples, t_min = 0, or data that are not the
-            pixels that the process knows.
+        ValueError: draws < 2, batch_size < 1, no examples, t_min = 0, a chain whose first step is infinitely long in
+            log-SNR, or data that are not the pixels that the process knows.
     """
     if draws < 2 or batch_size < 1 or len(x_0) < 1:
         raise ValueError(f"draws = {draws}, batch_size = {batch_size}, {len(x_0)} examples: expected at least 2, 1 and 1")
@@ -107,6 +121,8 @@ def bits_per_dim(
     times = GridTimes(UniformGrid(999, 0.001)) if times is None else times
     if times.t_min <= 0:
         raise ValueError(f"t_min = {times.t_min}, expected t_min > 0: x_0 is reconstructed from x_tmin")
+    if isinstance(times, GridTimes):
+        _check_beginning(process, times.t_max)
     randomness = as_randomness(generator)
     t, weight = (part.to(x_0.device) for part in _draw_times(times, len(x_0), draws, randomness))  # (n, draws)
     chain = VLB(times.grid) if isinstance(times, GridTimes) else None

@@ -44,6 +44,10 @@ from diffusion_core import Generator, TimeGrid, UniformGrid, as_randomness, read
 __all__ = ["ELBO", "VLB", "EpsilonLoss", "HybridLoss", "Loss", "Regression", "Truth", "VelocityLoss", "X0Loss"]
 
 
+ROUNDING = 2e-7
+"""More than the relative error of a time in single precision."""
+
+
 class Truth(NamedTuple):
     """What a posterior is compared with: `x_t = alpha_t x_0 + sigma_t eps`.
 
@@ -201,6 +205,12 @@ class VLB(Loss):
             raise ValueError(f"t_min = {self.grid.t_min}, expected t_min > 0: the step t_min -> 0 is the chain's last")
         if not 0 <= self.interpolation <= 1:
             raise ValueError(f"interpolation = {self.interpolation} is outside [0, 1]")
+        shortest = float((np.diff(self._times) / self._times[1:]).min())
+        if shortest < 4 * ROUNDING:
+            raise ValueError(
+                f"a step of the grid is {shortest:.1e} of its time, expected at least {4 * ROUNDING}: times are drawn in "
+                "single precision, which cannot tell shorter ones apart; take a schedule whose times crowd less at its ends"
+            )
 
     @cached_property
     def _times(self) -> NDArray[np.float64]:
@@ -210,7 +220,7 @@ class VLB(Loss):
         """Where the step that t is in, (s, t], ends and begins: (s, t), of the shape of t, float64."""
         times = torch.as_tensor(self._times, device=t.device)
         # A time that float32 rounded up still belongs to the step that begins there.
-        place = torch.searchsorted(times, t.double() * (1 - 2e-7)).clamp(1, len(times) - 1)
+        place = torch.searchsorted(times, t.double() * (1 - ROUNDING)).clamp(1, len(times) - 1)
         s, t = (times.index_select(0, index.reshape(-1)).reshape(t.shape) for index in (place - 1, place))
         return s, t
 

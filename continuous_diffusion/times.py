@@ -10,6 +10,7 @@ from torch import Tensor
 
 from continuous_diffusion.schedules import CosineSchedule, LaplaceSchedule, Schedule
 from diffusion_core import Generator, TimeGrid, TimeSampler, as_randomness
+from diffusion_core.times import check_interval, clamped
 
 __all__ = ["LogSNRGrid", "LogSNRTimes"]
 
@@ -57,7 +58,19 @@ class LogSNRGrid(TimeGrid):
 
     @classmethod
     def between(cls, steps: int, schedule: Schedule, log_snr_max: float = 9.0, log_snr_min: float = -9.0) -> LogSNRGrid:
-        """The grid from one log-SNR to another; by default from alpha = 0.011 to sigma = 0.011."""
+        """The grid from one log-SNR to another; by default from alpha = 0.011 to sigma = 0.011.
+
+        It begins at t = 1 where the schedule ends with less noise.
+
+        Raises:
+            ValueError: the schedule has less noise at no time than the grid is to end with.
+        """
+        high = _ends(schedule, 0.0, 1.0)[1]
+        if not log_snr_min < log_snr_max < high:
+            raise ValueError(
+                f"log_snr_max = {log_snr_max}, log_snr_min = {log_snr_min}, expected falling values below {high:.4g}, the "
+                f"log-SNR of {type(schedule).__name__} at t = 0"
+            )
         t_min, t_max = schedule.time(torch.tensor([log_snr_max, log_snr_min], dtype=torch.float64, device="cpu")).tolist()
         return cls(steps, t_min, t_max, schedule)
 
@@ -101,8 +114,7 @@ class LogSNRTimes(TimeSampler):
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.t_min < self.t_max <= 1:
-            raise ValueError(f"t_min = {self.t_min}, t_max = {self.t_max}: expected 0 <= t_min < t_max <= 1")
+        check_interval(self.t_min, self.t_max)
         needed, had = _ends(self.schedule, self.t_min, self.t_max), _ends(self.density, 0.0, 1.0)
         if needed[0] < had[0] or needed[1] > had[1]:
             raise ValueError(
@@ -118,5 +130,4 @@ class LogSNRTimes(TimeSampler):
         # dt/du of the way from u over the log-SNR to t: one over the density.
         there = self.density.time(self.schedule.log_snr(t))
         weight = (last - first) * self.density.log_snr_rate(there) / self.schedule.log_snr_rate(t)
-        below = torch.nextafter(torch.tensor(self.t_max), torch.tensor(0.0)).item()
-        return t.float().clamp(self.t_min, below), weight.float()
+        return clamped(t, self.t_min, self.t_max), weight.float()

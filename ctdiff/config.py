@@ -193,10 +193,39 @@ def _check_values(given: Mapping[str, Any]) -> None:
             f"config.sampler.guidance = {given['sampler.guidance']!r}, expected 1.0: config.model.num_classes = 0, "
             "and guidance needs a network that was trained with labels"
         )
+    if given["process.name"] == build.GAUSSIAN:
+        _check_gaussian(given)
     try:
         torch.device(given["training.device"])
     except RuntimeError as error:  # torch's message goes on about devices of its developers
         raise ConfigError(f"config.training.device = {given['training.device']!r}, expected {_devices()}") from error
+
+
+def _check_gaussian(given: Mapping[str, Any]) -> None:
+    """What the losses of the Gaussian engine need."""
+    loss, t_min, learned = given["loss.name"], given["process.t_min"], given["model.learned_variance"]
+    chain = loss in build.CHAIN_LOSSES
+    if chain and t_min != 0:
+        raise ConfigError(
+            f"config.process.t_min = {t_min!r}, expected 0.0: config.loss.name = {loss!r} is a sum over the steps of a chain, "
+            "and the times below 1 / T are its last step"
+        )
+    if chain and given["process.schedule"] in build.TRAINING_SCHEDULES:
+        raise ConfigError(
+            f"config.process.schedule = {given['process.schedule']!r}, expected a schedule that ends: config.loss.name = "
+            f"{loss!r} is a sum over even steps, and here the first of them is infinitely long in log-SNR"
+        )
+    if loss == "elbo" and t_min == 0:
+        raise ConfigError(
+            f"config.process.t_min = {t_min!r}, expected more: config.loss.name = 'elbo' grows without bound towards t = 0"
+        )
+    if loss == "hybrid" and not learned:
+        raise ConfigError(f"config.model.learned_variance = False, expected True: config.loss.name = {loss!r} teaches one")
+    if learned and not chain:
+        raise ConfigError(
+            f"config.model.learned_variance = True, expected False: config.loss.name = {loss!r} teaches no variance, as "
+            f"{' and '.join(build.CHAIN_LOSSES)} do"
+        )
 
 
 def _devices() -> str:

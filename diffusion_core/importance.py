@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffusion_core.base import readable
 from diffusion_core.randomness import Generator, as_randomness
-from diffusion_core.times import TimeSampler, check_interval
+from diffusion_core.times import TimeSampler, check_interval, clamped
 
 __all__ = ["ImportanceTimes"]
 
@@ -72,9 +72,8 @@ class ImportanceTimes(TimeSampler):
         chosen = probabilities[place]
         inside = (1 - (ends[place] - u) / chosen).clamp(0, 1)  # where in the bin
         width = (self.t_max - self.t_min) / len(ends)
-        t = (self.t_min + (place + inside) * width).float()
-        below = torch.nextafter(torch.tensor(self.t_max), torch.tensor(0.0)).item()
-        return t.clamp(self.t_min, below), (width / chosen).float()
+        t = self.t_min + (place + inside) * width
+        return clamped(t, self.t_min, self.t_max), (width / chosen).float()
 
     def update(self, t: Tensor, loss: Tensor) -> None:
         """Remember the losses (n,) at the times t (n,), but for those that are not finite or off the interval."""

@@ -46,6 +46,12 @@ def check_interval(t_min: float, t_max: float) -> None:
         raise ValueError(f"t_min = {t_min}, t_max = {t_max}: expected 0 <= t_min < t_max <= 1")
 
 
+def clamped(t: Tensor, t_min: float, t_max: float) -> Tensor:
+    """Training times in single precision, in [t_min, t_max): rounding must not reach t_max, where a rate may be infinite."""
+    below = torch.nextafter(torch.tensor(t_max), torch.tensor(0.0)).item()
+    return t.float().clamp(t_min, below)
+
+
 @dataclass(frozen=True)
 class TimeGrid(ABC):
     """The times that a sampler visits.
@@ -218,9 +224,7 @@ class UniformTimes(TimeSampler):
 
     def _scale(self, u: Tensor) -> tuple[Tensor, Tensor]:
         span = self.t_max - self.t_min
-        # Rounding must not reach t_max: a rate may be infinite there.
-        below = torch.nextafter(torch.tensor(self.t_max), torch.tensor(0.0)).item()
-        t = (self.t_min + span * u).clamp(self.t_min, below)
+        t = clamped(self.t_min + span * u, self.t_min, self.t_max)
         return t, torch.full_like(t, span)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -122,6 +123,27 @@ def test_compare_samplers(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     for column in columns:
         assert [line for line in printed if line.startswith(column)] == [f"{column}: {calls} network calls" for calls in (2, 3)]
     assert printed.count("mnist_ddpm, heun: 3 network calls") == 2  # one step, that looks twice, and the last one
+
+
+@pytest.mark.parametrize("run", ["mnist", "mnist_ddpm"])
+def test_bits_per_dim(run: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example("bits_per_dim")([str(runs / run), "--images=12", "--draws=3"])
+    first, second, *rest = capsys.readouterr().out.splitlines()
+    match = re.fullmatch(r"([\d.]+) \+- ([\d.]+) bits per dimension, 12 images of 256 values", first)
+    assert match is not None, first
+    terms = [float(number) for number in re.findall(r"[\d.]+", second)]
+    assert sum(terms) == pytest.approx(float(match[1]), abs=2e-4)
+    assert float(match[2]) > 0
+    assert (float(match[1]) > 8) == bool(rest)  # more than log2(256) bits, and it is said
+
+
+def test_compare_schedules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example("compare_schedules")(["--steps=2", "--images=4", f"--out={tmp_path}", *SMALL])
+    picture(tmp_path / "schedules.png")
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["schedule", "laplace", "cauchy", "cosine", "linear"]
+    assert {len(row) for row in rows} == {9}
+    assert all(0 < float(error) < 10 for row in rows[1:] for error in row[2:])
 
 
 def test_a_table_has_a_heading_for_every_picture(tmp_path: Path) -> None:

@@ -56,13 +56,20 @@ def test_the_pages_with_snippets_are_found() -> None:
     assert {page.stem for page in PAGES if blocks(page)} >= {"add_your_own", "backbones", "configuration", "samplers"}
 
 
+def test_every_preset_is_in_the_table() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8").split("\n## Presets\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|")[0] for line in text.splitlines() if line.startswith("| `")]
+    assert sorted(name for row in rows for name in re.findall(r"`([^`]+)`", row)) == configuration.preset_names()
+
+
 def tables() -> dict[str, dict[str, str]]:
     """The rows of configuration.md by section: what is said of each key."""
     sections = {}
+    known = defaults.get_config()
     for part in re.split(r"^## ", (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         rows = [line.strip("|").split(" | ", 1) for line in part.splitlines() if line.startswith("| `")]
         sections[part.split("\n", 1)[0]] = {key: rest for names, rest in rows for key in re.findall(r"`([^`]+)`", names)}
-    return sections
+    return {section: rows for section, rows in sections.items() if section in known}
 
 
 def test_every_key_is_documented_and_no_other() -> None:

@@ -15,6 +15,7 @@ What may be chosen for each key is `choices`.
 from ctdiff.build.names import choices
 from ctdiff.build.networks import BACKBONES, CLASSES, HEADS, IMAGE_SIZED, INPUTS, build_network
 from ctdiff.build.objectives import (
+    CHAIN_LOSSES,
     DISTANCES,
     FACTORS,
     GAUSSIAN_LOSSES,
@@ -38,6 +39,7 @@ from ctdiff.build.processes import (
     GAUSSIAN_SCHEDULES,
     RATES,
     SCHEDULES,
+    TRAINING_SCHEDULES,
     States,
     build_denoiser,
     build_gaussian_schedule,
@@ -64,6 +66,7 @@ from ctdiff.build.sources import PATH_SOURCES, SOURCES, EncodedBatches, build_ba
 
 __all__ = [
     "BACKBONES",
+    "CHAIN_LOSSES",
     "CLASSES",
     "DENOISERS",
     "DISTANCES",
@@ -91,6 +94,7 @@ __all__ = [
     "SCHEDULES",
     "SOURCES",
     "TIMES",
+    "TRAINING_SCHEDULES",
     "VARIANCES",
     "WEIGHTS",
     "EncodedBatches",

@@ -29,6 +29,7 @@ from diffusion_core import (
 )
 
 __all__ = [
+    "CHAIN_LOSSES",
     "DISTANCES",
     "FACTORS",
     "GAUSSIAN_LOSSES",
@@ -72,6 +73,9 @@ GAUSSIAN_LOSSES: dict[str, Builder] = {
     "vlb": lambda c: PerDimension(_bound(c), dimensions(c)),
     "elbo": lambda c: PerDimension(continuous.ELBO(), dimensions(c)),
 }
+CHAIN_LOSSES = ("hybrid", "vlb")
+"""Losses that are the sum over the steps of a chain, the last of which takes the times from 1 / T to 0."""
+
 TIMES: dict[str, Builder] = {
     "stratified": lambda c: StratifiedTimes(c.process.t_min, c.process.t_max),
     "uniform": lambda c: UniformTimes(c.process.t_min, c.process.t_max),

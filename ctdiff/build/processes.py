@@ -22,6 +22,7 @@ __all__ = [
     "GAUSSIAN_SCHEDULES",
     "RATES",
     "SCHEDULES",
+    "TRAINING_SCHEDULES",
     "States",
     "build_denoiser",
     "build_gaussian_schedule",
@@ -60,6 +61,9 @@ GAUSSIAN_SCHEDULES: dict[str, Builder] = {
     "laplace": lambda c: continuous.LaplaceSchedule(c.laplace.mu, c.laplace.b),
     "cauchy": lambda c: continuous.CauchySchedule(c.cauchy.mu, c.cauchy.g),
 }
+TRAINING_SCHEDULES = ("laplace", "cauchy")
+"""Gaussian schedules whose ends are infinitely far in log-SNR: no chain of even steps walks them."""
+
 DENOISERS: dict[str, Callable[..., Denoiser]] = {
     "x0": discrete.X0Denoiser,
     "leave_one_out": discrete.LeaveOneOutDenoiser,
@@ -93,7 +97,11 @@ class States:
 
 def build_pixels(config: ConfigDict) -> States | continuous.PixelScale:
     """The way between pixels 0 .. S-1 and what the process runs on."""
-    return continuous.PixelScale(config.data.num_values) if is_gaussian(config) else States()
+    return _pixel_scale(config) if is_gaussian(config) else States()
+
+
+def _pixel_scale(config: ConfigDict) -> continuous.PixelScale:
+    return continuous.PixelScale(config.data.num_values)
 
 
 def build_gaussian_schedule(config: ConfigDict) -> continuous.Schedule:
@@ -106,7 +114,7 @@ def build_process(config: ConfigDict) -> Process:
     """The forward process."""
     settings = config.process
     if is_gaussian(config):
-        process: Process = continuous.GaussianProcess(build_gaussian_schedule(config))
+        process: Process = continuous.GaussianProcess(build_gaussian_schedule(config), _pixel_scale(config))
     else:
         process = discrete.CTMC(RATES[settings.name](config.data.num_values, settings), SCHEDULES[settings.schedule](settings))
     return process.to(config.training.device)

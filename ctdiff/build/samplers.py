@@ -83,9 +83,7 @@ VARIANCES: dict[str, Callable[[], gaussian_samplers.ReverseVariance]] = {
 }
 GAUSSIAN_SAMPLERS: dict[str, Callable[[Denoiser, TimeGrid, ConfigDict], Sampler]] = {
     "ancestral": lambda d, grid, c: gaussian_samplers.Ancestral(d, grid, VARIANCES[c.variance](), c.clip or None, c.sub_batch),
-    "ddim": lambda d, grid, c: gaussian_samplers.DDIM(
-        d, grid, c.eta, c.clip or None, c.sub_batch, VARIANCES[c.variance]()
-    ),
+    "ddim": lambda d, grid, c: gaussian_samplers.DDIM(d, grid, c.eta, c.clip or None, c.sub_batch, VARIANCES[c.variance]()),
     "heun": lambda d, grid, c: gaussian_samplers.Heun(d, grid, c.clip or None, c.sub_batch),
 }
 
@@ -106,7 +104,10 @@ def build_grid(config: ConfigDict, steps: int | None = None, name: str | None = 
     if settings.grid in GAUSSIAN_GRIDS:
         return GAUSSIAN_GRIDS[settings.grid](config, settings.steps if steps is None else steps)
     t_max = settings.t_max or _beginning(config, settings.name if name is None else name)
-    return GRIDS[settings.grid](settings.steps if steps is None else steps, settings.t_min or config.process.t_min, t_max)
+    t_min = settings.t_min or config.process.t_min
+    if t_min == 0 and is_gaussian(config):
+        t_min = 1 / config.process.gaussian.T  # where a chain of T steps takes the last one, to the data
+    return GRIDS[settings.grid](settings.steps if steps is None else steps, t_min, t_max)
 
 
 def build_guidance(config: ConfigDict, denoiser: Denoiser) -> Denoiser:

@@ -72,7 +72,9 @@ def _assemble(config: ConfigDict) -> _Parts:
     objective = build.build_objective(config, build.build_denoiser(config, process, network))
     state = TrainingState(network, ema, optimizer, build.build_scheduler(config, optimizer), objective.times)
     averaged_objective = Objective(averaged, objective.loss, build.build_validation_times(config))
-    build.build_sampler(config, averaged)  # a wrong setting of the sampler must not show when the training is over
+    for steps in (config.sampler.steps, config.saving.preview_steps):
+        # A wrong setting of the sampler must not show when the training is over.
+        build.build_sampler(config, averaged, steps=steps).start(1, seeds=[0])
     return _Parts(objective, state, averaged, averaged_objective.eval())
 
 

@@ -10,10 +10,12 @@ import torch
 
 from continuous_diffusion import (
     VLB,
+    CauchySchedule,
     CosineSchedule,
     EpsilonDenoiser,
     GaussianMixture,
     GaussianProcess,
+    LaplaceSchedule,
     LinearSchedule,
     LogSNRGrid,
     MixtureDenoiser,
@@ -171,6 +173,15 @@ def test_bad_input(x_0, options, message, toy_network):
     denoiser = EpsilonDenoiser(GaussianProcess(CosineSchedule(), PixelScale(4)), toy_network(), (1, 6, 6))
     with pytest.raises(ValueError, match=message):
         bits_per_dim(denoiser, x_0, **options)
+
+
+@pytest.mark.parametrize("schedule", [LaplaceSchedule(-2.0, 1.5), CauchySchedule()])
+def test_a_chain_begins_where_its_schedule_is_finite(schedule, toy_network):
+    denoiser = EpsilonDenoiser(GaussianProcess(schedule, PixelScale(4)), toy_network(), (1, 6, 6))
+    x_0 = torch.full((2, 1, 6, 6), 0.25)
+    with pytest.raises(ValueError, match=rf"{type(schedule).__name__} has log-SNR .* at t_max = 1\.0, expected at least -100"):
+        bits_per_dim(denoiser, x_0)
+    assert math.isfinite(bits_per_dim(denoiser, x_0, times=GridTimes(LogSNRGrid.between(100, schedule)))[0])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -17,8 +18,10 @@ from continuous_diffusion import (
     EpsilonLoss,
     GaussianProcess,
     HybridLoss,
+    LaplaceSchedule,
     LearnedVarianceDenoiser,
     LinearSchedule,
+    LogSNRGrid,
     MinSNR,
     PixelScale,
     SmoothAbsoluteError,
@@ -264,3 +267,14 @@ def test_hybrid_needs_a_variance_to_teach(process, toy_network):
         HybridLoss()(denoise(process, toy_network, False), batch()[0], torch.tensor(0.5))
     with pytest.raises(ValueError, match="weight = -1, expected a non-negative number"):
         HybridLoss(weight=-1)
+
+
+def test_a_bound_refuses_steps_that_its_times_cannot_tell_apart():
+    crowded = LogSNRGrid.between(100, LaplaceSchedule())  # from t = 1 - 8e-9
+    with pytest.raises(ValueError, match=r"a step of the grid is 3\.3e-09 of its time, expected at least 8e-07"):
+        VLB(crowded)
+    grid = LogSNRGrid.between(100, LaplaceSchedule(-2.0, 1.5))
+    bound, times = VLB(grid), grid.times()
+    for begin, end in itertools.pairwise(times):
+        for t in (begin, (begin + end) / 2):
+            assert [value.item() for value in bound.steps(torch.tensor(t).float())] == [end, begin]

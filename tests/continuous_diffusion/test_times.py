@@ -44,6 +44,15 @@ def test_a_grid_for_training_schedules_reaches_both_ends(schedule):
     schedule.check_clean_end(grid.t_min)
 
 
+def test_a_grid_begins_where_its_schedule_does():
+    schedule = SigmoidSchedule(10, -6)
+    assert LogSNRGrid.between(5, schedule).t_max == 1
+    with pytest.raises(ValueError, match=r"log_snr_max = 9\.0, .* below 8, the log-SNR of SigmoidSchedule"):
+        LogSNRGrid.between(5, SigmoidSchedule(8, -10))
+    with pytest.raises(ValueError, match="expected falling values"):
+        LogSNRGrid.between(5, schedule, -3.0, 3.0)
+
+
 @pytest.mark.parametrize("density", [LaplaceSchedule(b=4.0), CauchySchedule(g=2.0), SigmoidSchedule(15, -25), CosineSchedule()])
 def test_the_weight_undoes_the_density(density):
     times = LogSNRTimes(CosineSchedule(), density, 0.01, 0.99)

@@ -42,6 +42,7 @@ from discrete_diffusion import rates, samplers, schedules
 from .small import LARGE, small
 
 PRESETS = configuration.preset_names()
+SCHEDULES = list(build.GAUSSIAN_SCHEDULES)
 PUBLISHED = {"cifar10_unet": 35_746_307, "cifar10_ddpm": 35_746_307, "cifar10_uvit": 44_255_328}
 
 
@@ -171,6 +172,54 @@ def test_gaussian_schedules(name, expected):
     _draw(small("mnist_ddpm", process__schedule=name, sampler__grid="log_snr"))
 
 
+def test_a_gaussian_process_knows_its_pixels():
+    config = small("mnist_ddpm")
+    process = build.build_process(config)
+    assert process.pixels == build.build_pixels(config) == continuous.PixelScale(8)
+    denoiser = build.build_denoiser(config, process, build.build_network(config)).eval()
+    k = torch.randint(8, (2, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    result = continuous.bits_per_dim(denoiser, process.pixels.encode(k), generator=torch.Generator().manual_seed(0))
+    assert result.reconstruction >= 0  # of a probability; a density of 8 bins of width 1/4 would be less
+    with pytest.raises(ValueError, match="not the centre of a bin"):
+        continuous.bits_per_dim(denoiser, torch.zeros(2, 1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("preset", "key", "value", "expected"),
+    [
+        ("mnist_ddpm", "loss.name", "vlb", r"process\.t_min = 0\.001, expected 0\.0: config\.loss\.name = 'vlb' is a sum"),
+        ("mnist_iddpm", "process.t_min", 0.01, r"process\.t_min = 0\.01, expected 0\.0: config\.loss\.name = 'hybrid'"),
+        ("mnist_iddpm", "model.learned_variance", False, r"learned_variance = False, expected True: .* teaches one"),
+        ("mnist_iddpm", "loss.name", "epsilon", r"learned_variance = True, expected False: .*'epsilon' teaches no variance"),
+        ("mnist_iddpm", "process.schedule", "cauchy", r"schedule = 'cauchy', expected a schedule that ends: .*'hybrid'"),
+        ("mnist_ddpm", "process.t_min", 0.0, r"process\.t_min = 0\.0, expected more: config\.loss\.name = 'elbo'"),
+    ],
+)
+def test_gaussian_losses_that_do_not_fit(preset, key, value, expected):
+    config = configuration.load(preset)
+    if key == "model.learned_variance":
+        config.sampler.variance = "small"
+    flags = [f"--config.{key}={value}"]
+    if preset == "mnist_ddpm" and key == "process.t_min":
+        flags.append("--config.loss.name=elbo")
+    with pytest.raises(configuration.ConfigError, match=expected):
+        configuration.override(config, flags)
+
+
+def test_schedules_for_training_are_those_that_do_not_end():
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    ends = {
+        name: build.build_gaussian_schedule(small("mnist_ddpm", process__schedule=name)).log_snr(t)[1] for name in SCHEDULES
+    }
+    assert [name for name, end in ends.items() if end < -50] == list(build.TRAINING_SCHEDULES)
+
+
+def test_the_chain_of_a_bound_ends_at_its_last_step():
+    for grid in ("uniform", "quadratic", "respaced"):
+        assert build.build_grid(small("mnist_iddpm", sampler__grid=grid)).t_min == 1 / 4000
+    assert build.build_grid(small("mnist_iddpm", sampler__grid="uniform", sampler__t_min=0.01)).t_min == 0.01
+
+
 def test_every_schedule_is_tested():
     assert len(build.SCHEDULES) == 8
     assert len(build.GAUSSIAN_SCHEDULES) == 7
@@ -179,7 +228,7 @@ def test_every_schedule_is_tested():
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("name", build.GAUSSIAN_DENOISERS)
 def test_gaussian_readings(name, learned):
-    config = small("mnist_ddpm", model__parameterisation=name, model__learned_variance=learned, model__karras_std=0.4)
+    config = small("mnist_iddpm" if learned else "mnist_ddpm", model__parameterisation=name, model__karras_std=0.4)
     denoiser = build.build_denoiser(config, build.build_process(config), build.build_network(config))
     reading = denoiser.mean_denoiser if learned else denoiser
     assert denoiser.learns_variance == learned
@@ -235,7 +284,9 @@ def test_losses_and_times(process):
     preset = {build.GAUSSIAN: "mnist_ddpm", "absorbing": "mnist_absorbing"}.get(process, "mnist_uniform")
     losses = {}
     for name in build.GAUSSIAN_LOSSES if gaussian else build.LOSSES:
-        settings = {"model__learned_variance": True} if name == "hybrid" else {}
+        settings = {"process__t_min": 0.0} if name in build.CHAIN_LOSSES else {}
+        if name == "hybrid":
+            settings["model__learned_variance"] = True
         if not gaussian:
             settings["loss__cross_entropy_weight"] = 0.5
         config = small(preset, process__name=process, loss__name=name, loss__times="uniform", **settings)
@@ -268,9 +319,9 @@ def test_gaussian_regressions(distance, weight):
 
 @pytest.mark.parametrize("name", ["vlb", "elbo"])
 def test_gaussian_bounds_are_per_dimension(name):
-    config = small("mnist_ddpm", loss__name=name)
+    config = small("mnist_ddpm", loss__name=name, process__t_min=1e-3 if name == "elbo" else 0.0)
     loss = build.build_loss(config)
-    x_0, t = torch.zeros(2, 1, 8, 8), torch.tensor([0.3, 0.6])
+    x_0, t = build.build_pixels(config).encode(torch.full((2, 1, 8, 8), 3)), torch.tensor([0.3, 0.0005])
     denoiser = build.build_denoiser(config, build.build_process(config), build.build_network(config))
     whole = loss.loss(denoiser, x_0, t, None, torch.Generator().manual_seed(0))
     torch.testing.assert_close(loss(denoiser, x_0, t, None, torch.Generator().manual_seed(0)), whole / 64)
@@ -368,7 +419,7 @@ def test_sampler_settings_arrive():
 @pytest.mark.parametrize("variance", build.VARIANCES)
 def test_gaussian_samplers(variance):
     settings = {"sampler__variance": variance, "sampler__eta": 0.5, "sampler__clip": 0.0}
-    config = small("mnist_ddpm", **settings, model__learned_variance=variance == "learned")
+    config = small("mnist_iddpm" if variance == "learned" else "mnist_ddpm", **settings)
     _draw(config, name="heun")
     _draw(config, name="ancestral")
     _draw(config, name="ddim")

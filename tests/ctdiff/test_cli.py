@@ -184,6 +184,23 @@ def test_sampling_settings_may_change_and_others_may_not(images, tmp_path, capsy
     assert RunFolder(run).read_config().optimizer.lr == 0.5
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"sampler__grid": "respaced", "process__gaussian__T": 30, "saving__preview_steps": 30},
+            "steps = 30, expected at most T - 1",
+        ),
+        ({"process__t_max": 0.8}, "alpha = 0.307 at t_max = 0.8, expected at most 0.1"),
+        ({"process__schedule": "laplace"}, "LaplaceSchedule has sigma = 0.207 at t_min = 0.001, expected at most 0.1"),
+    ],
+)
+def test_a_grid_that_does_not_reach_shows_before_the_training(settings, message, images, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(small("mnist_ddpm", **images, **settings), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_a_mistake_in_the_sampler_shows_before_the_training(images, tmp_path):
     with pytest.raises(ValueError, match=r"eta = 3.0 is outside"):
         train(small("mnist_ddpm", **images, sampler__name="ddim", sampler__eta=3.0), tmp_path / "run")
