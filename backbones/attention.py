@@ -1,32 +1,45 @@
-"""Attention: among the tokens of a sequence, from one sequence to another, among the pixels of a feature map.
+"""Attention: among tokens, from one sequence to another, among tokens that are told the time, among pixels.
 
     out = softmax(q k^T / sqrt(d) + mask) v
 
-by torch's fused kernel, which never stores the matrix of weights. Nothing in it knows the order
-of the tokens: without a mask or positions, permuted tokens give the permuted output.
+by torch's fused kernel, which never stores the matrix of weights (only on a CPU, with a mask that learns, torch
+has no fused kernel). Nothing in it knows the order of the tokens: without a mask or positions, permuted tokens give
+the permuted output.
 """
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import group_norm, zeroed
+from backbones.base import group_norm, xavier, zeroed
 
-__all__ = ["CrossAttention", "ImageAttention", "TokenAttention", "attend", "check_heads", "perceptron"]
+__all__ = [
+    "CrossAttention",
+    "ImageAttention",
+    "TimeDependentAttention",
+    "TokenAttention",
+    "attend",
+    "check_heads",
+    "perceptron",
+    "relative_index",
+]
 
 
-def check_heads(width: int, num_heads: int) -> None:
-    """Refuse a number of heads that does not divide the width.
+def check_heads(width: int, num_heads: int, dropout_attention: float = 0.0) -> None:
+    """Refuse a number of heads that does not divide the width, and a dropout that is no probability.
 
     Raises:
-        ValueError: num_heads < 1 or it does not divide width.
+        ValueError: width < 1, num_heads < 1 or it does not divide width, dropout_attention outside [0, 1].
     """
-    if num_heads < 1 or width % num_heads:
+    if width < 1 or num_heads < 1 or width % num_heads:
         raise ValueError(f"num_heads = {num_heads} does not divide the width {width}")
+    if not 0 <= dropout_attention <= 1:
+        raise ValueError(f"dropout_attention = {dropout_attention}, expected a probability in [0, 1]")
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
@@ -44,7 +57,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
     """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, N or M, d)
     dtype = q.dtype
-    # On a CPU torch's backward kernel for bfloat16 is ten times slower than that for float32.
+    # On a CPU torch's backward kernel for bfloat16 is several times slower than that for float32.
     narrow = q.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16)
     if narrow:
         q, k, v = q.float(), k.float(), v.float()
@@ -63,8 +76,13 @@ def perceptron(dim: int, ratio: float = 4.0, dropout: float = 0.0, approximate: 
         ratio: the width of the hidden layer, in units of dim.
         dropout: the dropout probability of both layers' outputs.
         approximate: how GELU is evaluated: "none" exactly, "tanh" by its usual approximation.
+
+    Raises:
+        ValueError: the hidden layer would be empty.
     """
     hidden = int(ratio * dim)
+    if hidden < 1:
+        raise ValueError(f"mlp_ratio = {ratio} leaves {hidden} hidden features of a width of {dim}, expected at least 1")
     return nn.Sequential(
         nn.Linear(dim, hidden),
         nn.GELU(approximate=approximate),
@@ -94,7 +112,7 @@ class TokenAttention(nn.Module):
         dropout_attention: float = 0.0,
     ) -> None:
         super().__init__()
-        check_heads(dim, num_heads)
+        check_heads(dim, num_heads, dropout_attention)
         self.num_heads = num_heads
         self.dropout_attention = dropout_attention
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
@@ -130,7 +148,7 @@ class CrossAttention(nn.Module):
         dropout_attention: float = 0.0,
     ) -> None:
         super().__init__()
-        check_heads(dim, num_heads)
+        check_heads(dim, num_heads, dropout_attention)
         self.num_heads = num_heads
         self.dropout_attention = dropout_attention
         self.q = nn.Linear(dim, dim, bias=qkv_bias)
@@ -144,6 +162,81 @@ class CrossAttention(nn.Module):
         k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).unbind(2)  # each (B, M, heads, d)
         out = attend(q, k, v, mask, self.dropout_attention if self.training else 0.0)
         projected: Tensor = self.dropout(self.proj(out))
+        return projected
+
+
+def relative_index(window: tuple[int, int]) -> Tensor:
+    """Which displacement parts query i from key j, of (2h - 1)(2w - 1): (h w * h w,), row by row of queries.
+
+    Arguments:
+        window: height h and width w of a window; places are numbered row by row.
+    """
+    h, w = window
+    y, x = torch.arange(h), torch.arange(w)
+    dy = y[:, None] - y + h - 1  # (h, h) in 0 .. 2h - 2
+    dx = x[:, None] - x + w - 1  # (w, w) in 0 .. 2w - 2
+    return (dy[:, None, :, None] * (2 * w - 1) + dx[:, None, :]).flatten()  # (h, w, h, w), queries first
+
+
+class TimeDependentAttention(nn.Module):
+    """Time-dependent multi-head self-attention (TMSA) inside windows: (B, G, N, dim) -> (B, G, N, dim).
+
+    Queries, keys and values are linear in the token plus linear in the embedding e; the mask is a table with a bias
+    for each head and each displacement between two places of a window. What that means is in `diffit.py`.
+
+    References:
+        DiffiT: diffusion vision transformers for image generation (Hatamizadeh et al., 2023) | https://arxiv.org/abs/2312.02139
+
+    Arguments:
+        dim: the width of a token.
+        time_dim: the width of the embedding of time.
+        num_heads: the number of heads; it divides dim.
+        window: height and width of a window, whose product is N.
+        dropout: the dropout probability of the output.
+        dropout_attention: the dropout probability of the attention weights.
+
+    Raises:
+        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1].
+    """
+
+    index: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        time_dim: int,
+        num_heads: int,
+        window: tuple[int, int],
+        dropout: float = 0.0,
+        dropout_attention: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_heads(dim, num_heads, dropout_attention)
+        displacements = (2 * window[0] - 1) * (2 * window[1] - 1)
+        self.num_heads = num_heads
+        self.dropout_attention = dropout_attention
+        self.qkv = xavier(nn.Linear(dim, 3 * dim))
+        self.time = xavier(nn.Linear(time_dim, 3 * dim, bias=False))
+        self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(num_heads, displacements), std=0.02))
+        self.register_buffer("index", relative_index(window), persistent=False)
+        self.proj = xavier(nn.Linear(dim, dim, bias=False))
+        self.dropout = nn.Dropout(dropout)
+
+    def heads(self, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B * G, N, heads, d), of tokens x (B, G, N, dim) at times e (B, time_dim)."""
+        qkv = self.qkv(x) + self.time(e)[:, None, None]  # (B, G, N, 3 dim)
+        q, k, v = qkv.flatten(0, 1).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        return q, k, v
+
+    def bias(self) -> Tensor:
+        """The additive bias of every head, query and key: (heads, N, N)."""
+        n = math.isqrt(len(self.index))
+        return self.table.index_select(1, self.index).view(self.num_heads, n, n)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Attend among the N tokens of each window."""
+        out = attend(*self.heads(x, e), self.bias()[None], self.dropout_attention if self.training else 0.0)
+        projected: Tensor = self.dropout(self.proj(out.reshape(x.shape)))
         return projected
 
 
@@ -169,9 +262,9 @@ class ImageAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend: (B, channels, H, W) -> (B, channels, H, W)."""
         batch, channels, height, width = x.shape
-        heads = self.qkv(self.norm(x)).reshape(batch, 3, self.num_heads, -1, height * width).transpose(-1, -2)
-        q, k, v = heads.unbind(1)  # each (B, heads, H W, d)
-        out = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2)
-        projected: Tensor = self.proj(out.reshape(batch, channels, height, width))
+        heads = self.qkv(self.norm(x)).reshape(batch, 3, self.num_heads, -1, height * width)
+        q, k, v = heads.permute(0, 4, 1, 2, 3).unbind(2)  # each (B, H W, heads, d)
+        attended = attend(q, k, v).transpose(1, 2)  # (B, channels, H W)
+        projected: Tensor = self.proj(attended.reshape(batch, channels, height, width))
         out = x + projected
         return out if self.residual_scale == 1 else self.residual_scale * out

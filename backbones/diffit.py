@@ -44,7 +44,6 @@ References:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -53,11 +52,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.attention import attend, check_heads, perceptron
-from backbones.base import Backbone, group_norm, xavier, zeroed
-from backbones.embeddings import ClassEmbedding, TimeEmbedding, check_image, image_size, patchify, unpatchify
+from backbones.attention import TimeDependentAttention, perceptron
+from backbones.base import Backbone, check_at_least, each_level, group_norm, xavier, zeroed
+from backbones.embeddings import ClassEmbedding, TimeEmbedding, from_windows, image_size, patchify, to_windows, unpatchify
 
-__all__ = ["DIFFIT_SIZES", "DiffiT", "DiffiTBlock", "DiffiTResBlock", "LatentDiffiT", "TimeDependentAttention"]
+__all__ = ["DIFFIT_SIZES", "DiffiT", "DiffiTBlock", "DiffiTResBlock", "LatentDiffiT"]
 
 _IMAGE_SPACE = {"widths": (128, 256, 256, 256), "blocks": 4, "groups": 32, "time_features": 128, "time_dim": 512}
 
@@ -69,86 +68,6 @@ DIFFIT_SIZES: dict[str, dict[str, Any]] = {
 """The published sizes by name: "XL/2" are arguments of `LatentDiffiT`, those named after data arguments of `DiffiT`."""
 
 _EPS = 1e-6  # of every layer norm
-
-
-def to_windows(x: Tensor, window: tuple[int, int]) -> Tensor:
-    """Cut feature maps into windows: (B, C, H, W) -> (B, G, N, C), G windows of N = h w tokens, row by row."""
-    (batch, channels, height, width), (h, w) = x.shape, window
-    x = x.reshape(batch, channels, height // h, h, width // w, w).permute(0, 2, 4, 3, 5, 1)  # (B, H/h, W/w, h, w, C)
-    return x.reshape(batch, (height // h) * (width // w), h * w, channels)
-
-
-def from_windows(x: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Put windows back together: (B, G, N, C) -> (B, C, H, W), stored channels last."""
-    (height, width), (h, w) = size, window
-    x = x.reshape(len(x), height // h, width // w, h, w, -1).permute(0, 1, 3, 2, 4, 5)  # (B, H/h, h, W/w, w, C)
-    return x.reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
-
-
-def relative_index(window: tuple[int, int]) -> Tensor:
-    """Which displacement parts query i from key j, of (2h - 1)(2w - 1): (h w * h w,), row by row of queries.
-
-    Arguments:
-        window: height h and width w of a window; places are numbered row by row.
-    """
-    h, w = window
-    y, x = torch.arange(h), torch.arange(w)
-    dy = y[:, None] - y + h - 1  # (h, h) in 0 .. 2h - 2
-    dx = x[:, None] - x + w - 1  # (w, w) in 0 .. 2w - 2
-    return (dy[:, None, :, None] * (2 * w - 1) + dx[:, None, :]).flatten()  # (h, w, h, w), queries first
-
-
-class TimeDependentAttention(nn.Module):
-    """Time-dependent multi-head self-attention (TMSA) inside windows: (B, G, N, dim) -> (B, G, N, dim).
-
-    Arguments:
-        dim: the width of a token.
-        time_dim: the width of the embedding of time.
-        num_heads: the number of heads; it divides dim.
-        window: height and width of a window, whose product is N.
-        dropout: the dropout probability of the output.
-        dropout_attention: the dropout probability of the attention weights.
-    """
-
-    index: Tensor
-
-    def __init__(
-        self,
-        dim: int,
-        time_dim: int,
-        num_heads: int,
-        window: tuple[int, int],
-        dropout: float = 0.0,
-        dropout_attention: float = 0.0,
-    ) -> None:
-        super().__init__()
-        check_heads(dim, num_heads)
-        displacements = (2 * window[0] - 1) * (2 * window[1] - 1)
-        self.num_heads = num_heads
-        self.dropout_attention = dropout_attention
-        self.qkv = xavier(nn.Linear(dim, 3 * dim))
-        self.time = xavier(nn.Linear(time_dim, 3 * dim, bias=False))
-        self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(num_heads, displacements), std=0.02))
-        self.register_buffer("index", relative_index(window), persistent=False)
-        self.proj = xavier(nn.Linear(dim, dim, bias=False))
-        self.dropout = nn.Dropout(dropout)
-
-    def heads(self, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B * G, N, heads, d), of tokens x (B, G, N, dim) at times e (B, time_dim)."""
-        qkv = self.qkv(x) + self.time(e)[:, None, None]  # (B, G, N, 3 dim)
-        q, k, v = qkv.flatten(0, 1).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
-        return q, k, v
-
-    def bias(self) -> Tensor:
-        """The additive bias of every head, query and key: (heads, N, N)."""
-        n = math.isqrt(len(self.index))
-        return self.table.index_select(1, self.index).view(self.num_heads, n, n)
-
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Attend among the N tokens of each window."""
-        out = attend(*self.heads(x, e), self.bias()[None], self.dropout_attention if self.training else 0.0)
-        projected: Tensor = self.dropout(self.proj(out.reshape(x.shape)))
-        return projected
 
 
 class DiffiTBlock(nn.Module):
@@ -266,15 +185,13 @@ class DiffiT(Backbone):
         levels = len(widths)
         if levels < 1 or min(widths) < 1:
             raise ValueError(f"widths = {tuple(widths)}, expected at least one positive width")
-        if patch_size < 1:
-            raise ValueError(f"patch_size = {patch_size}, expected at least 1")
+        check_at_least(1, patch_size=patch_size)
         multiple = patch_size * 2 ** (levels - 1)
-        out_channels = in_channels if out_channels is None else out_channels
-        super().__init__(in_channels, out_channels, num_classes, multiple, use_checkpoint)
-        height, width = self.img_size = image_size(img_size, 1)
+        height, width = size = image_size(img_size, 1)
+        super().__init__(in_channels, out_channels, num_classes, multiple, use_checkpoint, size)
         lowest = -(-height // multiple), -(-width // multiple)  # the grid of the lowest level, of the padded image
-        counts, heads = _each_level("blocks", blocks, levels, 1), _each_level("num_heads", num_heads, levels, 1)
-        sides = _each_level("windows", windows, levels, 0)
+        counts, heads = each_level("blocks", blocks, levels), each_level("num_heads", num_heads, levels)
+        sides = each_level("windows", windows, levels, least=0)
         settings = {"mlp_ratio": mlp_ratio, "dropout": dropout, "dropout_attention": dropout_attention}
 
         def stage(i: int) -> nn.ModuleList:
@@ -294,7 +211,7 @@ class DiffiT(Backbone):
         self.join = nn.ModuleList([nn.Conv2d(2 * widths[i], widths[i], 1) for i in reversed(upper)])
         self.up = nn.ModuleList([stage(i) for i in reversed(upper)])
         self.norm = group_norm(widths[0], groups)
-        self.out = zeroed(nn.Conv2d(widths[0], out_channels * patch_size**2, 3, padding=1))
+        self.out = zeroed(nn.Conv2d(widths[0], self.out_channels * patch_size**2, 3, padding=1))
 
     def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
         e = self.time(c)
@@ -317,10 +234,6 @@ class DiffiT(Backbone):
         for block in blocks.children():
             h = self.run(block, h, e)
         return h
-
-    def _check(self, x: Tensor, c: Tensor, y: Tensor | None) -> None:
-        super()._check(x, c, y)
-        check_image(x, self.img_size)
 
 
 class LatentDiffiT(Backbone):
@@ -354,11 +267,9 @@ class LatentDiffiT(Backbone):
         time_features: int = 256,
         time_scale: float = 1000.0,
     ) -> None:
-        out_channels = in_channels if out_channels is None else out_channels
-        super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint)
-        if depth < 0:
-            raise ValueError(f"depth = {depth}, expected at least 0")
-        height, width = self.img_size = image_size(img_size, patch_size)
+        height, width = size = image_size(img_size, patch_size)
+        super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint, img_size=size)
+        check_at_least(0, depth=depth)
         grid = height // patch_size, width // patch_size
         self.patch_size = patch_size
         self.embed = xavier(nn.Linear(patch_size**2 * in_channels, hidden_dim))
@@ -367,26 +278,16 @@ class LatentDiffiT(Backbone):
         block = partial(DiffiTBlock, hidden_dim, hidden_dim, num_heads, grid, mlp_ratio, dropout, dropout_attention)
         self.blocks = nn.ModuleList([block() for _ in range(depth)])
         self.norm = nn.LayerNorm(hidden_dim, eps=_EPS, elementwise_affine=False)
-        self.out = zeroed(nn.Linear(hidden_dim, patch_size**2 * out_channels))
+        self.out = zeroed(nn.Linear(hidden_dim, patch_size**2 * self.out_channels))
 
     def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
-        check_image(x, self.img_size)
         e = self.time(c)
         if self.classes is not None:
             e = e + self.classes(y)
         z = self.embed(patchify(x, self.patch_size)).to(x.dtype)[:, None]  # (B, 1, N, d), one window; wide under autocast
         for block in self.blocks:
             z = self.run(block, z, e)
-        return unpatchify(self.out(self.norm(z[:, 0])), self.patch_size, self.img_size)
-
-
-def _each_level(name: str, value: int | Sequence[int | None] | None, levels: int, least: int) -> list[int]:
-    """One number a level from one for all or one each; None is 0."""
-    each = [value] * levels if value is None or isinstance(value, int) else list(value)
-    counts = [0 if n is None else n for n in each]
-    if len(counts) != levels or min(counts) < least:
-        raise ValueError(f"{name} = {value}, expected an integer of at least {least}, or {levels} of them (one a level)")
-    return counts
+        return unpatchify(self.out(self.norm(z[:, 0])), self.patch_size, (x.shape[2], x.shape[3]))
 
 
 def _window(side: int, grid: tuple[int, int], level: int) -> tuple[int, int]:

@@ -33,11 +33,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention import CrossAttention, TokenAttention, perceptron
-from backbones.base import Backbone, normal, xavier, zeroed
+from backbones.base import Backbone, check_at_least, normal, xavier, zeroed
 from backbones.embeddings import (
     ClassEmbedding,
     TimeEmbedding,
-    check_image,
     image_size,
     patchify,
     sincos_positions,
@@ -65,6 +64,12 @@ DIT_SIZES: dict[str, dict[str, Any]] = {
 
 _EPS = 1e-6
 """Of every layer norm, as published; torch's default is ten times as large."""
+
+
+def _conditions(modulation: nn.Linear, e: Tensor, z: Tensor, parts: int) -> tuple[Tensor, ...]:
+    """Shifts, scales and gates, each (B, 1, d), from the condition e (B, d); as wide as z, under autocast too."""
+    conditions: Tensor = modulation(e).to(z.dtype).unsqueeze(1)
+    return conditions.chunk(parts, dim=-1)
 
 
 def _modulate(z: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -106,7 +111,7 @@ class AdaLNFinalLayer(nn.Module):
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
         """The patches of the tokens under the condition e (B, dim): (B, N, dim) -> (B, N, out_features)."""
-        shift, scale = self.modulation(e).unsqueeze(1).chunk(2, dim=-1)  # each (B, 1, dim)
+        shift, scale = _conditions(self.modulation, e, z, 2)
         out: Tensor = self.out(_modulate(z, shift, scale))
         return out
 
@@ -225,7 +230,7 @@ class AdaLNBlock(DiTBlock):
         return z, F.silu(e.sum(1))
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        shift_1, scale_1, shift_2, scale_2 = self.modulation(e).unsqueeze(1).chunk(4, dim=-1)  # each (B, 1, dim)
+        shift_1, scale_1, shift_2, scale_2 = _conditions(self.modulation, e, z, 4)
         z = z + self.attention(_modulate(z, shift_1, scale_1))
         out: Tensor = z + self.mlp(_modulate(z, shift_2, scale_2))
         return out
@@ -255,7 +260,7 @@ class AdaLNZeroBlock(DiTBlock):
         return z, F.silu(e.sum(1))
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(e).unsqueeze(1).chunk(6, dim=-1)
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = _conditions(self.modulation, e, z, 6)
         z = torch.addcmul(z, gate_1, self.attention(_modulate(z, shift_1, scale_1)))
         return torch.addcmul(z, gate_2, self.mlp(_modulate(z, shift_2, scale_2)))
 
@@ -308,14 +313,12 @@ class DiT(Backbone):
         time_features: int = 256,
         time_scale: float = 1000.0,
     ) -> None:
-        out_channels = in_channels if out_channels is None else out_channels
-        super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint)
-        if depth < 0:
-            raise ValueError(f"depth = {depth}, expected at least 0")
-        self.img_size = image_size(img_size, patch_size)
+        height, width = size = image_size(img_size, patch_size)
+        super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint, img_size=size)
+        check_at_least(0, depth=depth)
         self.patch_size = patch_size
         self.conditioning = conditioning
-        grid = self.img_size[0] // patch_size, self.img_size[1] // patch_size
+        grid = height // patch_size, width // patch_size
         self.register_buffer("positions", sincos_positions(grid, hidden_dim), persistent=False)
         self.embed = xavier(nn.Linear(patch_size**2 * in_channels, hidden_dim))
         self.time = normal(TimeEmbedding(time_features, hidden_dim, time_scale), std=0.02)
@@ -323,10 +326,9 @@ class DiT(Backbone):
         self.blocks = nn.ModuleList(
             [conditioning(hidden_dim, num_heads, mlp_ratio, dropout, dropout_attention) for _ in range(depth)]
         )
-        self.final = conditioning.final_layer(hidden_dim, patch_size**2 * out_channels)
+        self.final = conditioning.final_layer(hidden_dim, patch_size**2 * self.out_channels)
 
     def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
-        check_image(x, self.img_size)
         z = self.embed(patchify(x, self.patch_size)) + self.positions  # (B, N, d)
         e = self.time(c)[:, None]
         if self.classes is not None:
@@ -335,4 +337,4 @@ class DiT(Backbone):
         z, e = self.conditioning.enter(z, e)
         for block in self.blocks:
             z = self.run(block, z, e)
-        return unpatchify(self.final(z[:, :patches], e), self.patch_size, self.img_size)
+        return unpatchify(self.final(z[:, :patches], e), self.patch_size, (x.shape[2], x.shape[3]))

@@ -19,14 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.base import check_at_least
+
 __all__ = [
     "ClassEmbedding",
     "SinusoidalEmbedding",
     "TimeEmbedding",
-    "check_image",
+    "from_windows",
     "image_size",
     "patchify",
     "sincos_positions",
+    "to_windows",
     "unpatchify",
 ]
 
@@ -41,12 +44,14 @@ class SinusoidalEmbedding(nn.Module):
         features: the number of sinusoids, cosines first; an odd last one is 0.
         scale: what the number is multiplied by; 1000 suits numbers in [0, 1].
         max_period: the ratio of the longest wavelength to the shortest.
+
+    Raises:
+        ValueError: features < 2.
     """
 
     def __init__(self, features: int, scale: float = 1000.0, max_period: float = 10000.0) -> None:
         super().__init__()
-        if features < 2:
-            raise ValueError(f"features = {features}, expected at least 2")
+        check_at_least(2, features=features)
         self.features = features
         self.scale = scale
         self.max_period = max_period
@@ -69,11 +74,15 @@ class TimeEmbedding(nn.Module):
         dim: the width of the embedding.
         scale: what the number is multiplied by.
         hidden_dim: the width of the hidden layer; None means dim.
+
+    Raises:
+        ValueError: a width that is not positive, or features < 2.
     """
 
     def __init__(self, features: int, dim: int, scale: float = 1000.0, hidden_dim: int | None = None) -> None:
         super().__init__()
         hidden = dim if hidden_dim is None else hidden_dim
+        check_at_least(1, time_dim=dim, hidden_dim=hidden)
         self.sinusoids = SinusoidalEmbedding(features, scale)
         self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, dim))
 
@@ -139,14 +148,31 @@ def image_size(img_size: int | tuple[int, int], patch_size: int) -> tuple[int, i
     return height, width
 
 
-def check_image(x: Tensor, size: tuple[int, int]) -> None:
-    """Refuse images of another size than a network was built for.
+def to_windows(x: Tensor, window: tuple[int, int]) -> Tensor:
+    """Cut feature maps into windows: (B, C, H, W) -> (B, G, N, C), G windows of N = h w places, both row by row.
 
-    Raises:
-        ValueError: x (B, C, H, W) has another height or width.
+    Arguments:
+        x: feature maps whose height and width are multiples of the window's.
+        window: height h and width w of a window.
     """
-    if x.shape[2] != size[0] or x.shape[3] != size[1]:
-        raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {x.shape[1]}, {size[0]}, {size[1]})")
+    (batch, channels, height, width), (h, w) = x.shape, window
+    x = x.reshape(batch, channels, height // h, h, width // w, w).permute(0, 2, 4, 3, 5, 1)  # (B, H/h, W/w, h, w, C)
+    return x.reshape(batch, (height // h) * (width // w), h * w, channels)
+
+
+def from_windows(x: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Put windows back together: (B, G, N, C) -> (B, C, H, W), stored channels last.
+
+    The channels of a pixel stay neighbours in memory, so that S logits a pixel are read in one go.
+
+    Arguments:
+        x: windows in the order of `to_windows`.
+        window: height h and width w of a window.
+        size: height H and width W of the feature maps.
+    """
+    (height, width), (h, w) = size, window
+    x = x.reshape(len(x), height // h, width // w, h, w, -1).permute(0, 1, 3, 2, 4, 5)  # (B, H/h, h, W/w, w, C)
+    return x.reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
 
 
 def patchify(x: Tensor, patch_size: int) -> Tensor:
@@ -156,22 +182,15 @@ def patchify(x: Tensor, patch_size: int) -> Tensor:
         x: images whose height and width are multiples of the patch size.
         patch_size: the side p of a patch in pixels.
     """
-    batch, channels, height, width = x.shape
-    p = patch_size
-    x = x.reshape(batch, channels, height // p, p, width // p, p).permute(0, 2, 4, 3, 5, 1)  # (B, H/p, W/p, p, p, C)
-    return x.reshape(batch, (height // p) * (width // p), p * p * channels)
+    return to_windows(x, (patch_size, patch_size)).flatten(2)
 
 
 def unpatchify(tokens: Tensor, patch_size: int, size: tuple[int, int]) -> Tensor:
     """Put patches back together: (B, H/p * W/p, p * p * C) -> (B, C, H, W), stored channels last.
-
-    The channels of a pixel stay neighbours in memory, so that S logits a pixel are read in one go.
 
     Arguments:
         tokens: patches in the order of `patchify`.
         patch_size: the side p of a patch in pixels.
         size: height and width of the images.
     """
-    (height, width), p = size, patch_size
-    x = tokens.reshape(len(tokens), height // p, width // p, p, p, -1).permute(0, 1, 3, 2, 4, 5)  # (B, H/p, p, W/p, p, C)
-    return x.reshape(len(tokens), height, width, -1).permute(0, 3, 1, 2)
+    return from_windows(tokens, (patch_size, patch_size), size)

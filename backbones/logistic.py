@@ -85,7 +85,8 @@ class _LogisticLogits(torch.autograd.Function):
             sum_h[part] = total[part] - h.sum(-1)
             sum_he[part] = torch.linalg.vecdot(g, edges[1:]) - torch.linalg.vecdot(h, edges)
         low, high = mu.clamp(min=-1), mu.clamp(max=1)
-        outside = (mu > 1).to(mu.dtype) - (mu < -1).to(mu.dtype)  # d (low - high) / d mu
+        # d (low - high) / d mu; at an end, where it jumps, the mean of both sides, as autograd takes it for the offset.
+        outside = (torch.sign(mu - 1) + torch.sign(mu + 1)) / 2
         return rate * (total * outside - sum_h), sum_he - mu * sum_h + total * (low - high), total, None
 
 
@@ -214,6 +215,8 @@ class TruncatedLogistic(Distribution):
         first = F.softplus(u.log() + torch.log(-torch.expm1(-width)) - below, threshold=40.0)
         second = torch.log1p(u * torch.expm1(F.softplus(log_t, threshold=40.0) - width - below))
         place = (first - second) / rate * (self.num_values / 2)
+        if place.device.type == "cpu" and not torch.compiler.is_compiling() and bool(place.isnan().any()):
+            raise ValueError("a location or a scale is not a number: nothing can be drawn")
         return place.clamp_(0, self.num_values - 1).long()
 
     def mode(self) -> Tensor:

@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention import ImageAttention
-from backbones.base import Backbone, group_norm, zeroed
+from backbones.base import Backbone, check_at_least, each_level, group_norm, zeroed
 from backbones.embeddings import ClassEmbedding, TimeEmbedding, unpatchify
 from backbones.resblocks import (
     NearestConv,
@@ -143,8 +143,8 @@ def _one_skip(
     widths: Sequence[int], blocks: int | Sequence[int], up_blocks: int | Sequence[int] | None, attending: Sequence[bool]
 ) -> Wiring:
     """The compact network: a level keeps its last map, and resolution and width change together."""
-    *counts, lowest = _each_level("blocks", blocks, len(widths))
-    up_counts = counts if up_blocks is None else _each_level("up_blocks", up_blocks, len(widths))[:-1]
+    *counts, lowest = each_level("blocks", blocks, len(widths))
+    up_counts = counts if up_blocks is None else each_level("up_blocks", up_blocks, len(widths))[:-1]
     return Wiring(
         entering=widths,
         returning=widths[:-1],
@@ -159,8 +159,8 @@ def _every_map(
     widths: Sequence[int], blocks: int | Sequence[int], up_blocks: int | Sequence[int] | None, attending: Sequence[bool]
 ) -> Wiring:
     """The published networks: every map is kept, and the first block of a level changes the width."""
-    counts = _each_level("blocks", blocks, len(widths))
-    if up_blocks is not None and _each_level("up_blocks", up_blocks, len(widths)) != [n + 1 for n in counts]:
+    counts = each_level("blocks", blocks, len(widths))
+    if up_blocks is not None and each_level("up_blocks", up_blocks, len(widths)) != [n + 1 for n in counts]:
         raise ValueError(f"up_blocks = {up_blocks}, expected {tuple(n + 1 for n in counts)} to join every map, or None")
     down = [[Step(attends=a, keeps=True)] * n for n, a in zip(counts, attending, strict=True)]
     up = [[Step(attends=a, joins=True)] * (n + 1) for n, a in zip(counts, attending, strict=True)]
@@ -172,13 +172,6 @@ def _every_map(
         up=up[:-1],
         keeps_input=True,
     )
-
-
-def _each_level(name: str, value: int | Sequence[int], levels: int) -> list[int]:
-    counts = [value] * levels if isinstance(value, int) else list(value)
-    if len(counts) != levels or min(counts) < 1:
-        raise ValueError(f"{name} = {value}, expected an integer of at least 1, or {levels} of them (one a level)")
-    return counts
 
 
 class UNet(Backbone):
@@ -245,10 +238,10 @@ class UNet(Backbone):
         xavier: bool = False,
     ) -> None:
         levels = len(widths)
-        _check_settings(widths, attention_levels, residual_scale, patch_size=patch_size, groups=groups, time_dim=time_dim)
+        _check_settings(widths, attention_levels, residual_scale, patch_size=patch_size)
         super().__init__(
             in_channels,
-            in_channels if out_channels is None else out_channels,
+            out_channels,
             num_classes,
             multiple=patch_size * 2 ** (levels - 1),
             use_checkpoint=use_checkpoint,
@@ -322,8 +315,6 @@ def _check_settings(widths: Sequence[int], attention_levels: Sequence[int], resi
     for level in attention_levels:
         if not -levels <= level < levels:
             raise ValueError(f"attention_levels = {tuple(attention_levels)}, expected levels in {-levels} .. {levels - 1}")
-    for name, value in positive.items():
-        if value < 1:
-            raise ValueError(f"{name} = {value}, expected at least 1")
+    check_at_least(1, **positive)
     if not residual_scale > 0:
         raise ValueError(f"residual_scale = {residual_scale}, expected a positive number")

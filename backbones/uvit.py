@@ -10,6 +10,9 @@ first joins its input with the output of its mirror image in the first half,
 (the authors' default). A 3x3 convolution smooths the patch borders away at the end; it is left
 out where a pixel has S logits, whose convolution would cost more than the transformer.
 
+Every layer starts as published, the last ones with small random weights: a fresh U-ViT outputs small
+numbers, not 0 as the other backbones do.
+
 References:
     All are worth words: a ViT backbone for diffusion models (Bao et al., 2023) | https://arxiv.org/abs/2209.12152
 """
@@ -27,7 +30,6 @@ from backbones.embeddings import (
     ClassEmbedding,
     SinusoidalEmbedding,
     TimeEmbedding,
-    check_image,
     image_size,
     patchify,
     unpatchify,
@@ -74,11 +76,11 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = truncated_normal(perceptron(dim, mlp_ratio, dropout))
 
-    def forward(self, z: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Evaluate the block on z, joined with `skip` (B, N, dim) where it has a long skip connection."""
+    def forward(self, z: Tensor, *skip: Tensor) -> Tensor:
+        """Evaluate the block on z, joined with the one `skip` (B, N, dim) where it has a long skip connection."""
         if self.skip is not None:
             # The sum of the branches stays in the dtype it has, float32 under autocast too.
-            z = self.skip(torch.cat([z, z if skip is None else skip], dim=-1)).to(z.dtype)
+            z = self.skip(torch.cat([z, *skip], dim=-1)).to(z.dtype)
         z = z + self.attention(self.norm1(z))
         out: Tensor = z + self.mlp(self.norm2(z))
         return out
@@ -128,11 +130,10 @@ class UViT(Backbone):
         time_mlp: bool = False,
         time_scale: float = 1000.0,
     ) -> None:
-        out_channels = in_channels if out_channels is None else out_channels
-        super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint)
+        height, width = size = image_size(img_size, patch_size)
+        super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint, img_size=size)
         if depth < 0 or depth % 2:
             raise ValueError(f"depth = {depth}, expected an even number of blocks")
-        self.img_size = image_size(img_size, patch_size)
         self.patch_size = patch_size
         settings: dict[str, Any] = {
             "mlp_ratio": mlp_ratio,
@@ -147,18 +148,17 @@ class UViT(Backbone):
         # Of the size of the other tokens, as torch starts a table and the authors leave it.
         self.classes = ClassEmbedding(num_classes, hidden_dim, std=1.0) if num_classes else None
         self.extras = 2 if num_classes else 1
-        tokens = self.extras + (self.img_size[0] // patch_size) * (self.img_size[1] // patch_size)
+        tokens = self.extras + (height // patch_size) * (width // patch_size)
         self.positions = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens, hidden_dim), std=0.02))
         half = depth // 2
         self.first = nn.ModuleList([TransformerBlock(hidden_dim, num_heads, **settings) for _ in range(half)])
         self.middle = TransformerBlock(hidden_dim, num_heads, **settings)
         self.second = nn.ModuleList([TransformerBlock(hidden_dim, num_heads, skip=True, **settings) for _ in range(half)])
         self.norm = nn.LayerNorm(hidden_dim)
-        self.out = truncated_normal(nn.Linear(hidden_dim, patch_size**2 * out_channels))
-        self.final = nn.Conv2d(out_channels, out_channels, 3, padding=1) if final_conv else nn.Identity()
+        self.out = truncated_normal(nn.Linear(hidden_dim, patch_size**2 * self.out_channels))
+        self.final = nn.Conv2d(self.out_channels, self.out_channels, 3, padding=1) if final_conv else nn.Identity()
 
     def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
-        check_image(x, self.img_size)
         # Sinusoids of a double-precision time come down to the parameters' dtype; half precision starts inside the blocks.
         extras = [self.time(c).to(self.positions.dtype)[:, None]]
         if self.classes is not None:
@@ -172,5 +172,5 @@ class UViT(Backbone):
         for block in self.second:
             z = self.run(block, z, kept.pop())
         z = self.out(self.norm(z[:, self.extras :]))
-        out: Tensor = self.final(unpatchify(z, self.patch_size, self.img_size))
+        out: Tensor = self.final(unpatchify(z, self.patch_size, (x.shape[2], x.shape[3])))
         return out

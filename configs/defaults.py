@@ -107,7 +107,7 @@ def _model() -> ConfigDict:
             },
             "diffit": {
                 "widths": (64, 128),  # of the levels, the finest first
-                "blocks": (1, 4),  # of each level, on the way down and again on the way up
+                "blocks": (1, 4),  # of each level, on the way down and again on the way up; the lowest level is passed once
                 "windows": (7, 0),  # the side of each level's windows in its pixels; 0 is the whole level
                 "num_heads": 4,
                 "mlp_ratio": 4.0,

@@ -37,7 +37,7 @@ class Summary:
     """The size of a network and the price of one image.
 
     Arguments:
-        parameters: trainable numbers.
+        parameters: numbers that are learnt, frozen ones included.
         multiply_accumulates: of one evaluation on one image.
         activation_bytes: what autograd keeps of one image in training.
         forward_seconds: the time of an evaluation that keeps them, an image; None where it was not measured.

@@ -20,12 +20,12 @@ BACKBONES = ("unet", "uvit", "dit", "diffit")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, load, sample, once for each backbone; arguments `--config.section.key=value` go to both."""
+    """Train, load, sample, once for each backbone; arguments `--config.section.key=value` go to all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="mnist_unet", help="a preset, or the path of a .py file")
     parser.add_argument("--steps", type=int, default=500, help="training steps of each")
     parser.add_argument("--num_samples", type=int, default=36)
-    parser.add_argument("--out", type=Path, default=Path("runs/swap_backbone"), help="the folder of both runs and the picture")
+    parser.add_argument("--out", type=Path, default=Path("runs/swap_backbone"), help="the folder of all runs and the picture")
     arguments, overrides = parser.parse_known_args(argv)
 
     sheets = []

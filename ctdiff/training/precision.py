@@ -36,7 +36,9 @@ class HalfPrecision(Backbone):
     """
 
     def __init__(self, backbone: Backbone) -> None:
-        super().__init__(backbone.in_channels, backbone.out_channels, backbone.num_classes, backbone.multiple)
+        super().__init__(
+            backbone.in_channels, backbone.out_channels, backbone.num_classes, backbone.multiple, img_size=backbone.img_size
+        )
         self.backbone = backbone
 
     def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:

@@ -99,3 +99,23 @@ def test_constant_weights_leave_the_mass_of_one() -> None:
         distribution = build(tensors(torch.float64))
         value = distribution.log_expectation(lambda part: torch.full((len(range(*part.indices(3))), 5, S), 0.25).double())
         torch.testing.assert_close(value, torch.full(SHAPE, math.log(0.25), dtype=torch.float64))
+
+
+@pytest.mark.parametrize("size", [2, 7, 64])
+def test_gradient_of_all_logits_at_the_ends_of_the_range(size: int) -> None:
+    """A fresh mixture has its background exactly at -1, where a clamp has two slopes."""
+    torch.manual_seed(0)
+    mu = torch.tensor([-1.0, 1.0, -1.0, 1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    log_scale = torch.tensor([-2.0, -2.0, 0.5, 0.5, 0.1], dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(5, size, dtype=torch.float64)
+    (TruncatedLogistic(mu, log_scale, size).logits * upstream).sum().backward()
+    h = 1e-6
+    with torch.no_grad():
+        right = (TruncatedLogistic(mu + h, log_scale, size).logits * upstream).sum(-1)
+        left = (TruncatedLogistic(mu - h, log_scale, size).logits * upstream).sum(-1)
+    torch.testing.assert_close(mu.grad, (right - left) / (2 * h), atol=1e-6, rtol=1e-6)
+
+
+def test_numbers_that_are_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="not a number"):
+        TruncatedLogistic(torch.tensor([math.nan]), torch.zeros(1), S).sample(torch.rand(1))

@@ -322,10 +322,8 @@ def test_half_precision_stays_close_and_norms_are_formed_in_float32(name):
     assert (half.float() - full).square().mean().sqrt() < 0.03 * full.std()
 
 
-@pytest.mark.parametrize("use_checkpoint", [False, True])
-@pytest.mark.parametrize("name", ["compact", "adm_imagenet64"])
-def test_no_graph_breaks(name, use_checkpoint):
-    settings = {**NETWORKS[name], "widths": (8, 16), "blocks": 1, "use_checkpoint": use_checkpoint}
+def test_no_graph_breaks():
+    settings = {**NETWORKS["adm_imagenet64"], "widths": (8, 16), "blocks": 1, "use_checkpoint": True}
     net = randomised(UNet(1, num_classes=2, **settings))
     torch._dynamo.reset()
     compiled = torch.compile(net, backend="eager", fullgraph=True)
