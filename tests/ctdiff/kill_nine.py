@@ -85,7 +85,7 @@ def main(folder: Path, kills: int) -> None:
     warnings.simplefilter("error")  # a broken checkpoint that load_run passes over is one too many
     config, run, whole = configuration(folder / "images.npy"), folder / "run", folder / "whole"
     warm_up(config, folder)
-    delays, longest, reached = random.Random(0), min(seconds_of_five_steps(folder), 0.9), []
+    delays, longest, reached = random.Random(0), min(seconds_of_five_steps(folder), 3.0), []
     for _ in range(kills):
         pid = start(config, run)
         time.sleep(delays.uniform(0.0, longest))

@@ -223,7 +223,7 @@ def test_thirty_kills_at_random_moments_never_leave_an_unloadable_run(tmp_path):
         [sys.executable, str(script), str(tmp_path), "30"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
     )
     assert done.returncode == 0, done.stderr
