@@ -1,4 +1,4 @@
-"""The command `ctdiff`: train a configuration, sample from a run.
+"""The command `ctdiff`: train a configuration, sample from a run, evaluate it, compare samplers.
 
 Parses the command line, calls the functions that do the work, and turns errors of the kinds that
 a user can mend into one line and exit status 2. Errors of any other kind keep their trace.
@@ -10,15 +10,15 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from ctdiff import config as configuration
-from ctdiff import cost
+from ctdiff import cost, evaluation
 from ctdiff.memory import keep_freed_memory
 from ctdiff.runs import RunError, RunFolder
 from ctdiff.sampling import numbers, sample_run
@@ -43,6 +43,24 @@ ctdiff: discrete and continuous diffusion in continuous time
       One seed, one sample: the same on every day and in every batch.
       --labels    classes in turn, a row of the grid each; --label is one. For a class-conditional run
       --gif       PATH.gif too: the reverse process, noise to images
+
+  ctdiff evaluate RUN [--num_samples=2000] [--seeds=0-1999] [--sampler=NAME] [--steps=N] [--label=N | --labels=0-9]
+                  [--checkpoints=last | all | STEP,STEP] [--extractor=mnist-cnn | inception] [--out=PATH.json]
+                  [--config.sampler.key=value ...]
+      Measure samples from a run's averaged weights, beside held-out images and noise, and its bits per dimension.
+      Leaves RUN/evaluation.json. The same command again goes on where it was interrupted, or shows what is there.
+      --likelihood_images=200, --draws=16    of bits per dimension: held-out images, and times and noises of each
+      --download  fetch the weights of Inception, if they are nowhere
+      --fresh     measure anew
+  ctdiff evaluate [RUN] --repeat=RUN/evaluation.json
+      Draw and measure everything in the file again, and say which numbers differ; exit status 1 if any does.
+
+  ctdiff compare RUN [RUN ...] [--samplers=NAME,NAME,...] [--calls=4,8,16,32,64] [--num_samples=500]
+                 [--metric=FID] [--extractor=mnist-cnn | inception] [--out=comparison] [--config.sampler.key=value ...]
+      Every sampler of every run, of either engine, at the same numbers of network calls: comparison.json, .csv and .png.
+      Finished cells are kept: the same command goes on, and with more calls or samplers computes what is new.
+      --samplers  all by default; NAME+K makes K corrector leaps after each step, such as tau_leaping+2
+      --fresh     compute every cell anew
 """
 
 
@@ -60,7 +78,12 @@ class UsageError(ValueError):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    commands: dict[str, Callable[[list[str]], int]] = {"train": _train, "sample": _sample}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "sample": _sample,
+        "evaluate": _evaluate,
+        "compare": _compare,
+    }
     if not arguments or arguments[0] in ("help", "--help", "-h") or set(arguments) & {"--help", "-h", "-help"}:
         _print(_USAGE.format(presets=", ".join(configuration.preset_names())))
         return 0 if arguments else 2
@@ -77,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print(f"ctdiff: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        _print("ctdiff: interrupted", sys.stderr)
+        kept = "; what is finished is kept, the same command goes on" if command in ("evaluate", "compare") else ""
+        _print(f"ctdiff: interrupted{kept}", sys.stderr)
         return 128 + signal.SIGINT
 
 
@@ -103,13 +127,16 @@ def _take(arguments: list[str], name: str) -> tuple[str | None, list[str]]:
     return value, rest
 
 
-def _parse(flag_values: flags.FlagValues, arguments: list[str], positional: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+def _parse(
+    flag_values: flags.FlagValues, arguments: list[str], positional: Sequence[str] = (), most: int | None = None
+) -> tuple[list[str], list[str]]:
     """Parse everything but the overrides of the configuration.
 
     Arguments:
         flag_values: the flags that exist.
         arguments: the command line after the command.
-        positional: what the other arguments are called.
+        positional: what the other arguments are called; there must be as many.
+        most: how many there may be; None is no more than that.
 
     Returns:
         The other arguments, and the overrides `--config.key=value`.
@@ -121,8 +148,8 @@ def _parse(flag_values: flags.FlagValues, arguments: list[str], positional: Sequ
     _, *others = flag_values(["ctdiff", *(argument for argument in arguments if argument not in overrides)])
     if len(others) < len(positional):
         raise UsageError(f"{positional[len(others)]} is missing (see ctdiff --help)")
-    if len(others) > len(positional):
-        raise UsageError(f"unexpected {others[len(positional)]!r} (a key is set with --config.section.key=value)")
+    if len(others) > (most := len(positional) if most is None else most):
+        raise UsageError(f"unexpected {others[most]!r} (a key is set with --config.section.key=value)")
     return others, overrides
 
 
@@ -169,29 +196,41 @@ def _measured_runs(config: ConfigDict) -> int:
     return 5
 
 
-def _sample(arguments: list[str]) -> int:
-    values = flags.FlagValues()
+def _define_sampling(values: flags.FlagValues) -> None:
+    """The flags of what is drawn, and how."""
     flags.DEFINE_integer("num_samples", None, "how many samples", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("steps", None, "reverse steps", lower_bound=1, flag_values=values)
     flags.DEFINE_string("sampler", None, "the sampler's name", flag_values=values)
     flags.DEFINE_string("seeds", None, "one seed a sample, such as 0-63 or 1,5,7", flag_values=values)
     flags.DEFINE_string("labels", None, "classes, repeated in turn, such as 0-9", flag_values=values)
     flags.DEFINE_integer("label", None, "the class of all samples", lower_bound=0, flag_values=values)
+    flags.DEFINE_bool("ema", True, "averaged weights rather than the last ones", flag_values=values)
+    flags.DEFINE_string("device", "cpu", "where to compute", flag_values=values)
+
+
+def _given_numbers(given: Mapping[str, Any], name: str) -> list[int] | None:
+    return None if given[name] is None else numbers(given[name], f"--{name}")
+
+
+def _given_labels(given: Mapping[str, Any]) -> list[int] | None:
+    if given["label"] is not None and given["labels"] is not None:
+        raise UsageError(f"--label={given['label']} and --labels={given['labels']}: give one of them")
+    return _given_numbers(given, "labels") if given["label"] is None else [given["label"]]
+
+
+def _sample(arguments: list[str]) -> int:
+    values = flags.FlagValues()
+    _define_sampling(values)
     flags.DEFINE_bool("gif", False, "an animation of the reverse process", flag_values=values)
     flags.DEFINE_integer("checkpoint", None, "the step of a checkpoint", lower_bound=0, flag_values=values)
     flags.DEFINE_string("out", None, "where the pictures go, without suffix", flag_values=values)
-    flags.DEFINE_bool("ema", True, "averaged weights rather than the last ones", flag_values=values)
-    flags.DEFINE_string("device", "cpu", "where to compute", flag_values=values)
     (run,), overrides = _parse(values, arguments, positional=["the folder of a run"])
     given = values.flag_values_dict()
-    if given["label"] is not None and given["labels"] is not None:
-        raise UsageError(f"--label={given['label']} and --labels={given['labels']}: give one of them")
-    labels = None if given["labels"] is None else numbers(given["labels"], "--labels")
     paths = sample_run(
         run,
         num_samples=given["num_samples"],
-        seeds=None if given["seeds"] is None else numbers(given["seeds"], "--seeds"),
-        labels=labels if given["label"] is None else [given["label"]],
+        seeds=_given_numbers(given, "seeds"),
+        labels=_given_labels(given),
         steps=given["steps"],
         sampler=given["sampler"],
         checkpoint=given["checkpoint"],
@@ -203,4 +242,80 @@ def _sample(arguments: list[str]) -> int:
     )
     for path in paths:
         _print(str(path))
+    return 0
+
+
+def _define_extractor(values: flags.FlagValues) -> None:
+    flags.DEFINE_enum("extractor", "mnist-cnn", list(evaluation.EXTRACTORS), "what features are made with", flag_values=values)
+    flags.DEFINE_bool("download", False, "fetch the extractor's weights, if they are nowhere", flag_values=values)
+    flags.DEFINE_bool("fresh", False, "measure anew", flag_values=values)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    values = flags.FlagValues()
+    _define_sampling(values)
+    _define_extractor(values)
+    flags.DEFINE_string("checkpoints", "last", "their steps, or all, or last", flag_values=values)
+    flags.DEFINE_integer("likelihood_images", None, "held-out images of bits per dimension", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("draws", 16, "times and noises of each of them", lower_bound=2, flag_values=values)
+    flags.DEFINE_string("out", None, "where the report goes, a .json file", flag_values=values)
+    flags.DEFINE_string("repeat", None, "a report to make again", flag_values=values)
+    others, overrides = _parse(values, arguments, most=1)
+    given = values.flag_values_dict()
+    if given["repeat"] is not None:
+        return _repeat(given["repeat"], values, others, overrides)
+    if not others:
+        raise UsageError("the folder of a run is missing (see ctdiff --help)")
+    content = evaluation.evaluate_run(
+        others[0],
+        evaluation.build_extractor(given["extractor"], given["device"], given["download"]),
+        seeds=_given_numbers(given, "seeds"),
+        labels=_given_labels(given),
+        overrides=overrides,
+        progress=True,
+        **{
+            name: given[name]
+            for name in ("num_samples", "steps", "sampler", "ema", "device", "checkpoints", "likelihood_images", "draws", "out")
+        },
+        fresh=given["fresh"],
+    )
+    _print(evaluation.evaluation_table(content))
+    _print(str(evaluation.evaluation_file(others[0], given["out"])))
+    return 0
+
+
+def _repeat(file: str, values: flags.FlagValues, others: list[str], overrides: list[str]) -> int:
+    """Make a report again; exit status 1 where a number is another."""
+    changed = [name for name in values if values[name].present and name not in ("repeat", "download")]
+    if changed or overrides:
+        raise UsageError(f"{[*(f'--{name}' for name in changed), *overrides][0]}: --repeat takes every setting from the file")
+    different = evaluation.repeat(file, run=others[0] if others else None, progress=True)
+    for name, then, now in different:
+        _print(f"{name}: {then} in the file, {now} now")
+    _print(f"{len(different)} numbers differ" if different else "every number is the same, bit for bit")
+    return 1 if different else 0
+
+
+def _compare(arguments: list[str]) -> int:
+    values = flags.FlagValues()
+    _define_extractor(values)
+    flags.DEFINE_list("samplers", None, "names, NAME+K with K corrector leaps; all by default", flag_values=values)
+    flags.DEFINE_string("calls", "4,8,16,32,64", "network calls a sample", flag_values=values)
+    flags.DEFINE_integer("num_samples", 500, "how many samples a cell", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("metric", "FID", "what is plotted and printed", flag_values=values)
+    flags.DEFINE_string("device", "cpu", "where to compute", flag_values=values)
+    flags.DEFINE_string("out", "comparison", "the folder of the results", flag_values=values)
+    runs, overrides = _parse(values, arguments, positional=["the folder of a run"], most=len(arguments))
+    given = values.flag_values_dict()
+    content = evaluation.compare_runs(
+        runs,
+        evaluation.build_extractor(given["extractor"], given["device"], given["download"]),
+        calls=numbers(given["calls"], "--calls"),
+        overrides=overrides,
+        progress=True,
+        **{name: given[name] for name in ("samplers", "num_samples", "metric", "device", "out", "fresh")},
+    )
+    _print(evaluation.comparison_table(content, given["metric"]))
+    for suffix in ("json", "csv", "png"):
+        _print(str(Path(given["out"]) / f"comparison.{suffix}"))
     return 0

@@ -16,7 +16,7 @@ from ctdiff import figures
 from ctdiff.runs import Run, load_run
 from ctdiff.training.checkpoints import write_atomically
 
-__all__ = ["numbers", "sample_run"]
+__all__ = ["chosen_labels", "chosen_seeds", "numbers", "sample_run"]
 
 _FRAMES = 50  # of an animation, the first and the last state among them
 
@@ -37,7 +37,12 @@ def numbers(text: str, name: str = "numbers") -> list[int]:
     return result
 
 
-def _seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None) -> list[int]:
+def chosen_seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None) -> list[int]:
+    """The seeds of samples: those given, or 0, 1, 2, ..., as many as were asked for or as the configuration says.
+
+    Raises:
+        ValueError: another number of seeds than of samples.
+    """
     if seeds is None:
         return list(range(run.config.sampler.num_samples if num_samples is None else num_samples))
     if num_samples not in (None, len(seeds)):
@@ -45,8 +50,12 @@ def _seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None) -> li
     return list(seeds)
 
 
-def _labels(run: Run, labels: Sequence[int] | None, count: int) -> torch.Tensor | None:
-    """Labels repeated up to `count`; without any, the classes in turn where the network is conditional."""
+def chosen_labels(run: Run, labels: Sequence[int] | None, count: int) -> torch.Tensor | None:
+    """Labels repeated up to `count`; without any, the classes in turn where the network is conditional.
+
+    Raises:
+        ValueError: a label that the network does not have.
+    """
     classes = run.config.model.num_classes
     if labels is not None and (wrong := [label for label in labels if label > classes or classes == 0]):
         expected = f"0 .. {classes - 1}, or {classes} for none" if classes else "none: the network is unconditional"
@@ -119,8 +128,8 @@ def sample_run(
     """
     run = load_run(path, checkpoint, ema, device)
     configuration.override(run.config, overrides, sections=("sampler",))
-    chosen = _seeds(run, num_samples, seeds)
-    y = _labels(run, labels, len(chosen))
+    chosen = chosen_seeds(run, num_samples, seeds)
+    y = chosen_labels(run, labels, len(chosen))
     walker = run.sampler(steps, sampler)
     base = Path(out) if out is not None else run.path / "samples" / f"{sampler or run.config.sampler.name}_{walker.grid.steps}"
     paths = _targets(base, (".png", ".npz", ".gif") if gif else (".png", ".npz"))

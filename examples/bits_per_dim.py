@@ -4,7 +4,7 @@
     python examples/bits_per_dim.py runs/mnist_ddpm --images=200 --draws=64
 
 Both engines bound the same number, the code length of a pixel's value, log2(S) bits where nothing was learned. Evaluations of
-the network: images x (draws + the draws of the last step), the weights are the averaged ones.
+the network: images x (draws + the draws of the last step), the weights are the averaged ones. `ctdiff evaluate` reports it too.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-import continuous_diffusion as continuous
-import discrete_diffusion as discrete
 from ctdiff import build, load_run
-from diffusion_core import GridTimes, StratifiedTimes, TimeSampler, UniformGrid
+from ctdiff.evaluation import run_bits_per_dim
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,23 +28,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     run = load_run(arguments.run)
-    config, process = run.config, run.config.process
-    engine, T, test = (continuous if build.is_gaussian(config) else discrete), process.gaussian.T, build.build_data(config).test
-    times: TimeSampler = StratifiedTimes(process.t_min, process.t_max)
-    if engine is continuous:  # the chain of T steps, where its schedule is one to sample on
-        times = GridTimes(build.build_grid(config, T - 1) if config.sampler.grid == "log_snr" else UniformGrid(T - 1, 1 / T))
-    x_0 = build.build_pixels(config).encode(test.images[: arguments.images].long())
-    y = test.labels[: arguments.images] if config.model.num_classes and test.labels is not None else None
-    generator, parts = torch.Generator().manual_seed(0), []
-    for rows in tqdm(torch.arange(len(x_0)).split(10), desc="tens of images", leave=False):
-        label = None if y is None else y[rows]
-        part = engine.bits_per_dim(run.denoiser, x_0[rows], label, times, arguments.draws, generator=generator)
-        parts.append(torch.tensor(part, dtype=torch.float64) * len(rows))
-    value, _, diffusion, prior, reconstruction = (torch.stack(parts).sum(0) / len(x_0)).tolist()
-    error = torch.stack(parts)[:, 1].square().sum().sqrt().item() / len(x_0)
-    print(f"{value:.4f} +- {error:.4f} bits per dimension, {len(x_0)} images of {config.data.num_values} values")
+    test, num_values = build.build_data(run.config).test, run.config.data.num_values
+    images = test.select(torch.arange(min(arguments.images, len(test))))
+    value, error, diffusion, prior, reconstruction = run_bits_per_dim(run, images, arguments.draws, progress=True)
+    print(f"{value:.4f} +- {error:.4f} bits per dimension, {len(images)} images of {num_values} values")
     print(f"diffusion {diffusion:.4f}  prior {prior:.4f}  reconstruction {reconstruction:.4f}")
-    if value > torch.tensor(config.data.num_values).log2():
+    if value > torch.tensor(num_values).log2():
         print("this is more than a guess costs: the bound says nothing of the samples. The reading x0 divides by")
         print("probabilities that vanish at small t; train with --config.model.parameterisation=leave_one_out for a likelihood")
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ctdiff import figures, load_run
+from ctdiff.data import embedded_mnist
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -135,6 +136,28 @@ def test_bits_per_dim(run: str, runs: Path, capsys: pytest.CaptureFixture[str]) 
     assert sum(terms) == pytest.approx(float(match[1]), abs=2e-4)
     assert float(match[2]) > 0
     assert (float(match[1]) > 8) == bool(rest)  # more than log2(256) bits, and it is said
+
+
+def test_little_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    some = embedded_mnist().train
+    np.savez(tmp_path / "digits.npz", images=some.images[:50].numpy(), labels=some.labels[:50].numpy())
+    small = [flag for flag in SMALL if "image_size" not in flag and "fraction" not in flag]
+    data = ["--config.data.name=array", f"--config.data.path={tmp_path / 'digits.npz'}", "--config.data.test_fraction=0.3"]
+    study = ["--steps=2", "--num_samples=12", "--images", "12", "0", f"--out={tmp_path / 'runs'}"]
+    example("little_data")([*study, *data, *small])
+    head, _, *rows, floor = [
+        line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")
+    ]
+    assert [row[1] for row in rows] == 2 * ["unet", "dit", "dit"]
+    few, *_, everything = [int(row[0]) for row in rows]
+    assert (few, everything) == (pytest.approx(12, abs=4), 35)  # every class keeps its share
+    assert {len(row) for row in rows} == {len(head)} == {11}
+    assert all("[" in cell for row in rows for cell in row[4:])
+    assert (floor[0], rows[0][2]) == ("held-out", "2")
+    # Equal compute: as near to the U-Net's as a whole number of steps comes.
+    price = {row[1]: float(row[3]) / int(row[2]) for row in rows}
+    assert int(rows[2][2]) == pytest.approx(2 * price["unet"] / price["dit"], rel=0.02, abs=0.51)
+    assert load_run(tmp_path / "runs" / "dit_12_2").config.model.name == "dit"
 
 
 def test_compare_schedules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

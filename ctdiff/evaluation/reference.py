@@ -134,6 +134,10 @@ class Reference:
         floors = self.floor(len(images), labels is not None)
         return {name: row.beside(floors[name]) if name in floors else row for name, row in rows.items()}
 
+    def memorisation(self, images: Tensor) -> dict[str, Measurement]:
+        """The metrics of `PIXEL_METRICS` alone, without their floor: they need no features."""
+        return self._memorisation(self._neighbours(images))
+
     def floor(self, count: int, labelled: bool = False) -> dict[str, Measurement]:
         """What real held-out images score: `count` of them, or all if there are fewer.
 

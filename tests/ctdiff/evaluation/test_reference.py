@@ -82,6 +82,10 @@ def test_values_are_those_of_the_pure_functions(reference: Reference, extractor:
     shares = precision_recall(chosen, found.pooled)
     assert [rows[name].value for name in NAMES[3:7]] == list(shares)
     assert "agreement" not in rows
+    alone = reference.memorisation(samples.images)
+    assert {name: row.value for name, row in alone.items()} == {
+        name: rows[name].value for name in ("nearer-to-train", "copies")
+    }
 
 
 def test_order_does_not_matter_and_repetition_is_exact(reference: Reference) -> None:

@@ -1,0 +1,84 @@
+"""Budgets of network calls, and the steps that they pay for.
+
+How a sampler's calls grow with its steps is its own affair: N steps and the last draw are N + 1 calls for most, 2 N + 1 where
+a step looks twice, more with correctors (perhaps below some time only) or guidance. So nothing of it is known here. One
+chain is walked, its `State.network_calls` read, and the largest N sought that stays within the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from torch import Tensor
+
+from diffusion_core import Sampler
+
+__all__ = ["most_steps", "network_calls", "step_costs"]
+
+
+def network_calls(sampler: Sampler, y: Tensor | None = None) -> int:
+    """How many network evaluations a sample costs: one chain is walked, and counts them.
+
+    Arguments:
+        sampler: the sampler, whose sub-batches become of one chain.
+        y: the label (1,) of that chain, where the network is conditional.
+    """
+    sampler.sub_batch = 1
+    for state in sampler.trajectory(1, y=y, seeds=[0]):
+        calls = state.network_calls
+    return calls
+
+
+def step_costs(make: Callable[[int], Sampler], y: Tensor | None = None) -> Callable[[int], int | None]:
+    """What numbers of steps cost: each is counted by walking one chain, once.
+
+    Arguments:
+        make: the sampler with a number of steps.
+        y: the label (1,) of the chain, where the network is conditional.
+
+    Returns:
+        Steps -> network calls, None where the sampler cannot make so many.
+
+    Raises:
+        ValueError: what the sampler refuses whatever the number of steps.
+    """
+    make(1)
+
+    @cache
+    def cost(steps: int) -> int | None:
+        try:
+            sampler = make(steps)
+        except ValueError:  # a table of T times has no more than T - 1 steps
+            return None
+        return network_calls(sampler, y)
+
+    return cost
+
+
+def most_steps(calls: int, cost: Callable[[int], int | None]) -> int | None:
+    """The largest number of steps that costs at most so many network calls; None if there is none.
+
+    The search begins where a cost that grows by equal amounts would have it.
+
+    Arguments:
+        calls: the budget.
+        cost: what a number of steps costs, more for more steps; None where the sampler cannot make so many.
+    """
+
+    def fits(steps: int) -> bool:
+        found = cost(steps)
+        return found is not None and found <= calls
+
+    if not fits(1):
+        return None
+    one, two = cost(1), cost(2)
+    low, high = 1, max(1, calls)  # fits(low); what is above high does not
+    guess = high if one is None or two is None or two <= one else 1 + (calls - one) // (two - one)
+    while low < high:
+        steps = min(max(guess, low + 1), high)
+        if fits(steps):
+            low, guess = steps, steps + 1
+        else:
+            high, guess = steps - 1, (low + steps) // 2
+    return low

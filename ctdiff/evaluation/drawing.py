@@ -1,0 +1,146 @@
+"""What is measured of a run: samples, drawn in pieces, and the bits per dimension of held-out images.
+
+Samples have seeds, and a sample depends on its seed alone. So they can be drawn piece by piece, in several sittings,
+and are the same. The likelihood bound is taken in blocks of images, each with random numbers of its own, for the same reason.
+
+    -log2 p(x_0) / D, a mean over n images, is the mean of the blocks' values weighted by their images;
+    its Monte-Carlo standard error is the root of the sum of (n_b se_b / n)^2: blocks are independent
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import continuous_diffusion as continuous
+import discrete_diffusion as discrete
+from ctdiff import build
+from ctdiff.data import ImageData
+from ctdiff.evaluation.records import Parts
+from ctdiff.runs import Run
+from diffusion_core import BitsPerDim, GridTimes, Sampler, StratifiedTimes, TimeSampler, UniformGrid, stream_seed
+
+__all__ = ["Drawn", "draw", "likelihood_times", "run_bits_per_dim"]
+
+_PIECE = 128  # samples that an interruption may lose, at most
+_BLOCK = 10  # images of a block
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Samples, and what they cost.
+
+    Arguments:
+        images: uint8 (N, C, H, W), values 0 .. S - 1.
+        network_calls: network evaluations a sample.
+        seconds: in all, without what is not sampling.
+    """
+
+    images: Tensor
+    network_calls: int
+    seconds: float
+
+
+def _piece(run: Run, sampler: Sampler, seeds: list[int], y: Tensor | None, bar: tqdm) -> dict[str, np.ndarray]:
+    begun = time.perf_counter()
+    for state in sampler.trajectory(len(seeds), y=y, seeds=seeds):
+        last = state
+        bar.update(len(seeds) / (sampler.grid.steps + 2))
+    images = run.images(last.x).to("cpu", torch.uint8)
+    seconds = time.perf_counter() - begun
+    return {"images": images.numpy(), "network_calls": np.array(last.network_calls), "seconds": np.array(seconds)}
+
+
+def draw(
+    run: Run,
+    sampler: Sampler,
+    seeds: list[int],
+    y: Tensor | None = None,
+    parts: Parts | None = None,
+    title: str = "samples",
+    progress: bool = False,
+) -> Drawn:
+    """Draw a sample for each seed, in pieces.
+
+    Arguments:
+        run: whose samples they are.
+        sampler: one of the run's.
+        seeds: one a sample.
+        y: labels (N,), where the network is conditional.
+        parts: where pieces are kept until all are there; None keeps none.
+        title: what the progress bar says.
+        progress: show it.
+    """
+    size = sampler.sub_batch * max(1, _PIECE // sampler.sub_batch)  # whole sub-batches: the last one alone is padded
+    pieces = []
+    with tqdm(total=len(seeds), desc=title, bar_format=_BAR, disable=not progress, leave=False) as bar:
+        for first in range(0, len(seeds), size):
+            chosen, label = seeds[first : first + size], None if y is None else y[first : first + size]
+
+            def make(chosen: list[int] = chosen, label: Tensor | None = label) -> dict[str, np.ndarray]:
+                return _piece(run, sampler, chosen, label, bar)
+
+            pieces.append(make() if parts is None else parts.get(f"samples_{first:06d}", make))
+            bar.update(min(first + size, len(seeds)) - bar.n)
+    images = torch.from_numpy(np.concatenate([piece["images"] for piece in pieces]))
+    return Drawn(images, int(pieces[0]["network_calls"]), sum(float(piece["seconds"]) for piece in pieces))
+
+
+def likelihood_times(run: Run) -> TimeSampler:
+    """The times of a run's bound: all of the trained interval; of a Gaussian process the steps of the chain of T times.
+
+    Where the chain's schedule has no ends (the run samples on the grid `log_snr`), the T steps are those of that grid.
+    """
+    settings, T = run.config.process, run.config.process.gaussian.T
+    if not build.is_gaussian(run.config):
+        return StratifiedTimes(settings.t_min, settings.t_max)
+    return GridTimes(build.build_grid(run.config, T - 1) if run.config.sampler.grid == "log_snr" else UniformGrid(T - 1, 1 / T))
+
+
+def run_bits_per_dim(
+    run: Run, data: ImageData, draws: int = 16, seed: int = 0, parts: Parts | None = None, progress: bool = False
+) -> BitsPerDim:
+    """Bits per dimension of images under a run, of either engine: a bound, its three terms, its Monte-Carlo standard error.
+
+    The model is the conditional one, without guidance, where the network has classes; the images then have labels.
+
+    Arguments:
+        run: the run.
+        data: images with the values that the run was trained on.
+        draws: times and noises an image, at least 2.
+        seed: of the random numbers.
+        parts: where blocks of images are kept until all are there; None keeps none.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: draws < 2, or a conditional run and images without labels.
+    """
+    if run.config.model.num_classes and data.labels is None:
+        raise ValueError("the images have no labels, expected some: the network is conditional")
+    engine, times = (continuous if build.is_gaussian(run.config) else discrete), likelihood_times(run)
+    pixels, device = build.build_pixels(run.config), run.config.training.device
+    rows, sizes = [], []
+    with tqdm(total=len(data), desc="bits/dim", bar_format=_BAR, disable=not progress, leave=False) as bar:
+        for first in range(0, len(data), _BLOCK):
+            block = data.select(torch.arange(first, min(first + _BLOCK, len(data))))
+
+            def make(first: int = first, block: ImageData = block) -> dict[str, np.ndarray]:
+                x_0 = pixels.encode(block.images.long().to(device))
+                y = block.labels.to(device) if run.config.model.num_classes and block.labels is not None else None
+                with torch.random.fork_rng(devices=[x_0.device] if x_0.is_cuda else []):
+                    torch.manual_seed(stream_seed(seed, first))  # of every device: times are drawn on the CPU
+                    return {"bits": np.array(engine.bits_per_dim(run.denoiser, x_0, y, times, draws))}
+
+            rows.append((make() if parts is None else parts.get(f"bits_{first:06d}", make))["bits"])
+            sizes.append(len(block))
+            bar.update(len(block))
+    table, weights = np.stack(rows), np.array(sizes) / len(data)
+    value, _, diffusion, prior, reconstruction = (weights @ table).tolist()
+    return BitsPerDim(value, math.sqrt(float(((weights * table[:, 1]) ** 2).sum())), diffusion, prior, reconstruction)

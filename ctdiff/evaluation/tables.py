@@ -1,0 +1,93 @@
+"""Reports as text: what the commands print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["aligned", "comparison_table", "evaluation_table", "with_interval"]
+
+_BETTER = {
+    "FID": "low", "sFID": "low", "KID": "low", "precision": "high", "recall": "high", "density": "high", "coverage": "high",
+    "IS": "high", "class-KL": "low", "agreement": "high", "nearer-to-train": "0.5", "copies": "0", "bits/dim": "low",
+}  # fmt: skip
+_CURVE = ("FID", "KID", "precision", "recall", "coverage", "bits/dim")
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equally many cells as lines, in columns; the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        [cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        for row in rows
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def _number(value: Any) -> str:
+    number = float(value)
+    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3f}" if abs(number) < 10 else f"{number:.2f}"
+
+
+def with_interval(row: Mapping[str, Any]) -> str:
+    """`3.410 [3.020, 3.800]`."""
+    return f"{_number(row['value'])} [{_number(row['low'])}, {_number(row['high'])}]"
+
+
+def _floor(row: Mapping[str, Any]) -> str:
+    return "" if row["floor"] is None else _number(row["floor"]["value"])
+
+
+def _checkpoint_table(found: Mapping[str, Any], noise: Mapping[str, Any]) -> str:
+    rows = [["metric", "better", "samples", "floor", "noise"]]
+    for name, row in found["metrics"].items():
+        rows.append([row["name"], _BETTER.get(name, ""), with_interval(row), _floor(row), _number(noise[name]["value"])])
+    return aligned(rows)
+
+
+def _notes(content: Mapping[str, Any]) -> list[str]:
+    found, sampler = content["checkpoints"][-1], content["settings"]["sampler"]
+    data, rows = content["data"], found["metrics"]
+    guided = f", guidance {sampler['guidance']}" if sampler["guidance"] != 1 else ""
+    counted = next(iter(rows.values()))
+    notes = [
+        f"{counted['n_fake']} samples of step {found['step']} (seeds {content['settings']['seeds']}), {sampler['name']}, "
+        f"{found['network_calls']} network calls a sample{guided}, {1000 * found['seconds_per_sample']:.3g} ms each",
+        f"against {data['train']['count']} training images; floor: {counted['floor']['n_fake']} held-out images; "
+        "brackets: 95 % for chance in the samples",
+    ]
+    if counted["floor"]["n_fake"] < counted["n_fake"]:
+        notes.append("there are no more held-out images: the floor of as many as samples would be lower in FID and sFID")
+    if (bits := found.get("bits_per_dim")) is not None:
+        terms = " + ".join(f"{name} {bits[name]:.4f}" for name in ("diffusion", "prior", "reconstruction"))
+        notes.append(
+            f"bits/dim {bits['value']:.4f} +- {bits['standard_error']:.4f} (Monte Carlo) = {terms}, "
+            f"of {rows['bits/dim']['n_real']} held-out images; noise: log2 of the number of values"
+        )
+    return notes
+
+
+def evaluation_table(content: Mapping[str, Any]) -> str:
+    """What `ctdiff evaluate` prints of a report; of several checkpoints a line each, and the last in full."""
+    blocks = []
+    if len(content["checkpoints"]) > 1:
+        names = [name for name in _CURVE if name in content["checkpoints"][0]["metrics"]]
+        rows = [["step", *names]]
+        for found in content["checkpoints"]:
+            rows.append([str(found["step"]), *(with_interval(found["metrics"][name]) for name in names)])
+        blocks.append(aligned(rows))
+    blocks.append(_checkpoint_table(content["checkpoints"][-1], content["noise"]))
+    return "\n\n".join([*blocks, "\n".join(_notes(content))])
+
+
+def comparison_table(content: Mapping[str, Any], metric: str) -> str:
+    """What `ctdiff compare` prints of a study: a line a cell."""
+    rows = [["run", "sampler", "calls", "steps", metric, "floor", "ms/sample"]]
+    for cell in content["cells"]:
+        row = cell["metrics"][metric]
+        cost = [str(cell["network_calls"]), str(cell["steps"])]
+        milliseconds = f"{1000 * cell['seconds_per_sample']:.3g}"
+        rows.append([cell["run"], cell["sampler"], *cost, with_interval(row), _floor(row), milliseconds])
+    lines = [aligned(rows)]
+    lines += [f"{cell['run']}, {cell['sampler']}: not with {cell['calls']} calls" for cell in content["skipped"]]
+    return "\n".join(lines)

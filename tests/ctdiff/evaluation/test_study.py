@@ -1,0 +1,195 @@
+"""Studies of samplers: equal network calls, cells that are computed once, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ctdiff.cli import main
+from ctdiff.config import ConfigError
+from ctdiff.evaluation import compare_runs, comparison_table, most_steps, network_calls, step_costs, study
+from ctdiff.evaluation.records import unequal
+from ctdiff.runs import load_run
+
+from .tiny_runs import ENGINES, images, pixels, random_classifier, tiny_run
+
+QUICK = {"num_samples": 12, "replicates": 3}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [tiny_run(folder, preset, preset) for preset in ENGINES]
+
+
+def _drawn(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[str]:
+    """The titles of the cells that are drawn from now on; one is interrupted."""
+    titles: list[str] = []
+    draw = study.draw
+
+    def counted(*arguments, title, **settings):
+        if len(titles) == fail_at:
+            raise KeyboardInterrupt
+        titles.append(title)
+        return draw(*arguments, title=title, **settings)
+
+    monkeypatch.setattr(study, "draw", counted)
+    return titles
+
+
+def test_every_sampler_at_the_same_network_calls(runs, tmp_path):
+    content = compare_runs(runs, pixels(), calls=[2, 4, 9], out=tmp_path, **QUICK)
+    cells = {(cell["run"], cell["sampler"], cell["calls"]): cell for cell in content["cells"]}
+    samplers = [("mnist", name) for name in ("ancestral", "euler", "tau_leaping")]
+    samplers += [("mnist_ddpm", name) for name in ("ancestral", "ddim", "heun")]
+    assert set(cells) == {(*pair, calls) for pair in samplers for calls in (2, 4, 9)} - {("mnist_ddpm", "heun", 2)}
+    (skipped,) = content["skipped"]
+    assert (skipped["run"], skipped["sampler"], skipped["calls"]) == ("mnist_ddpm", "heun", 2)
+    for (_, sampler, calls), cell in cells.items():
+        steps = (calls - 1) // 2 if sampler == "heun" else calls - 1  # two looks a step, and the last one
+        assert (cell["steps"], cell["network_calls"]) == (steps, 2 * steps + 1 if sampler == "heun" else calls)
+        assert cell["seconds_per_sample"] > 0
+        assert cell["metrics"]["FID"]["n_fake"] == 12
+        assert cell["metrics"]["FID"]["floor"]["n_fake"] == 12
+    assert json.loads((tmp_path / "comparison.json").read_text(), parse_constant=pytest.fail) == content
+    rows = list(csv.DictReader((tmp_path / "comparison.csv").open()))
+    assert len(rows) == 17
+    for row, cell in zip(rows, content["cells"], strict=True):
+        assert (row["run"], row["sampler"], row["network_calls"]) == (cell["run"], cell["sampler"], str(cell["network_calls"]))
+        kid = cell["metrics"]["KID"]
+        assert [float(row[f"KID{end}"]) for end in ("", " low", " high", " floor")] == [
+            kid["value"], kid["low"], kid["high"], kid["floor"]["value"],
+        ]  # fmt: skip
+    with Image.open(tmp_path / "comparison.png") as picture:
+        assert picture.size[0] >= 1200
+    lines = comparison_table(content, "KID").splitlines()
+    assert len(lines) == 19
+    assert lines[-1] == "mnist_ddpm, heun: not with 2 calls"
+    assert content["runs"][0]["samplers"]["euler"]["name"] == "euler"
+
+
+def test_correctors_and_guidance_cost_calls(runs, tmp_path):
+    names = ["tau_leaping", "tau_leaping+2", "ancestral"]
+    late = ["--config.sampler.corrector_entry_time=0.5"]
+    content = compare_runs(runs[:1], pixels(), calls=[7], samplers=names, overrides=late, out=tmp_path, **QUICK)
+    found = {cell["sampler"]: (cell["steps"], cell["network_calls"]) for cell in content["cells"]}
+    # Three steps and the last draw are 4 calls, and two of the steps end where leaps happen.
+    assert found == {"tau_leaping": (6, 7), "ancestral": (6, 7), "tau_leaping+2": (2, 5)}
+    guided = tiny_run(runs[0].parent, "classes", "mnist_guided", sampler__guidance=2.0, model__num_classes=10)
+    content = compare_runs([guided], random_classifier(), calls=[9], samplers=["ddim", "heun"], out=tmp_path, **QUICK)
+    assert [(cell["steps"], cell["network_calls"]) for cell in content["cells"]] == [(3, 8), (1, 6)]
+    assert "agreement" in content["cells"][0]["metrics"]
+
+
+def test_an_interrupted_study_computes_nothing_twice(runs, tmp_path, monkeypatch):
+    settings = {"calls": [2, 3], "samplers": ["ancestral", "ddim", "euler"], **QUICK}
+    whole = compare_runs(runs, pixels(), out=tmp_path / "whole", **settings)
+    cut = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        first = _drawn(patch, fail_at=5)
+        with pytest.raises(KeyboardInterrupt):
+            compare_runs(runs, pixels(), out=cut, **settings)
+    assert len(first) == 5
+    assert len(list((cut / "cells").iterdir())) == 5
+    assert not (cut / "comparison.json").exists()
+    with monkeypatch.context() as patch:
+        second = _drawn(patch)
+        content = compare_runs(runs, pixels(), out=cut, **settings)
+        assert len(second) == 3
+        assert set(first) & set(second) == set()
+        assert unequal(content["cells"], whole["cells"], ignore=("seconds_per_sample",)) == []
+        # Nothing is left to do, not even to count calls; and more calls are that many more cells.
+        patch.setattr(study, "step_costs", lambda *arguments: pytest.fail)
+        assert compare_runs(runs, pixels(), out=cut, **settings) == content
+        assert len(second) == 3
+    third = _drawn(monkeypatch)
+    compare_runs(runs, pixels(), out=cut, **{**settings, "calls": [2, 3, 4]})
+    assert [title.rpartition(", ")[2] for title in third] == ["4 calls"] * 4
+    damaged = sorted((cut / "cells").iterdir())[0]
+    damaged.write_text("{")
+    compare_runs(runs, pixels(), out=cut, **{**settings, "calls": [2, 3, 4]})
+    assert len(third) == 5
+    few = {**settings, "calls": [2], "samplers": ["ancestral"]}
+    compare_runs(runs[:1], pixels(), out=cut, fresh=True, **few)
+    assert len(third) == 6
+    compare_runs(runs[:1], pixels(), out=cut, **{**few, "num_samples": 13})
+    assert len(third) == 7
+
+
+def test_most_steps():
+    assert [most_steps(calls, lambda n: n + 1) for calls in (1, 2, 3, 64)] == [None, 1, 2, 63]
+    assert [most_steps(calls, lambda n: 2 * n + 1) for calls in (2, 3, 4, 5, 64)] == [None, 1, 1, 2, 31]
+    assert most_steps(5, lambda n: n) == 5
+    uneven = lambda n: n + 1 + max(0, n - 10) * 3 + 2 * (n > 2)  # noqa: E731
+    for calls in range(2, 60):
+        best = max(n for n in range(1, 60) if uneven(n) <= calls)
+        assert most_steps(calls, uneven) == best
+    assert most_steps(1000, lambda n: n + 1 if n < 100 else None) == 99
+    asked = []
+    most_steps(64, lambda n: asked.append(n) or 3 * n + 1)
+    assert len(asked) <= 6  # two to see how it grows, two to be sure, and the first twice
+
+
+def test_calls_are_counted_by_walking(runs):
+    run = load_run(runs[1])
+    assert network_calls(run.sampler(5, "heun")) == 11
+    run.config.sampler.grid = "respaced"
+    cost = step_costs(lambda steps: run.sampler(steps, "ddim"))
+    assert (cost(3), cost(1000)) == (4, None)
+    with pytest.raises(ValueError, match="sampler = 'euler'"):
+        step_costs(lambda steps: run.sampler(steps, "euler"))
+
+
+def test_what_cannot_be_compared_is_refused(runs, tmp_path):
+    other = tiny_run(tmp_path, "other", "mnist", **images(tmp_path, seed=1))
+    for paths, settings, error, message in (
+        (runs, {"calls": []}, ValueError, r"calls = \[\], expected positive numbers"),
+        (runs, {"calls": [0, 4]}, ValueError, r"calls = \[0, 4\], expected positive numbers"),
+        (runs, {"calls": [1]}, ValueError, "calls = 1, expected more: none of the samplers makes a step of so few"),
+        (
+            runs,
+            {"samplers": ["eulr"]},
+            ValueError,
+            "sampler = 'eulr', expected one of ancestral, euler, tau_leaping, ddim, heun",
+        ),
+        (
+            runs,
+            {"samplers": ["ddim+x"]},
+            ValueError,
+            r"sampler = 'ddim\+x', expected a name, or a name and its corrector steps",
+        ),
+        (runs, {"samplers": ["ddim"]}, ValueError, "mnist has none of the samplers ddim: mnist has ancestral, euler"),
+        (runs, {"samplers": ["ancestral", "heun+1"]}, ValueError, r"no run has the sampler heun\+1"),
+        (runs, {"num_samples": 11}, ValueError, "num_samples = 11, expected at least 12"),
+        (runs, {"metric": "fid"}, ValueError, "metric = 'fid', expected one of FID, KID, precision"),
+        (runs, {"overrides": ["--config.sampler.grid=square"]}, ConfigError, "expected one of uniform, quadratic, cosine"),
+        ([runs[0], other], {}, ValueError, r"mnist and other were trained on different images \(data.path = "),
+        ([runs[0], runs[0]], {}, ValueError, "expected different ones"),
+    ):
+        with pytest.raises(error, match=message):
+            compare_runs(paths, pixels(), **{"calls": [2], "out": tmp_path / "out", **QUICK, **settings})
+
+
+def test_the_command(runs, tmp_path, capsys, monkeypatch):
+    """With an extractor of small images under the name of the usual one."""
+    monkeypatch.setattr("ctdiff.evaluation.build_extractor", lambda *arguments: pixels())
+    out = tmp_path / "study"
+    command = ["compare", *map(str, runs), "--samplers=ancestral,ddim", "--calls=2-3", "--num_samples=12", f"--out={out}"]
+    assert main([*command, "--metric=coverage"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["run", "sampler", "calls", "steps", "coverage", "floor", "ms/sample"]
+    assert lines[-3:] == [str(out / f"comparison.{suffix}") for suffix in ("json", "csv", "png")]
+    assert len(lines) == 1 + 6 + 3
+    for arguments, message in (
+        (["compare"], "the folder of a run is missing"),
+        (["compare", str(tmp_path)], "is not a run"),
+        ([*command, "--calls=many"], "--calls = 'many', expected"),
+        ([*command, "--steps=4"], "steps"),
+        ([*command, "--metric=fid"], "metric = 'fid'"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
