@@ -175,6 +175,8 @@ class Backbone(nn.Module, ABC):
     def _check(self, x: Tensor, c: Tensor, y: Tensor | None) -> None:
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W)")
+        if x.numel() == 0:
+            raise ValueError(f"x has shape {tuple(x.shape)}, expected at least one image of at least one pixel")
         if not x.is_floating_point():
             raise ValueError(f"x has dtype {x.dtype}, expected a floating dtype")
         if self.img_size is not None and tuple(x.shape[2:]) != self.img_size:

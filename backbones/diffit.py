@@ -270,6 +270,7 @@ class LatentDiffiT(Backbone):
         height, width = size = image_size(img_size, patch_size)
         super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint, img_size=size)
         check_at_least(0, depth=depth)
+        check_at_least(1, hidden_dim=hidden_dim)
         grid = height // patch_size, width // patch_size
         self.patch_size = patch_size
         self.embed = xavier(nn.Linear(patch_size**2 * in_channels, hidden_dim))

@@ -2,7 +2,7 @@
 
 A real number c is spread over sinusoids whose wavelengths form a geometric sequence,
 
-    angle_i = scale c max_period^{-i / half},   i = 0 .. half - 1,     embedding = (cos, sin)
+    angle_i = scale c 10000^{-i / half},   i = 0 .. half - 1,     embedding = (cos, sin)
 
 With c in [0, 1] a scale of 1000 gives the range of the original integer timesteps. Angles are
 formed in float32 or better, so that a double-precision time keeps its digits until the cosine.
@@ -33,6 +33,8 @@ __all__ = [
     "unpatchify",
 ]
 
+_MAX_PERIOD = 10000.0  # the ratio of the longest wavelength to the shortest
+
 
 class SinusoidalEmbedding(nn.Module):
     """Sinusoids of one real number: (B,) -> (B, features).
@@ -43,25 +45,23 @@ class SinusoidalEmbedding(nn.Module):
     Arguments:
         features: the number of sinusoids, cosines first; an odd last one is 0.
         scale: what the number is multiplied by; 1000 suits numbers in [0, 1].
-        max_period: the ratio of the longest wavelength to the shortest.
 
     Raises:
         ValueError: features < 2.
     """
 
-    def __init__(self, features: int, scale: float = 1000.0, max_period: float = 10000.0) -> None:
+    def __init__(self, features: int, scale: float = 1000.0) -> None:
         super().__init__()
         check_at_least(2, features=features)
         self.features = features
         self.scale = scale
-        self.max_period = max_period
 
     def forward(self, c: Tensor) -> Tensor:
         """The sinusoids of c, in the dtype of c or float32, whichever is wider."""
         half = self.features // 2
         dtype = torch.promote_types(c.dtype, torch.float32)
         place = torch.arange(half, dtype=dtype, device=c.device) / half
-        angle = (self.scale * c.to(dtype))[:, None] * torch.exp(-math.log(self.max_period) * place)  # (B, half)
+        angle = (self.scale * c.to(dtype))[:, None] * torch.exp(-math.log(_MAX_PERIOD) * place)  # (B, half)
         embedding = torch.cat([angle.cos(), angle.sin()], dim=1)
         return F.pad(embedding, (0, self.features - 2 * half))
 

@@ -112,6 +112,9 @@ class KnownClassEmbedding(nn.Embedding):
         dim: the width of the embedding.
     """
 
+    def __init__(self, num_classes: int, dim: int) -> None:
+        super().__init__(num_classes, dim)
+
     def forward(self, y: Tensor) -> Tensor:
         """The vectors of the labels y (B,)."""
         known = (y < self.num_embeddings)[:, None]

@@ -76,6 +76,8 @@ def test_bad_input_gets_one_clear_error(backbone):
         net(torch.zeros(2, 3, 8, 8), c)
     with pytest.raises(ValueError, match=r"x has shape \(1, 8, 8\)"):
         net(x[0], c)
+    with pytest.raises(ValueError, match=r"x has shape \(0, 1, 8, 8\), expected at least one image"):
+        net(x[:0], c[:0])
     with pytest.raises(ValueError, match=r"x has dtype torch.uint8, expected a floating dtype"):
         net(x.to(torch.uint8), c)
     with pytest.raises(ValueError, match=r"c has shape \(3,\), expected \(2,\)"):
