@@ -119,11 +119,11 @@ class TokenAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend among the N tokens of each example; `mask` (B, heads, N, N) is added to the scores."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Attend among the N tokens of each example."""
         # Split before the heads move: the gradients of q, k and v then meet in one copy, already in place.
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)  # each (B, N, heads, d)
-        out = attend(q, k, v, mask, self.dropout_attention if self.training else 0.0)
+        out = attend(q, k, v, dropout=self.dropout_attention if self.training else 0.0)
         projected: Tensor = self.dropout(self.proj(out))
         return projected
 
@@ -156,11 +156,11 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend from x to the context; `mask` (B, heads, N, M) is added to the scores."""
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Attend from x to the context (B, M, dim)."""
         q = self.q(x).unflatten(-1, (self.num_heads, -1))  # (B, N, heads, d)
         k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).unbind(2)  # each (B, M, heads, d)
-        out = attend(q, k, v, mask, self.dropout_attention if self.training else 0.0)
+        out = attend(q, k, v, dropout=self.dropout_attention if self.training else 0.0)
         projected: Tensor = self.dropout(self.proj(out))
         return projected
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.attention import TokenAttention, perceptron
-from backbones.base import Backbone, truncated_normal
+from backbones.base import Backbone, check_at_least, truncated_normal
 from backbones.embeddings import (
     ClassEmbedding,
     SinusoidalEmbedding,
@@ -132,6 +132,7 @@ class UViT(Backbone):
     ) -> None:
         height, width = size = image_size(img_size, patch_size)
         super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint, img_size=size)
+        check_at_least(1, hidden_dim=hidden_dim)
         if depth < 0 or depth % 2:
             raise ValueError(f"depth = {depth}, expected an even number of blocks")
         self.patch_size = patch_size

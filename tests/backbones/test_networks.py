@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones import DiT, SinusoidalEmbedding, UNet
-from backbones.attention import CrossAttention, ImageAttention, TokenAttention
+from backbones.attention import CrossAttention, ImageAttention, TokenAttention, attend
 from backbones.base import group_norm, normal, truncated_normal, xavier
 from backbones.embeddings import ClassEmbedding, TimeEmbedding, patchify, sincos_positions, unpatchify
 
@@ -157,20 +157,18 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | 
 
 def test_a_mask_is_added_to_the_scores_and_learns():
     torch.manual_seed(0)
-    layer = TokenAttention(8, 2)
-    x = torch.randn(3, 5, 8)
-    q, k, v = layer.qkv(x).chunk(3, dim=-1)
+    q, k, v = torch.randn(3, 3, 5, 8)
+    heads = [tensor.unflatten(-1, (2, 4)) for tensor in (q, k, v)]
     bias = torch.randn(1, 2, 5, 5, requires_grad=True)
-    torch.testing.assert_close(layer(x, bias), layer.proj(plain_attention(q, k, v, 2, bias)))
-    layer(x, bias).square().sum().backward()
+    out = attend(*heads, bias)
+    torch.testing.assert_close(out, plain_attention(q, k, v, 2, bias))
+    out.square().sum().backward()
     assert bias.grad is not None
     assert bias.grad.abs().min() > 0
     hidden = torch.zeros(1, 1, 5, 5)
     hidden[..., 3] = -torch.inf
-    moved = x.clone()
-    moved[:, 3] += 1
-    others = [0, 1, 2, 4]
-    torch.testing.assert_close(layer(x, hidden)[:, others], layer(moved, hidden)[:, others])
+    moved = [heads[0], *(tensor + (torch.arange(5) == 3)[:, None, None] for tensor in heads[1:])]
+    torch.testing.assert_close(attend(*heads, hidden), attend(*moved, hidden))
 
 
 def test_cross_attention_against_the_plain_formula():
