@@ -23,7 +23,7 @@ from torch import Tensor
 
 from backbones.chunks import chunks, evaluated_by_chunks
 
-__all__ = ["Categorical", "Distribution", "Mixture", "centred", "inverse_cdf"]
+__all__ = ["Categorical", "Distribution", "Mixture", "centred", "first_above", "inverse_cdf"]
 
 _BLOCK = 16
 
@@ -49,12 +49,12 @@ def inverse_cdf(weights: Tensor, u: Tensor) -> Tensor:
     if size > 2 * _BLOCK:
         rows = _padded(rows)
         rows = rows.view(len(rows), rows.shape[1] // _BLOCK, _BLOCK)  # (N, S/16, 16)
-        block, left = _first_above(_block_sums(rows), u, None)
+        block, left = _chosen(_block_sums(rows), u)
         start = torch.arange(len(rows), device=rows.device)[:, None] * rows.shape[1]
         chosen = rows.view(-1, _BLOCK).index_select(0, (start + block)[:, 0])  # (N, 16)
-        index = block * _BLOCK + _first_above(chosen, u, left)[0]
+        index = block[:, 0] * _BLOCK + first_above(chosen, left[:, 0])
     else:
-        index = _first_above(rows, u, None)[0]
+        index = _first_above(*_cumulative(rows, u))
     return index.view(weights.shape[:-1])
 
 
@@ -83,25 +83,46 @@ def centred(u: Tensor, dtype: torch.dtype) -> Tensor:
     return u.to(dtype) + torch.finfo(u.dtype).eps / 4
 
 
-def _first_above(weights: Tensor, u: Tensor, left: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The first k whose cumulative weight exceeds `left` (u of the total where None), and what is left before k.
+def _below(total: Tensor) -> Tensor:
+    """The largest number below a positive one: the one whose bits are less by 1 (`nextafter` is not vectorised)."""
+    bits = torch.int64 if total.dtype == torch.float64 else torch.int32
+    return (total.view(bits) - 1).view(total.dtype)
 
-    The threshold is kept below the total, whatever was rounded, so that there is such a k; and its weight is
-    positive, since the cumulative weight rises there.
-    """
-    # One row a weight: sums of long rows and a count beat cumulative sums of short ones and a search by far.
-    cumulative = weights.t().contiguous().to(u.dtype, copy=True)  # (n, N)
-    for k in range(1, len(cumulative)):
-        cumulative[k] += cumulative[k - 1]
-    total, u = cumulative[-1], u[:, 0]
-    if total.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(total.isfinite().all()):
+
+def _cumulative(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The cumulative weights (N, n), and the fraction u of the total, kept below it whatever was rounded: (N, 1)."""
+    cumulative = weights.cumsum(-1, dtype=u.dtype)
+    total = cumulative[:, -1:]
+    if total.device.type == "cpu" and not torch.compiler.is_compiling() and not bool((total < torch.inf).all()):
         raise ValueError("weights are infinite or not numbers: nothing can be drawn from them")
-    threshold = torch.minimum(u * total if left is None else left[:, 0], torch.nextafter(total, torch.zeros_like(total)))
-    below = (cumulative[:-1] <= threshold).view(torch.uint8)
-    index = below.sum(0, dtype=torch.uint8 if len(below) < 256 else torch.int64).long()
-    place = (index - 1).clamp_(min=0).mul_(len(total)).add_(torch.arange(len(total), device=total.device))
-    before = torch.where(index > 0, cumulative.view(-1).index_select(0, place), 0)
-    return index[:, None], (threshold - before)[:, None]
+    return cumulative, torch.minimum(u * total, _below(total))
+
+
+def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
+    """The first k whose cumulative weight exceeds a threshold below the total: (N, n), (N, 1) -> (N, 1).
+
+    Its weight is positive, since the cumulative weight rises there. Counting the others beats a search.
+    """
+    below = (cumulative <= threshold).view(torch.uint8)
+    if below.shape[-1] == _BLOCK:
+        # A sum of bytes that are 0 or 1, eight at a time: their product with 0x0101.. has it in the highest byte.
+        first, second = below.view(torch.int64).split(1, dim=-1)
+        return ((first + second) * 0x0101010101010101) >> 56
+    return below.sum(-1, keepdim=True, dtype=torch.int64)
+
+
+def first_above(weights: Tensor, v: Tensor) -> Tensor:
+    """The first k whose cumulative weight exceeds v, which is kept from 0 to below the total: (N, n), (N,) -> (N,)."""
+    cumulative = weights.cumsum(-1, dtype=v.dtype)
+    return _first_above(cumulative, torch.minimum(v[:, None].clamp(min=0), _below(cumulative[:, -1:])))[:, 0]
+
+
+def _chosen(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The first k whose cumulative weight exceeds a fraction u of the total, and what is left of that before k."""
+    cumulative, threshold = _cumulative(weights, u)
+    index = _first_above(cumulative, threshold)
+    before = torch.where(index > 0, cumulative.gather(-1, (index - 1).clamp_(min=0)), 0)
+    return index, threshold - before
 
 
 class Distribution(ABC):
@@ -259,7 +280,7 @@ class Categorical(Distribution):
         for part in parts:
             sums[part] = _block_sums(logits[part].softmax(-1).unflatten(-1, (blocks, _BLOCK)))
         centre = centred(u.reshape(-1, 1), torch.promote_types(sums.dtype, u.dtype))
-        block, left = _first_above(sums.view(-1, blocks), centre, None)
+        block, left = _chosen(sums.view(-1, blocks), centre)
         place = (block * _BLOCK + torch.arange(_BLOCK, device=u.device)).view(*self.shape, _BLOCK)
         left /= sums.view(-1, blocks).gather(1, block)
         return block.view(u.shape) * _BLOCK + inverse_cdf(logits.gather(-1, place).softmax(-1), left.view(u.shape))
@@ -315,7 +336,7 @@ class Mixture(Distribution):
         """One uniform number chooses the component, and what is left of it the value."""
         self._check_uniform(u)
         weights = self.log_weights.detach().double().exp().flatten(1).t()  # (N, J)
-        chosen, left = _first_above(weights, centred(u.reshape(-1, 1), torch.float64), None)
+        chosen, left = _chosen(weights, centred(u.reshape(-1, 1), torch.float64))
         u = (left / weights.gather(1, chosen)).clamp_(max=1 - torch.finfo(torch.float64).eps).view(u.shape)
         chosen = chosen.view(u.shape)
         out = self.components[0].sample(u)

@@ -20,7 +20,7 @@ from torch import Tensor
 __all__ = ["Generator", "PerSampleRandomness", "Randomness", "SharedRandomness", "as_randomness", "stream_seed"]
 
 _MASK = (1 << 64) - 1
-_MANY = 1 << 14  # from this many normal numbers on, keying a faster stream is worth it
+_MANY = 1 << 14  # from this many numbers on, keying a faster stream is worth it
 _NUMPY: dict[torch.dtype, type[np.floating[Any]]] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
@@ -41,7 +41,7 @@ def stream_seed(*key: int) -> int:
     return state >> 1
 
 
-def _many_normals(size: int, key: int | float) -> Tensor:
+def _many_normals(size: int, key: int) -> Tensor:
     """Standard normal numbers in float32 on the CPU, of the stream with a key: (size,).
 
     `torch.randn` takes as long as its Mersenne twister, which makes one number after the other. SFC64 makes bits
@@ -51,7 +51,7 @@ def _many_normals(size: int, key: int | float) -> Tensor:
     References:
         A note on the generation of random normal deviates (Box & Muller, 1958) | https://doi.org/10.1214/aoms/1177706645
     """
-    words = torch.from_numpy(np.random.SFC64(int(key)).random_raw((size + 1) // 2).view(np.int32))
+    words = torch.from_numpy(np.random.SFC64(key).random_raw((size + 1) // 2).view(np.int32))
     first, second = words.chunk(2)
     radius = first.float().abs_().mul_(2.0**-31).clamp_(min=2.0**-32).log_().mul_(-2).sqrt_()  # of u in (0, 1]
     angle = second.float().mul_(math.pi * 2.0**-31)
@@ -108,22 +108,26 @@ class SharedRandomness(Randomness):
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
         size = math.prod(shape)
-        if (
-            size >= _MANY
-            and dtype == torch.float32
-            and torch.device(device).type == "cpu"
-            and not torch.compiler.is_compiling()
-        ):
-            key = torch.randint(2**63 - 1, (), generator=self.generator, device="cpu")
-            if type(key) is Tensor:  # fake tensors have no values to seed a stream with
-                return _many_normals(size, key.item()).reshape(tuple(shape))
+        key = self._key(size, device) if dtype == torch.float32 else None
+        if key is not None:
+            return _many_normals(size, key).reshape(tuple(shape))
         return torch.randn(*shape, generator=self.generator, dtype=dtype, device=device)
+
+    def _key(self, size: int, device: torch.device | str) -> int | None:
+        """The key of a faster stream for so many numbers, drawn from the generator; None where torch's own will do."""
+        if size < _MANY or torch.device(device).type != "cpu" or torch.compiler.is_compiling():
+            return None
+        key = torch.randint(2**63 - 1, (), generator=self.generator, device="cpu")
+        return int(key) if type(key) is Tensor else None  # a fake tensor has no value to key a stream with
 
     def poisson(self, rate: Tensor) -> Tensor:
         return torch.poisson(rate, generator=self.generator)
 
     def ragged_uniform(self, counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         total = int(counts.sum())
+        key = self._key(total, counts.device)
+        if key is not None:
+            return torch.from_numpy(np.random.Generator(np.random.SFC64(key)).random(total, _NUMPY[dtype]))
         return torch.rand(total, generator=self.generator, dtype=dtype, device=counts.device)
 
     def ragged_poisson(self, rate: Tensor, counts: Tensor) -> Tensor:

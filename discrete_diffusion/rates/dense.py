@@ -197,13 +197,13 @@ class _DenseKernel(TransitionKernel):
     def _inflows(self) -> Tensor:
         """`H[x_0, x]`, transposed."""
         if self._inflow is None:
-            inflow = self._exact @ self._tables.on("jumps", self.matrix.device)
+            inflow = self._exact @ self._tables.on("jumps", self.matrix.device, torch.float64)
             self._inflow = narrowed(inflow.mT, self.dtype).contiguous()
         return self._inflow
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
         if self._draws is None:
-            self._draws = ProductSampler(self._exact, self._tables.on("jumps", self.matrix.device))
+            self._draws = ProductSampler(self._exact, self._tables.on("jumps", self.matrix.device, torch.float64))
         return self._draws.draw(x_0.long(), x.long(), u)
 
     def select(self, index: slice, dtype: torch.dtype) -> _DenseKernel:

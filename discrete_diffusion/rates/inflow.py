@@ -10,7 +10,7 @@ so the product w P is never formed. Where H is a table, the sums of blocks of 16
 the total and are kept: a draw reads them, and then one block.
 
 Weights are given by their logarithms, the scores, and are `exp(score - shift)` with the largest
-score of each dimension as its shift: a chunk of them at a time, so that they are never stored.
+score of each dimension as its shift, or 0 where that will do: a chunk of them at a time, so that they are never stored.
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ class Inflow:
 class BlockedInflow(Inflow):
     """The same with the block sums kept; S is a multiple of 16.
 
+    Scores of ordinary size need no shift, and finding the largest takes as long as all else that is done to them: only
+    dimensions whose sums leave the middle of the dtype's range are summed again with theirs.
+
     Arguments:
         kernel: P_tau for scalar tau.
         scores: log w over the data states (B, *event, S), contiguous.
@@ -92,19 +95,37 @@ class BlockedInflow(Inflow):
         n, size = self._scores.shape
         self._blocks = size // _BLOCK
         self._sums = scores.new_empty(n, 2, self._blocks)
-        ones = scores.new_ones(_BLOCK)
-        rows = _CHUNK // 2 // size
+        self._shift.zero_()
+        rows = min(_CHUNK // 2 // size, n)
+        # Buffers that stay in the cache: a fresh tensor for each chunk costs as much as what is done to it.
+        buffers = scores.new_empty(rows, 1, size), scores.new_empty(rows, 2, size)
         for start in range(0, n, rows):
             part = slice(start, start + rows)
-            products = table.index_select(0, self._x[part]).mul_(self.weights(part)[:, None])
-            torch.mv(products.view(-1, _BLOCK), ones, out=self._sums[part].view(-1))
-        self.at_x, self.total = (sums.view(x.shape) for sums in self._sums.sum(-1).unbind(-1))
+            self._add_up(self._scores[part], self._x[part], self._sums[part], buffers)
+        sums, small = self._sums.sum(-1), torch.finfo(scores.dtype).tiny ** (2 / 3)
+        extreme = (~((sums > small) & (sums < 1 / small)).all(-1)).nonzero()[:, 0]
+        self._shifted = len(extreme) > 0
+        for places in extreme.split(rows):
+            selected = self._scores.index_select(0, places)
+            shift = torch.amax(selected, -1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
+            again = self._sums.index_select(0, places)
+            self._add_up(selected.sub_(shift), self._x.index_select(0, places), again, buffers)
+            self._shift[places], self._sums[places], sums[places] = shift, again, again.sum(-1)
+        self.at_x, self.total = (total.view(x.shape) for total in sums.unbind(-1))
+
+    def _add_up(self, scores: Tensor, x: Tensor, sums: Tensor, buffers: tuple[Tensor, Tensor]) -> None:
+        """The sums of blocks of `exp(scores) P[., x]` and of `exp(scores) H[., x]`: (M, S) -> (M, 2, S / 16)."""
+        weights, flow = (buffer[: len(x)] for buffer in buffers)
+        torch.exp(scores[:, None], out=weights)
+        torch.index_select(self._table, 0, x, out=flow).mul_(weights)
+        torch.mv(flow.view(-1, _BLOCK), scores.new_ones(_BLOCK), out=sums.view(-1))
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
         x = self._x.index_select(0, positions)
         block = inverse_cdf(self._sums.view(-1, self._blocks).index_select(0, 2 * positions + 1), u[:, 0])
         scores = self._scores.view(-1, _BLOCK).index_select(0, positions * self._blocks + block)
-        weights = scores.sub_(self._shift.index_select(0, positions)).exp_()
-        weights.mul_(self._table.view(-1, _BLOCK).index_select(0, (2 * x + 1) * self._blocks + block))
+        if self._shifted:
+            scores.sub_(self._shift.index_select(0, positions))
+        weights = scores.exp_().mul_(self._table.view(-1, _BLOCK).index_select(0, (2 * x + 1) * self._blocks + block))
         x_0 = block * _BLOCK + inverse_cdf(weights, u[:, 1])
         return self._kernel.draw_inflow(x_0, x, u[:, 2])

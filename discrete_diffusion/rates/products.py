@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.distributions import inverse_cdf
+from backbones.distributions import first_above, inverse_cdf
 from diffusion_core import readable
 
 __all__ = ["ProductSampler", "draw_product"]
@@ -70,16 +70,13 @@ class ProductSampler:
             place = a * self._size + b
             total = cumulative[-1].index_select(0, place)
         v = torch.minimum(u * total, total * _BELOW_ONE)
-        place = _advance(flat, place, v, self._blocks, pairs, 0)
+        place = _advance(flat, place, v, self._blocks, pairs)
         block = torch.div(place, pairs, rounding_mode="floor")
         v -= flat.index_select(0, place)
         weights = self._left.view(-1, _BLOCK).index_select(0, a * self._blocks + block)
         weights.mul_(self._right.view(-1, _BLOCK).index_select(0, b * self._blocks + block))
-        within = weights.cumsum(-1)
-        # The sums of a block were rounded elsewhere: v is kept inside this one's.
-        v = torch.minimum(v.clamp_(min=0), within[:, -1] * _BELOW_ONE)
-        start = torch.arange(0, within.numel(), _BLOCK, device=a.device)
-        k = _advance(within.view(-1), start, v, _BLOCK, 1, -1).sub_(start).add_(block.mul_(_BLOCK))
+        # The sums of a block were rounded elsewhere: the draw keeps v inside this one's.
+        k = block.mul_(_BLOCK).add_(first_above(weights, v))
         return k if everywhere else torch.where(total > 0, k, b)
 
     def _draw_rows(self, a: Tensor, b: Tensor, u: Tensor) -> Tensor:
@@ -93,16 +90,16 @@ def draw_product(row: Tensor, column: Tensor, b: Tensor, u: Tensor) -> Tensor:
     return torch.where(weights.sum(-1) > 0, inverse_cdf(weights, u), b)
 
 
-def _advance(table: Tensor, start: Tensor, v: Tensor, count: int, stride: int, shift: int) -> Tensor:
+def _advance(table: Tensor, start: Tensor, v: Tensor, count: int, stride: int) -> Tensor:
     """How far ascending numbers do not exceed v, by halving: `start + stride m`, m < count a power of two.
 
-    The numbers of one search are `table[start + shift + stride j]` for j = 1, 2, ..; m of them are at most v. This
+    The numbers of one search are `table[start + stride j]` for j = 1, 2, ..; m of them are at most v. This
     beats searchsorted, which mispredicts its branches where v is random.
     """
     place = start
     half = count // 2
     while half:
-        passed = table.index_select(0, place + (half * stride + shift)) <= v
+        passed = table.index_select(0, place + half * stride) <= v
         place = torch.add(place, passed, alpha=half * stride)
         half //= 2
     return place

@@ -276,6 +276,31 @@ def test_draw_inflow(rates: RateMatrix) -> None:
             assert chi_square(y, weights / weights.sum()) > 1e-4
 
 
+def test_reverse_flows_of_scores_of_any_size() -> None:
+    """Weights that overflow or vanish in float32, and a row with one possible value, against float64 and whole matrices."""
+    rates, generator = GaussianTargetRates(64, 3.0, 16.0), torch.Generator().manual_seed(5)
+    scores = torch.randn(300, 64, generator=generator) * 3
+    x = torch.randint(64, (300,), generator=generator)
+    offsets = torch.tensor([0.0, 95.0, -95.0, 3e4, -3e4, 0.0])[torch.arange(300) % 6, None]
+    scores[5::6, 1:] = -torch.inf
+    shifted = scores + offsets
+    p, jumps = matrix(rates, 0.3), generator_of(rates).clone().fill_diagonal_(0)
+    # In float32 a score of 3e4 has three digits after the point: what it stands for is what remains of it.
+    w = (shifted.double() - offsets).exp()
+    at_x, total = (w * p[:, x].mT).sum(-1), (w * (p @ jumps)[:, x].mT).sum(-1)
+    flows = rates.kernel(scalar(0.3), torch.float32).inflow_draws(shifted, x)
+    torch.testing.assert_close(flows.total / flows.at_x, (total / at_x).float(), rtol=2e-5, atol=0)
+    torch.testing.assert_close(flows.at_x.double().log() + flows.shift, at_x.log() + offsets[:, 0], rtol=1e-6, atol=1e-4)
+    rows = torch.arange(6)
+    u = torch.rand(6 * 20_000, 3, dtype=F64, generator=generator)
+    drawn = flows.draw(rows.repeat_interleave(20_000), u).view(6, -1)
+    for row in rows.tolist():
+        law = (w[row] @ p) * jumps[:, x[row]]
+        assert chi_square(drawn[row], law / law.sum()) > 1e-4
+    alone = rates.kernel(scalar(0.3), torch.float32).inflow_draws(shifted[:3], x[:3])
+    assert torch.equal(alone.total, flows.total[:3])
+
+
 @examples
 def test_seeded_draws_do_not_depend_on_the_batch(rates: RateMatrix) -> None:
     x = torch.randint(rates.data_states, (7, 40), generator=torch.Generator().manual_seed(4))
