@@ -16,27 +16,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import group_norm, xavier, zeroed
+from backbones.base import check_at_least, group_norm, xavier, zeroed
 
 __all__ = [
     "CrossAttention",
     "ImageAttention",
     "TimeDependentAttention",
     "TokenAttention",
+    "TokenLinear",
     "attend",
     "check_heads",
     "perceptron",
-    "relative_index",
+    "relative_bias",
 ]
 
 
 def check_heads(width: int, num_heads: int, dropout_attention: float = 0.0) -> None:
     """Refuse a number of heads that does not divide the width, and a dropout that is no probability.
 
+    Arguments:
+        width: the width that the heads divide among them.
+        num_heads: the number of heads.
+        dropout_attention: the dropout probability of the attention weights.
+
     Raises:
-        ValueError: width < 1, num_heads < 1 or it does not divide width, dropout_attention outside [0, 1].
+        TypeError: a number of heads that is no integer.
+        ValueError: num_heads < 1 or it does not divide width, width < 1, dropout_attention outside [0, 1].
     """
-    if width < 1 or num_heads < 1 or width % num_heads:
+    check_at_least(1, num_heads=num_heads)
+    if width < 1 or width % num_heads:
         raise ValueError(f"num_heads = {num_heads} does not divide the width {width}")
     if not 0 <= dropout_attention <= 1:
         raise ValueError(f"dropout_attention = {dropout_attention}, expected a probability in [0, 1]")
@@ -45,7 +53,7 @@ def check_heads(width: int, num_heads: int, dropout_attention: float = 0.0) -> N
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
     """Softmax attention of each head: queries (B, N, heads, d), keys and values (B, M, heads, d) -> (B, N, heads d).
 
-    The softmax is formed in float32, whatever the dtype of its input.
+    The softmax is formed in float32 or better, whatever the dtype of its input.
 
     Arguments:
         q: the queries.
@@ -68,6 +76,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
     return out.transpose(1, 2).flatten(2).to(dtype)
 
 
+class TokenLinear(nn.Linear):
+    """A linear layer of many tokens, `nn.Linear` in all but its time on a CPU.
+
+    There torch fills the output with the bias and lets the product read it again, which takes longer than adding
+    the bias to the product. Half precision keeps torch's layer, which rounds once.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer on every token: (.., in_features) -> (.., out_features)."""
+        single = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+        if self.bias is None or x.device.type != "cpu" or not single:
+            return super().forward(x)
+        return F.linear(x, self.weight).add_(self.bias)
+
+
 def perceptron(dim: int, ratio: float = 4.0, dropout: float = 0.0, approximate: str = "none") -> nn.Sequential:
     """The two-layer perceptron of a transformer block: (B, N, dim) -> (B, N, dim).
 
@@ -78,16 +101,16 @@ def perceptron(dim: int, ratio: float = 4.0, dropout: float = 0.0, approximate: 
         approximate: how GELU is evaluated: "none" exactly, "tanh" by its usual approximation.
 
     Raises:
-        ValueError: the hidden layer would be empty.
+        ValueError: the hidden layer would be empty, or ratio is not finite.
     """
+    if not 1 <= ratio * dim < math.inf:
+        raise ValueError(f"mlp_ratio = {ratio} leaves {ratio * dim:g} hidden features of a width of {dim}, expected at least 1")
     hidden = int(ratio * dim)
-    if hidden < 1:
-        raise ValueError(f"mlp_ratio = {ratio} leaves {hidden} hidden features of a width of {dim}, expected at least 1")
     return nn.Sequential(
-        nn.Linear(dim, hidden),
+        TokenLinear(dim, hidden),
         nn.GELU(approximate=approximate),
         nn.Dropout(dropout),
-        nn.Linear(hidden, dim),
+        TokenLinear(hidden, dim),
         nn.Dropout(dropout),
     )
 
@@ -101,6 +124,10 @@ class TokenAttention(nn.Module):
         qkv_bias: whether queries, keys and values have a bias.
         dropout: the dropout probability of the output.
         dropout_attention: the dropout probability of the attention weights.
+
+    Raises:
+        TypeError: a number of heads that is no integer.
+        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1].
     """
 
     def __init__(
@@ -115,8 +142,8 @@ class TokenAttention(nn.Module):
         check_heads(dim, num_heads, dropout_attention)
         self.num_heads = num_heads
         self.dropout_attention = dropout_attention
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = TokenLinear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = TokenLinear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,6 +164,10 @@ class CrossAttention(nn.Module):
         qkv_bias: whether queries, keys and values have a bias.
         dropout: the dropout probability of the output.
         dropout_attention: the dropout probability of the attention weights.
+
+    Raises:
+        TypeError: a number of heads that is no integer.
+        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1].
     """
 
     def __init__(
@@ -165,17 +196,20 @@ class CrossAttention(nn.Module):
         return projected
 
 
-def relative_index(window: tuple[int, int]) -> Tensor:
-    """Which displacement parts query i from key j, of (2h - 1)(2w - 1): (h w * h w,), row by row of queries.
+def relative_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
+    """The numbers of a table of displacements, for each query and key: (heads, (2h - 1)(2w - 1)) -> (heads, h w, h w).
+
+    Places are numbered row by row. Query (y, x) is parted from key (v, u) by the displacement `(y - v + h - 1, x - u + w - 1)`.
+    With `r = h - 1 - v` its row is y + r, and the rows y .. y + h - 1 are a slice of the table: no indices are kept.
 
     Arguments:
-        window: height h and width w of a window; places are numbered row by row.
+        table: the numbers of each head, one a displacement, row by row.
+        window: height h and width w of a window.
     """
     h, w = window
-    y, x = torch.arange(h), torch.arange(w)
-    dy = y[:, None] - y + h - 1  # (h, h) in 0 .. 2h - 2
-    dx = x[:, None] - x + w - 1  # (w, w) in 0 .. 2w - 2
-    return (dy[:, None, :, None] * (2 * w - 1) + dx[:, None, :]).flatten()  # (h, w, h, w), queries first
+    slices = table.unflatten(1, (2 * h - 1, 2 * w - 1)).unfold(1, h, 1).unfold(2, w, 1)  # (heads, h, w, h, w)
+    bias: Tensor = slices.flip((3, 4)).reshape(len(table), h * w, h * w)
+    return bias
 
 
 class TimeDependentAttention(nn.Module):
@@ -196,10 +230,9 @@ class TimeDependentAttention(nn.Module):
         dropout_attention: the dropout probability of the attention weights.
 
     Raises:
+        TypeError: a number of heads that is no integer.
         ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1].
     """
-
-    index: Tensor
 
     def __init__(
         self,
@@ -214,11 +247,11 @@ class TimeDependentAttention(nn.Module):
         check_heads(dim, num_heads, dropout_attention)
         displacements = (2 * window[0] - 1) * (2 * window[1] - 1)
         self.num_heads = num_heads
+        self.window = window
         self.dropout_attention = dropout_attention
         self.qkv = xavier(nn.Linear(dim, 3 * dim))
         self.time = xavier(nn.Linear(time_dim, 3 * dim, bias=False))
         self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(num_heads, displacements), std=0.02))
-        self.register_buffer("index", relative_index(window), persistent=False)
         self.proj = xavier(nn.Linear(dim, dim, bias=False))
         self.dropout = nn.Dropout(dropout)
 
@@ -230,8 +263,7 @@ class TimeDependentAttention(nn.Module):
 
     def bias(self) -> Tensor:
         """The additive bias of every head, query and key: (heads, N, N)."""
-        n = math.isqrt(len(self.index))
-        return self.table.index_select(1, self.index).view(self.num_heads, n, n)
+        return relative_bias(self.table, self.window)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Attend among the N tokens of each window."""
@@ -248,6 +280,10 @@ class ImageAttention(nn.Module):
         num_heads: the number of heads; it divides channels.
         groups: the number of groups of the norm, where it divides channels.
         residual_scale: what the sum of x and its update is multiplied by; sqrt(1/2) keeps the variance of equal parts.
+
+    Raises:
+        TypeError: a number of heads or groups that is no integer.
+        ValueError: heads that do not divide the channels, or groups < 1.
     """
 
     def __init__(self, channels: int, num_heads: int = 4, groups: int = 8, residual_scale: float = 1.0) -> None:

@@ -14,14 +14,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from numbers import Integral
+from typing import TypeGuard, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["Backbone", "check_at_least", "each_level", "group_norm", "normal", "truncated_normal", "xavier", "zeroed"]
+__all__ = [
+    "Backbone",
+    "check_at_least",
+    "check_tensors",
+    "each_level",
+    "group_norm",
+    "is_integer",
+    "normal",
+    "number_of_levels",
+    "truncated_normal",
+    "xavier",
+    "zeroed",
+]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -46,14 +59,24 @@ def xavier(module: ModuleT) -> ModuleT:
 
 
 def normal(module: ModuleT, std: float = 0.02) -> ModuleT:
-    """Start every linear layer in a module with normal weights and biases 0, and return it."""
+    """Start every linear layer in a module with normal weights and biases 0, and return it.
+
+    Arguments:
+        module: what holds the layers.
+        std: the standard deviation of the weights.
+    """
     for layer in _linear_layers(module):
         nn.init.normal_(layer.weight, std=std)
     return module
 
 
 def truncated_normal(module: ModuleT, std: float = 0.02) -> ModuleT:
-    """Start every linear layer in a module as `normal` does, without weights beyond 2 in absolute value, and return it."""
+    """Start every linear layer in a module as `normal` does, without weights beyond 2 in absolute value, and return it.
+
+    Arguments:
+        module: what holds the layers.
+        std: the standard deviation of the weights, before those beyond 2 are drawn again.
+    """
     for layer in _linear_layers(module):
         nn.init.trunc_normal_(layer.weight, std=std)
     return module
@@ -68,28 +91,68 @@ def _linear_layers(module: nn.Module) -> Iterator[nn.Linear]:
             yield layer
 
 
-def check_at_least(least: int, **values: int) -> None:
-    """Refuse settings that are too small, by their names.
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether a value is an integer; True and 2.0 are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_at_least(least: int, **values: object) -> None:
+    """Refuse settings that are too small or no integers, by their names.
+
+    Arguments:
+        least: the smallest value that is allowed.
+        values: the settings, named as the caller knows them.
 
     Raises:
+        TypeError: a value is no integer.
         ValueError: a value is below `least`.
     """
     for name, value in values.items():
+        if not is_integer(value):
+            raise TypeError(f"{name} = {value!r}, expected an integer of at least {least}")
         if value < least:
             raise ValueError(f"{name} = {value}, expected at least {least}")
+
+
+def check_tensors(**values: object) -> None:
+    """Refuse inputs that are no tensors, by their names.
+
+    Raises:
+        TypeError: a value is no tensor.
+    """
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} = {value!r}, expected a tensor")
 
 
 def each_level(name: str, value: int | Sequence[int | None] | None, levels: int, least: int = 1) -> list[int]:
     """One integer a level, from one for all levels or one for each; None is 0.
 
+    Arguments:
+        name: what the caller calls the setting.
+        value: the setting.
+        levels: the number of levels.
+        least: the smallest value that is allowed.
+
     Raises:
-        ValueError: not one value a level, or one below `least`.
+        ValueError: not one integer a level, or one below `least`.
     """
-    each = [value] * levels if value is None or isinstance(value, int) else list(value)
+    each = list(value) if isinstance(value, Sequence) else [value] * levels
     counts = [0 if n is None else n for n in each]
-    if len(counts) != levels or min(counts) < least:
-        raise ValueError(f"{name} = {value}, expected an integer of at least {least}, or {levels} of them (one a level)")
+    if len(counts) != levels or not all(is_integer(n) and n >= least for n in counts):
+        raise ValueError(f"{name} = {value!r}, expected an integer of at least {least}, or {levels} of them (one a level)")
     return counts
+
+
+def number_of_levels(widths: Sequence[int]) -> int:
+    """The number of levels of a network with these widths.
+
+    Raises:
+        ValueError: there is none, or a width is no positive integer.
+    """
+    if not isinstance(widths, Sequence) or not widths or not all(is_integer(n) and n > 0 for n in widths):
+        raise ValueError(f"widths = {widths!r}, expected at least one positive integer, in a tuple or a list")
+    return len(widths)
 
 
 def group_norm(channels: int, groups: int) -> nn.GroupNorm:
@@ -97,7 +160,12 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
 
     A group of one channel would be constant where the feature map has shrunk to one pixel.
 
+    Arguments:
+        channels: the width of the feature map.
+        groups: the most groups.
+
     Raises:
+        TypeError: groups is no integer.
         ValueError: groups < 1.
     """
     check_at_least(1, groups=groups)
@@ -117,6 +185,7 @@ class Backbone(nn.Module, ABC):
         img_size: height and width of the images in pixels, where the network is made for one size; None is any.
 
     Raises:
+        TypeError: one of these that is no integer.
         ValueError: a number of channels or classes, or a multiple, that is too small.
     """
 
@@ -153,6 +222,7 @@ class Backbone(nn.Module, ABC):
             y: labels (B,), integers in 0 .. num_classes; None is the null class.
 
         Raises:
+            TypeError: an input that is no tensor.
             ValueError: a wrong shape or dtype, a label for an unconditional network, a label out of range.
         """
         self._check(x, c, y)
@@ -173,6 +243,7 @@ class Backbone(nn.Module, ABC):
         return out
 
     def _check(self, x: Tensor, c: Tensor, y: Tensor | None) -> None:
+        check_tensors(x=x, c=c, **({} if y is None else {"y": y}))
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W)")
         if x.numel() == 0:

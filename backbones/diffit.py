@@ -53,7 +53,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention import TimeDependentAttention, perceptron
-from backbones.base import Backbone, check_at_least, each_level, group_norm, xavier, zeroed
+from backbones.base import Backbone, check_at_least, each_level, group_norm, number_of_levels, xavier, zeroed
 from backbones.embeddings import ClassEmbedding, TimeEmbedding, from_windows, image_size, patchify, to_windows, unpatchify
 
 __all__ = ["DIFFIT_SIZES", "DiffiT", "DiffiTBlock", "DiffiTResBlock", "LatentDiffiT"]
@@ -148,7 +148,7 @@ class DiffiT(Backbone):
         num_heads: the number of attention heads, one number or one a level.
         mlp_ratio: the width of the perceptrons' hidden layer, in units of the level's width.
         patch_size: the side of the pixel blocks that the stem folds into channels; 1 folds nothing.
-        groups: the number of groups of the group norms.
+        groups: the number of groups of the group norms; fewer where it does not divide a width.
         dropout: the dropout probability of the branches' outputs.
         dropout_attention: the dropout probability of the attention weights.
         num_classes: the number of classes; 0 is an unconditional network.
@@ -159,7 +159,9 @@ class DiffiT(Backbone):
         out_channels: the number of channels of the output; None means in_channels.
 
     Raises:
-        ValueError: a window that does not divide its grid, heads that do not divide a width, not one value a level.
+        TypeError: a number of something that is no integer.
+        ValueError: a setting out of its range, a window that does not divide its grid, heads that do not divide a
+            width, not one value a level.
     """
 
     def __init__(
@@ -182,9 +184,7 @@ class DiffiT(Backbone):
         use_checkpoint: bool = False,
         out_channels: int | None = None,
     ) -> None:
-        levels = len(widths)
-        if levels < 1 or min(widths) < 1:
-            raise ValueError(f"widths = {tuple(widths)}, expected at least one positive width")
+        levels = number_of_levels(widths)
         check_at_least(1, patch_size=patch_size)
         multiple = patch_size * 2 ** (levels - 1)
         height, width = size = image_size(img_size, 1)
@@ -237,17 +237,27 @@ class DiffiT(Backbone):
 
 
 class LatentDiffiT(Backbone):
-    """The isotropic DiffiT, made for latent images. Arguments that are not listed: as for `DiffiT`.
+    """The isotropic DiffiT, made for latent images.
 
     Arguments:
+        img_size: the side of the images in pixels, or (height, width).
+        in_channels: the number of channels of the input.
         patch_size: the side of a patch in pixels; it divides both sides of the image.
         depth: the number of blocks.
         hidden_dim: the width of a token and of the embedding.
         num_heads: the number of attention heads; it divides hidden_dim.
         mlp_ratio: the width of the perceptrons' hidden layer, in units of hidden_dim.
+        dropout_attention: the dropout probability of the attention weights.
+        num_classes: the number of classes; 0 is an unconditional network.
+        use_checkpoint: trade time for memory in training.
+        out_channels: the number of channels of the output; None means in_channels.
+        dropout: the dropout probability of the branches' outputs.
+        time_features: the number of sinusoids of c.
+        time_scale: what c is multiplied by; 1000 suits c in [0, 1].
 
     Raises:
-        ValueError: a patch size that does not divide the image, heads that do not divide the width, a negative depth.
+        TypeError: a number of something that is no integer.
+        ValueError: a setting out of its range, a patch size that does not divide the image, heads that do not divide the width.
     """
 
     def __init__(

@@ -79,7 +79,12 @@ def _block_sums(weights: Tensor) -> Tensor:
 
 
 def centred(u: Tensor, dtype: torch.dtype) -> Tensor:
-    """The centre of the interval that a uniform number stands for, in a dtype as wide as its own."""
+    """The centre of the interval that a uniform number stands for, in a dtype as wide as its own.
+
+    Arguments:
+        u: uniform numbers in [0, 1).
+        dtype: the dtype of the result.
+    """
     return u.to(dtype) + torch.finfo(u.dtype).eps / 4
 
 
@@ -107,7 +112,8 @@ def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
     if below.shape[-1] == _BLOCK:
         # A sum of bytes that are 0 or 1, eight at a time: their product with 0x0101.. has it in the highest byte.
         first, second = below.view(torch.int64).split(1, dim=-1)
-        return ((first + second) * 0x0101010101010101) >> 56
+        count: Tensor = ((first + second) * 0x0101010101010101) >> 56
+        return count
     return below.sum(-1, keepdim=True, dtype=torch.int64)
 
 
@@ -131,6 +137,9 @@ class Distribution(ABC):
     Arguments:
         shape: the positions (B, *event).
         num_values: the number S of values.
+
+    Raises:
+        ValueError: num_values < 2.
     """
 
     def __init__(self, shape: torch.Size, num_values: int) -> None:
@@ -183,7 +192,7 @@ class Distribution(ABC):
         """The most probable value at every position: (B, *event), int64."""
 
     def _check_values(self, k: Tensor) -> None:
-        if k.shape != self.shape or k.is_floating_point():
+        if k.shape != self.shape or k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
             raise ValueError(
                 f"k has shape {tuple(k.shape)} and dtype {k.dtype}, expected integers of shape {tuple(self.shape)}"
             )
@@ -195,6 +204,10 @@ class Distribution(ABC):
     def _check_uniform(self, u: Tensor) -> None:
         if u.shape != self.shape or not u.is_floating_point():
             raise ValueError(f"u has shape {tuple(u.shape)} and dtype {u.dtype}, expected floating {tuple(self.shape)}")
+        if u.device.type == "cpu" and u.numel() and not torch.compiler.is_compiling():
+            low, high = (float(end) for end in u.aminmax())
+            if not (low >= 0 and high < 1):
+                raise ValueError(f"u has values in {low} .. {high}, expected numbers in [0, 1)")
 
 
 class _PickedLogSoftmax(torch.autograd.Function):
@@ -228,6 +241,9 @@ class Categorical(Distribution):
 
     Arguments:
         logits: unnormalised logits (B, *event, S) in float32 or float64; a value of probability 0 has -inf.
+
+    Raises:
+        ValueError: logits of another dtype, with fewer than two axes or two values.
     """
 
     def __init__(self, logits: Tensor) -> None:
@@ -295,9 +311,14 @@ class Mixture(Distribution):
     Arguments:
         weights: the unnormalised log-weights (J, B, *event) of the J components.
         components: J distributions of the same shape (B, *event) and number of values.
+
+    Raises:
+        ValueError: no components, or components and weights of different shapes or numbers of values.
     """
 
     def __init__(self, weights: Tensor, components: Sequence[Distribution]) -> None:
+        if not components:
+            raise ValueError(f"components = {components}, expected at least one distribution")
         first = components[0]
         if any(part.shape != first.shape or part.num_values != first.num_values for part in components):
             given = [(tuple(part.shape), part.num_values) for part in components]

@@ -209,10 +209,11 @@ class CrossAttentionBlock(DiTBlock):
         return out
 
 
-class AdaLNBlock(DiTBlock):
-    """A block whose layer norms take shift and scale from the condition. Arguments as for `DiTBlock`."""
+class _ModulatedBlock(DiTBlock):
+    """A block that takes `parts` vectors from the condition, linear in SiLU(e_t + e_y) and 0 when fresh."""
 
     final_layer = AdaLNFinalLayer
+    parts: ClassVar[int]
 
     def __init__(
         self,
@@ -223,44 +224,35 @@ class AdaLNBlock(DiTBlock):
         dropout_attention: float = 0.0,
     ) -> None:
         super().__init__(dim, num_heads, mlp_ratio, dropout, dropout_attention)
-        self.modulation = zeroed(nn.Linear(dim, 4 * dim))
+        self.modulation = zeroed(nn.Linear(dim, self.parts * dim))
 
     @staticmethod
     def enter(z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
         return z, F.silu(e.sum(1))
 
+
+class AdaLNBlock(_ModulatedBlock):
+    """A block whose layer norms take shift and scale from the condition. Arguments as for `DiTBlock`."""
+
+    parts = 4
+
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        shift_1, scale_1, shift_2, scale_2 = _conditions(self.modulation, e, z, 4)
+        shift_1, scale_1, shift_2, scale_2 = _conditions(self.modulation, e, z, self.parts)
         z = z + self.attention(_modulate(z, shift_1, scale_1))
         out: Tensor = z + self.mlp(_modulate(z, shift_2, scale_2))
         return out
 
 
-class AdaLNZeroBlock(DiTBlock):
+class AdaLNZeroBlock(_ModulatedBlock):
     """A block whose branches take shift, scale and gate from the condition; the identity when fresh.
 
     Arguments as for `DiTBlock`.
     """
 
-    final_layer = AdaLNFinalLayer
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        dropout: float = 0.0,
-        dropout_attention: float = 0.0,
-    ) -> None:
-        super().__init__(dim, num_heads, mlp_ratio, dropout, dropout_attention)
-        self.modulation = zeroed(nn.Linear(dim, 6 * dim))
-
-    @staticmethod
-    def enter(z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        return z, F.silu(e.sum(1))
+    parts = 6
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = _conditions(self.modulation, e, z, 6)
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = _conditions(self.modulation, e, z, self.parts)
         z = torch.addcmul(z, gate_1, self.attention(_modulate(z, shift_1, scale_1)))
         return torch.addcmul(z, gate_2, self.mlp(_modulate(z, shift_2, scale_2)))
 
@@ -289,8 +281,9 @@ class DiT(Backbone):
         time_scale: what c is multiplied by; 1000 suits c in [0, 1].
 
     Raises:
-        ValueError: a patch size that does not divide the image, heads that do not divide the width,
-            a width that is no multiple of 4, a negative depth.
+        TypeError: a number of something that is no integer.
+        ValueError: a setting out of its range, a patch size that does not divide the image, heads that do not
+            divide the width, a width that is no multiple of 4.
     """
 
     positions: Tensor
@@ -316,6 +309,7 @@ class DiT(Backbone):
         height, width = size = image_size(img_size, patch_size)
         super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint, img_size=size)
         check_at_least(0, depth=depth)
+        check_at_least(1, hidden_dim=hidden_dim)
         self.patch_size = patch_size
         self.conditioning = conditioning
         grid = height // patch_size, width // patch_size

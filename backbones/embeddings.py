@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import check_at_least
+from backbones.base import check_at_least, is_integer
 
 __all__ = [
     "ClassEmbedding",
@@ -47,6 +47,7 @@ class SinusoidalEmbedding(nn.Module):
         scale: what the number is multiplied by; 1000 suits numbers in [0, 1].
 
     Raises:
+        TypeError: features is no integer.
         ValueError: features < 2.
     """
 
@@ -76,6 +77,7 @@ class TimeEmbedding(nn.Module):
         hidden_dim: the width of the hidden layer; None means dim.
 
     Raises:
+        TypeError: a width or features that are no integers.
         ValueError: a width that is not positive, or features < 2.
     """
 
@@ -83,6 +85,7 @@ class TimeEmbedding(nn.Module):
         super().__init__()
         hidden = dim if hidden_dim is None else hidden_dim
         check_at_least(1, time_dim=dim, hidden_dim=hidden)
+        check_at_least(2, time_features=features)  # by the name that networks give it
         self.sinusoids = SinusoidalEmbedding(features, scale)
         self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, dim))
 
@@ -139,11 +142,20 @@ def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
 def image_size(img_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
     """The height and the width of the images of a network that cuts them into patches.
 
+    Arguments:
+        img_size: the side of the images in pixels, or (height, width).
+        patch_size: the side of a patch in pixels.
+
     Raises:
-        ValueError: the patch size does not divide both sides.
+        TypeError: a patch size that is no integer.
+        ValueError: an image size that is not one or two positive integers, a patch size that does not divide both sides.
     """
-    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-    if patch_size < 1 or min(height, width) < 1 or height % patch_size or width % patch_size:
+    check_at_least(1, patch_size=patch_size)
+    sides = tuple(img_size) if isinstance(img_size, (tuple, list)) else (img_size, img_size)
+    if len(sides) != 2 or not all(is_integer(side) and side > 0 for side in sides):
+        raise ValueError(f"img_size = {img_size!r}, expected a positive integer, or two of them (height, width)")
+    height, width = sides
+    if height % patch_size or width % patch_size:
         raise ValueError(f"patch_size = {patch_size} does not divide the image ({height} x {width})")
     return height, width
 

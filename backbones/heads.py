@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from backbones.base import Backbone
+from backbones.base import Backbone, check_at_least, check_tensors
 from backbones.distributions import Categorical, Distribution, Mixture
 from backbones.logistic import TruncatedLogistic
 
@@ -38,7 +38,12 @@ __all__ = [
 
 
 def bin_centres(x: Tensor, num_values: int) -> Tensor:
-    """The centre `-1 + (2 x + 1) / S` of each value's bin, in float32; a mask, x = S, is 0."""
+    """The centre `-1 + (2 x + 1) / S` of each value's bin, in float32; a mask, x = S, is 0.
+
+    Arguments:
+        x: integers of any shape.
+        num_values: the number S of values.
+    """
     centres = (2 * x.float() + 1) / num_values - 1
     return torch.where(x < num_values, centres, 0.0)
 
@@ -49,10 +54,15 @@ class PixelInput(nn.Module, ABC):
     Arguments:
         channels: the number of channels of the integer image.
         out_channels: the number of channels of the float image.
+
+    Raises:
+        TypeError: a number of channels that is no integer.
+        ValueError: no channels.
     """
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
+        check_at_least(1, channels=channels)
         self.channels = channels
         self.out_channels = out_channels
 
@@ -95,6 +105,7 @@ class OneHotInput(PixelInput):
 
     def __init__(self, channels: int, num_states: int) -> None:
         super().__init__(channels, channels * num_states)
+        check_at_least(2, num_states=num_states)
         self.num_states = num_states
 
     def forward(self, x: Tensor, num_values: int) -> Tensor:
@@ -116,6 +127,8 @@ class EmbeddedInput(PixelInput):
 
     def __init__(self, channels: int, num_states: int, dim: int) -> None:
         super().__init__(channels, channels * dim)
+        check_at_least(2, num_states=num_states)
+        check_at_least(1, dim=dim)
         self.num_states = num_states
         self.table = nn.Embedding(num_states, dim)
 
@@ -138,12 +151,16 @@ class Head(nn.Module, ABC):
         channels: the number of channels C of the integer image.
         num_values: the number S of values.
         in_channels: the number of channels of the backbone's output.
+
+    Raises:
+        TypeError: a number of something that is no integer.
+        ValueError: no channels, or num_values < 2.
     """
 
     def __init__(self, channels: int, num_values: int, in_channels: int) -> None:
         super().__init__()
-        if num_values < 2:
-            raise ValueError(f"num_values = {num_values}, expected at least 2")
+        check_at_least(1, channels=channels)
+        check_at_least(2, num_values=num_values)
         self.channels = channels
         self.num_values = num_values
         self.in_channels = in_channels
@@ -196,12 +213,15 @@ class LogisticMixtureHead(Head):
         channels: the number of channels of the integer image.
         num_values: the number S of values.
         components: the number J of components, at least 2.
+
+    Raises:
+        TypeError: a number of something that is no integer.
+        ValueError: components < 2.
     """
 
     def __init__(self, channels: int, num_values: int, components: int = 2) -> None:
         super().__init__(channels, num_values, 3 * components * channels)
-        if components < 2:
-            raise ValueError(f"components = {components}, expected at least 2")
+        check_at_least(2, components=components)
         self.components = components
 
     def forward(self, out: Tensor, x: Tensor) -> Mixture:
@@ -268,8 +288,10 @@ class PixelLogits(nn.Module):
             y: labels (B,) in 0 .. num_classes; None is the null class.
 
         Raises:
+            TypeError: an input that is no tensor.
             ValueError: a wrong shape or dtype, or a value that is no state.
         """
+        check_tensors(x=x)
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.channels}, H, W)")
         if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:

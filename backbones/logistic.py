@@ -98,7 +98,8 @@ class _LogSum(torch.autograd.Function):
         d/d mu    = -kappa sum_k m_k (1 - s_{k+1} - s_k)
         d/d kappa = sum_k m_k ((1 - s_{k+1}) (edge_{k+1} - mu) - s_k (edge_k - mu))
 
-    where `1 - s` is formed as another sigmoid: near 0 and 1 both keep their digits.
+    where `1 - s` is formed as another sigmoid: near 0 and 1 both keep their digits. Where all terms underflow, as they
+    do if f is 0 but far from mu, their logarithms are formed instead and shifted by the largest.
     """
 
     @staticmethod
@@ -114,10 +115,18 @@ class _LogSum(torch.autograd.Function):
             terms = (below[..., 1:] * above[..., :-1]).mul_(f)
             basis = torch.stack([torch.ones_like(edges), edges], -1)  # (S + 1, 2)
             total = terms.sum(-1)
+            out[part] = total.log()
+            least = 2**32 * torch.finfo(f.dtype).tiny  # below, what was rounded to 0 may count
+            if f.device.type != "cpu" or torch.compiler.is_compiling() or bool(total.min() < least):
+                z = torch.addcmul(-m * k, edges, k)
+                logs = F.logsigmoid(z[..., 1:]) + F.logsigmoid(-z[..., :-1]) + f.log()
+                shift = torch.where(total < least, logs.amax(-1), 0)
+                terms = torch.where((total < least)[..., None], (logs - shift[..., None]).exp(), terms)
+                total = terms.sum(-1)
+                out[part] = total.log() + shift
             right, right_edge = ((terms * above[..., 1:]) @ basis[1:]).unbind(-1)
             left, left_edge = ((terms * below[..., :-1]) @ basis[:-1]).unbind(-1)
             difference = right - left
-            out[part] = total.log()
             by_mu[part] = -k[..., 0] * difference / total
             by_rate[part] = (right_edge - left_edge - m[..., 0] * difference) / total
         ctx.save_for_backward(by_mu, by_rate)
@@ -141,6 +150,9 @@ class TruncatedLogistic(Distribution):
         mu: the location (B, *event), in units where the values' bins fill [-1, 1]; float32 or float64.
         log_scale: the logarithm of the scale (B, *event), in the same units.
         num_values: the number S of values.
+
+    Raises:
+        ValueError: mu and log_scale of different shapes or dtypes, or in half precision; num_values < 2.
     """
 
     log_scale_bounds = (-12.0, 8.0)

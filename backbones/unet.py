@@ -40,7 +40,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention import ImageAttention
-from backbones.base import Backbone, check_at_least, each_level, group_norm, zeroed
+from backbones.base import Backbone, check_at_least, each_level, group_norm, is_integer, number_of_levels, zeroed
 from backbones.embeddings import ClassEmbedding, TimeEmbedding, unpatchify
 from backbones.resblocks import (
     NearestConv,
@@ -211,6 +211,7 @@ class UNet(Backbone):
         xavier: weights begin as DDPM's (`fan_averaged`) instead of as torch's layers do.
 
     Raises:
+        TypeError: a number of something that is no integer.
         ValueError: a setting out of its range, or heads that do not divide a width with attention.
     """
 
@@ -240,8 +241,9 @@ class UNet(Backbone):
         learned_null: bool = True,
         xavier: bool = False,
     ) -> None:
-        levels = len(widths)
-        _check_settings(widths, attention_levels, residual_scale, patch_size=patch_size)
+        levels = number_of_levels(widths)
+        check_at_least(1, patch_size=patch_size)
+        _check_settings(levels, attention_levels, residual_scale)
         super().__init__(
             in_channels,
             out_channels,
@@ -306,18 +308,14 @@ class UNet(Backbone):
 def _heads(width: int, num_heads: int, head_width: int | None) -> int:
     if head_width is None:
         return num_heads
-    if head_width < 1 or width % head_width:
-        raise ValueError(f"head_width = {head_width} does not divide the width {width}")
+    if not is_integer(head_width) or head_width < 1 or width % head_width:
+        raise ValueError(f"head_width = {head_width!r} does not divide the width {width}")
     return width // head_width
 
 
-def _check_settings(widths: Sequence[int], attention_levels: Sequence[int], residual_scale: float, **positive: int) -> None:
-    levels = len(widths)
-    if levels < 1 or min(widths) < 1:
-        raise ValueError(f"widths = {tuple(widths)}, expected at least one positive width")
-    for level in attention_levels:
-        if not -levels <= level < levels:
-            raise ValueError(f"attention_levels = {tuple(attention_levels)}, expected levels in {-levels} .. {levels - 1}")
-    check_at_least(1, **positive)
+def _check_settings(levels: int, attention_levels: Sequence[int], residual_scale: float) -> None:
+    each = attention_levels if isinstance(attention_levels, Sequence) else [None]
+    if not all(is_integer(level) and -levels <= level < levels for level in each):
+        raise ValueError(f"attention_levels = {attention_levels!r}, expected levels in {-levels} .. {levels - 1}")
     if not residual_scale > 0:
         raise ValueError(f"residual_scale = {residual_scale}, expected a positive number")

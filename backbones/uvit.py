@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.attention import TokenAttention, perceptron
+from backbones.attention import TokenAttention, TokenLinear, perceptron
 from backbones.base import Backbone, check_at_least, truncated_normal
 from backbones.embeddings import (
     ClassEmbedding,
@@ -70,7 +70,7 @@ class TransformerBlock(nn.Module):
         skip: bool = False,
     ) -> None:
         super().__init__()
-        self.skip = truncated_normal(nn.Linear(2 * dim, dim)) if skip else None
+        self.skip = truncated_normal(TokenLinear(2 * dim, dim)) if skip else None
         self.norm1 = nn.LayerNorm(dim)
         self.attention = truncated_normal(TokenAttention(dim, num_heads, qkv_bias, dropout, dropout_attention))
         self.norm2 = nn.LayerNorm(dim)
@@ -108,7 +108,9 @@ class UViT(Backbone):
         time_scale: what c is multiplied by; 1000 suits c in [0, 1].
 
     Raises:
-        ValueError: a patch size that does not divide the image, an odd depth, heads that do not divide the width.
+        TypeError: a number of something that is no integer.
+        ValueError: a setting out of its range, a patch size that does not divide the image, an odd depth, heads that
+            do not divide the width.
     """
 
     def __init__(
@@ -132,8 +134,9 @@ class UViT(Backbone):
     ) -> None:
         height, width = size = image_size(img_size, patch_size)
         super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint, img_size=size)
-        check_at_least(1, hidden_dim=hidden_dim)
-        if depth < 0 or depth % 2:
+        check_at_least(2, hidden_dim=hidden_dim)  # a sine and a cosine of the time
+        check_at_least(0, depth=depth)
+        if depth % 2:
             raise ValueError(f"depth = {depth}, expected an even number of blocks")
         self.patch_size = patch_size
         settings: dict[str, Any] = {

@@ -119,6 +119,17 @@ def _model() -> ConfigDict:
                 "time_dim": 144,
                 "use_checkpoint": False,
             },
+            "latent_diffit": {  # DiffiT as a plain stack: the published model of latents, here on pixels
+                "patch_size": 4,  # 49 tokens of a 28x28 image, all in one window
+                "depth": 4,  # blocks
+                "hidden_dim": 176,  # of a token and of the embedding of the time
+                "num_heads": 4,
+                "mlp_ratio": 4.0,  # the hidden layer of the perceptrons, in units of hidden_dim
+                "dropout": 0.0,  # of the branches' outputs
+                "dropout_attention": 0.0,  # of the attention weights
+                "time_features": 256,  # sinusoids of the time, as published
+                "use_checkpoint": False,  # as of unet
+            },
         }
     )
 

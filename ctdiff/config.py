@@ -269,7 +269,8 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str, source: str = "the configuration") -> ConfigDict:
     """The configuration that `to_json` wrote; lists become tuples.
 
-    Keys of the free sections that the text does not have are defaults: it may be older than they are.
+    What the text does not have of the free sections, and sections of networks it did not choose, are defaults: it may
+    be older than they are.
 
     Raises:
         ConfigError: not JSON, or not a configuration.
@@ -284,6 +285,10 @@ def from_json(text: str, source: str = "the configuration") -> ConfigDict:
     for section in FREE_SECTIONS:
         if isinstance(config.get(section), ConfigDict):
             config[section] = ConfigDict({**defaults.get_config()[section], **config[section]})
+    if isinstance(model := config.get("model"), ConfigDict):
+        for name in build.BACKBONES:
+            if name not in model and name != model.get("name"):
+                model[name] = defaults.get_config().model[name]
     try:
         check(config)
     except ConfigError as error:

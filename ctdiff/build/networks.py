@@ -29,7 +29,7 @@ from backbones import (
     UNet,
     UViT,
 )
-from backbones.diffit import DiffiT
+from backbones.diffit import DiffiT, LatentDiffiT
 from backbones.resblocks import NearestConv, Resampling, ResidualDown, ResidualUp, ShuffledConv, StridedConv
 from ctdiff.build.processes import is_gaussian
 from ctdiff.build.shapes import image_size
@@ -37,9 +37,15 @@ from ctdiff.training.precision import HalfPrecision, resolved_precision
 
 __all__ = ["BACKBONES", "CLASSES", "HEADS", "IMAGE_SIZED", "INPUTS", "build_network"]
 
-BACKBONES: dict[str, type[Backbone]] = {"unet": UNet, "uvit": UViT, "dit": DiT, "diffit": DiffiT}
+BACKBONES: dict[str, type[Backbone]] = {
+    "unet": UNet,
+    "uvit": UViT,
+    "dit": DiT,
+    "diffit": DiffiT,
+    "latent_diffit": LatentDiffiT,
+}
 
-IMAGE_SIZED = ("uvit", "dit", "diffit")
+IMAGE_SIZED = ("uvit", "dit", "diffit", "latent_diffit")
 """Backbones that are made for one size of images, which the data say."""
 
 _CONDITIONINGS: dict[str, type[DiTBlock]] = {

@@ -6,10 +6,13 @@ What training and sampling ask of it is in `tests/test_backbones_in_engines.py`.
 from __future__ import annotations
 
 import inspect
+import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -96,6 +99,13 @@ def test_bad_input_gets_one_clear_error(backbone):
         labelled(x, c, torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"y has dtype torch.float32"):
         labelled(x, c, torch.zeros(2))
+    for value in (0.5, None, [0.5, 0.5]):
+        with pytest.raises(TypeError, match=rf"c = {re.escape(repr(value))}, expected a tensor"):
+            net(x, value)
+    with pytest.raises(TypeError, match=r"y = 1, expected a tensor"):
+        labelled(x, c, 1)
+    with pytest.raises(TypeError, match=r"x = None, expected a tensor"):
+        net(None, c)
     with pytest.raises(ValueError, match=r"in_channels = 0, expected at least 1"):
         build(backbone, **{**TINY, "in_channels": 0})
     with pytest.raises(ValueError, match=r"num_classes = -1, expected at least 0"):
@@ -217,6 +227,39 @@ def test_the_output_depends_on_time_and_class(backbone):
     assert not torch.allclose(net(x, c.flip(0), y), out)
     assert not torch.allclose(net(x, c, y.flip(0)), out)
     torch.testing.assert_close(net(x, c)[1], out[1])  # no label is the null class
+
+
+COUNTS = (
+    *("blocks", "depth", "groups", "head_width", "hidden_dim", "in_channels", "num_classes", "num_heads", "out_channels"),
+    *("patch_size", "time_dim", "time_features", "up_blocks", "windows"),
+)
+MALFORMED: list[tuple[str, Any, str]] = [
+    *((name, value, rf"^{name} = {re.escape(repr(value))}") for name in COUNTS for value in (1.5, True, "2")),
+    *((name, -4, rf"^{name} = -4") for name in COUNTS),
+    *((name, 0, rf"^{name} = 0") for name in COUNTS if name not in ("depth", "num_classes", "windows")),
+    *(("img_size", value, r"^img_size = ") for value in ((8,), (8, 8, 8), 8.0, (8, 8.0), 0, (8, -8), True, "8", None)),
+    *(("widths", value, r"^widths = ") for value in ((), 8, (0, 4), (4.0, 8), (True, 8))),
+    *(("blocks", value, r"^blocks = ") for value in ((), (1,), (1.0, 1), (None, 1))),
+    *(("attention_levels", value, r"^attention_levels = ") for value in (1, (0.0,), (True,), (2,))),
+    *(("mlp_ratio", value, rf"^mlp_ratio = {value}") for value in (math.nan, math.inf, -1.0)),
+    *(("time_features", value, rf"^time_features = {value}, expected at least 2") for value in (0, 1)),
+]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_malformed_settings_are_called_by_their_names(backbone):
+    takes = inspect.signature(backbone).parameters
+    for name, value, message in MALFORMED:
+        if name in takes:
+            with torch.device("meta"), pytest.raises((TypeError, ValueError), match=message):
+                build(backbone, **{**SMALL, "img_size": 8, "in_channels": 1, name: value})
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_numpy_integers_and_lists_are_settings_too(backbone):
+    given = {name: np.int64(value) if isinstance(value, int) else list(value) for name, value in SMALL.items()}
+    net = build(backbone, img_size=[np.int64(8), 8], in_channels=np.int64(1), **given)
+    assert net(*labelled_input()[:2]).shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from backbones.attention import TimeDependentAttention, relative_index
+from backbones.attention import TimeDependentAttention, relative_bias
 from backbones.diffit import DIFFIT_SIZES, DiffiT, DiffiTBlock, DiffiTResBlock, LatentDiffiT
 from backbones.embeddings import from_windows, to_windows
 
@@ -73,13 +75,38 @@ def test_the_image_space_models_build(name, side, size):
 
 
 @pytest.mark.parametrize("window", [(1, 1), (3, 3), (2, 5), (4, 1)])
-def test_relative_index_by_a_double_loop(window):
+def test_relative_bias_by_a_double_loop(window):
     h, w = window
     places = [(y, x) for y in range(h) for x in range(w)]
     expected = [[(y - v + h - 1) * (2 * w - 1) + (x - u + w - 1) for v, u in places] for y, x in places]
-    index = relative_index(window)
-    assert index.tolist() == [number for row in expected for number in row]
-    assert set(index.tolist()) == set(range((2 * h - 1) * (2 * w - 1)))
+    displacements = (2 * h - 1) * (2 * w - 1)
+    table = torch.arange(2.0 * displacements).view(2, displacements).requires_grad_()
+    bias = relative_bias(table, window)
+    assert bias[0].tolist() == expected
+    assert torch.equal(bias[1], bias[0] + displacements)
+    bias.sum().backward()
+    counts = [sum(row.count(number) for row in expected) for number in range(displacements)]
+    assert table.grad.tolist() == [counts, counts]
+
+
+def test_the_tables_of_biases_need_no_memory_beside_themselves():
+    """An index a block, N^2 numbers that the window alone decides, would be half a gigabyte at 64 px."""
+    with torch.device("meta"):
+        for net in (LatentDiffiT(32, 4, **DIFFIT_SIZES["XL/2"]), DiffiT(64, 3, (8, 16), 2)):
+            assert not list(net.buffers())
+            held = {name for module in net.modules() for name, value in vars(module).items() if isinstance(value, Tensor)}
+            assert not held
+
+
+def test_copies_have_their_own_tables_and_any_device_will_do():
+    net = perturbed(LatentDiffiT(8, 1, 2, 2, 16, 2))
+    x, c = torch.randn(2, 1, 8, 8), torch.rand(2)
+    copy = deepcopy(net)
+    assert torch.equal(copy(x, c), net(x, c))
+    nn.init.zeros_(copy.blocks[0].attention.table)
+    assert not torch.equal(copy(x, c), net(x, c))
+    with FakeTensorMode():
+        assert relative_bias(torch.randn(2, 25, device="cuda"), (3, 3)).device.type == "cuda"
 
 
 @pytest.mark.parametrize("window", [(2, 3), (4, 4)])
@@ -317,7 +344,7 @@ def test_state_has_parameters_alone(build):
         ({"num_heads": 3}, r"num_heads = 3 does not divide the width 64"),
         ({"num_heads": (4, 3)}, r"num_heads = 3 does not divide the width 128"),
         ({"patch_size": 0}, r"patch_size = 0, expected at least 1"),
-        ({"img_size": 0}, r"image \(0 x 0\)"),
+        ({"img_size": 0}, r"img_size = 0, expected a positive integer, or two of them"),
     ],
 )
 def test_image_networks_refuse(settings, message):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy import stats
@@ -206,8 +208,13 @@ def test_distributions_refuse(kind):
         distribution.log_prob(torch.tensor([[0, 0, 0], [0, 4, 0]]))
     with pytest.raises(ValueError, match=r"u has shape \(3,\)"):
         distribution.sample(torch.zeros(3))
+    with pytest.raises(ValueError, match=r"dtype torch.bool, expected integers"):
+        distribution.log_prob(torch.zeros(2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"dtype torch.int64, expected floating"):
         distribution.sample(torch.zeros(2, 3, dtype=torch.int64))
+    for wrong in (1.0, 1.5, -0.25, math.nan):
+        with pytest.raises(ValueError, match=r"u has values in .*, expected numbers in \[0, 1\)"):
+            distribution.sample(torch.tensor([[0.5, 0.5, 0.5], [0.5, wrong, 0.5]]))
 
 
 def test_constructors_refuse():
@@ -217,6 +224,23 @@ def test_constructors_refuse():
         Categorical(torch.zeros(2, 1))
     with pytest.raises(ValueError, match=r"shapes \(2,\), \(3,\)"):
         TruncatedLogistic(torch.zeros(2), torch.zeros(3), 4)
+    with pytest.raises(ValueError, match=r"components = \[\], expected at least one"):
+        Mixture(torch.zeros(0, 2), [])
+
+
+@pytest.mark.parametrize("size", [5, 40, 256])
+def test_nothing_is_drawn_from_what_is_not_a_number(size):
+    u, nan, zero = torch.rand(2), torch.tensor([0.0, math.nan]), torch.zeros(2)
+    good = TruncatedLogistic(zero, zero, size)
+    for distribution in (
+        Categorical(torch.zeros(2, size) + nan[:, None]),
+        TruncatedLogistic(nan, zero, size),
+        TruncatedLogistic(zero, nan, size),
+        Mixture(torch.stack([zero, nan]), [good, good]),
+        Mixture(torch.zeros(2, 2), [good, TruncatedLogistic(nan, zero, size)]),
+    ):
+        with pytest.raises(ValueError, match=r"not a number|not numbers"):
+            distribution.sample(u)
 
 
 @pytest.mark.parametrize("size", [5, 40, 256])
@@ -229,5 +253,6 @@ def test_nothing_looks_at_a_value_off_the_cpu(size):
             logistic,
             Mixture(torch.zeros(2, 2, 3), [logistic, logistic]),
         ):
-            for out in (distribution.log_prob(k), distribution.sample(u), distribution.mode(), distribution.logits):
-                assert out.device.type == "cuda"
+            expectation = distribution.log_expectation(lambda part: torch.ones(2, 3, size)[part])
+            read = (distribution.log_prob(k), distribution.sample(u), distribution.mode(), distribution.logits, expectation)
+            assert all(out.device.type == "cuda" for out in read)

@@ -30,6 +30,9 @@ SMALL: dict[str, Any] = {
     "model.diffit.blocks": (1, 1),
     "model.diffit.windows": (2, 0),
     "model.diffit.num_heads": 2,
+    "model.latent_diffit.depth": 1,
+    "model.latent_diffit.hidden_dim": 16,
+    "model.latent_diffit.num_heads": 2,
     "training.steps": 4,
     "training.batch_size": 4,
     "training.precision": "float32",  # the same on every machine

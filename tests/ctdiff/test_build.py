@@ -19,7 +19,7 @@ from backbones import (
     UNet,
     UViT,
 )
-from backbones.diffit import DiffiT
+from backbones.diffit import DiffiT, LatentDiffiT
 from ctdiff import build, cost
 from ctdiff import config as configuration
 from ctdiff.data import ImageData
@@ -252,7 +252,8 @@ def test_networks(name, head, inputs):
     config = small("mnist", model__name=name, model__head=head, model__inputs=inputs)
     network = build.build_network(config)
     assert isinstance(network, PixelLogits)
-    assert isinstance(network.backbone, {"unet": UNet, "uvit": UViT, "dit": DiT, "diffit": DiffiT}[name])
+    families = {"unet": UNet, "uvit": UViT, "dit": DiT, "diffit": DiffiT, "latent_diffit": LatentDiffiT}
+    assert isinstance(network.backbone, families[name])
     heads = {
         "categorical": CategoricalHead,
         "truncated_logistic": TruncatedLogisticHead,

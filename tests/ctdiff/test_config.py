@@ -153,6 +153,16 @@ def test_a_saved_configuration_may_be_older_than_a_key_of_the_sampler():
         configuration.from_json(configuration.to_json(old))
 
 
+def test_a_saved_configuration_may_be_older_than_networks_it_did_not_choose():
+    config = configuration.load("mnist")
+    old = config.copy_and_resolve_references()
+    del old.model["latent_diffit"]
+    assert configuration.differences(configuration.from_json(configuration.to_json(old)), config) == {}
+    old.model.name = "latent_diffit"
+    with pytest.raises(ConfigError, match=r"config\.model\.latent_diffit\.[a-z_]+ is missing"):
+        configuration.from_json(configuration.to_json(old))
+
+
 def test_right_overrides():
     config = configuration.load("mnist")
     arguments = ["--config.model.name=uvit", "--config.training.steps=7", "--config.optimizer.lr=1", "--config.data.download"]
