@@ -33,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backbones.chunks import chunks
 from backbones.distributions import Categorical, Distribution
 from diffusion_core import per_example
 from diffusion_core.guidance import (
@@ -154,14 +155,26 @@ class _ClassifierFree(_Guidance):
         self.null_class = null_class_of(denoiser, null_class)
         self.network_calls = 2 * denoiser.network_calls
 
-    def pair(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The scores with the labels and without them, each (B, *event, S), from one call on a batch of 2 B."""
+    def both(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> tuple[Distribution, Distribution]:
+        """The network's distributions with the labels and without them, from one call on a batch of 2 B."""
         self.check_event(x_t)
-        scores = self.denoiser.read(*doubled(x_t, t, y, self.null_class)).scores
-        return scores[: len(x_t)], scores[len(x_t) :]
+        pair = self.denoiser.read(*doubled(x_t, t, y, self.null_class))
+        first, second = ([p[half] for p in pair.parameters()] for half in (slice(len(x_t)), slice(len(x_t), None)))
+        return pair.with_parameters(first), pair.with_parameters(second)
 
     def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
-        return Categorical(guided_logs(*self.pair(x_t, t, y), self.scale(t)))
+        cond, uncond = self.both(x_t, t, y)
+        g = self.scale(t).expand(len(x_t))
+        scores = [
+            guided_logs(_some(cond, part).scores, _some(uncond, part).scores, g[part])
+            for part in chunks(len(x_t), cond.shape.numel() * cond.num_values, x_t.device)
+        ]
+        return Categorical(torch.cat(scores))
+
+
+def _some(distribution: Distribution, part: slice) -> Distribution:
+    """The distributions of some examples."""
+    return distribution.with_parameters([p[part] for p in distribution.parameters()])
 
 
 class PosteriorGuidance(_ClassifierFree):
@@ -196,9 +209,9 @@ class RateGuidance(_ClassifierFree):
     """
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        scores, g = self.pair(x_t, t, y), self.scale(t)
-        cond, uncond = (self.posterior(x_t, t, Categorical(part)) for part in scores)
-        drawn = self.posterior(x_t, t, Categorical(guided_logs(*scores, g)))
+        scores, g = [Categorical(one.scores) for one in self.both(x_t, t, y)], self.scale(t)
+        cond, uncond = (self.posterior(x_t, t, one) for one in scores)
+        drawn = self.posterior(x_t, t, Categorical(guided_logs(*(one.scores for one in scores), g)))
         return _RatePosterior(cond, uncond, drawn.distribution, g)
 
 
