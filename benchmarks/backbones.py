@@ -1,9 +1,9 @@
 """Time transformer backbones in units of a stack of timm's ViT blocks of equal width and depth.
 
-Forward and backward in float32, batch 8, 32 x 32 x 4 latents, 256 patches of 2 x 2. The stack
-takes random tokens of the same number (those of time and class included) and passes a gradient back
-to them, as it would to an embedding; what else a backbone has, such as patches, conditioning,
-long skips and the last layer, is its own cost. The figure is the median of interleaved ratios.
+Forward and backward in float32, and under bfloat16 autocast where a training here would use it, batch 8,
+32 x 32 x 4 latents, 256 patches of 2 x 2. The stack takes random tokens of the same number (those of time and
+class included) and passes a gradient back to them, as it would to an embedding; what else a backbone has, such as
+patches, conditioning, long skips and the last layer, is its own cost. The figure is the median of interleaved ratios.
 
     python benchmarks/backbones.py                 # every row
     python benchmarks/backbones.py --pairs 15      # more pairs
@@ -45,18 +45,20 @@ PRESET_BATCH = 64
 Work = Callable[[], object]
 
 
-def backbone_work(backbone: Backbone) -> Work:
+def backbone_work(backbone: Backbone, half: bool) -> Work:
     """Forward and backward of a backbone."""
     x, c, y = torch.randn(BATCH, CHANNELS, SIZE, SIZE), torch.rand(BATCH), torch.randint(CLASSES, (BATCH,))
 
     def work() -> None:
         backbone.zero_grad(set_to_none=True)
-        backbone(x, c, y).square().mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = backbone(x, c, y)
+        out.float().square().mean().backward()
 
     return work
 
 
-def stack_work(width: int, num_heads: int, depth: int, tokens: int) -> Work:
+def stack_work(half: bool, width: int, num_heads: int, depth: int, tokens: int) -> Work:
     """Forward and backward of a stack of timm's ViT blocks."""
     from timm.models.vision_transformer import Block
 
@@ -66,7 +68,9 @@ def stack_work(width: int, num_heads: int, depth: int, tokens: int) -> Work:
     def work() -> None:
         stack.zero_grad(set_to_none=True)
         z.grad = None
-        stack(z).square().mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = stack(z)
+        out.float().square().mean().backward()
 
     return work
 
@@ -146,13 +150,16 @@ def print_ratios(pairs: int, only: str) -> None:
     for name, (make, peer) in ROWS.items():
         if only not in name:
             continue
-        ours, theirs = backbone_work(make()), stack_work(*peer)
-        ours(), theirs()
-        ratios = []
-        for _ in range(pairs):
-            unit = seconds(theirs)
-            ratios.append(seconds(ours) / unit)
-        print(f"{name:48s} {statistics.median(ratios):6.2f}   ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+        for precision in dict.fromkeys(("float32", resolved_precision("auto", "cpu"))):
+            half = precision == "bfloat16"
+            ours, theirs = backbone_work(make(), half), stack_work(half, *peer)
+            ours(), theirs()
+            ratios = []
+            for _ in range(pairs):
+                unit = seconds(theirs)
+                ratios.append(seconds(ours) / unit)
+            spread = f"({min(ratios):.2f} to {max(ratios):.2f})"
+            print(f"{f'{name}, {precision}':48s} {statistics.median(ratios):6.2f}   {spread}", flush=True)
 
 
 def main() -> None:

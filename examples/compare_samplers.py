@@ -3,21 +3,20 @@
     python examples/compare_samplers.py runs/mnist runs/mnist_ddpm
     python examples/compare_samplers.py runs/mnist runs/mnist_ddpm --calls 8 32 --num_samples=9
 
-Rows are network calls, columns a run and a sampler. N steps and the last draw cost N + 1 calls
-(2 N + 1 where a step looks twice).
+Rows are network calls, columns a run and a sampler. Each makes as many steps as its calls pay for: N steps and the last
+draw cost N + 1 calls, 2 N + 1 where a step looks twice.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from ctdiff import build, figures, load_run
-
-CALLS_A_STEP = {"heun": 2}  # of the others it is 1
+from ctdiff import build, evaluation, figures, load_run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         run.config.sampler.corrector_steps = 0
         for name in build.choices(run.config)["sampler.name"]:
             columns.append(f"{path.name}, {name}")
+            cost = evaluation.step_costs(partial(run.sampler, name=name))
             for row, calls in zip(table, arguments.calls, strict=True):
-                sampler = run.sampler(steps=max(1, (calls - 1) // CALLS_A_STEP.get(name, 1)), name=name)
+                sampler = run.sampler(steps=evaluation.most_steps(calls, cost) or 1, name=name)
                 for state in sampler.trajectory(arguments.num_samples, seeds=range(arguments.num_samples)):
                     last = state
                 pixels = figures.to_pixels(run.images(last.x), run.config.data.num_values)

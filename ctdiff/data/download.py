@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import ssl
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from ctdiff.data.cifar import CIFAR10_ARCHIVE, CIFAR10_FOLDER, read_cifar10
 from ctdiff.data.idx import find_idx, idx_folder
 from ctdiff.data.images import Splits
+from ctdiff.https import fetch
 
 __all__ = ["cifar10", "torchvision_fashion_mnist", "torchvision_mnist"]
 
@@ -28,20 +26,9 @@ _CIFAR10 = "https://www.cs.toronto.edu/~kriz/"
 _CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of the archive, as its page says
 
 
-class _OnlyTLS(urllib.request.HTTPRedirectHandler):
-    """Follows a redirection to another https address only."""
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        if not newurl.startswith("https:"):
-            raise urllib.error.URLError(f"redirected to {newurl}, expected an https address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
 def _fetch(url: str, target: Path, md5: str) -> None:
     """Download a file to `target`: under another name until its checksum has been verified."""
-    tls = urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    with urllib.request.build_opener(tls, _OnlyTLS).open(url, timeout=60) as response:
-        content = response.read()
+    content = fetch(url)
     if (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
         raise OSError(f"{len(content)} bytes with checksum {found} arrived, expected {md5}")
     part = target.with_name(target.name + ".part")

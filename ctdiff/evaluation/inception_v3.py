@@ -23,9 +23,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from ctdiff.evaluation.features import Extractor, Features
+from ctdiff.https import fetch
 
 __all__ = [
     "INCEPTION_FILES",
@@ -60,15 +58,6 @@ _WIDTH = 2048
 
 class MissingWeights(FileNotFoundError):
     """The weights of the Inception network are not on this machine; the message says how to get them."""
-
-
-class _OnlyTLS(urllib.request.HTTPRedirectHandler):
-    """Follows a redirection to another https address only."""
-
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        if not newurl.startswith("https:"):
-            raise urllib.error.URLError(f"redirected to {newurl}, expected an https address")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _cache() -> Path:
@@ -117,11 +106,9 @@ def find_inception(path: str | Path | None = None, download: bool = False, expec
 def _download(target: Path, expected_hash: str) -> Path:
     """Fetch the weights over TLS, under another name until they are complete and verified."""
     part = target.with_name(target.name + ".part")
-    tls = urllib.request.HTTPSHandler(context=ssl.create_default_context())
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.build_opener(tls, _OnlyTLS).open(INCEPTION_URL, timeout=60) as response:
-            part.write_bytes(response.read())
+        part.write_bytes(fetch(INCEPTION_URL))
         if not (digest := _sha256(part)).startswith(expected_hash):
             raise OSError(f"{part.stat().st_size} bytes with SHA-256 {digest[:8]}... arrived, expected {expected_hash}...")
         part.replace(target)

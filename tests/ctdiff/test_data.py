@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as vision
 
+from ctdiff import https
 from ctdiff.data import (
     ImageData,
     Splits,
@@ -254,9 +255,9 @@ def test_download_checks_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_download_is_not_redirected_to_plain_http() -> None:
     request = urllib.request.Request("https://example.org/a")
     arguments: tuple[Any, ...] = (request, None, 302, "moved", {})
-    assert download._OnlyTLS().redirect_request(*arguments, "https://example.org/b") is not None
+    assert https._OnlyTLS().redirect_request(*arguments, "https://example.org/b") is not None
     with pytest.raises(urllib.error.URLError, match="expected an https address"):
-        download._OnlyTLS().redirect_request(*arguments, "http://example.org/b")
+        https._OnlyTLS().redirect_request(*arguments, "http://example.org/b")
 
 
 # Arrays
