@@ -52,7 +52,7 @@ def _piece(run: Run, sampler: Sampler, seeds: list[int], y: Tensor | None, bar: 
     begun = time.perf_counter()
     for state in sampler.trajectory(len(seeds), y=y, seeds=seeds):
         last = state
-        bar.update(len(seeds) / (sampler.grid.steps + 2))
+        bar.update(min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n))  # thirds add up to more than 1 at times
     images = run.images(last.x).to("cpu", torch.uint8)
     seconds = time.perf_counter() - begun
     return {"images": images.numpy(), "network_calls": np.array(last.network_calls), "seconds": np.array(seconds)}

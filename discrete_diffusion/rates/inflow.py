@@ -96,9 +96,9 @@ class BlockedInflow(Inflow):
         self._blocks = size // _BLOCK
         self._sums = scores.new_empty(n, 2, self._blocks)
         self._shift.zero_()
-        rows = min(_CHUNK // 2 // size, n)
+        rows = _CHUNK // 2 // size
         # Buffers that stay in the cache: a fresh tensor for each chunk costs as much as what is done to it.
-        buffers = scores.new_empty(rows, 1, size), scores.new_empty(rows, 2, size)
+        buffers = scores.new_empty(min(rows, n), 1, size), scores.new_empty(min(rows, n), 2, size)
         for start in range(0, n, rows):
             part = slice(start, start + rows)
             self._add_up(self._scores[part], self._x[part], self._sums[part], buffers)
