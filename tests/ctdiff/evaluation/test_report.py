@@ -209,6 +209,20 @@ def test_samples_do_not_depend_on_pieces(runs, monkeypatch, tmp_path):
     assert not parts.folder.exists()
 
 
+def test_the_progress_bar_ends_where_it_should(runs, monkeypatch):
+    seen = []
+
+    class Seen(drawing.tqdm):
+        def update(self, n=1):
+            super().update(n)
+            seen.append(self.n)
+
+    monkeypatch.setattr(drawing, "tqdm", Seen)
+    run = load_run(runs / "mnist")
+    draw(run, run.sampler(steps=7), [0], progress=True)
+    assert max(seen) == 1, "nine ninths are more than 1 in floating point"
+
+
 def test_what_contradicts_the_run_is_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(Sampler, "trajectory", pytest.fail)  # before anything is drawn
     out = tmp_path / "report.json"
