@@ -27,7 +27,7 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -209,10 +209,11 @@ class RateGuidance(_ClassifierFree):
     """
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        scores, g = [Categorical(one.scores) for one in self.both(x_t, t, y)], self.scale(t)
-        cond, uncond = (self.posterior(x_t, t, one) for one in scores)
-        drawn = self.posterior(x_t, t, Categorical(guided_logs(*(one.scores for one in scores), g)))
-        return _RatePosterior(cond, uncond, drawn.distribution, g)
+        (cond, uncond), g = self.both(x_t, t, y), self.scale(t)
+        cond, uncond = Categorical(cond.scores), Categorical(uncond.scores)
+        guided = Categorical(guided_logs(cond.scores, uncond.scores, g))
+        posterior = partial(self.posterior, x_t, t)
+        return _RatePosterior(posterior(cond), posterior(uncond), posterior(guided).distribution, g)
 
 
 class _ByClassifier(_Guidance):
