@@ -135,11 +135,19 @@ class OrdinalLeap(Leap):
         if readable(x):
             dense = means > self.dense_above
             self._add_listed(jumps, torch.where(dense, 0.0, means), randomness, shift)
+            if not bool(dense.any()):
+                return self._landing(jumps, shift)
             positions, counts = dense.flatten().nonzero()[:, 0], _count(dense)
         else:
             positions = torch.arange(x.numel(), device=x.device)
             counts = torch.full((len(x),), x[0].numel(), device=x.device)
         self._add_dense(jumps, h, positions, counts, randomness, shift)
+        return self._landing(jumps, shift)
+
+    @staticmethod
+    def _landing(jumps: Jumps, shift: Tensor) -> Landing:
+        """Where displacements (D,) of all dimensions lead."""
+        x = jumps.x
         landing = x + shift.reshape(x.shape)
         inside = landing.clamp(0, jumps.num_states - 1)
         clamped = _count(inside != landing)
