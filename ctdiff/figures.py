@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["loss_curve", "save_animation", "save_grid", "save_rows", "save_table", "tile", "to_pixels"]
+__all__ = ["in_rows", "loss_curve", "save_animation", "save_grid", "save_table", "tile", "to_pixels"]
 
 _MASK_COLOUR = (70, 105, 150)
 _GAP = 2  # pixels between images
@@ -66,18 +66,17 @@ def save_grid(path: str | Path, states: Tensor, num_values: int, columns: int | 
     _sheet(states, num_values, columns).save(path, "PNG")
 
 
-def save_rows(path: str | Path, rows: Sequence[Tensor], num_values: int) -> None:
-    """Write a PNG of rows of images; a row that is shorter than the longest ends in white.
+def in_rows(rows: Sequence[Tensor], num_values: int) -> tuple[Tensor, int]:
+    """Images for a grid with a row of each list, and its columns; a row that is shorter than the longest ends in white.
 
     Arguments:
-        path: the file.
         rows: (n, C, H, W) integers each, with an n of its own.
         num_values: S.
     """
     longest = max(len(row) for row in rows)
     white = num_values - 1
     padded = [torch.cat([row, row.new_full((longest - len(row), *row.shape[1:]), white)]) for row in rows]
-    save_grid(path, torch.cat(padded), num_values, longest)
+    return torch.cat(padded), longest
 
 
 def save_animation(path: str | Path, frames: Sequence[Tensor], num_values: int, columns: int | None = None) -> None:

@@ -87,6 +87,12 @@ def _class_rows(images: torch.Tensor, y: torch.Tensor | None) -> list[torch.Tens
     return [images[first::different] for first in range(different)] if different > 1 else []
 
 
+def _laid_out(images: torch.Tensor, y: torch.Tensor | None, num_values: int) -> tuple[torch.Tensor, int | None]:
+    """Images in the order of their grid, and its columns: a row a class, or None for about a square."""
+    rows = _class_rows(images, y)
+    return figures.in_rows(rows, num_values) if rows else (images, None)
+
+
 def sample_run(
     path: str | Path,
     *,
@@ -141,12 +147,11 @@ def sample_run(
         if i in shown:
             frames.append(run.images(state.x).cpu())
     images = run.images(last.x).cpu()
-    if rows := _class_rows(images, y):
-        figures.save_rows(paths[0], rows, values)
-    else:
-        figures.save_grid(paths[0], images, values)
+    laid_out = [_laid_out(frame, y, values) for frame in (*frames, images)]
+    columns = laid_out[-1][1]
+    figures.save_grid(paths[0], laid_out[-1][0], values, columns)
     if gif:
-        figures.save_animation(paths[2], frames, values)
+        figures.save_animation(paths[2], [frame for frame, _ in laid_out[:-1]], values, columns)
     arrays = {
         "images": images.numpy().astype(np.uint8),
         "seeds": np.array(chosen),

@@ -370,7 +370,7 @@ def test_labels(images, tmp_path, capsys):
     train(small("mnist", **images, model__num_classes=10), run)
     with Image.open(run / "samples" / "final.png") as picture:
         assert picture.size[0] == 10 * 58 + 2  # a column for each class
-    assert main(["sample", str(run), "--num_samples=5", "--labels=3-4", f"--out={tmp_path / 'out'}"]) == 0
+    assert main(["sample", str(run), "--num_samples=5", "--labels=3-4", "--gif", f"--out={tmp_path / 'out'}"]) == 0
     arrays = np.load(tmp_path / "out.npz")
     assert arrays["labels"].tolist() == [3, 4, 3, 4, 3]
     with Image.open(tmp_path / "out.png") as picture:
@@ -379,6 +379,9 @@ def test_labels(images, tmp_path, capsys):
     expected = (arrays["images"][[0, 2, 4, 1, 3], 0, 0, 0].astype(float) * 255 / 7).round()
     assert sheet[:2, :3].flatten().tolist()[:5] == expected.tolist()
     assert sheet[1, 2] == 255
+    with Image.open(tmp_path / "out.gif") as animation, Image.open(tmp_path / "out.png") as last:
+        animation.seek(animation.n_frames - 1)
+        assert np.array_equal(np.asarray(animation.convert("RGB")), np.asarray(last.convert("RGB"))), "rows of labels too"
     assert main(["sample", str(run), "--num_samples=4", "--label=3", f"--out={tmp_path / 'one'}"]) == 0
     assert np.load(tmp_path / "one.npz")["labels"].tolist() == [3, 3, 3, 3]
     with Image.open(tmp_path / "one.png") as picture:
