@@ -77,7 +77,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
 
 
 class TokenLinear(nn.Linear):
-    """A linear layer of many tokens, `nn.Linear` in all but its time on a CPU.
+    """A linear layer of many tokens, `nn.Linear` in all but its time, and its last digit, on a CPU.
 
     There torch fills the output with the bias and lets the product read it again, which takes longer than adding
     the bias to the product. Half precision keeps torch's layer, which rounds once.

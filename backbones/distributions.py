@@ -45,7 +45,7 @@ def inverse_cdf(weights: Tensor, u: Tensor) -> Tensor:
         raise ValueError(f"u has shape {tuple(u.shape)} and dtype {u.dtype}, expected floating {tuple(weights.shape[:-1])}")
     size = weights.shape[-1]
     rows = weights.detach().reshape(-1, size).contiguous()
-    u = centred(u.reshape(-1, 1), torch.promote_types(weights.dtype, u.dtype))
+    u = centred(u.reshape(-1, 1), torch.promote_types(torch.promote_types(weights.dtype, u.dtype), torch.float32))
     if size > 2 * _BLOCK:
         rows = _padded(rows)
         rows = rows.view(len(rows), rows.shape[1] // _BLOCK, _BLOCK)  # (N, S/16, 16)

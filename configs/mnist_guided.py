@@ -13,5 +13,5 @@ def get_config() -> ConfigDict:
     """Ten classes, a tenth of the labels withheld in training, guidance of scale 2 in sampling."""
     config = mnist_ddpm.get_config()
     config.model.num_classes = 10
-    config.sampler.update(guidance=2.0, num_samples=80)  # the classes in turn: eight rows of ten
+    config.sampler.update(guidance=2.0, num_samples=80)  # eight of each class
     return config

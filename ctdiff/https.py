@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import urllib.error
 import urllib.request
@@ -22,9 +23,15 @@ def fetch(url: str) -> bytes:
     """What is at an https address.
 
     Raises:
+        ValueError: another protocol.
         OSError: it could not be fetched: no network, a refused certificate, a time-out, a redirection to another protocol.
     """
+    if not url.startswith("https://"):
+        raise ValueError(f"url = {url}, expected an https address")
     tls = urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    with urllib.request.build_opener(tls, _OnlyTLS).open(url, timeout=60) as response:
-        content: bytes = response.read()
+    try:
+        with urllib.request.build_opener(tls, _OnlyTLS).open(url, timeout=60) as response:
+            content: bytes = response.read()
+    except http.client.HTTPException as error:  # it broke off, say
+        raise OSError(f"{type(error).__name__}: {error}") from error
     return content

@@ -125,7 +125,7 @@ class SharedRandomness(Randomness):
 
     def ragged_uniform(self, counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         total = int(counts.sum())
-        key = self._key(total, counts.device)
+        key = self._key(total, counts.device) if dtype in _NUMPY else None
         if key is not None:
             return torch.from_numpy(np.random.Generator(np.random.SFC64(key)).random(total, _NUMPY[dtype]))
         return torch.rand(total, generator=self.generator, dtype=dtype, device=counts.device)
