@@ -253,7 +253,7 @@ def test_download_checks_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_download_is_not_redirected_to_plain_http() -> None:
-    with pytest.raises(ValueError, match="http://example.org/a, expected an https address"):
+    with pytest.raises(ValueError, match=r"http://example\.org/a, expected an https address"):
         https.fetch("http://example.org/a")
     request = urllib.request.Request("https://example.org/a")
     arguments: tuple[Any, ...] = (request, None, 302, "moved", {})
