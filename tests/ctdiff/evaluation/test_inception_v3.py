@@ -86,12 +86,14 @@ def test_another_file_is_refused(random_weights: Path) -> None:
 def test_downloads_are_verified(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "served.pth"
     source.write_bytes(b"weights")
-    monkeypatch.setattr(inception_v3, "INCEPTION_URL", source.as_uri())
+    asked = []
+    monkeypatch.setattr(inception_v3, "fetch", lambda url: asked.append(url) or source.read_bytes())
     with pytest.raises(MissingWeights, match=f"SHA-256 {short(source)}... arrived, expected {INCEPTION_HASH}"):
         find_inception(download=True)
     assert list(hub.iterdir()) == []
     found = find_inception(download=True, expected_hash=short(source))
     assert found.read_bytes() == b"weights"
+    assert set(asked) == {INCEPTION_URL}
     assert [path.name for path in hub.iterdir()] == [INCEPTION_FILES[0]]
 
 
