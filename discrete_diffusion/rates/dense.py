@@ -189,7 +189,7 @@ class _DenseKernel(TransitionKernel):
         scores = scores.to(self.dtype)
         if not readable(x) or scores.shape[-1] % 64:  # few values, or an accelerator: blocks would not pay
             return Inflow(self, scores, x)
-        return BlockedInflow(self, scores.contiguous(), x.long(), torch.stack([self._columns(), self._inflows()], 1))
+        return BlockedInflow(self, scores.contiguous(), x.long(), self._columns(), self._inflows())
 
     def inflow_columns(self, x: Tensor) -> Tensor:
         return self._take(self._inflows(), x)

@@ -30,6 +30,7 @@ __all__ = ["BlockedInflow", "Inflow"]
 
 _BLOCK = 16
 _CHUNK = 2**19  # elements: a chunk of rows of weights stays in cache
+_CACHED = 3 * 2**16  # of which two stay in the cache of one core
 
 
 class Inflow:
@@ -86,48 +87,52 @@ class BlockedInflow(Inflow):
         kernel: P_tau for scalar tau.
         scores: log w over the data states (B, *event, S), contiguous.
         x: noisy states (B, *event).
-        table: P[., x] and H[., x] for every x (n, 2, S).
+        columns: P[., x] for every x (n, S).
+        inflows: H[., x] for every x (n, S).
     """
 
-    def __init__(self, kernel: TransitionKernel, scores: Tensor, x: Tensor, table: Tensor) -> None:
+    def __init__(self, kernel: TransitionKernel, scores: Tensor, x: Tensor, columns: Tensor, inflows: Tensor) -> None:
         self._prepare(kernel, scores, x)
-        self._table = table
+        self._columns, self._inflows = columns, inflows
         n, size = self._scores.shape
         self._blocks = size // _BLOCK
-        self._sums = scores.new_empty(n, 2, self._blocks)
+        self._sums = scores.new_empty(n, self._blocks)
         self._shift.zero_()
-        rows = _CHUNK // 2 // size
+        rows = _CACHED // size
         # Buffers that stay in the cache: fresh tensors for each chunk take an eighth longer.
-        buffers = scores.new_empty(min(rows, n), 1, size), scores.new_empty(min(rows, n), 2, size)
-        for start in range(0, n, rows):
-            part = slice(start, start + rows)
-            self._add_up(self._scores[part], self._x[part], self._sums[part], buffers)
-        sums = self._sums.sum(-1)
+        buffers = scores.new_empty(2, min(rows, n), size)
+        at_x = scores.new_empty(n)
+        parts = (tensor.split(rows) for tensor in (self._scores, self._x, at_x, self._sums))
+        for some_scores, some_x, some_at, some_sums in zip(*parts, strict=True):
+            self._add_up(some_scores, some_x, some_at, some_sums, buffers)
+        total = self._sums.sum(-1)
         small = torch.finfo(scores.dtype).tiny ** (2 / 3)
-        ordinary = (sums > small).logical_and_(sums < 1 / small)
-        extreme = self._x[:0] if bool(ordinary.all()) else (~ordinary.all(-1)).nonzero()[:, 0]
+        ordinary = (at_x > small) & (at_x < 1 / small) & (total > small) & (total < 1 / small)
+        extreme = self._x[:0] if bool(ordinary.all()) else (~ordinary).nonzero()[:, 0]
         self._shifted = len(extreme) > 0
         for places in extreme.split(rows) if self._shifted else ():
             selected = self._scores.index_select(0, places)
             shift = torch.amax(selected, -1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
-            again = self._sums.index_select(0, places)
-            self._add_up(selected.sub_(shift), self._x.index_select(0, places), again, buffers)
-            self._shift[places], self._sums[places], sums[places] = shift, again, again.sum(-1)
-        self.at_x, self.total = (total.view(x.shape) for total in sums.unbind(-1))
+            at, again = at_x.index_select(0, places), self._sums.index_select(0, places)
+            self._add_up(selected.sub_(shift), self._x.index_select(0, places), at, again, buffers)
+            self._shift[places], at_x[places], self._sums[places], total[places] = shift, at, again, again.sum(-1)
+        self.at_x, self.total = at_x.view(x.shape), total.view(x.shape)
 
-    def _add_up(self, scores: Tensor, x: Tensor, sums: Tensor, buffers: tuple[Tensor, Tensor]) -> None:
-        """The sums of blocks of `exp(scores) P[., x]` and of `exp(scores) H[., x]`: (M, S) -> (M, 2, S / 16)."""
-        weights, flow = (buffer[: len(x)] for buffer in buffers)
-        torch.exp(scores[:, None], out=weights)
-        torch.index_select(self._table, 0, x, out=flow).mul_(weights)
-        torch.mv(flow.view(-1, _BLOCK), scores.new_ones(_BLOCK), out=sums.view(-1))
+    def _add_up(self, scores: Tensor, x: Tensor, at_x: Tensor, sums: Tensor, buffers: Tensor) -> None:
+        """`exp(scores) . P[., x]`, and the sums of blocks of `exp(scores) H[., x]`: (M, S) -> (M,) and (M, S / 16)."""
+        weights, flow = buffers[:, : len(x)]
+        torch.exp(scores, out=weights)
+        torch.index_select(self._columns, 0, x, out=flow)
+        torch.sum(flow.mul_(weights), -1, out=at_x)
+        torch.index_select(self._inflows, 0, x, out=flow)
+        torch.mv(flow.mul_(weights).view(-1, _BLOCK), scores.new_ones(_BLOCK), out=sums.view(-1))
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
         x = self._x.index_select(0, positions)
-        block = inverse_cdf(self._sums.view(-1, self._blocks).index_select(0, 2 * positions + 1), u[:, 0])
+        block = inverse_cdf(self._sums.index_select(0, positions), u[:, 0])
         scores = self._scores.view(-1, _BLOCK).index_select(0, positions * self._blocks + block)
         if self._shifted:
             scores.sub_(self._shift.index_select(0, positions))
-        weights = scores.exp_().mul_(self._table.view(-1, _BLOCK).index_select(0, (2 * x + 1) * self._blocks + block))
+        weights = scores.exp_().mul_(self._inflows.view(-1, _BLOCK).index_select(0, x * self._blocks + block))
         x_0 = block * _BLOCK + inverse_cdf(weights, u[:, 1])
         return self._kernel.draw_inflow(x_0, x, u[:, 2])

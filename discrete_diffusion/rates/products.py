@@ -48,7 +48,8 @@ class ProductSampler:
         if self._sums is None:
             left = self._left.view(-1, self._blocks, _BLOCK).transpose(0, 1)
             right = self._right.view(-1, self._blocks, _BLOCK).permute(1, 2, 0)
-            sums = left.new_zeros(self._blocks + 1, len(self._left) * self._size)
+            sums = left.new_empty(self._blocks + 1, len(self._left) * self._size)
+            sums[0] = 0
             torch.bmm(left, right, out=sums[1:].view(self._blocks, -1, self._size))
             for block in range(2, self._blocks + 1):  # half the time of cumsum along the first axis
                 sums[block] += sums[block - 1]
@@ -99,7 +100,7 @@ def _advance(table: Tensor, start: Tensor, v: Tensor, count: int, stride: int) -
     place = start
     half = count // 2
     while half:
-        passed = table.index_select(0, place + half * stride) <= v
+        passed = table[half * stride :].index_select(0, place) <= v
         place = torch.add(place, passed, alpha=half * stride)
         half //= 2
     return place

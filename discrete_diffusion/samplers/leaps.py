@@ -158,7 +158,7 @@ class OrdinalLeap(Leap):
         """Add to `shift` the displacements of jumps drawn one by one."""
         counts = randomness.poisson(means).long()
         u = randomness.ragged_uniform(3 * _count(counts), torch.float64).reshape(-1, 3)
-        positions = torch.arange(shift.numel(), device=shift.device).repeat_interleave(counts.flatten())
+        positions = torch.repeat_interleave(counts.flatten())
         destinations = jumps.draw(positions, u)
         shift.index_add_(0, positions, (destinations - jumps.x.flatten()[positions]).to(shift.dtype))
 
