@@ -159,8 +159,8 @@ class OrdinalLeap(Leap):
         counts = randomness.poisson(means).long()
         u = randomness.ragged_uniform(3 * _count(counts), torch.float64).reshape(-1, 3)
         positions = torch.repeat_interleave(counts.flatten())
-        destinations = jumps.draw(positions, u)
-        shift.index_add_(0, positions, (destinations - jumps.x.flatten()[positions]).to(shift.dtype))
+        shift.index_add_(0, positions, jumps.draw(positions, u).to(shift.dtype))
+        shift -= (counts * jumps.x).flatten()
 
     @staticmethod
     def _add_dense(jumps: Jumps, h: float, positions: Tensor, counts: Tensor, randomness: Randomness, shift: Tensor) -> None:
