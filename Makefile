@@ -1,21 +1,33 @@
-# Two jobs: `make mnist` trains a generator of digits, `make test` proves the project.
+# Three jobs: `make mnist` trains a generator of digits, `make compare` trains its Gaussian twin too and makes a page of
+# both, `make test` proves the project.
 #
 #   PYTHON=python3.12   the interpreter that makes a new environment (3.11 or newer)
 #   VENV=.venv          where the environment is
 #   RUN=runs/mnist      where `make mnist` leaves its run
 #   FRESH=1             train again, where a finished run would only draw new samples
+#   DDPM_RUN=runs/mnist_ddpm, COMPARISON=comparison   where `make compare` leaves the second run and the page
+#   COMPARE='--calls=8,32 --num_samples=200'          other flags of `ctdiff compare`
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/mnist
+DDPM_RUN ?= runs/mnist_ddpm
+COMPARISON ?= comparison
+COMPARE ?=
 FRESH ?=
 
 BIN := $(VENV)/bin
 
-.PHONY: mnist test clean
+ANEW = $(if $(filter-out 0 no false,$(FRESH)),--fresh)
+
+.PHONY: mnist compare test clean
 
 mnist: $(VENV)/.installed
-	$(BIN)/ctdiff train --config=mnist --workdir=$(RUN) $(if $(filter-out 0 no false,$(FRESH)),--fresh)
+	$(BIN)/ctdiff train --config=mnist --workdir=$(RUN) $(ANEW)
+
+compare: mnist
+	$(BIN)/ctdiff train --config=mnist_ddpm --workdir=$(DDPM_RUN) $(ANEW)
+	$(BIN)/ctdiff compare $(RUN) $(DDPM_RUN) --out=$(COMPARISON) $(COMPARE)
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in PACKAGES},
         "ctdiff.data": ["mnist-10k.npz", "mnist-10k.LICENSE.txt"],
-        "ctdiff.evaluation": ["weights/mnist_cnn.safetensors"],
+        "ctdiff.evaluation": ["weights/mnist_cnn.safetensors", "comparison.html"],
     },
     zip_safe=False,
     entry_points={"console_scripts": ["ctdiff = ctdiff.cli:main"]},
@@ -47,6 +47,7 @@ setup(
         "safetensors>=0.4",
         "tqdm>=4.66",
         "matplotlib>=3.8",
+        "jinja2>=3.1",
     ],
     extras_require={
         # The Inception network that plain FID is measured with; its weights are a file of their own.

@@ -57,8 +57,10 @@ ctdiff: discrete and continuous diffusion in continuous time
 
   ctdiff compare RUN [RUN ...] [--samplers=NAME,NAME,...] [--calls=4,8,16,32,64] [--num_samples=500]
                  [--metric=FID] [--extractor=mnist-cnn | inception] [--out=comparison] [--config.sampler.key=value ...]
-      Every sampler of every run, of either engine, at the same numbers of network calls: comparison.json, .csv and .png.
+      Every sampler of every run, of either engine, at the same numbers of network calls: comparison.json, .csv and .png,
+      and index.html, a page with samples of each run, its bits per dimension, the curves, and what is proven of it.
       Finished cells are kept: the same command goes on, and with more calls or samplers computes what is new.
+      --likelihood_images=100    of bits per dimension: held-out images; 0 leaves them out
       --samplers  all by default; NAME+K makes K corrector leaps after each step, such as tau_leaping+2
       --fresh     compute every cell anew
 """
@@ -303,6 +305,7 @@ def _compare(arguments: list[str]) -> int:
     flags.DEFINE_string("calls", "4,8,16,32,64", "network calls a sample", flag_values=values)
     flags.DEFINE_integer("num_samples", 500, "how many samples a cell", lower_bound=1, flag_values=values)
     flags.DEFINE_string("metric", "FID", "what is plotted and printed", flag_values=values)
+    flags.DEFINE_integer("likelihood_images", None, "held-out images of bits per dimension", lower_bound=0, flag_values=values)
     flags.DEFINE_string("device", "cpu", "where to compute", flag_values=values)
     flags.DEFINE_string("out", "comparison", "the folder of the results", flag_values=values)
     runs, overrides = _parse(values, arguments, positional=["the folder of a run"], most=len(arguments))
@@ -313,9 +316,9 @@ def _compare(arguments: list[str]) -> int:
         calls=numbers(given["calls"], "--calls"),
         overrides=overrides,
         progress=True,
-        **{name: given[name] for name in ("samplers", "num_samples", "metric", "device", "out", "fresh")},
+        **{name: given[name] for name in ("samplers", "num_samples", "metric", "likelihood_images", "device", "out", "fresh")},
     )
     _print(evaluation.comparison_table(content, given["metric"]))
-    for suffix in ("json", "csv", "png"):
-        _print(str(Path(given["out"]) / f"comparison.{suffix}"))
+    for name in ("comparison.json", "comparison.csv", "comparison.png", "index.html"):
+        _print(str(Path(given["out"]) / name))
     return 0

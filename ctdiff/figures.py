@@ -6,6 +6,7 @@ no grey level and is painted in a colour.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["in_rows", "loss_curve", "save_animation", "save_grid", "save_table", "tile", "to_pixels"]
+__all__ = ["grid_png", "in_rows", "loss_curve", "save_animation", "save_grid", "save_table", "tile", "to_pixels"]
 
 _MASK_COLOUR = (70, 105, 150)
 _GAP = 2  # pixels between images
@@ -25,6 +26,7 @@ _DPI = 120
 
 def to_pixels(states: Tensor, num_values: int) -> Tensor:
     """States 0 .. S-1, or S for a mask, (N, C, H, W) -> uint8 (N, 3, H, W)."""
+    states = states.long()  # the product overflows bytes
     grey = (states.clamp(max=num_values - 1) * 255 / (num_values - 1)).round().to(torch.uint8)
     colour = torch.tensor(_MASK_COLOUR, dtype=torch.uint8).reshape(1, 3, 1, 1)
     rgb = grey.expand(-1, 3, -1, -1)
@@ -53,6 +55,13 @@ def _sheet(states: Tensor, num_values: int, columns: int | None) -> Any:
     return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
 
 
+def grid_png(states: Tensor, num_values: int, columns: int | None = None) -> bytes:
+    """A PNG of images in a grid, as bytes; the arguments are those of `save_grid`."""
+    buffer = io.BytesIO()
+    _sheet(states, num_values, columns).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def save_grid(path: str | Path, states: Tensor, num_values: int, columns: int | None = None) -> None:
     """Write a PNG of images in a grid.
 
@@ -63,7 +72,7 @@ def save_grid(path: str | Path, states: Tensor, num_values: int, columns: int | 
         columns: how many in a row; None makes the grid about square.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    _sheet(states, num_values, columns).save(path, "PNG")
+    Path(path).write_bytes(grid_png(states, num_values, columns))
 
 
 def in_rows(rows: Sequence[Tensor], num_values: int) -> tuple[Tensor, int]:

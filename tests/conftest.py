@@ -57,7 +57,7 @@ def project_files() -> list[Path]:
     if (ROOT / ".git").exists():
         names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0")
         return sorted({ROOT / name for name in names if name and (ROOT / name).is_file()})
-    skipped = {"build", "dist", "runs", "__pycache__", "venv"}
+    skipped = {"build", "comparison", "dist", "runs", "__pycache__", "venv"}
     found = (path for path in ROOT.rglob("*") if path.is_file())
     return sorted(
         path

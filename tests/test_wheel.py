@@ -119,7 +119,7 @@ def test_metadata_states_licences_and_dependencies(wheel: Path) -> None:
         assert "8. Miscellaneous" in notice, "the whole licence"
         assert sum(name.endswith("mnist-10k.LICENSE.txt") for name in archive.namelist()) == 2
     needed = [line for line in about.get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert len(needed) == 10
+    assert len(needed) == 11
     assert not [line for line in needed if "<" in line or "==" in line or ">=" not in line], "lower bounds alone"
 
 

@@ -20,6 +20,7 @@ from ctdiff.evaluation.measurement import Measurement, likelihood, measured
 from ctdiff.evaluation.memorisation import nearer_to_train, nearest, share_at_equal_sizes
 from ctdiff.evaluation.moments import Moments, Statistics, load_statistics
 from ctdiff.evaluation.neighbours import NeighbourDistances, Neighbours, precision_recall
+from ctdiff.evaluation.page import comparison_page
 from ctdiff.evaluation.plots import checkpoint_curve, comparison_plot
 from ctdiff.evaluation.records import Parts
 from ctdiff.evaluation.reference import Reference, uniform_noise
@@ -48,6 +49,7 @@ __all__ = [
     "build_extractor",
     "checkpoint_curve",
     "compare_runs",
+    "comparison_page",
     "comparison_plot",
     "comparison_table",
     "draw",

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["checkpoint_curve", "comparison_plot"]
+__all__ = ["COLOURS", "DISTANCES", "checkpoint_curve", "comparison_plot"]
 
 _DPI = 120
 _CURVE = ("FID", "KID", "coverage", "bits/dim")
-_COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
-_DISTANCES = ("FID", "sFID")  # positive, and spread over decades
+COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#bcbd22", "#17becf")
+"""The colour of each run."""
+DISTANCES = ("FID", "sFID")
+"""Metrics that are positive and spread over decades: their axis is logarithmic."""
 _STYLES: tuple[tuple[Any, str], ...] = (
     ("-", "o"),
     ("--", "s"),
@@ -42,7 +44,7 @@ def _band(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _scale(axes: Any, metric: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Decades for distances; an interval that reaches 0 or less is cut off at the picture's edge."""
-    if metric not in _DISTANCES:
+    if metric not in DISTANCES:
         return
     floors = [row["floor"] for row in rows if row["floor"] is not None]
     lowest = min(float(row["value"]) for row in [*rows, *floors])
@@ -112,12 +114,21 @@ def comparison_plot(path: str | Path, content: Mapping[str, Any], metric: str) -
         chosen = [cell for cell in cells if (cell["run"], cell["sampler"]) == (run, sampler)]
         values, reach = _values([cell["metrics"][metric] for cell in chosen])
         line, marker = _STYLES[samplers.index(sampler) % len(_STYLES)]
-        style = {"color": _COLOURS[runs.index(run) % len(_COLOURS)], "linestyle": line, "marker": marker}
+        style = {"color": COLOURS[runs.index(run) % len(COLOURS)], "linestyle": line, "marker": marker}
         aside = 2.0 ** (0.05 * (place - (len(series) - 1) / 2))  # beside one another, where calls are the same
         calls = [cell["network_calls"] * aside for cell in chosen]
         times = [1000 * cell["seconds_per_sample"] for cell in chosen]
         for axes, x in ((left, calls), (right, times)):
-            axes.errorbar(x, values, reach, label=f"{run}, {sampler}", markersize=5, capsize=2.5, linewidth=1.6, **style)
+            axes.errorbar(
+                x,
+                values,
+                reach,
+                label=f"{run}, {sampler}".replace("$", r"\$"),
+                markersize=5,
+                capsize=2.5,
+                linewidth=1.6,
+                **style,
+            )
     _scale(left, metric, rows)
     left.set_xscale("log", base=2)
     budgets = content["settings"]["calls"]

@@ -19,7 +19,19 @@ import torch
 from ctdiff.data import ImageData, Splits
 from ctdiff.training.checkpoints import write_atomically
 
-__all__ = ["Parts", "data_record", "digest", "environment", "file_hash", "ranges", "read_json", "to_json", "unequal"]
+__all__ = [
+    "Parts",
+    "data_record",
+    "digest",
+    "environment",
+    "file_hash",
+    "keep_result",
+    "kept_result",
+    "ranges",
+    "read_json",
+    "to_json",
+    "unequal",
+]
 
 
 def _strict(value: Any) -> Any:
@@ -54,6 +66,28 @@ def read_json(path: Path, form: str) -> dict[str, Any]:
         found = content.get("format") if isinstance(content, dict) else None
         raise ValueError(f"{path} has the format {found!r}, expected {form!r}")
     return content
+
+
+def keep_result(path: Path, form: str, what: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """Write a result and everything that it depends on.
+
+    Arguments:
+        path: the file.
+        form: the value of its key `format`.
+        what: what the result depends on.
+        result: the result.
+    """
+    write_atomically(path, to_json({"format": form, "what": what, "result": result}).encode())
+
+
+def kept_result(path: Path, form: str, what: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The result that `keep_result` wrote; None where there is none, or one that is damaged or depends on something else."""
+    try:
+        found = read_json(path, form)
+    except ValueError:
+        return None
+    result: dict[str, Any] | None = found.get("result") if found.get("what") == json.loads(to_json(what)) else None
+    return result
 
 
 def unequal(one: Any, other: Any, ignore: Sequence[str] = (), name: str = "") -> list[tuple[str, Any, Any]]:

@@ -33,7 +33,7 @@ from ctdiff.runs import Run, RunError, RunFolder, load_run
 from ctdiff.sampling import chosen_labels, chosen_seeds, numbers
 from ctdiff.training.checkpoints import complete_checkpoints, write_atomically
 
-__all__ = ["FORMAT", "evaluate_run", "evaluation_file", "repeat", "weights_file"]
+__all__ = ["FORMAT", "evaluate_run", "evaluation_file", "likelihood_settings", "repeat", "weights_file"]
 
 FORMAT = "ctdiff-evaluation-1"
 _NUM_SAMPLES = 2000
@@ -85,13 +85,24 @@ def _seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None, fewes
     return chosen
 
 
-def _likelihood(splits: Splits, images: int | None, draws: int) -> dict[str, int]:
+def likelihood_settings(splits: Splits, images: int | None, draws: int, usual: int) -> dict[str, int]:
+    """Of how many held-out images bits per dimension are, with how many draws each, and the seed of those.
+
+    Arguments:
+        splits: the real images.
+        images: how many are asked for; None is `usual`, or all if there are fewer.
+        draws: times and noises of each.
+        usual: how many, unless told.
+
+    Raises:
+        ValueError: there are not as many images, or draws < 2.
+    """
     there = len(splits.test)
     if images is not None and not 0 <= images <= there:
         raise ValueError(f"likelihood_images = {images}, expected 0 .. {there}: there are {there} held-out images")
     if draws < 2:
         raise ValueError(f"draws = {draws}, expected at least 2")
-    return {"images": min(_LIKELIHOOD_IMAGES, there) if images is None else images, "draws": draws}
+    return {"images": min(usual, there) if images is None else images, "draws": draws, "seed": 0}
 
 
 def evaluate_run(
@@ -162,7 +173,7 @@ def evaluate_run(
         "labels": None if labels is None else list(labels),
         "extractor": extractor.describe(),
         "reference": {"neighbour": judge.reference.neighbour, "replicates": replicates, "seed": judge.reference.seed},
-        "likelihood": {**_likelihood(splits, likelihood_images, draws), "seed": 0},
+        "likelihood": likelihood_settings(splits, likelihood_images, draws, _LIKELIHOOD_IMAGES),
     }
     heading = {"format": FORMAT, "run": str(path), "settings": settings, "data": data_record(splits)}
     heading = json.loads(to_json({**heading, "environment": environment()}))

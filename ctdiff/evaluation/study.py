@@ -1,19 +1,18 @@
 """Samplers side by side: quality against network calls and time, for runs of either engine.
 
 A study is a table of cells: a run, a sampler, a number of network calls. Each cell is drawn from the same seeds, measured
-against the same real images, and written to a file of its own when it is done; so a study that was stopped goes on with
-the next cell, and one that is extended computes what is new.
+against the same real images, and written to a file of its own when it is done, its first samples as a picture just before;
+so a study that was stopped goes on with the next cell, and one that is extended computes what is new.
 
 Calls, not steps, are what a sample costs: a cell makes as many steps as its calls pay for (see `budgets`).
 """
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,12 @@ from ctdiff.evaluation.budgets import most_steps, step_costs
 from ctdiff.evaluation.drawing import draw
 from ctdiff.evaluation.features import Extractor
 from ctdiff.evaluation.judges import Judge, run_splits
+from ctdiff.evaluation.page import comparison_page
 from ctdiff.evaluation.plots import comparison_plot
-from ctdiff.evaluation.records import data_record, digest, environment, file_hash, ranges, read_json, to_json
-from ctdiff.evaluation.report import weights_file
+from ctdiff.evaluation.portraits import SHOWN, keep_picture, kept_bound, kept_picture, portrait
+from ctdiff.evaluation.records import data_record, digest, environment, file_hash, keep_result, kept_result, ranges, to_json
+from ctdiff.evaluation.report import likelihood_settings, weights_file
+from ctdiff.evaluation.tables import comparison_csv, shortfall
 from ctdiff.runs import Run, load_run
 from ctdiff.sampling import chosen_labels
 from ctdiff.training.checkpoints import write_atomically
@@ -38,6 +40,7 @@ from diffusion_core import Sampler
 __all__ = ["CELL_FORMAT", "STUDY_FORMAT", "compare_runs"]
 
 CELL_FORMAT, STUDY_FORMAT = "ctdiff-cell-1", "ctdiff-comparison-1"
+_LIKELIHOOD_IMAGES = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +63,16 @@ class _Contender:
         """The sampler with a number of steps."""
         return self.run.sampler(steps)
 
+    def trained(self) -> dict[str, str]:
+        """Which network it is, and of what."""
+        config = self.run.config.to_dict()
+        return {"weights": self.weights, "trained": digest({key: config[key] for key in ("data", "model", "process")})}
+
     def describe(self) -> dict[str, Any]:
         """All that a cell of it depends on, but the number of steps."""
-        config = self.run.config.to_dict()
-        sampler = {key: value for key, value in config["sampler"].items() if key not in ("steps", "num_samples")}
-        trained = {key: config[key] for key in ("data", "model", "process")}
-        return {"weights": self.weights, "sampler": sampler, "trained": digest(trained)}
+        settings = self.run.config.sampler.to_dict()
+        sampler = {key: value for key, value in settings.items() if key not in ("steps", "num_samples")}
+        return {**self.trained(), "sampler": sampler}
 
 
 def _named(paths: Sequence[str | Path]) -> list[str]:
@@ -138,39 +145,29 @@ def _common_data(contenders: Sequence[_Contender]) -> tuple[Any, dict[str, Any]]
     return splits, record
 
 
-def _cell(path: Path, what: Mapping[str, Any], fresh: bool) -> dict[str, Any] | None:
-    """The result of a cell, if it is there."""
-    if fresh or not path.exists():
-        return None
-    try:
-        found = read_json(path, CELL_FORMAT)
-    except ValueError:  # damaged: it is made anew
-        return None
-    return found["result"] if found.get("what") == json.loads(to_json(what)) else None
-
-
 def _run_cell(
-    contender: _Contender, calls: int, seeds: list[int], judge: Judge, cost: Callable[[int], int | None], progress: bool
+    contender: _Contender,
+    calls: int,
+    seeds: list[int],
+    judge: Judge,
+    cost: Callable[[int], int | None],
+    picture: Path,
+    progress: bool,
 ) -> dict[str, Any]:
-    """Draw and measure one cell; without metrics where the budget is too small for a step."""
+    """Draw and measure one cell; without metrics and picture where the budget is too small for a step."""
     steps = most_steps(calls, cost)
     if steps is None:
         return {"steps": None}
     y = chosen_labels(contender.run, None, len(seeds))
     title = f"{contender.name}, {contender.sampler}, {calls} calls"
     drawn = draw(contender.run, contender.walker(steps), seeds, y, title=title, progress=progress)
+    keep_picture(picture, drawn.images, contender.run.config.data.num_values)  # before the result: a cell that is done has one
     return {
         "steps": steps,
         "network_calls": drawn.network_calls,
         "seconds_per_sample": drawn.seconds / len(seeds),
         "metrics": {name: row.as_dict() for name, row in judge.measure(drawn.images, y).items()},
     }
-
-
-def _plan(contenders: Sequence[_Contender], calls: Sequence[int]) -> Iterator[tuple[_Contender, int]]:
-    for contender in contenders:
-        for budget in sorted(set(calls)):
-            yield contender, budget
 
 
 def compare_runs(
@@ -184,14 +181,16 @@ def compare_runs(
     device: str = "cpu",
     replicates: int = 50,
     metric: str = "FID",
+    likelihood_images: int | None = None,
+    draws: int = 16,
     out: str | Path = "comparison",
     fresh: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure every sampler of every run at the same numbers of network calls.
 
-    Writes `comparison.json`, `comparison.csv`, `comparison.png` and a file for each cell. Cells that are there,
-    of the same weights, settings and machine, are not computed again.
+    Writes `comparison.json`, `comparison.csv`, `comparison.png`, all of it as a page, `index.html`, and two files for each
+    cell. Cells that are there, of the same weights, settings and machine, are not computed again.
 
     Arguments:
         paths: the runs' folders; all trained on the same images.
@@ -202,9 +201,11 @@ def compare_runs(
         overrides: flags such as "--config.sampler.grid=cosine", for every run.
         device: where to compute.
         replicates: how many halves of the samples an interval is made of.
-        metric: what is plotted.
+        metric: what is plotted, and what the best sampler of a run is the best in.
+        likelihood_images: how many held-out images bits per dimension are of, for each run; None is 100, or all there are.
+        draws: times and noises of each of them.
         out: the folder.
-        fresh: compute every cell anew.
+        fresh: compute every cell, and bits per dimension, anew.
         progress: show progress bars.
 
     Returns:
@@ -222,67 +223,103 @@ def compare_runs(
         raise ValueError(f"num_samples = {num_samples}, expected at least {fewest}")
     if metric not in (known := judge.noise(fewest)):
         raise ValueError(f"metric = {metric!r}, expected one of {', '.join(known)}")
-    seeds = list(range(num_samples))
-    shared = {
+    seeds, bound = list(range(num_samples)), likelihood_settings(splits, likelihood_images, draws, _LIKELIHOOD_IMAGES)
+    shared: dict[str, Any] = {
         "seeds": ranges(seeds),
         "device": device,
         "extractor": extractor.describe(),
         "reference": {"neighbour": judge.reference.neighbour, "replicates": replicates, "seed": judge.reference.seed},
     }
-    machine, folder = environment(), Path(out)
+    folder, budgets = Path(out), sorted(set(calls))
+    made_of: dict[str, Any] = {"data": data, "environment": environment()}
     (folder / "cells").mkdir(parents=True, exist_ok=True)
-    costs = {each: step_costs(each.walker, chosen_labels(each.run, None, 1)) for each in contenders}
-    cells: list[dict[str, Any]] = []
-    plan = list(_plan(contenders, calls))
-    for contender, budget in tqdm(plan, desc="cells", unit="cell", disable=not progress, leave=False):
-        what = {**shared, "data": data, "environment": machine, **contender.describe(), "calls": budget}
-        path = folder / "cells" / f"{digest(what)}.json"
-        if (result := _cell(path, what, fresh)) is None:
-            result = _run_cell(contender, budget, seeds, judge, costs[contender], progress)
-            write_atomically(path, to_json({"format": CELL_FORMAT, "what": what, "result": result}).encode())
-        cells.append({"run": contender.name, "sampler": contender.sampler, "calls": budget, **result})
-    settings = {**shared, "calls": sorted(set(calls)), "overrides": list(overrides)}
+    cells = _cells(contenders, budgets, {**shared, **made_of}, seeds, judge, folder / "cells", fresh, progress)
+    if all(cell["steps"] is None for cell in cells):
+        listed = ", ".join(map(str, budgets))
+        raise ValueError(f"calls = {listed}, expected more: none of the samplers makes a step of so few")
+    runs = _runs(contenders)
+    for name, entry in runs.items():
+        first = next(each for each in contenders if each.name == name)
+        key = {**made_of, "device": device, **first.trained()}
+        entry["bits_per_dim"] = kept_bound(folder / "bounds", first.run, splits, key, bound, fresh, progress)
+    asked: dict[str, Any] = {
+        "calls": budgets,
+        "samplers": samplers and list(samplers),
+        "overrides": list(overrides),
+        "metric": metric,
+    }
     content = {
         "format": STUDY_FORMAT,
-        "settings": settings,
-        "data": data,
-        "environment": machine,
-        "runs": _runs(contenders),
+        "settings": {**shared, **asked, "likelihood": bound},
+        **made_of,
+        "runs": list(runs.values()),
         "cells": [cell for cell in cells if cell["steps"] is not None],
         "skipped": [cell for cell in cells if cell["steps"] is None],
     }
-    return _written(folder, content, metric)
+    return _written(folder, content, _pictures(contenders, content, seeds, folder / "cells", progress))
 
 
-def _runs(contenders: Sequence[_Contender]) -> list[dict[str, Any]]:
-    """Each run with its samplers' settings."""
+def _runs(contenders: Sequence[_Contender]) -> dict[str, dict[str, Any]]:
+    """Each run by name: what it is, and its samplers' settings."""
     runs: dict[str, dict[str, Any]] = {}
     for each in contenders:
-        entry = {"name": each.name, "path": str(each.run.path), "step": each.run.step, "weights": each.weights, "samplers": {}}
-        runs.setdefault(each.name, entry)["samplers"][each.sampler] = each.describe()["sampler"]
-    return list(runs.values())
+        if each.name not in runs:
+            entry = {"name": each.name, "path": str(each.run.path), "step": each.run.step, "weights": each.weights}
+            runs[each.name] = {**entry, **portrait(each.run), "samplers": {}}
+        runs[each.name]["samplers"][each.sampler] = each.describe()["sampler"]
+    return runs
 
 
-def _written(folder: Path, content: dict[str, Any], metric: str) -> dict[str, Any]:
-    """Write the study as JSON, as a table and as a picture; returns the JSON."""
-    if not content["cells"]:
-        budgets = ", ".join(map(str, content["settings"]["calls"]))
-        raise ValueError(f"calls = {budgets}, expected more: none of the samplers makes a step of so few")
-    text = to_json(content)
+def _cells(
+    contenders: Sequence[_Contender],
+    budgets: Sequence[int],
+    shared: dict[str, Any],
+    seeds: list[int],
+    judge: Judge,
+    folder: Path,
+    fresh: bool,
+    progress: bool,
+) -> list[dict[str, Any]]:
+    """Every cell: those that are in the folder, and new ones, which then are."""
+    costs = {each: step_costs(each.walker, chosen_labels(each.run, None, 1)) for each in contenders}
+    cells: list[dict[str, Any]] = []
+    plan = list(itertools.product(contenders, budgets))
+    for contender, budget in tqdm(plan, desc="cells", unit="cell", disable=not progress, leave=False):
+        what = {**shared, **contender.describe(), "calls": budget}
+        name = digest(what)
+        path = folder / f"{name}.json"
+        if fresh or (result := kept_result(path, CELL_FORMAT, what)) is None:
+            picture = path.with_suffix(".png")
+            result = _run_cell(contender, budget, seeds, judge, costs[contender], picture, progress)
+            keep_result(path, CELL_FORMAT, what, result)
+        cells.append({"run": contender.name, "sampler": contender.sampler, "calls": budget, "cell": name, **result})
+    return cells
+
+
+def _pictures(
+    contenders: Sequence[_Contender], content: dict[str, Any], seeds: list[int], folder: Path, progress: bool
+) -> dict[str, bytes]:
+    """A PNG for each run: of its sampler that is the best at the largest budget. The content then says which that is."""
+    pictures, metric = {}, content["settings"]["metric"]
+    for entry in content["runs"]:
+        own = [cell for cell in content["cells"] if cell["run"] == entry["name"]]
+        last = [cell for cell in own if cell["calls"] == max(each["calls"] for each in own)]
+        entry["shown"] = None
+        if last:
+            best = min(last, key=lambda cell: shortfall(metric, cell["metrics"][metric]["value"]))
+            run = next(each.run for each in contenders if (each.name, each.sampler) == (entry["name"], best["sampler"]))
+            pictures[entry["name"]] = kept_picture(folder / f"{best['cell']}.png", run, best["steps"], seeds, progress)
+            chosen = {key: best[key] for key in ("cell", "sampler", "calls", "network_calls", "steps")}
+            entry["shown"] = {**chosen, "samples": min(SHOWN, len(seeds))}
+    return pictures
+
+
+def _written(folder: Path, content: dict[str, Any], pictures: dict[str, bytes]) -> dict[str, Any]:
+    """Write the study as JSON, as a table, as a picture and as a page; returns the JSON."""
+    text, curve = to_json(content), folder / "comparison.png"
     write_atomically(folder / "comparison.json", text.encode())
-    table = io.StringIO()
-    names = list(dict.fromkeys(name for cell in content["cells"] for name in cell["metrics"]))
-    keys = ["run", "sampler", "calls", "steps", "network_calls", "seconds_per_sample"]
-    writer = csv.writer(table, lineterminator="\n")
-    ends = ("value", "low", "high")
-    writer.writerow(keys + [f"{name}{end}" for name in names for end in ("", " low", " high", " floor")])
-    for cell in content["cells"]:
-        rows = [cell["metrics"].get(name) for name in names]
-        values = [
-            [""] * 4 if row is None else [*(row[end] for end in ends), (row["floor"] or {}).get("value", "")] for row in rows
-        ]
-        writer.writerow([cell[key] for key in keys] + [value for four in values for value in four])
-    write_atomically(folder / "comparison.csv", table.getvalue().encode())
     written: dict[str, Any] = json.loads(text)
-    comparison_plot(folder / "comparison.png", written, metric)
+    write_atomically(folder / "comparison.csv", comparison_csv(written).encode())
+    comparison_plot(curve, written, written["settings"]["metric"])
+    write_atomically(folder / "index.html", comparison_page(written, curve.read_bytes(), pictures).encode())
     return written

@@ -1,16 +1,29 @@
-"""Reports as text: what the commands print."""
+"""Reports as text: what the commands print, and the lines of a table for other programs."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["aligned", "comparison_table", "evaluation_table", "with_interval"]
+__all__ = [
+    "BETTER",
+    "aligned",
+    "comparison_csv",
+    "comparison_table",
+    "evaluation_table",
+    "number",
+    "shortfall",
+    "with_interval",
+]
 
-_BETTER = {
+BETTER = {
     "FID": "low", "sFID": "low", "KID": "low", "precision": "high", "recall": "high", "density": "high", "coverage": "high",
     "IS": "high", "class-KL": "low", "agreement": "high", "nearer-to-train": "0.5", "copies": "0", "bits/dim": "low",
 }  # fmt: skip
+"""Which values of a metric are better: low ones, high ones, or those near a number."""
+
 _CURVE = ("FID", "KID", "precision", "recall", "coverage", "bits/dim")
 
 
@@ -24,24 +37,31 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def _number(value: Any) -> str:
-    number = float(value)
-    return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3f}" if abs(number) < 10 else f"{number:.2f}"
+def shortfall(metric: str, value: Any) -> float:
+    """How far a metric is from where it is best, in an order of its own: less is better."""
+    better = BETTER[metric]
+    return float(value) if better == "low" else -float(value) if better == "high" else abs(float(value) - float(better))
+
+
+def number(value: Any) -> str:
+    """About four digits: `3.410`, `46.00`, `440`."""
+    x = float(value)
+    return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3f}" if abs(x) < 10 else f"{x:.2f}"
 
 
 def with_interval(row: Mapping[str, Any]) -> str:
     """`3.410 [3.020, 3.800]`."""
-    return f"{_number(row['value'])} [{_number(row['low'])}, {_number(row['high'])}]"
+    return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]"
 
 
 def _floor(row: Mapping[str, Any]) -> str:
-    return "" if row["floor"] is None else _number(row["floor"]["value"])
+    return "" if row["floor"] is None else number(row["floor"]["value"])
 
 
 def _checkpoint_table(found: Mapping[str, Any], noise: Mapping[str, Any]) -> str:
     rows = [["metric", "better", "samples", "floor", "noise"]]
     for name, row in found["metrics"].items():
-        rows.append([row["name"], _BETTER.get(name, ""), with_interval(row), _floor(row), _number(noise[name]["value"])])
+        rows.append([row["name"], BETTER.get(name, ""), with_interval(row), _floor(row), number(noise[name]["value"])])
     return aligned(rows)
 
 
@@ -91,3 +111,20 @@ def comparison_table(content: Mapping[str, Any], metric: str) -> str:
     lines = [aligned(rows)]
     lines += [f"{cell['run']}, {cell['sampler']}: not with {cell['calls']} calls" for cell in content["skipped"]]
     return "\n".join(lines)
+
+
+def comparison_csv(content: Mapping[str, Any]) -> str:
+    """A study with a line for each cell: what it cost, and every metric with its interval and its floor."""
+    table = io.StringIO()
+    names = list(dict.fromkeys(name for cell in content["cells"] for name in cell["metrics"]))
+    keys = ["run", "sampler", "calls", "steps", "network_calls", "seconds_per_sample"]
+    writer = csv.writer(table, lineterminator="\n")
+    ends = ("value", "low", "high")
+    writer.writerow(keys + [f"{name}{end}" for name in names for end in ("", " low", " high", " floor")])
+    for cell in content["cells"]:
+        rows = [cell["metrics"].get(name) for name in names]
+        values = [
+            [""] * 4 if row is None else [*(row[end] for end in ends), (row["floor"] or {}).get("value", "")] for row in rows
+        ]
+        writer.writerow([cell[key] for key in keys] + [value for four in values for value in four])
+    return table.getvalue()

@@ -17,7 +17,7 @@ from ctdiff.runs import load_run
 
 from .tiny_runs import ENGINES, images, pixels, random_classifier, tiny_run
 
-QUICK = {"num_samples": 12, "replicates": 3}
+QUICK = {"num_samples": 12, "replicates": 3, "likelihood_images": 0}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_an_interrupted_study_computes_nothing_twice(runs, tmp_path, monkeypatch
         with pytest.raises(KeyboardInterrupt):
             compare_runs(runs, pixels(), out=cut, **settings)
     assert len(first) == 5
-    assert len(list((cut / "cells").iterdir())) == 5
+    assert len(list((cut / "cells").glob("*.json"))) == 5
     assert not (cut / "comparison.json").exists()
     with monkeypatch.context() as patch:
         second = _drawn(patch)
@@ -109,7 +109,7 @@ def test_an_interrupted_study_computes_nothing_twice(runs, tmp_path, monkeypatch
     third = _drawn(monkeypatch)
     compare_runs(runs, pixels(), out=cut, **{**settings, "calls": [2, 3, 4]})
     assert [title.rpartition(", ")[2] for title in third] == ["4 calls"] * 4
-    damaged = sorted((cut / "cells").iterdir())[0]
+    damaged = sorted((cut / "cells").glob("*.json"))[0]
     damaged.write_text("{")
     compare_runs(runs, pixels(), out=cut, **{**settings, "calls": [2, 3, 4]})
     assert len(third) == 5
@@ -179,11 +179,12 @@ def test_the_command(runs, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ctdiff.evaluation.build_extractor", lambda *arguments: pixels())
     out = tmp_path / "study"
     command = ["compare", *map(str, runs), "--samplers=ancestral,ddim", "--calls=2-3", "--num_samples=12", f"--out={out}"]
+    command.append("--likelihood_images=2")
     assert main([*command, "--metric=coverage"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["run", "sampler", "calls", "steps", "coverage", "floor", "ms/sample"]
-    assert lines[-3:] == [str(out / f"comparison.{suffix}") for suffix in ("json", "csv", "png")]
-    assert len(lines) == 1 + 6 + 3
+    assert lines[-4:] == [str(out / name) for name in ("comparison.json", "comparison.csv", "comparison.png", "index.html")]
+    assert len(lines) == 1 + 6 + 4
     for arguments, message in (
         (["compare"], "the folder of a run is missing"),
         (["compare", str(tmp_path)], "is not a run"),

@@ -1,0 +1,155 @@
+"""What a comparison says of a run beside its curves: what it is in words, its bits per dimension, a grid of its samples.
+
+Words come from the configuration, so that they cannot say what was not trained. The bound and the grid are kept in files:
+they are made once, and a comparison that was stopped or extended finds them.
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ml_collections import ConfigDict
+from PIL import Image
+from torch import Tensor
+
+from ctdiff import build, figures
+from ctdiff import config as configuration
+from ctdiff.data import Splits
+from ctdiff.evaluation.drawing import draw, run_bits_per_dim
+from ctdiff.evaluation.records import Parts, digest, keep_result, kept_result
+from ctdiff.runs import Run
+from ctdiff.sampling import chosen_labels
+from ctdiff.training.checkpoints import write_atomically
+
+__all__ = [
+    "BOUND_FORMAT",
+    "SHOWN",
+    "engine_in_words",
+    "keep_picture",
+    "kept_bound",
+    "kept_picture",
+    "portrait",
+    "training_command",
+]
+
+BOUND_FORMAT = "ctdiff-bound-1"
+SHOWN = 64
+"""Samples of a picture, at most."""
+
+_COLUMNS = 8
+
+_BACKBONES = {"unet": "U-Net", "uvit": "U-ViT", "dit": "DiT", "diffit": "DiffiT", "latent_diffit": "DiffiT for latents"}
+_RATES = {
+    "gaussian_target": "Gaussian target rates",
+    "absorbing": "absorbing rates (a mask)",
+    "birth_death": "birth-death rates",
+}
+"""What configurations call networks and rate matrices, where it is no word; others are called what they are called there."""
+
+
+def engine_in_words(config: ConfigDict) -> str:
+    """`Markov chain on 256 grey levels, Gaussian target rates, cosine amplitude schedule`."""
+    schedule, model = f"{config.process.schedule.replace('_', ' ')} schedule", config.model
+    labels = f", {model.num_classes} classes" if model.num_classes else ""
+    if build.is_gaussian(config):
+        published = {"epsilon": " (improved DDPM)" if model.learned_variance else " (DDPM)"}.get(model.parameterisation, "")
+        return f"Gaussian diffusion{published}, {schedule}{labels}"
+    levels = "grey levels" if config.data.channels == 1 else "levels a colour"
+    rates = _RATES.get(config.process.name, f"{config.process.name.replace('_', ' ')} rates")
+    return f"Markov chain on {config.data.num_values} {levels}, {rates}, {schedule}{labels}"
+
+
+def training_command(run: Run) -> str:
+    """The command that trains such a run: the nearest preset, and what is different."""
+    ignored = (*configuration.FREE_SECTIONS, "training.device")
+    changes = {
+        name: configuration.differences(configuration.load(name), run.config, ignored) for name in configuration.preset_names()
+    }
+    name = min(changes, key=lambda preset: len(changes[preset]))
+    flags = [f"--config.{key}={wanted}" for key, (_, wanted) in changes[name].items()]
+    return shlex.join(["ctdiff", "train", f"--config={name}", *flags, f"--workdir={run.path}"])
+
+
+def portrait(run: Run) -> dict[str, Any]:
+    """What a run is, as plain numbers and strings."""
+    model, training = run.config.model, run.config.training
+    return {
+        "process": run.config.process.name,
+        "engine": engine_in_words(run.config),
+        "backbone": _BACKBONES.get(model.name, model.name),
+        "backbone_settings": digest({"name": model.name, **model[model.name].to_dict()}),
+        "parameters": sum(parameter.numel() for parameter in run.denoiser.parameters()),
+        "training": {"steps": run.step, "of": training.steps, "batch_size": training.batch_size},
+        "command": training_command(run),
+    }
+
+
+def kept_bound(
+    folder: Path, run: Run, splits: Splits, key: Mapping[str, Any], settings: Mapping[str, int], fresh: bool, progress: bool
+) -> dict[str, Any] | None:
+    """The run's bits per dimension: those that are in the folder, or new ones, which then are; None of no images.
+
+    Arguments:
+        folder: where bounds are kept, a file each.
+        run: the run.
+        splits: its real images.
+        key: all that the bound depends on, beside the settings and the grid of times.
+        settings: `images`, of the held-out ones the first; `draws` of times and noises each; the `seed` of those.
+        fresh: measure anew.
+        progress: show a progress bar.
+    """
+    if settings["images"] == 0:
+        return None
+    sampler = run.config.sampler
+    grid = {name: sampler[name] for name in ("grid", "log_snr_max", "log_snr_min")}  # a chain of T times may be on it
+    what = {**key, "grid": grid, "likelihood": dict(settings)}
+    path, parts = folder / f"{digest(what)}.json", Parts(folder, what)
+    if fresh:
+        parts.clear()
+    elif (found := kept_result(path, BOUND_FORMAT, what)) is not None:
+        return found
+    held_out = splits.test.select(torch.arange(settings["images"]))
+    bits = run_bits_per_dim(run, held_out, settings["draws"], settings["seed"], parts, progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_result(path, BOUND_FORMAT, what, bits._asdict())
+    parts.clear()
+    return bits._asdict()
+
+
+def keep_picture(path: Path, images: Tensor, num_values: int) -> None:
+    """Keep the first samples as a grid.
+
+    Arguments:
+        path: a PNG.
+        images: integers (N, C, H, W), in the order of their seeds.
+        num_values: S.
+    """
+    write_atomically(path, figures.grid_png(images[:SHOWN], num_values, min(_COLUMNS, len(images))))
+
+
+def kept_picture(path: Path, run: Run, steps: int, seeds: Sequence[int], progress: bool) -> bytes:
+    """The picture that was kept, or, where it is missing or damaged, a new one of the same samples, which then is.
+
+    Arguments:
+        path: the PNG.
+        run: whose samples they are; its configuration names the sampler.
+        steps: of the sampler.
+        seeds: of all samples.
+        progress: show a progress bar.
+    """
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.verify()
+    except Exception:  # missing, or damaged in any way: a sample depends on its seed alone, so it is drawn again
+        chosen = list(seeds[:SHOWN])
+        y = chosen_labels(run, None, len(chosen))
+        drawn = draw(run, run.sampler(steps), chosen, y, title=f"picture of {run.path.name}", progress=progress)
+        keep_picture(path, drawn.images, run.config.data.num_values)
+        return path.read_bytes()
+    return content

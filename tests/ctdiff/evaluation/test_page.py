@@ -1,0 +1,383 @@
+"""The page of a comparison: whole, true to its JSON, safe with any name, and with a word on every sampler."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ctdiff import build
+from ctdiff import config as configuration
+from ctdiff.cli import main
+from ctdiff.evaluation import compare_runs, comparison_page, draw, portraits, proven, run_bits_per_dim, study, with_interval
+from ctdiff.evaluation.judges import run_splits
+from ctdiff.evaluation.portraits import engine_in_words, training_command
+from ctdiff.evaluation.records import unequal
+from ctdiff.runs import load_run
+
+from ..small import small
+from .tiny_runs import ENGINES, pixels, random_classifier, tiny_run
+
+TESTS = Path(__file__).resolve().parents[2]
+VOID = {"meta", "link", "img", "br"}
+QUICK = {
+    "calls": [2, 5],
+    "samplers": ["ancestral", "ddim"],
+    "num_samples": 12,
+    "replicates": 3,
+    "likelihood_images": 4,
+    "draws": 2,
+}
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, its texts, and the rows of its tables; tags must be balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> without a beginning"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            return
+        self.words.append(data)
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        prefix, found = "data:image/png;base64,", []
+        for source in (attributes["src"] for tag, attributes in self.elements if tag == "img"):
+            assert source is not None
+            assert source.startswith(prefix)
+            picture = Image.open(io.BytesIO(base64.b64decode(source.removeprefix(prefix), validate=True)))
+            picture.load()
+            assert picture.format == "PNG"
+            found.append(picture)
+        return found
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [tiny_run(folder, preset, preset) for preset in ENGINES]
+
+
+@pytest.fixture(scope="module")
+def folder(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("comparison")
+    compare_runs(runs, pixels(), out=out, **QUICK)
+    return out
+
+
+@pytest.fixture
+def content(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "comparison.json").read_text())
+
+
+@pytest.fixture
+def page(folder: Path) -> Page:
+    return Page((folder / "index.html").read_text())
+
+
+def redraw(content: dict[str, Any], folder: Path) -> str:
+    """The page of a changed content."""
+    pictures = {
+        run["name"]: (folder / "cells" / f"{run['shown']['cell']}.png").read_bytes() for run in content["runs"] if run["shown"]
+    }
+    return comparison_page(content, (folder / "comparison.png").read_bytes(), pictures)
+
+
+def test_one_file_that_asks_for_nothing(page, folder):
+    """No scripts, no addresses but of the tables beside it, and a policy that would stop both."""
+    for tag, attributes in page.elements:
+        assert tag not in ("script", "iframe", "object", "form")
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href"):
+            assert str(attributes.get(name, "data:")).startswith(("data:", "comparison."))
+    (policy,) = [a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    text = (folder / "index.html").read_text()
+    assert "url(" not in text
+    assert "@import" not in text
+    assert text.startswith("<!DOCTYPE html>")
+
+
+def test_every_number_is_that_of_the_json(page, content):
+    rows = [row for row in page.rows if len(row) == 5][1:]
+    assert len(rows) == len(content["cells"]) == 4 + 2
+    marks = []
+    for row, cell in zip(rows, content["cells"], strict=True):
+        match = re.fullmatch("(?:([●○]) )?(.*)", row[3])
+        assert match is not None
+        marks.append((cell["run"], match[1], cell["metrics"]["FID"]))
+        cost = [str(cell["network_calls"]), str(cell["steps"])]
+        assert row[:3] == [cell["sampler"], *cost]
+        assert (match[2], row[4]) == (with_interval(cell["metrics"]["FID"]), f"{1000 * cell['seconds_per_sample']:.3g}")
+    for run in content["runs"]:
+        own = [(mark, row) for name, mark, row in marks if name == run["name"]]
+        best = min(own, key=lambda pair: pair[1]["value"])[1]
+        for mark, row in own:
+            overlap = row["low"] <= best["high"] and best["low"] <= row["high"]
+            assert mark == ("●" if row is best else "○" if overlap else None)
+        bits = run["bits_per_dim"]
+        assert f"{bits['value']:.3f} ± {bits['standard_error']:.3f} , at most, on 4 held-out images" in page.text
+        terms = " ".join(f"{'' if name == 'diffusion' else '+ '}{name} {bits[name]:.3f}" for name in list(bits)[2:])
+        assert terms in page.text
+        assert f"{run['parameters']:,} parameters" in page.text
+        assert run["weights"] in page.text
+        assert run["command"] in page.text
+    floor = content["cells"][0]["metrics"]["FID"]["floor"]
+    assert f"{with_interval(floor)}: what {floor['n_fake']} real held-out images" in page.text
+    assert "4 steps of 4 images" in page.text
+
+
+def test_the_bound_is_that_of_the_run(runs, content):
+    for path, entry in zip(runs, content["runs"], strict=True):
+        run = load_run(path)
+        bits = run_bits_per_dim(run, run_splits(run.config).test.select(torch.arange(4)), draws=2)
+        assert entry["bits_per_dim"] == bits._asdict()
+        assert entry["parameters"] == sum(parameter.numel() for parameter in run.denoiser.parameters())
+
+
+def test_pictures_are_the_samples_of_their_seeds(runs, folder, page, content):
+    first, second, curve = page.pictures
+    assert curve.size == Image.open(folder / "comparison.png").size
+    for path, entry, picture in zip(runs, content["runs"], (first, second), strict=True):
+        shown, run = entry["shown"], load_run(path)
+        cells = [cell for cell in content["cells"] if cell["run"] == entry["name"] and cell["calls"] == 5]
+        assert shown["cell"] == min(cells, key=lambda cell: cell["metrics"]["FID"]["value"])["cell"]
+        sample = draw(run, run.sampler(shown["steps"], shown["sampler"]), [0]).images
+        grey = np.round(sample[0, 0].numpy() * 255.0 / 7).repeat(7, 0).repeat(7, 1)  # 8 values; 8 pixels become 56
+        corner = np.asarray(picture.convert("RGB"))[2:58, 2:58]
+        assert np.array_equal(corner, grey[..., None].repeat(3, -1))
+        assert len(np.unique(corner)) > 1
+        assert shown["samples"] == 12
+    assert "Not selected: the seeds 0 to 11" in page.text
+
+
+def _counting(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What is drawn, and whose likelihood is bounded, from now on."""
+    counts: dict[str, list[str]] = {"cells": [], "pictures": [], "bounds": []}
+
+    def count(kind: str, place: Any, name: str) -> None:
+        original = getattr(place, name)
+
+        def counted(run: Any, *arguments: Any, **settings: Any) -> Any:
+            counts[kind].append(run.path.name)
+            return original(run, *arguments, **settings)
+
+        monkeypatch.setattr(place, name, counted)
+
+    count("cells", study, "draw")
+    count("pictures", portraits, "draw")
+    count("bounds", portraits, "run_bits_per_dim")
+    return counts
+
+
+def test_a_study_that_grows_takes_what_is_there(runs, tmp_path, monkeypatch):
+    compare_runs(runs, pixels(), out=tmp_path, **QUICK)
+    before = (tmp_path / "index.html").read_text()
+    counts = _counting(monkeypatch)
+    compare_runs(runs, pixels(), out=tmp_path, **QUICK)
+    assert counts == {"cells": [], "pictures": [], "bounds": []}
+    assert (tmp_path / "index.html").read_text() == before
+    grown = compare_runs(runs, pixels(), out=tmp_path, **{**QUICK, "calls": [2, 5, 6]})
+    assert (len(counts["cells"]), counts["pictures"], counts["bounds"]) == (3, [], [])
+    assert [run["shown"]["calls"] for run in grown["runs"]] == [6, 6]
+    compare_runs(runs, pixels(), out=tmp_path, **{**QUICK, "likelihood_images": 5})
+    assert counts["bounds"] == list(ENGINES)
+    compare_runs(runs, pixels(), out=tmp_path, fresh=True, **QUICK)
+    assert len(counts["bounds"]) == 4
+
+
+def test_cells_from_before_there_were_pictures(runs, tmp_path, monkeypatch):
+    """Only those that are shown are drawn, and they are the same; so are damaged ones."""
+    content = compare_runs(runs, pixels(), out=tmp_path, **QUICK)
+    before, shown = (tmp_path / "index.html").read_text(), {run["shown"]["cell"] for run in content["runs"]}
+    for path in (tmp_path / "cells").glob("*.png"):
+        path.unlink()
+    counts = _counting(monkeypatch)
+    compare_runs(runs, pixels(), out=tmp_path, **QUICK)
+    assert (counts["cells"], counts["pictures"]) == ([], list(ENGINES))
+    assert {path.stem for path in (tmp_path / "cells").glob("*.png")} == shown
+    assert (tmp_path / "index.html").read_text() == before
+    damaged = next((tmp_path / "cells").glob("*.png"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    compare_runs(runs, pixels(), out=tmp_path, **QUICK)
+    assert len(counts["pictures"]) == 3
+    assert (tmp_path / "index.html").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["keep_picture", "keep_result", "comparison_plot", "comparison_page"])
+def test_a_kill_at_any_moment_loses_nothing(name, runs, tmp_path, monkeypatch, folder, content):
+    """Before and after the picture of a cell, its result, the curves and the page: what comes of it is the same."""
+    done, original = 0, getattr(study, name)
+    with monkeypatch.context() as patch:
+
+        def killed(*arguments: Any) -> Any:
+            nonlocal done
+            done += 1
+            if done == (2 if name.startswith("keep") else 1):
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        patch.setattr(study, name, killed)
+        with pytest.raises(KeyboardInterrupt):
+            compare_runs(runs, pixels(), out=tmp_path, **QUICK)
+    assert not (tmp_path / "index.html").exists()
+    results, pictures = ({path.stem for path in (tmp_path / "cells").glob(f"*.{end}")} for end in ("json", "png"))
+    assert results <= pictures
+    assert bool(pictures - results) == (name == "keep_result")
+    again = compare_runs(runs, pixels(), out=tmp_path, **QUICK)
+    assert unequal(again, content, ignore=("seconds_per_sample",)) == []
+    assert len(Page((tmp_path / "index.html").read_text()).pictures) == 3
+
+
+def test_hostile_names_are_text(runs, folder, content, tmp_path):
+    evil = "<script>alert('x')</script>\"'&{{ 7 * 7 }}"
+    for run in content["runs"]:
+        for key in ("name", "path", "engine", "backbone", "command", "weights"):
+            run[key] = f"{evil}{run[key]}"
+    for cell in content["cells"]:
+        cell["run"] = f"{evil}{cell['run']}"
+        cell["sampler"] = f"{evil}{cell['sampler']}"
+        cell["metrics"]["FID"]["name"] = evil
+    content["skipped"] = [{"run": evil, "sampler": evil, "calls": 1}]
+    content["environment"][evil] = evil
+    content["settings"]["overrides"] = [evil]
+    content["settings"]["extractor"]["name"] = evil
+    for run in content["runs"]:
+        run["shown"]["sampler"] = evil
+        run["samplers"] = {f"{evil}{name}": settings for name, settings in run["samplers"].items()}
+    text = redraw(content, folder)
+    page = Page(text)
+    assert "<script" not in text
+    assert page.text.count(evil) > 20
+    # And from a folder of that name, as far as folders can have it.
+    name = "<b onclick=x>&amp;'\" $run$"
+    runs[0].parent.joinpath(name).symlink_to(runs[0], target_is_directory=True)
+    compare_runs([runs[0].parent / name], pixels(), out=tmp_path, **{**QUICK, "samplers": None, "likelihood_images": 0})
+    page = Page((tmp_path / "index.html").read_text())
+    assert name in "".join(page.words)
+    assert not [attributes for tag, attributes in page.elements if "onclick" in attributes]
+    assert shlex.quote(str(runs[0].parent / name)) in "".join(page.words)
+
+
+def test_without_bits_per_dim(runs, tmp_path):
+    content = compare_runs(runs, pixels(), out=tmp_path, **{**QUICK, "likelihood_images": 0})
+    page = Page((tmp_path / "index.html").read_text())
+    assert [run["bits_per_dim"] for run in content["runs"]] == [None, None]
+    assert "Bits per dimension" not in page.text
+    assert "at most" not in page.text
+    assert not (tmp_path / "bounds").exists()
+    for settings, message in (
+        ({"likelihood_images": 25}, r"likelihood_images = 25, expected 0 \.\. 24"),
+        ({"draws": 1}, "draws = 1, expected at least 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compare_runs(runs, pixels(), out=tmp_path, **{**QUICK, **settings})
+
+
+def test_classes_correctors_other_metrics_and_a_run_without_cells(runs, tmp_path):
+    guided = tiny_run(runs[0].parent, "classes", "mnist_guided_discrete", sampler__guidance=2.0, model__num_classes=10)
+    names = ["tau_leaping+1", "heun"]
+    settings = {**QUICK, "samplers": names, "calls": [8], "metric": "coverage"}
+    content = compare_runs([guided, runs[1]], random_classifier(), out=tmp_path / "guided", **settings)
+    page = Page((tmp_path / "guided" / "index.html").read_text())
+    assert "more is better" in page.text
+    assert "tau_leaping+1, guided" in page.text
+    assert proven.CORRECTOR.text in page.text
+    assert proven.GUIDANCE[False].text in page.text
+    assert "10 classes" in content["runs"][0]["engine"]
+    assert "--metric=coverage" in page.text
+    few = {**QUICK, "samplers": ["tau_leaping", "heun"], "calls": [2]}
+    content = compare_runs(runs, pixels(), out=tmp_path / "few", **few)
+    page = Page((tmp_path / "few" / "index.html").read_text())
+    assert [run["shown"] is None for run in content["runs"]] == [False, True]
+    assert len(page.pictures) == 2
+    assert "mnist_ddpm, heun: not with 2 calls." in page.text
+    assert "At the largest budget" not in page.text
+
+
+def test_the_command_trains_the_same(runs):
+    for path, preset in zip(runs, ENGINES, strict=True):
+        run = load_run(path)
+        command = shlex.split(training_command(run))
+        assert command[:3] == ["ctdiff", "train", f"--config={preset}"]
+        again = configuration.load(preset)
+        configuration.override(again, command[3:-1])
+        assert configuration.differences(again, run.config, configuration.FREE_SECTIONS) == {}
+    assert main([*command[1:-1], "--dry_run"]) == 0
+
+
+@pytest.mark.parametrize("preset", configuration.preset_names())
+def test_engines_in_words(preset):
+    config = configuration.load(preset)
+    words = engine_in_words(config)
+    assert ("Gaussian diffusion" in words) == build.is_gaussian(config)
+    assert "_" not in words
+    assert preset != "mnist" or words == "Markov chain on 256 grey levels, Gaussian target rates, cosine amplitude schedule"
+
+
+def test_every_sampler_has_a_statement_that_rests_on_tests():
+    assert set(proven.SAMPLERS) == set(build.SAMPLERS)
+    assert set(proven.GAUSSIAN_SAMPLERS) == set(build.GAUSSIAN_SAMPLERS)
+    for preset in ENGINES:
+        config = small(preset)
+        for name in build.choices(config)["sampler.name"]:
+            assert proven.of_sampler(name, build.is_gaussian(config)).tests
+    statements = [*proven.SAMPLERS.values(), *proven.GAUSSIAN_SAMPLERS.values(), proven.CORRECTOR]
+    statements += [*proven.GUIDANCE.values(), *proven.BOUNDS.values()]
+    for statement in statements:
+        assert statement.text.endswith(".")
+        for test in statement.tests:
+            file, *names = test.split("::")
+            node: Any = ast.parse((TESTS / file).read_text(encoding="utf-8"))
+            for name in names:
+                node = next((each for each in node.body if getattr(each, "name", None) == name), None)
+                assert node is not None, test
+    assert proven.of_sampler("unknown", True).tests == ()
+
+
+def test_figures_in_statements_are_those_of_the_tests():
+    """The divergences at 128 steps, which `make test` computes."""
+    text = (TESTS / "discrete_diffusion" / "test_samplers.py").read_text(encoding="utf-8")
+    found = dict(re.findall(r'"(\w+)": \(lambda d, g: .*, (\d\.\d+e-\d)\]\),', text))
+    for name, cls in (("ancestral", "Ancestral"), ("euler", "Euler"), ("tau_leaping", "TauLeaping")):
+        assert f"128 steps end {found[cls]} nats" in proven.SAMPLERS[name].text
