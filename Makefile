@@ -6,14 +6,14 @@
 #   RUN=runs/mnist      where `make mnist` leaves its run
 #   FRESH=1             train again, where a finished run would only draw new samples
 #   DDPM_RUN=runs/mnist_ddpm, COMPARISON=comparison   where `make compare` leaves the second run and the page
-#   COMPARE='--calls=8,32 --num_samples=200'          other flags of `ctdiff compare`
+#   COMPARE='--calls=8,32,64 --num_samples=500'       flags of `ctdiff compare`: more takes longer
 
 PYTHON ?= python3
 VENV ?= .venv
 RUN ?= runs/mnist
 DDPM_RUN ?= runs/mnist_ddpm
 COMPARISON ?= comparison
-COMPARE ?=
+COMPARE ?= --calls=4,8,16,32 --num_samples=200
 FRESH ?=
 
 BIN := $(VENV)/bin

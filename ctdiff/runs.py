@@ -16,7 +16,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from diffusion_core import Denoiser, Sampler
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["Run", "RunError", "RunFolder", "load_run"]
+__all__ = ["Run", "RunError", "RunFolder", "load_run", "locked"]
 
 _SAMPLERS = "|".join(sorted({*build.SAMPLERS, *build.GAUSSIAN_SAMPLERS}))
 _PICTURE = re.compile(rf"(step_\d{{7,}}|final|process|({_SAMPLERS})_\d+)\.(png|npz|gif)")
@@ -48,6 +48,39 @@ _PICTURE = re.compile(rf"(step_\d{{7,}}|final|process|({_SAMPLERS})_\d+)\.(png|n
 
 class RunError(RuntimeError):
     """A run folder that cannot be used as asked; the message names it and says what can be done."""
+
+
+@contextmanager
+def locked(path: Path, work: str, flag: str) -> Iterator[None]:
+    """Make a folder, and keep others who ask for it out while this context lasts.
+
+    The lock is the system's, on the folder itself: it leaves no file, and ends with the process however that ends.
+
+    Arguments:
+        path: the folder.
+        work: what is done there, for the message.
+        flag: what chooses another folder, for the message.
+
+    Raises:
+        RunError: the folder cannot be made, or somebody is in it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = None if sys.platform == "win32" else os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error}") from error
+    if descriptor is None or sys.platform == "win32":
+        yield  # no such lock
+        return
+    try:
+        with suppress(OSError):  # a file system without locks, such as some networks', goes without
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(f"another {work} is at work in {path}: wait for it, or give another {flag}") from error
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True)
@@ -119,34 +152,9 @@ class RunFolder:
         saved = self.saved_config()
         return saved if complete_checkpoints(self.checkpoints) else None
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Make the folder, and keep other trainings out of it while this context lasts.
-
-        The lock is the system's, on the folder itself: it leaves no file, and ends with the process however that ends.
-
-        Raises:
-            RunError: the folder cannot be made, or another training is in it.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = None if sys.platform == "win32" else os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error}") from error
-        if descriptor is None or sys.platform == "win32":
-            yield  # no such lock
-            return
-        try:
-            with suppress(OSError):  # a file system without locks, such as some networks', goes without
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise RunError(
-                        f"another training is at work in {self.path}: wait for it, or give another --workdir"
-                    ) from error
-            yield
-        finally:
-            os.close(descriptor)
+    def locked(self) -> AbstractContextManager[None]:
+        """Make the folder, and keep other trainings out of it while the context lasts: see `locked`."""
+        return locked(self.path, "training", "--workdir")
 
     def inspect(self, config: ConfigDict, fresh: bool = False) -> None:
         """Refuse a folder that a training of `config` must not touch; nothing is changed.

@@ -32,7 +32,7 @@ from ctdiff.evaluation.portraits import SHOWN, keep_picture, kept_bound, kept_pi
 from ctdiff.evaluation.records import data_record, digest, environment, file_hash, keep_result, kept_result, ranges, to_json
 from ctdiff.evaluation.report import likelihood_settings, weights_file
 from ctdiff.evaluation.tables import comparison_csv, shortfall
-from ctdiff.runs import Run, load_run
+from ctdiff.runs import Run, load_run, locked
 from ctdiff.sampling import chosen_labels
 from ctdiff.training.checkpoints import write_atomically
 from diffusion_core import Sampler
@@ -212,7 +212,8 @@ def compare_runs(
         What comparison.json says.
 
     Raises:
-        RunError, CheckpointError, ConfigError, ValueError: a run or an argument cannot be used.
+        RunError, CheckpointError, ConfigError, ValueError: a run or an argument cannot be used, or another comparison is at
+            work in the folder.
     """
     if not calls or min(calls) < 1:
         raise ValueError(f"calls = {list(calls)}, expected positive numbers")
@@ -232,31 +233,31 @@ def compare_runs(
     }
     folder, budgets = Path(out), sorted(set(calls))
     made_of: dict[str, Any] = {"data": data, "environment": environment()}
-    (folder / "cells").mkdir(parents=True, exist_ok=True)
-    cells = _cells(contenders, budgets, {**shared, **made_of}, seeds, judge, folder / "cells", fresh, progress)
-    if all(cell["steps"] is None for cell in cells):
-        listed = ", ".join(map(str, budgets))
-        raise ValueError(f"calls = {listed}, expected more: none of the samplers makes a step of so few")
-    runs = _runs(contenders)
-    for name, entry in runs.items():
-        first = next(each for each in contenders if each.name == name)
-        key = {**made_of, "device": device, **first.trained()}
-        entry["bits_per_dim"] = kept_bound(folder / "bounds", first.run, splits, key, bound, fresh, progress)
     asked: dict[str, Any] = {
         "calls": budgets,
         "samplers": samplers and list(samplers),
         "overrides": list(overrides),
         "metric": metric,
     }
-    content = {
-        "format": STUDY_FORMAT,
-        "settings": {**shared, **asked, "likelihood": bound},
-        **made_of,
-        "runs": list(runs.values()),
-        "cells": [cell for cell in cells if cell["steps"] is not None],
-        "skipped": [cell for cell in cells if cell["steps"] is None],
-    }
-    return _written(folder, content, _pictures(contenders, content, seeds, folder / "cells", progress))
+    with locked(folder, "comparison", "--out"):
+        cells = _cells(contenders, budgets, {**shared, **made_of}, seeds, judge, folder / "cells", fresh, progress)
+        if all(cell["steps"] is None for cell in cells):
+            listed = ", ".join(map(str, budgets))
+            raise ValueError(f"calls = {listed}, expected more: none of the samplers makes a step of so few")
+        runs = _runs(contenders)
+        for name, entry in runs.items():
+            first = next(each for each in contenders if each.name == name)
+            key = {**made_of, "device": device, **first.trained()}
+            entry["bits_per_dim"] = kept_bound(folder / "bounds", first.run, splits, key, bound, fresh, progress)
+        content = {
+            "format": STUDY_FORMAT,
+            "settings": {**shared, **asked, "likelihood": bound},
+            **made_of,
+            "runs": list(runs.values()),
+            "cells": [cell for cell in cells if cell["steps"] is not None],
+            "skipped": [cell for cell in cells if cell["steps"] is None],
+        }
+        return _written(folder, content, _pictures(contenders, content, seeds, folder / "cells", progress))
 
 
 def _runs(contenders: Sequence[_Contender]) -> dict[str, dict[str, Any]]:
@@ -281,6 +282,7 @@ def _cells(
     progress: bool,
 ) -> list[dict[str, Any]]:
     """Every cell: those that are in the folder, and new ones, which then are."""
+    folder.mkdir(exist_ok=True)
     costs = {each: step_costs(each.walker, chosen_labels(each.run, None, 1)) for each in contenders}
     cells: list[dict[str, Any]] = []
     plan = list(itertools.product(contenders, budgets))

@@ -13,7 +13,7 @@ from ctdiff.cli import main
 from ctdiff.config import ConfigError
 from ctdiff.evaluation import compare_runs, comparison_table, most_steps, network_calls, step_costs, study
 from ctdiff.evaluation.records import unequal
-from ctdiff.runs import load_run
+from ctdiff.runs import RunError, load_run, locked
 
 from .tiny_runs import ENGINES, images, pixels, random_classifier, tiny_run
 
@@ -118,6 +118,21 @@ def test_an_interrupted_study_computes_nothing_twice(runs, tmp_path, monkeypatch
     assert len(third) == 6
     compare_runs(runs[:1], pixels(), out=cut, **{**few, "num_samples": 13})
     assert len(third) == 7
+
+
+def test_one_comparison_at_a_time(runs, tmp_path, monkeypatch):
+    titles = _drawn(monkeypatch)
+    with locked(tmp_path, "comparison", "--out"):
+        with pytest.raises(RunError, match=f"another comparison is at work in {tmp_path}: wait for it, or give another --out"):
+            compare_runs(runs[:1], pixels(), calls=[4], samplers=["ancestral"], out=tmp_path, **QUICK)
+        assert not titles
+        assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot be written"):
+        compare_runs(runs[:1], pixels(), calls=[4], samplers=["ancestral"], out=tmp_path / "file", **QUICK)
+    assert not titles
+    compare_runs(runs[:1], pixels(), calls=[4], samplers=["ancestral"], out=tmp_path, **QUICK)
+    assert titles == ["mnist, ancestral, 4 calls"]
 
 
 def test_most_steps():
