@@ -236,6 +236,10 @@ class Run:
         """What a sampler returns, as integers: pixels 0 .. S-1 (S where masked), int64 (N, C, H, W)."""
         return build.build_pixels(self.config).decode(x)
 
+    def encode(self, images: Tensor) -> Tensor:
+        """Integers 0 .. S-1 (N, C, H, W) as the clean data x_0 of this run's process: the inverse of `images`."""
+        return build.build_pixels(self.config).encode(images.long().to(self.config.training.device))
+
 
 def load_run(path: str | Path, checkpoint: int | None = None, ema: bool = True, device: str = "cpu") -> Run:
     """Load the model of a run.

@@ -82,6 +82,20 @@ def test_sample(run: str, sampler: str, runs: Path, tmp_path: Path, capsys: pyte
     assert "4 samples" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("run", ["mnist", "mnist_ddpm"])
+def test_inpaint(run: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "inpainted.png"
+    example("inpaint")([str(runs / run), "--digits=2", "--completions=3", "--steps=2", "--resample=2", f"--out={out}"])
+    assert "2 digits, 3 completions each, 2 rounds a step" in capsys.readouterr().out
+    sheet = picture(out)
+    pitch = sheet.shape[1] // 5  # the digit, what is shown of it, three completions
+    gap = sheet.shape[1] - 5 * pitch
+    side = pitch - gap
+    whole, *others = (sheet[gap : gap + side // 2, place * pitch + gap : (place + 1) * pitch] for place in range(5))
+    assert whole.min() < whole.max()
+    assert all(np.array_equal(whole, other) for other in others)  # the upper half is that of the digit, exactly
+
+
 def test_swap_backbone(tmp_path: Path) -> None:
     families = ["unet", "uvit", "dit", "diffit"]
     example("swap_backbone")(["--steps=2", "--num_samples=2", f"--out={tmp_path}", *SMALL])

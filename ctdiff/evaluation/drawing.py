@@ -125,14 +125,14 @@ def run_bits_per_dim(
     if run.config.model.num_classes and data.labels is None:
         raise ValueError("the images have no labels, expected some: the network is conditional")
     engine, times = (continuous if build.is_gaussian(run.config) else discrete), likelihood_times(run)
-    pixels, device = build.build_pixels(run.config), run.config.training.device
+    device = run.config.training.device
     rows, sizes = [], []
     with tqdm(total=len(data), desc="bits/dim", bar_format=_BAR, disable=not progress, leave=False) as bar:
         for first in range(0, len(data), _BLOCK):
             block = data.select(torch.arange(first, min(first + _BLOCK, len(data))))
 
             def make(first: int = first, block: ImageData = block) -> dict[str, np.ndarray]:
-                x_0 = pixels.encode(block.images.long().to(device))
+                x_0 = run.encode(block.images)
                 y = block.labels.to(device) if run.config.model.num_classes and block.labels is not None else None
                 with torch.random.fork_rng(devices=[x_0.device] if x_0.is_cuda else []):
                     torch.manual_seed(stream_seed(seed, first))  # of every device: times are drawn on the CPU

@@ -1,0 +1,51 @@
+"""Show a run the upper half of held-out digits and let it draw the lower half, several times.
+
+    python examples/inpaint.py runs/mnist
+    python examples/inpaint.py runs/mnist_ddpm --resample=5 --out=halves.png
+
+Each row begins with the digit and what is shown of it; the rest are completions with other seeds. `--resample` is how
+often each step is done: more rounds make the halves fit better, at as many times the network calls (docs/guidance.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+
+from ctdiff import figures, load_run
+from ctdiff.evaluation import run_splits
+from diffusion_core import Inpainting
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Complete a few test digits."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="the run's folder, of an unconditional model")
+    parser.add_argument("--digits", type=int, default=6, help="how many digits, a row each")
+    parser.add_argument("--completions", type=int, default=8, help="how many completions of each")
+    parser.add_argument("--steps", type=int, help="reverse steps; the run's configuration says unless given")
+    parser.add_argument("--resample", type=int, default=3, help="rounds a step")
+    parser.add_argument("--out", default="inpainted.png", help="the picture")
+    arguments = parser.parse_args(argv)
+
+    run = load_run(arguments.run)
+    digits = run_splits(run.config).test.images[: arguments.digits].long()  # (n, C, H, W)
+    known = torch.zeros(digits.shape[1:], dtype=torch.bool)
+    known[:, : digits.shape[2] // 2] = True
+
+    x_0 = run.encode(digits.repeat_interleave(arguments.completions, dim=0))
+    sampler = Inpainting(run.sampler(arguments.steps), x_0, known, arguments.resample)
+    drawn = run.images(sampler.sample(len(x_0), seeds=range(len(x_0)), progress=True))
+
+    shown = torch.where(known, digits, 0)
+    rows = torch.cat([digits[:, None], shown[:, None], drawn.unflatten(0, (len(digits), -1))], dim=1)
+    figures.save_grid(arguments.out, rows.flatten(0, 1), run.config.data.num_values, columns=rows.shape[1])
+    print(
+        f"{arguments.out}: {len(digits)} digits, {arguments.completions} completions each, {arguments.resample} rounds a step"
+    )
+
+
+if __name__ == "__main__":
+    main()
