@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.chunks import chunks, evaluated_by_chunks
+from backbones.exponentials import decayed, log_sum
 
 __all__ = ["Categorical", "Distribution", "Mixture", "centred", "first_above", "inverse_cdf"]
 
@@ -168,7 +169,7 @@ class Distribution(ABC):
     @cached_property
     def probs(self) -> Tensor:
         """Probabilities (B, *event, S)."""
-        return self.logits.exp()
+        return decayed(self.logits)
 
     @abstractmethod
     def log_prob(self, k: Tensor) -> Tensor:
@@ -346,11 +347,11 @@ class Mixture(Distribution):
         return out
 
     def log_prob(self, k: Tensor) -> Tensor:
-        return torch.logsumexp(self.log_weights + torch.stack([part.log_prob(k) for part in self.components]), 0)
+        return log_sum(self.log_weights + torch.stack([part.log_prob(k) for part in self.components]))
 
     def log_expectation(self, weights: Callable[[slice], Tensor]) -> Tensor:
         parts = torch.stack([part.log_expectation(weights) for part in self.components])
-        return torch.logsumexp(self.log_weights + parts, 0)
+        return log_sum(self.log_weights + parts)
 
     def sample(self, u: Tensor) -> Tensor:
         """One uniform number chooses the component, and what is left of it the value."""

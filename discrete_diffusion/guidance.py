@@ -35,6 +35,7 @@ from torch import Tensor
 
 from backbones.chunks import chunks
 from backbones.distributions import Categorical, Distribution
+from backbones.exponentials import decayed
 from diffusion_core import per_example
 from diffusion_core.guidance import (
     Classifier,
@@ -107,11 +108,11 @@ class _RatePosterior(_GuidedPosterior):
 
     @property
     def ratio(self) -> Tensor:
-        return guided_logs(self._cond.ratio.log(), self._uncond.ratio.log(), self._g).exp()
+        return decayed(guided_logs(self._cond.ratio.log(), self._uncond.ratio.log(), self._g))
 
     @cached_property
     def reverse_rates(self) -> Tensor:
-        return guided_logs(self._cond.reverse_rates.log(), self._uncond.reverse_rates.log(), self._g).exp()
+        return decayed(guided_logs(self._cond.reverse_rates.log(), self._uncond.reverse_rates.log(), self._g))
 
 
 class _ClassifierPosterior(_GuidedPosterior):
@@ -130,7 +131,7 @@ class _ClassifierPosterior(_GuidedPosterior):
         return self._tilted(self._base.reverse_rates)
 
     def _tilted(self, rates: Tensor) -> Tensor:
-        return torch.where(rates > 0, (rates.log() + self._tilt).exp().to(rates.dtype), 0.0)
+        return torch.where(rates > 0, decayed(rates.log() + self._tilt).to(rates.dtype), 0.0)
 
 
 class _Guidance(Denoiser):

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.distributions import inverse_cdf
+from backbones.exponentials import decayed
 from diffusion_core import per_example
 from discrete_diffusion.process import CTMC
 
@@ -94,7 +95,8 @@ class ReverseJumps(Jumps):
         # chain draws does not depend on the others.
         padded = F.pad(positions, (0, -len(positions) % 64))
         shift = self._inflow.shift.flatten().index_select(0, padded)
-        weights = self._scores.flatten(0, -2).index_select(0, padded).sub_(shift[:, None]).exp_()
+        weights = self._scores.flatten(0, -2).index_select(0, padded).sub_(shift[:, None])
+        decayed(weights, out=weights)
         flow = self._kernel.propagate(weights)[: len(positions)]
         x = self.x.flatten()[positions]
         rates = self._rates.rates_to(x, weights.dtype).scatter(-1, x[:, None], 0.0)

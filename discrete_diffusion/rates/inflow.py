@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from backbones.distributions import inverse_cdf
+from backbones.exponentials import decayed
 from diffusion_core import readable
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Inflow:
         scores = self._scores[part]
         shift = torch.amax(scores, -1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
         self._shift[part] = shift
-        return torch.sub(scores, shift).exp_()
+        weights = scores - shift
+        return decayed(weights, out=weights)
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
         """Where jumps out of x lead: flat positions (M,), uniforms (M, 3) in float64 -> (M,)."""
@@ -73,7 +75,8 @@ class Inflow:
         for start in range(0, len(x), size):
             part = slice(start, start + size)
             scores = self._scores.index_select(0, positions[part]).sub_(self._shift.index_select(0, positions[part]))
-            x_0[part] = inverse_cdf(scores.exp_().mul_(self._kernel.inflow_columns(x[part])), u[part, 0])
+            weights = decayed(scores, out=scores).mul_(self._kernel.inflow_columns(x[part]))
+            x_0[part] = inverse_cdf(weights, u[part, 0])
         return self._kernel.draw_inflow(x_0, x, u[:, 2])
 
 
@@ -121,7 +124,7 @@ class BlockedInflow(Inflow):
     def _add_up(self, scores: Tensor, x: Tensor, at_x: Tensor, sums: Tensor, buffers: Tensor) -> None:
         """`exp(scores) . P[., x]`, and the sums of blocks of `exp(scores) H[., x]`: (M, S) -> (M,) and (M, S / 16)."""
         weights, flow = buffers[:, : len(x)]
-        torch.exp(scores, out=weights)
+        decayed(scores, out=weights)
         torch.index_select(self._columns, 0, x, out=flow)
         torch.sum(flow.mul_(weights), -1, out=at_x)
         torch.index_select(self._inflows, 0, x, out=flow)
@@ -133,6 +136,6 @@ class BlockedInflow(Inflow):
         scores = self._scores.view(-1, _BLOCK).index_select(0, positions * self._blocks + block)
         if self._shifted:
             scores.sub_(self._shift.index_select(0, positions))
-        weights = scores.exp_().mul_(self._inflows.view(-1, _BLOCK).index_select(0, x * self._blocks + block))
+        weights = decayed(scores, out=scores).mul_(self._inflows.view(-1, _BLOCK).index_select(0, x * self._blocks + block))
         x_0 = block * _BLOCK + inverse_cdf(weights, u[:, 1])
         return self._kernel.draw_inflow(x_0, x, u[:, 2])

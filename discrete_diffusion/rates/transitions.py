@@ -62,7 +62,7 @@ def _poisson_weights(mean: Tensor, count: int) -> Tensor:
     k = torch.arange(count, dtype=torch.float64, device=mean.device)
     mean = mean[..., None]
     log_weights = torch.xlogy(k, mean) - mean - torch.lgamma(k + 1)
-    return torch.where(log_weights > -600, log_weights.exp(), 0.0)
+    return torch.where(log_weights > -600, log_weights.clamp(min=-600).exp(), 0.0)
 
 
 @dataclass(frozen=True)
