@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ctdiff import build
 from ctdiff.evaluation import proven
 from ctdiff.evaluation.plots import COLOURS, DISTANCES
-from ctdiff.evaluation.tables import BETTER, shortfall, with_interval
+from ctdiff.evaluation.tables import BETTER, milliseconds, shortfall, with_interval
 from ctdiff.sampling import numbers
 
 __all__ = ["comparison_page"]
@@ -158,7 +158,7 @@ def comparison_page(content: Mapping[str, Any], curve: bytes, pictures: Mapping[
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["interval"] = with_interval
+    environment.filters.update(interval=with_interval, milliseconds=milliseconds)
     return environment.get_template("comparison.html").render(
         title=f"{_listed(run['name'] for run in runs)} at equal network calls",
         engines=_listed(f"{run['name']} ({run['engine']})" for run in runs),

@@ -13,6 +13,7 @@ __all__ = [
     "comparison_csv",
     "comparison_table",
     "evaluation_table",
+    "milliseconds",
     "number",
     "shortfall",
     "with_interval",
@@ -49,6 +50,12 @@ def number(value: Any) -> str:
     return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3f}" if abs(x) < 10 else f"{x:.2f}"
 
 
+def milliseconds(seconds: float) -> str:
+    """Three digits: `5.12`, `240`, `1,870`."""
+    x = float(f"{1000 * seconds:.3g}")
+    return f"{x:,.0f}" if x >= 1000 else f"{x:g}"
+
+
 def with_interval(row: Mapping[str, Any]) -> str:
     """`3.410 [3.020, 3.800]`."""
     return f"{number(row['value'])} [{number(row['low'])}, {number(row['high'])}]"
@@ -72,7 +79,7 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     counted = next(iter(rows.values()))
     notes = [
         f"{counted['n_fake']} samples of step {found['step']} (seeds {content['settings']['seeds']}), {sampler['name']}, "
-        f"{found['network_calls']} network calls a sample{guided}, {1000 * found['seconds_per_sample']:.3g} ms each",
+        f"{found['network_calls']} network calls a sample{guided}, {milliseconds(found['seconds_per_sample'])} ms each",
         f"against {data['train']['count']} training images; floor: {counted['floor']['n_fake']} held-out images; "
         "brackets: 95 % for chance in the samples",
     ]
@@ -106,8 +113,8 @@ def comparison_table(content: Mapping[str, Any], metric: str) -> str:
     for cell in content["cells"]:
         row = cell["metrics"][metric]
         cost = [str(cell["network_calls"]), str(cell["steps"])]
-        milliseconds = f"{1000 * cell['seconds_per_sample']:.3g}"
-        rows.append([cell["run"], cell["sampler"], *cost, with_interval(row), _floor(row), milliseconds])
+        taken = milliseconds(cell["seconds_per_sample"])
+        rows.append([cell["run"], cell["sampler"], *cost, with_interval(row), _floor(row), taken])
     lines = [aligned(rows)]
     lines += [f"{cell['run']}, {cell['sampler']}: not with {cell['calls']} calls" for cell in content["skipped"]]
     return "\n".join(lines)

@@ -24,6 +24,7 @@ from ctdiff.evaluation import compare_runs, comparison_page, draw, portraits, pr
 from ctdiff.evaluation.judges import run_splits
 from ctdiff.evaluation.portraits import engine_in_words, training_command
 from ctdiff.evaluation.records import unequal
+from ctdiff.evaluation.tables import milliseconds
 from ctdiff.runs import load_run
 
 from ..small import small
@@ -148,7 +149,7 @@ def test_every_number_is_that_of_the_json(page, content):
         marks.append((cell["run"], match[1], cell["metrics"]["FID"]))
         cost = [str(cell["network_calls"]), str(cell["steps"])]
         assert row[:3] == [cell["sampler"], *cost]
-        assert (match[2], row[4]) == (with_interval(cell["metrics"]["FID"]), f"{1000 * cell['seconds_per_sample']:.3g}")
+        assert (match[2], row[4]) == (with_interval(cell["metrics"]["FID"]), milliseconds(cell["seconds_per_sample"]))
     for run in content["runs"]:
         own = [(mark, row) for name, mark, row in marks if name == run["name"]]
         best = min(own, key=lambda pair: pair[1]["value"])[1]
@@ -381,3 +382,7 @@ def test_figures_in_statements_are_those_of_the_tests():
     found = dict(re.findall(r'"(\w+)": \(lambda d, g: .*, (\d\.\d+e-\d)\]\),', text))
     for name, cls in (("ancestral", "Ancestral"), ("euler", "Euler"), ("tau_leaping", "TauLeaping")):
         assert f"128 steps end {found[cls]} nats" in proven.SAMPLERS[name].text
+
+
+def test_milliseconds():
+    assert [milliseconds(x) for x in (0.0051234, 0.24, 1.8712, 0.000001, 12.5)] == ["5.12", "240", "1,870", "0.001", "12,500"]
