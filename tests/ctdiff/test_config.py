@@ -205,3 +205,7 @@ def test_every_choice_of_every_process_is_known_to_the_tables():
 def test_a_config_without_a_section_is_refused():
     with pytest.raises(ConfigError, match="is missing"):
         configuration.check(ConfigDict({"data": {"name": "embedded_mnist"}}))
+
+
+def test_the_corrector_begins_with_short_leaps():
+    assert configuration.load("mnist").sampler.corrector_multiplier == 0.25
