@@ -229,8 +229,8 @@ class Run:
     denoiser: Denoiser
 
     def sampler(self, steps: int | None = None, name: str | None = None) -> Sampler:
-        """The configuration's sampler, or another one by name, with another number of steps."""
-        return build.build_sampler(self.config, self.denoiser, name, steps)
+        """The configuration's sampler, or one with another number of steps, or another one by name."""
+        return build.build_sampler(self.config, self.denoiser, steps=steps, name=name)
 
     def images(self, x: Tensor) -> Tensor:
         """What a sampler returns, as integers: pixels 0 .. S-1 (S where masked), int64 (N, C, H, W)."""

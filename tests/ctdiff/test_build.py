@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
@@ -23,6 +25,7 @@ from backbones.diffit import DiffiT, LatentDiffiT
 from ctdiff import build, cost
 from ctdiff import config as configuration
 from ctdiff.data import ImageData
+from ctdiff.runs import Run
 from ctdiff.training import precision
 from ctdiff.training.precision import HalfPrecision
 from diffusion_core import (
@@ -351,9 +354,9 @@ def test_time_samplers_and_grids():
     for name, grid in (("uniform", UniformGrid), ("quadratic", QuadraticGrid), ("cosine", CosineGrid)):
         config = small("mnist", sampler__grid=name, process__t_max=0.9)
         assert build.build_grid(config) == grid(3, 0.01, 0.9)
-        assert build.build_grid(config, 7) == grid(7, 0.01, 0.9)
+        assert build.build_grid(config, steps=7) == grid(7, 0.01, 0.9)
     respaced = small("mnist_ddpm", sampler__grid="respaced", process__gaussian__T=50)
-    assert build.build_grid(respaced, 7) == RespacedGrid(7, 50)
+    assert build.build_grid(respaced, steps=7) == RespacedGrid(7, 50)
     by_log_snr = small("mnist_ddpm", sampler__grid="log_snr", sampler__log_snr_max=6.0, sampler__log_snr_min=-7.0)
     expected = continuous.LogSNRGrid.between(3, build.build_gaussian_schedule(by_log_snr), 6.0, -7.0)
     assert build.build_grid(by_log_snr) == expected
@@ -414,7 +417,17 @@ def test_sampler_settings_arrive():
     assert (sampler.argmax, sampler.sub_batch) == (True, 5)
     assert isinstance(sampler.leap, samplers.OrdinalLeap)
     with pytest.raises(ValueError, match="sampler = 'ddim', expected one of ancestral, euler, tau_leaping"):
-        build.build_sampler(config, denoiser, "ddim")
+        build.build_sampler(config, denoiser, name="ddim")
+
+
+def test_steps_and_name_have_one_order():
+    for function in (build.build_grid, build.build_sampler, Run.sampler):
+        parameters = inspect.signature(function).parameters.values()
+        assert [each.name for each in parameters if each.default is not each.empty] == ["steps", "name"]
+    for function in (build.build_grid, build.build_sampler):
+        assert {each.kind for each in inspect.signature(function).parameters.values() if each.default is None} == {
+            inspect.Parameter.KEYWORD_ONLY
+        }
 
 
 @pytest.mark.parametrize("variance", build.VARIANCES)
@@ -425,7 +438,7 @@ def test_gaussian_samplers(variance):
     _draw(config, name="ancestral")
     _draw(config, name="ddim")
     denoiser = build.build_denoiser(config, build.build_process(config), build.build_network(config))
-    sampler = build.build_sampler(config, denoiser, "ddim")
+    sampler = build.build_sampler(config, denoiser, name="ddim")
     assert isinstance(sampler, continuous.DDIM)
     assert (sampler.eta, sampler.clip, type(sampler.variance)) == (0.5, None, build.VARIANCES[variance])
     with pytest.raises(ValueError, match=r"config\.sampler\.variance = 'learned', expected one of small, large"):
