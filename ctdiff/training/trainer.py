@@ -168,7 +168,15 @@ class _Recorder:
             figures.save_grid(path, drawn[0], self.config.data.num_values, columns)
 
 
-def _run(config: ConfigDict, folder: RunFolder, parts: _Parts, splits: Splits, start: int, stop: StopRequest) -> int:
+def _run(
+    config: ConfigDict,
+    folder: RunFolder,
+    parts: _Parts,
+    splits: Splits,
+    batches: build.EncodedBatches,
+    start: int,
+    stop: StopRequest,
+) -> int:
     """Train from step `start`; returns the last step done."""
     settings = config.training
     recorder = _Recorder(config, folder, parts, splits, start)
@@ -177,7 +185,7 @@ def _run(config: ConfigDict, folder: RunFolder, parts: _Parts, splits: Splits, s
     with closing(recorder.metrics), bar:
         for step in fit(
             parts.objective,
-            build.build_batches(config, splits.train),
+            batches,
             parts.state.optimizer,
             steps=settings.steps,
             ema=parts.state.ema,
@@ -268,11 +276,13 @@ def train(
             folder.prepare(config)
         else:
             splits = build.build_data(config)
+            batches = build.build_batches(config, splits.train)
+            batches[start]  # whatever makes a batch fail fails now
             if start:
                 say(f"resuming {folder.path} at step {start}")
             say(f"{len(splits.train)} training images, {len(splits.test)} test images, steps {start} .. {steps}")
             folder.prepare(config, fresh)  # the first change to the folder: nothing else can be wrong
-            done = _run(config, folder, parts, splits, start, stop)
+            done = _run(config, folder, parts, splits, batches, start, stop)
         if not stop:
             _pictures(config, folder, parts.averaged, stop)
     skipped = sum(bool(record.get("skipped")) for record in MetricsFile.read(folder.metrics))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ctdiff import build
 from ctdiff import config as configuration
 from ctdiff import load_run, memory, sample_run, train
 from ctdiff.cli import main
@@ -236,6 +237,24 @@ def test_nothing_is_deleted_before_everything_is_checked(images, tmp_path):
                 train(small("mnist", **{**images, **mistake}), run, fresh=fresh)
             assert _everything(run) == before, mistake
     assert load_run(run).step == 4
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("at", ["build_batches", "__getitem__"])
+def test_batches_that_cannot_be_made_leave_the_folder_as_it_was(at, fresh, images, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        _stop_at(patch, 3)
+        train(small("mnist", **images), run)
+    before = _everything(run)
+
+    def fail(*arguments):
+        raise ValueError("degrees = -5.0")
+
+    monkeypatch.setattr(trainer.build if at == "build_batches" else build.EncodedBatches, at, fail)
+    with pytest.raises(ValueError, match=r"degrees = -5\.0"):
+        train(small("mnist", **images), run, fresh=fresh)
+    assert _everything(run) == before
 
 
 @pytest.mark.parametrize("fresh", [True, False])
