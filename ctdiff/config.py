@@ -269,8 +269,8 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str, source: str = "the configuration") -> ConfigDict:
     """The configuration that `to_json` wrote; lists become tuples.
 
-    What the text does not have of the free sections, and sections of networks it did not choose, are defaults: it may
-    be older than they are.
+    What the text does not have of the free sections, and of the alternatives that it did not choose (other networks, rate
+    matrices, schedules, losses), are defaults: it may be older than they are.
 
     Raises:
         ConfigError: not JSON, or not a configuration.
@@ -281,19 +281,31 @@ def from_json(text: str, source: str = "the configuration") -> ConfigDict:
         raise ConfigError(f"{source} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{source} is not a configuration: it holds a {type(content).__name__}")
-    config = ConfigDict(_tuples(content))
-    for section in FREE_SECTIONS:
-        if isinstance(config.get(section), ConfigDict):
-            config[section] = ConfigDict({**defaults.get_config()[section], **config[section]})
-    if isinstance(model := config.get("model"), ConfigDict):
-        for name in build.BACKBONES:
-            if name not in model and name != model.get("name"):
-                model[name] = defaults.get_config().model[name]
+    config = ConfigDict(_completed(_tuples(content), defaults.get_config().to_dict()))
     try:
         check(config)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     return config
+
+
+def _completed(content: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with defaults where it may be older than they are.
+
+    A section of a section holds the arguments of what is chosen by its name: it is an alternative unless it is chosen.
+    """
+    completed = dict(content)
+    for name, section in known.items():
+        if not isinstance(given := content.get(name), dict):
+            continue
+        chosen = {value for value in given.values() if isinstance(value, str)}
+        alternatives = {key: part for key, part in section.items() if isinstance(part, dict) and key not in chosen}
+        filled = {
+            key: {**part, **given[key]} if isinstance(given.get(key), dict) else given.get(key, part)
+            for key, part in alternatives.items()
+        }
+        completed[name] = {**(section if name in FREE_SECTIONS else {}), **given, **filled}
+    return completed
 
 
 def _tuples(value: Any) -> Any:

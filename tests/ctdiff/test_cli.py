@@ -14,9 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ctdiff import build
+from ctdiff import build, load_run, memory, sample_run, train
 from ctdiff import config as configuration
-from ctdiff import load_run, memory, sample_run, train
 from ctdiff.cli import main
 from ctdiff.config import ConfigError
 from ctdiff.runs import Run, RunError, RunFolder

@@ -163,6 +163,38 @@ def test_a_saved_configuration_may_be_older_than_networks_it_did_not_choose():
         configuration.from_json(configuration.to_json(old))
 
 
+@pytest.mark.parametrize("preset", ["mnist", "mnist_absorbing", "mnist_ddpm", "mnist_iddpm"])
+def test_a_saved_configuration_may_be_older_than_any_alternative_it_did_not_choose(preset, monkeypatch):
+    old, newer = configuration.to_json(configuration.load(preset)), configuration.defaults.get_config()
+    newer.process.ring = ConfigDict({"drift": 0.0})
+    newer.process.sigmoid.steepness = 1.0
+    newer.loss.ranked = ConfigDict({"power": 2.0})
+    newer.model.plain = ConfigDict({"width": 32})
+    newer.model.dit.bias = True
+    monkeypatch.setattr(configuration.defaults, "get_config", newer.copy_and_resolve_references)
+    config = configuration.from_json(old)
+    assert (config.process.ring.drift, config.loss.ranked.power, config.model.plain.width) == (0.0, 2.0, 32)
+    assert (config.process.sigmoid.steepness, config.model.dit.bias) == (1.0, True)
+
+
+@pytest.mark.parametrize(
+    ("preset", "section"),
+    [
+        ("mnist", "process.gaussian_target"),
+        ("mnist_ddpm", "process.gaussian"),
+        ("mnist_laplace", "process.laplace"),
+        ("mnist_iddpm", "loss.hybrid"),
+        ("mnist_uvit", "model.uvit"),
+    ],
+)
+def test_what_a_saved_configuration_chose_is_not_made_up(preset, section):
+    old = configuration.load(preset).to_dict()
+    kind, name = section.split(".")
+    del old[kind][name]
+    with pytest.raises(ConfigError, match=rf"config\.{kind}\.{name}\.\w+ is missing"):
+        configuration.from_json(configuration.to_json(ConfigDict(old)))
+
+
 def test_right_overrides():
     config = configuration.load("mnist")
     arguments = ["--config.model.name=uvit", "--config.training.steps=7", "--config.optimizer.lr=1", "--config.data.download"]
