@@ -255,14 +255,14 @@ def train(
         CheckpointError: there are checkpoints and none can be read.
         FloatingPointError: the training has diverged.
     """
-    configuration.check(config)
-    configuration.check_device(config.training.device)
-    config = config.copy_and_resolve_references()
-    folder = RunFolder(Path(workdir))
     if resume and fresh:
         raise RunError("give --resume or --fresh, not both")
+    folder = RunFolder(Path(workdir))
     if resume:
         folder.read_config()
+    configuration.check(config, None if fresh else folder.begun())
+    configuration.check_device(config.training.device)
+    config = config.copy_and_resolve_references()
     with folder.locked(), StopRequest() as stop:
         config.training.precision = _precision(config, None if fresh else folder.begun())
         folder.inspect(config, fresh)

@@ -122,7 +122,8 @@ def test_large_presets_take_a_step_on_generated_images(preset):
 def test_rates(name):
     reading = {"absorbing": "absorbing"}.get(name, "leave_one_out")
     leap = "categorical" if name == "absorbing" else "ordinal"
-    config = small("mnist", process__name=name, model__parameterisation=reading, sampler__leap=leap, process__scale=1.5)
+    scale = 6.0 if name == "birth_death" else 0.3 if name == "gaussian_target" else 1.5
+    config = small("mnist", process__name=name, model__parameterisation=reading, sampler__leap=leap, process__scale=scale)
     process = build.build_process(config)
     expected = {
         "gaussian_target": rates.GaussianTargetRates,
@@ -133,6 +134,8 @@ def test_rates(name):
     assert isinstance(process, discrete.CTMC)
     assert isinstance(process.rates, expected[name])
     assert process.rates.data_states == 8
+    assert getattr(process.rates, "scale", scale) == scale
+    assert hasattr(process.rates, "scale") == (name in build.SCALED_RATES)
     _step(config)
 
 
@@ -333,8 +336,8 @@ def test_gaussian_bounds_are_per_dimension(name):
 
 def test_losses_are_per_dimension():
     # A fresh network is near log S = 2.08 nats a pixel, whatever the size of the image; the weight of a time is 0.1.
-    config = small("mnist_uniform", loss__name="cross_entropy", process__t_min=0.9)
-    wide = small("mnist_uniform", loss__name="cross_entropy", process__t_min=0.9, data__image_size=(16, 16))
+    late = {"loss__name": "cross_entropy", "process__t_min": 0.9, "process__scale": 1.0}
+    config, wide = small("mnist_uniform", **late), small("mnist_uniform", **late, data__image_size=(16, 16))
     for candidate in (config, wide):
         assert _step(candidate).mean().item() == pytest.approx(0.208, abs=0.04)
 

@@ -230,8 +230,8 @@ def test_a_grid_that_does_not_reach_shows_before_the_training(settings, message,
 
 
 def test_a_mistake_in_the_sampler_shows_before_the_training(images, tmp_path):
-    with pytest.raises(ValueError, match=r"eta = 3.0 is outside"):
-        train(small("mnist_ddpm", **images, sampler__name="ddim", sampler__eta=3.0), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"t_min = 0\.01, t_max = 0\.005: expected 0 <= t_min < t_max"):
+        train(small("mnist", **images, sampler__t_max=0.005), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
