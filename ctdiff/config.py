@@ -12,7 +12,7 @@ import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -138,11 +138,11 @@ def override(
             f"config.{match.group(1)} = {match.group(2)!r}, expected {_an(kind)} such as {flat[match.group(1)]}"
         ) from error
     _check_form(config)
-    _refuse(_faults(config), _faults(before), asked)
+    _refuse(_faults(config), _if_formed(_faults, before), asked)
     found = build.idle(config)
     vain = {key: message for key, message in found.items() if key in asked}
     if refuse_idle:
-        _refuse(vain if sections else found, build.idle(before), asked)
+        _refuse(vain if sections else found, _if_formed(build.idle, before), asked)
     return vain
 
 
@@ -169,6 +169,15 @@ def _refuse(wrong: Mapping[str, str], had: Mapping[str, str], asked: Collection[
     for key, message in wrong.items():
         if key in asked or had.get(key) != message:
             raise ConfigError(message)
+
+
+def _if_formed(find: Callable[[ConfigDict], dict[str, str]], config: ConfigDict) -> dict[str, str]:
+    """What is found in a configuration; nothing where it was none before it was overridden."""
+    try:
+        _check_form(config)
+    except ConfigError:
+        return {}
+    return find(config)
 
 
 def _faults(config: ConfigDict) -> dict[str, str]:

@@ -203,6 +203,13 @@ def test_right_overrides():
     assert (config.data.image_size, config.data.quantise) == ((16, 12), False)
 
 
+def test_an_override_may_mend_what_was_no_configuration():
+    config = configuration.load("mnist")
+    config = ConfigDict({**config.to_dict(), "optimizer": {**config.optimizer.to_dict(), "lr": -1.0, "name": "lion"}})
+    configuration.override(config, ["--config.optimizer.name=adam", "--config.optimizer.lr=0.1"])
+    assert (config.optimizer.name, config.optimizer.lr) == ("adam", 0.1)
+
+
 def test_overrides_of_some_sections_only():
     with pytest.raises(ConfigError, match=r"config\.training\.steps is not a key"):
         configuration.override(configuration.load("mnist"), ["--config.training.steps=3"], sections=("sampler",))
