@@ -260,7 +260,7 @@ def train(
     folder = RunFolder(Path(workdir))
     if resume:
         folder.read_config()
-    configuration.check(config, None if fresh else folder.begun())
+    configuration.check(config, None if fresh else folder.saved_config())
     configuration.check_device(config.training.device)
     config = config.copy_and_resolve_references()
     with folder.locked(), StopRequest() as stop:

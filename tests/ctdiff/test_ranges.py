@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,10 @@ def test_a_run_may_keep_what_it_was_saved_with(tmp_path, capsys):
     config = RunFolder(run).read_config()
     with pytest.raises(ConfigError, match=r"config\.\w+\.\w+ = "):
         train(config, run, fresh=True)  # a new training is held to the rules
+    assert load_run(run).step == 4
+    _older(run, data__rotation=0.0)
+    shutil.rmtree(run / "checkpoints")  # died before the first one
+    assert main(["train", f"--workdir={run}", "--resume"]) == 0
     assert load_run(run).step == 4
 
 
