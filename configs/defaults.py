@@ -226,7 +226,7 @@ def _sampler() -> ConfigDict:
             "argmax": False,  # the last step draws; its mode is sharper and biased
             "leap": "ordinal",  # tau_leaping and the corrector: grey levels add up; categorical where values have no order
             "corrector_steps": 0,  # leaps that follow each step; a network call each
-            "corrector_multiplier": 1.0,  # their length, in steps
+            "corrector_multiplier": 0.25,  # their length, in steps: short ones mend, long ones add errors of their own
             "corrector_entry_time": 1.0,  # they begin below this time
             "variance": "small",  # of the noise of a Gaussian step; large, or learned where the network learned it
             "eta": 0.0,  # ddim: 0 is deterministic, 1 as noisy as ancestral

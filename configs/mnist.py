@@ -17,6 +17,6 @@ def get_config() -> ConfigDict:
     # The slowest mode of the rate matrix decays at 1 / 47.8; scaled to 1, it survives as the signal of Gaussian
     # diffusion's cosine schedule does, so that noise levels are spread evenly over time.
     config.process.update(schedule="cosine_amplitude", scale=47.8)
-    config.training.steps = 2600  # ten minutes, where two cores are the two threads of one and have AMX
+    config.training.steps = 2600  # seven to eleven minutes, where two cores are the two threads of one and have AMX
     config.optimizer.lr = 2e-3  # twice the usual: the run is short, and ends at zero
     return config

@@ -12,7 +12,8 @@ import difflib
 import importlib.util
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ml_collections import ConfigDict, config_flags
 import configs
 from configs import defaults
 from ctdiff import build
+from ctdiff.ranges import out_of_range
 
 __all__ = [
     "FREE_SECTIONS",
@@ -43,35 +45,6 @@ FREE_SECTIONS = ("sampler", "saving")
 
 _LENGTHS: dict[str, tuple[int, ...]] = {"data.image_size": (1, 2), "optimizer.betas": (2,), "sampler.guidance_interval": (2,)}
 """How many items a tuple may have; others have as many as they please."""
-
-_LEAST: dict[str, float] = {
-    "data.channels": 1,
-    "data.num_values": 2,
-    "model.num_classes": 0,
-    "model.embedding": 1,
-    "training.steps": 1,
-    "training.batch_size": 1,
-    "training.accumulation": 1,
-    "training.clip": 0,
-    "training.seed": 0,
-    "optimizer.warmup": 0,
-    "optimizer.weight_decay": 0,
-    "sampler.steps": 1,
-    "sampler.num_samples": 1,
-    "sampler.sub_batch": 1,
-    "sampler.corrector_steps": 0,
-    "sampler.clip": 0,
-    "sampler.guidance": 0,
-    "sampler.t_min": 0,
-    "sampler.t_max": 0,
-    "saving.checkpoint_every": 1,
-    "saving.keep": 1,
-    "saving.validate_every": 1,
-    "saving.validation_images": 1,
-    "saving.preview_every": 1,
-    "saving.preview_samples": 1,
-    "saving.preview_steps": 1,
-}
 
 
 class ConfigError(ValueError):
@@ -128,22 +101,30 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def override(config: ConfigDict, arguments: Sequence[str], sections: Collection[str] = ()) -> None:
+def override(
+    config: ConfigDict, arguments: Sequence[str], sections: Collection[str] = (), refuse_idle: bool = True
+) -> dict[str, str]:
     """Apply arguments `--config.section.key=value` to a configuration, and check the result.
+
+    What was wrong before and was not asked for stays: a saved run may be older than a rule.
 
     Arguments:
         config: the configuration to change.
         arguments: the overrides.
-        sections: the sections that may be changed; empty means all.
+        sections: the sections that may be changed, of a run that is trained already; empty means all.
+        refuse_idle: whether an argument that cannot act is refused.
+
+    Returns:
+        The arguments that cannot act, by key, with what to say about each.
 
     Raises:
         ConfigError: a key does not exist or may not be changed, a value is wrong.
     """
-    flat = flatten(config)
+    before, flat = ConfigDict(config.to_dict()), flatten(config)
     allowed = [key for key in flat if not sections or key.split(".")[0] in sections]
-    for argument in arguments:
-        if match := re.match(r"--?(?:no)?config\.([^=]*)", argument):
-            _check_key(match.group(1), allowed)
+    asked = [match.group(1) for each in arguments if (match := re.match(r"--?(?:no)?config\.([^=]*)", each))]
+    for key in asked:
+        _check_key(key, allowed)
     argv, values = ["ctdiff", *arguments], flags.FlagValues()
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
@@ -156,15 +137,61 @@ def override(config: ConfigDict, arguments: Sequence[str], sections: Collection[
         raise ConfigError(
             f"config.{match.group(1)} = {match.group(2)!r}, expected {_an(kind)} such as {flat[match.group(1)]}"
         ) from error
-    check(config)
+    _check_form(config)
+    _refuse(_faults(config), _if_formed(_faults, before), asked)
+    found = build.idle(config)
+    vain = {key: message for key, message in found.items() if key in asked}
+    if refuse_idle:
+        _refuse(vain if sections else found, _if_formed(build.idle, before), asked)
+    return vain
 
 
-def check(config: ConfigDict) -> None:
-    """Refuse unknown and missing keys, wrong types, wrong choices and numbers out of range.
+def check(config: ConfigDict, begun: ConfigDict | None = None) -> None:
+    """Refuse what cannot be trained, or not as it says.
+
+    That is unknown and missing keys, wrong types, wrong choices, numbers out of range, values that do not fit one another,
+    and values that cannot act.
+
+    Arguments:
+        config: the configuration.
+        begun: that of a run which goes on; what it had, out of range or in vain, it may keep.
 
     Raises:
         ConfigError: naming the key, the value and what is allowed.
     """
+    _check_form(config)
+    had = {} if begun is None else {**build.idle(begun), **_faults(begun)}
+    _refuse({**build.idle(config), **_faults(config)}, had)
+
+
+def _refuse(wrong: Mapping[str, str], had: Mapping[str, str], asked: Collection[str] = ()) -> None:
+    """Raise the first of some messages by key, but for those that were there before and are not asked for."""
+    for key, message in wrong.items():
+        if key in asked or had.get(key) != message:
+            raise ConfigError(message)
+
+
+def _if_formed(find: Callable[[ConfigDict], dict[str, str]], config: ConfigDict) -> dict[str, str]:
+    """What is found in a configuration; nothing where it was none before it was overridden."""
+    try:
+        _check_form(config)
+    except ConfigError:
+        return {}
+    return find(config)
+
+
+def _faults(config: ConfigDict) -> dict[str, str]:
+    """Numbers out of range, and rates that the schedule does not fit: by key, with what to say about each."""
+    faults = out_of_range(flatten(config))
+    if not any(key.startswith("process.") for key in faults):
+        with suppress(ValueError):  # rates that cannot be made; they say why when they are
+            if (message := build.misfit(config)) is not None:
+                faults["process.scale"] = message
+    return faults
+
+
+def _check_form(config: ConfigDict) -> None:
+    """Refuse what is no configuration: keys, types, lengths and choices, and choices that exclude one another."""
     known, given = flatten(defaults.get_config()), flatten(config)
     for key in given:
         _check_key(key, known)
@@ -172,8 +199,6 @@ def check(config: ConfigDict) -> None:
         if key not in given:
             raise ConfigError(f"config.{key} is missing; its default is {default!r}")
         _check_type(key, given[key], default)
-        if (least := _LEAST.get(key)) is not None and not given[key] >= least:
-            raise ConfigError(f"config.{key} = {given[key]!r}, expected at least {least}")
         if (lengths := _LENGTHS.get(key)) is not None and len(given[key]) not in lengths:
             raise ConfigError(f"config.{key} = {given[key]!r}, expected {' or '.join(map(str, lengths))} numbers")
     for key, choices in build.choices(config).items():
@@ -184,8 +209,6 @@ def check(config: ConfigDict) -> None:
 
 def _check_values(given: Mapping[str, Any]) -> None:
     """What depends on more than a type, a table or one bound."""
-    if min(given["data.image_size"]) < 1:
-        raise ConfigError(f"config.data.image_size = {given['data.image_size']!r}, expected sides of at least 1")
     if given["data.name"] in build.PATH_SOURCES and not given["data.path"]:
         raise ConfigError(f"config.data.path = '', expected the file or folder of config.data.name = {given['data.name']!r}")
     if given["sampler.guidance"] != 1 and not given["model.num_classes"]:
@@ -269,8 +292,9 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str, source: str = "the configuration") -> ConfigDict:
     """The configuration that `to_json` wrote; lists become tuples.
 
-    What the text does not have of the free sections, and sections of networks it did not choose, are defaults: it may
-    be older than they are.
+    What the text does not have of the free sections, and of the alternatives that it did not choose (other networks, rate
+    matrices, schedules, losses), are defaults: it may be older than they are. It may be older than a rule of `check` too, so
+    only its form is checked.
 
     Raises:
         ConfigError: not JSON, or not a configuration.
@@ -281,19 +305,31 @@ def from_json(text: str, source: str = "the configuration") -> ConfigDict:
         raise ConfigError(f"{source} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{source} is not a configuration: it holds a {type(content).__name__}")
-    config = ConfigDict(_tuples(content))
-    for section in FREE_SECTIONS:
-        if isinstance(config.get(section), ConfigDict):
-            config[section] = ConfigDict({**defaults.get_config()[section], **config[section]})
-    if isinstance(model := config.get("model"), ConfigDict):
-        for name in build.BACKBONES:
-            if name not in model and name != model.get("name"):
-                model[name] = defaults.get_config().model[name]
+    config = ConfigDict(_completed(_tuples(content), defaults.get_config().to_dict()))
     try:
-        check(config)
+        _check_form(config)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     return config
+
+
+def _completed(content: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with defaults where it may be older than they are.
+
+    A section of a section holds the arguments of what is chosen by its name: it is an alternative unless it is chosen.
+    """
+    completed = dict(content)
+    for name, section in known.items():
+        if not isinstance(given := content.get(name), dict):
+            continue
+        chosen = {value for value in given.values() if isinstance(value, str)}
+        alternatives = {key: part for key, part in section.items() if isinstance(part, dict) and key not in chosen}
+        filled = {
+            key: {**part, **given[key]} if isinstance(given.get(key), dict) else given.get(key, part)
+            for key, part in alternatives.items()
+        }
+        completed[name] = {**(section if name in FREE_SECTIONS else {}), **given, **filled}
+    return completed
 
 
 def _tuples(value: Any) -> Any:

@@ -159,6 +159,8 @@ class RunFolder:
     def inspect(self, config: ConfigDict, fresh: bool = False) -> None:
         """Refuse a folder that a training of `config` must not touch; nothing is changed.
 
+        A run may become longer if its learning rate is constant: nothing that was done depends on where it would end.
+
         Arguments:
             config: what is to be trained.
             fresh: whether an earlier training will be deleted.
@@ -169,11 +171,17 @@ class RunFolder:
         begun = self.begun()  # without a checkpoint there is nothing that could be lost
         if begun is None or fresh:
             return
-        changed = configuration.differences(begun, config, ignore=(*configuration.FREE_SECTIONS, "training.device"))
+        ignored = [*configuration.FREE_SECTIONS, "training.device"]
+        constant = begun.optimizer.schedule == "constant"
+        if constant and config.training.steps > begun.training.steps:
+            ignored.append("training.steps")
+        changed = configuration.differences(begun, config, ignored)
         if changed:
             listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
+            fixed = "training.steps" in changed and not constant
+            longer = " (a run can be made longer if its optimizer.schedule is constant)" if fixed else ""
             raise RunError(
-                f"{self.path} holds a run of another configuration: {listed}. "
+                f"{self.path} holds a run of another configuration: {listed}{longer}. "
                 "Give another --workdir, or --fresh to delete that run and train anew"
             )
 
@@ -229,8 +237,8 @@ class Run:
     denoiser: Denoiser
 
     def sampler(self, steps: int | None = None, name: str | None = None) -> Sampler:
-        """The configuration's sampler, or another one by name, with another number of steps."""
-        return build.build_sampler(self.config, self.denoiser, name, steps)
+        """The configuration's sampler, or one with another number of steps, or another one by name."""
+        return build.build_sampler(self.config, self.denoiser, steps=steps, name=name)
 
     def images(self, x: Tensor) -> Tensor:
         """What a sampler returns, as integers: pixels 0 .. S-1 (S where masked), int64 (N, C, H, W)."""

@@ -9,9 +9,11 @@ class in configurations, add a line to its table (and its arguments to `configs.
     objectives  losses, training times, optimisers           build_objective, build_optimizer, build_scheduler
     samplers    samplers, grids of times, guidance           build_sampler, build_grid, build_guidance
 
-What may be chosen for each key is `choices`.
+What may be chosen for each key is `choices`; what would be chosen in vain, `idle`; rates that the schedule
+does not fit, `misfit`.
 """
 
+from ctdiff.build.idle import idle
 from ctdiff.build.names import choices
 from ctdiff.build.networks import BACKBONES, CLASSES, HEADS, IMAGE_SIZED, INPUTS, build_network
 from ctdiff.build.objectives import (
@@ -38,6 +40,7 @@ from ctdiff.build.processes import (
     GAUSSIAN_DENOISERS,
     GAUSSIAN_SCHEDULES,
     RATES,
+    SCALED_RATES,
     SCHEDULES,
     TRAINING_SCHEDULES,
     States,
@@ -46,6 +49,7 @@ from ctdiff.build.processes import (
     build_pixels,
     build_process,
     is_gaussian,
+    misfit,
 )
 from ctdiff.build.samplers import (
     GAUSSIAN_GRIDS,
@@ -90,6 +94,7 @@ __all__ = [
     "RATES",
     "RATE_SAMPLERS",
     "SAMPLERS",
+    "SCALED_RATES",
     "SCALES",
     "SCHEDULES",
     "SOURCES",
@@ -118,5 +123,7 @@ __all__ = [
     "build_validation_times",
     "choices",
     "event_shape",
+    "idle",
     "is_gaussian",
+    "misfit",
 ]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
-from ml_collections import ConfigDict
+import numpy as np
+import torch
+from ml_collections import ConfigDict, FrozenConfigDict
 from torch import Tensor, nn
 
 import continuous_diffusion as continuous
@@ -21,6 +24,7 @@ __all__ = [
     "GAUSSIAN_DENOISERS",
     "GAUSSIAN_SCHEDULES",
     "RATES",
+    "SCALED_RATES",
     "SCHEDULES",
     "TRAINING_SCHEDULES",
     "States",
@@ -29,6 +33,7 @@ __all__ = [
     "build_pixels",
     "build_process",
     "is_gaussian",
+    "misfit",
 ]
 
 Builder: TypeAlias = Callable[[ConfigDict], Any]
@@ -52,6 +57,9 @@ SCHEDULES: dict[str, Builder] = {
     "cosine": lambda c: schedules.CosineSurvival(),
     "cosine_amplitude": lambda c: schedules.CosineAmplitude(),
 }
+SCALED_RATES = ("gaussian_target", "uniform", "birth_death")
+"""Rate matrices that `process.scale` multiplies."""
+
 GAUSSIAN_SCHEDULES: dict[str, Builder] = {
     "linear": lambda c: continuous.LinearSchedule(c.gaussian.T),
     "cosine": lambda c: continuous.CosineSchedule(c.gaussian.T),
@@ -63,6 +71,8 @@ GAUSSIAN_SCHEDULES: dict[str, Builder] = {
 }
 TRAINING_SCHEDULES = ("laplace", "cauchy")
 """Gaussian schedules whose ends are infinitely far in log-SNR: no chain of even steps walks them."""
+
+_MISFIT = 4.0  # how many times too fast or too slow the slowest mode may be
 
 DENOISERS: dict[str, Callable[..., Denoiser]] = {
     "x0": discrete.X0Denoiser,
@@ -118,6 +128,33 @@ def build_process(config: ConfigDict) -> Process:
     else:
         process = discrete.CTMC(RATES[settings.name](config.data.num_values, settings), SCHEDULES[settings.schedule](settings))
     return process.to(config.training.device)
+
+
+@lru_cache(maxsize=64)
+def _slowest_rate(num_values: int, settings: FrozenConfigDict) -> float:
+    """How fast the slowest mode of a rate matrix decays: the smallest of its eigenvalues but 0, negated."""
+    matrix = RATES[settings.name](num_values, settings)
+    generator = matrix.rates_from(torch.arange(matrix.num_states), torch.float64).numpy()
+    return float(np.sort(-np.linalg.eigvals(generator).real)[1])
+
+
+def misfit(config: ConfigDict) -> str | None:
+    """What to say about rates that are far from what the schedule takes them for; None where there is nothing to say.
+
+    `cosine_amplitude` spreads noise levels over time if the slowest mode of the rate matrix decays at rate 1. At another
+    rate its survival is `cos(pi t / 2)^rate`: at 16, a hundredth is left at t = 0.46, and the rest of the training is noise.
+    """
+    settings, values = config.process, config.data.num_values
+    if settings.schedule != "cosine_amplitude" or settings.name not in SCALED_RATES:
+        return None
+    rate = _slowest_rate(values, FrozenConfigDict(settings))
+    if 1 / _MISFIT <= rate <= _MISFIT:
+        return None
+    return (
+        f"config.process.scale = {settings.scale!r}, expected about {settings.scale / rate:.3g}: the slowest mode of "
+        f"{settings.name} over config.data.num_values = {values} would decay at {rate:.3g} times the rate that "
+        "config.process.schedule = 'cosine_amplitude' is made for, and most noise levels would hardly be trained on"
+    )
 
 
 def build_denoiser(config: ConfigDict, process: Process, network: nn.Module) -> Denoiser:

@@ -98,7 +98,7 @@ def _beginning(config: ConfigDict, sampler: str) -> float:
     return t_max if beta <= _LARGEST_RATE else min(t_max, _LAST_FINITE)
 
 
-def build_grid(config: ConfigDict, steps: int | None = None, name: str | None = None) -> TimeGrid:
+def build_grid(config: ConfigDict, *, steps: int | None = None, name: str | None = None) -> TimeGrid:
     """The times of a sampler; its number of steps and its name are the configuration's where they are not given."""
     settings = config.sampler
     if settings.grid in GAUSSIAN_GRIDS:
@@ -121,8 +121,8 @@ def build_guidance(config: ConfigDict, denoiser: Denoiser) -> Denoiser:
     return GUIDANCE[settings.guidance_form](denoiser, scale)
 
 
-def build_sampler(config: ConfigDict, denoiser: Denoiser, name: str | None = None, steps: int | None = None) -> Sampler:
-    """A sampler of a denoiser: the configuration's, or another one by name, with another number of steps.
+def build_sampler(config: ConfigDict, denoiser: Denoiser, *, steps: int | None = None, name: str | None = None) -> Sampler:
+    """A sampler of a denoiser: the configuration's, or one with another number of steps, or another one by name.
 
     Raises:
         ValueError: the process has no sampler of this name.
@@ -132,7 +132,7 @@ def build_sampler(config: ConfigDict, denoiser: Denoiser, name: str | None = Non
     name = settings.name if name is None else name
     if name not in (table := GAUSSIAN_SAMPLERS if gaussian else SAMPLERS):
         raise ValueError(f"sampler = {name!r}, expected one of {', '.join(table)}")
-    grid, denoiser = build_grid(config, steps, name), build_guidance(config, denoiser)
+    grid, denoiser = build_grid(config, steps=steps, name=name), build_guidance(config, denoiser)
     if gaussian:
         return GAUSSIAN_SAMPLERS[name](denoiser, grid, settings)
     sampler = SAMPLERS[name](denoiser, grid, settings)

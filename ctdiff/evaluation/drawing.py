@@ -101,7 +101,8 @@ def likelihood_times(run: Run) -> TimeSampler:
     settings, T = run.config.process, run.config.process.gaussian.T
     if not build.is_gaussian(run.config):
         return StratifiedTimes(settings.t_min, settings.t_max)
-    return GridTimes(build.build_grid(run.config, T - 1) if run.config.sampler.grid == "log_snr" else UniformGrid(T - 1, 1 / T))
+    given = run.config.sampler.grid == "log_snr"
+    return GridTimes(build.build_grid(run.config, steps=T - 1) if given else UniformGrid(T - 1, 1 / T))
 
 
 def run_bits_per_dim(

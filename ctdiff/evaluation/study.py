@@ -94,10 +94,11 @@ def _contenders(
     """
     result: list[_Contender] = []
     offered: dict[str, list[str]] = {}
+    vain: list[dict[str, str]] = []
     taken: set[str] = set()
     for path, name in zip(paths, _named(paths), strict=True):
         run = load_run(path, None, True, device)
-        configuration.override(run.config, overrides, sections=("sampler",))
+        vain.append(configuration.override(run.config, overrides, sections=("sampler",), refuse_idle=False))
         offered[name] = list(build.choices(run.config)["sampler.name"])
         for label in dict.fromkeys(offered[name] if samplers is None else samplers):
             match = re.fullmatch(r"(\w+?)(?:\+(\d+))?", label)
@@ -113,6 +114,9 @@ def _contenders(
             leaps = 0 if build.is_gaussian(own.config) else own.config.sampler.corrector_steps
             called = f"{match[1]}+{leaps}" if leaps else match[1]
             result.append(_Contender(own, name, called, file_hash(weights_file(own))))
+    for key, message in vain[0].items():  # what is of one engine may stand beside runs of the other, but not alone
+        if all(key in each for each in vain):
+            raise configuration.ConfigError(message)
     listed = "; ".join(f"{name} has {', '.join(names)}" for name, names in offered.items())
     for label in samplers or ():
         known = [name for names in offered.values() for name in names]

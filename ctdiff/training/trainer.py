@@ -168,7 +168,15 @@ class _Recorder:
             figures.save_grid(path, drawn[0], self.config.data.num_values, columns)
 
 
-def _run(config: ConfigDict, folder: RunFolder, parts: _Parts, splits: Splits, start: int, stop: StopRequest) -> int:
+def _run(
+    config: ConfigDict,
+    folder: RunFolder,
+    parts: _Parts,
+    splits: Splits,
+    batches: build.EncodedBatches,
+    start: int,
+    stop: StopRequest,
+) -> int:
     """Train from step `start`; returns the last step done."""
     settings = config.training
     recorder = _Recorder(config, folder, parts, splits, start)
@@ -177,7 +185,7 @@ def _run(config: ConfigDict, folder: RunFolder, parts: _Parts, splits: Splits, s
     with closing(recorder.metrics), bar:
         for step in fit(
             parts.objective,
-            build.build_batches(config, splits.train),
+            batches,
             parts.state.optimizer,
             steps=settings.steps,
             ema=parts.state.ema,
@@ -247,14 +255,14 @@ def train(
         CheckpointError: there are checkpoints and none can be read.
         FloatingPointError: the training has diverged.
     """
-    configuration.check(config)
-    configuration.check_device(config.training.device)
-    config = config.copy_and_resolve_references()
-    folder = RunFolder(Path(workdir))
     if resume and fresh:
         raise RunError("give --resume or --fresh, not both")
+    folder = RunFolder(Path(workdir))
     if resume:
         folder.read_config()
+    configuration.check(config, None if fresh else folder.saved_config())
+    configuration.check_device(config.training.device)
+    config = config.copy_and_resolve_references()
     with folder.locked(), StopRequest() as stop:
         config.training.precision = _precision(config, None if fresh else folder.begun())
         folder.inspect(config, fresh)
@@ -268,11 +276,13 @@ def train(
             folder.prepare(config)
         else:
             splits = build.build_data(config)
+            batches = build.build_batches(config, splits.train)
+            batches[start]  # whatever makes a batch fail fails now
             if start:
                 say(f"resuming {folder.path} at step {start}")
             say(f"{len(splits.train)} training images, {len(splits.test)} test images, steps {start} .. {steps}")
             folder.prepare(config, fresh)  # the first change to the folder: nothing else can be wrong
-            done = _run(config, folder, parts, splits, start, stop)
+            done = _run(config, folder, parts, splits, batches, start, stop)
         if not stop:
             _pictures(config, folder, parts.averaged, stop)
     skipped = sum(bool(record.get("skipped")) for record in MetricsFile.read(folder.metrics))

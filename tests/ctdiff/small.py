@@ -17,6 +17,7 @@ SMALL: dict[str, Any] = {
     "data.fraction": 0.001,
     "data.image_size": (8, 8),
     "data.num_values": 8,
+    "process.scale": 0.2,  # 1 / 5.2, the slowest rate of the Gaussian target over 8 levels
     "model.unet.widths": (8, 8),
     "model.unet.num_heads": 2,
     "model.unet.blocks": (1, 1),

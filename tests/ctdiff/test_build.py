@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
@@ -23,6 +25,7 @@ from backbones.diffit import DiffiT, LatentDiffiT
 from ctdiff import build, cost
 from ctdiff import config as configuration
 from ctdiff.data import ImageData
+from ctdiff.runs import Run
 from ctdiff.training import precision
 from ctdiff.training.precision import HalfPrecision
 from diffusion_core import (
@@ -119,7 +122,8 @@ def test_large_presets_take_a_step_on_generated_images(preset):
 def test_rates(name):
     reading = {"absorbing": "absorbing"}.get(name, "leave_one_out")
     leap = "categorical" if name == "absorbing" else "ordinal"
-    config = small("mnist", process__name=name, model__parameterisation=reading, sampler__leap=leap, process__scale=1.5)
+    scale = 6.0 if name == "birth_death" else 0.3 if name == "gaussian_target" else 1.5
+    config = small("mnist", process__name=name, model__parameterisation=reading, sampler__leap=leap, process__scale=scale)
     process = build.build_process(config)
     expected = {
         "gaussian_target": rates.GaussianTargetRates,
@@ -130,6 +134,8 @@ def test_rates(name):
     assert isinstance(process, discrete.CTMC)
     assert isinstance(process.rates, expected[name])
     assert process.rates.data_states == 8
+    assert getattr(process.rates, "scale", scale) == scale
+    assert hasattr(process.rates, "scale") == (name in build.SCALED_RATES)
     _step(config)
 
 
@@ -330,8 +336,8 @@ def test_gaussian_bounds_are_per_dimension(name):
 
 def test_losses_are_per_dimension():
     # A fresh network is near log S = 2.08 nats a pixel, whatever the size of the image; the weight of a time is 0.1.
-    config = small("mnist_uniform", loss__name="cross_entropy", process__t_min=0.9)
-    wide = small("mnist_uniform", loss__name="cross_entropy", process__t_min=0.9, data__image_size=(16, 16))
+    late = {"loss__name": "cross_entropy", "process__t_min": 0.9, "process__scale": 1.0}
+    config, wide = small("mnist_uniform", **late), small("mnist_uniform", **late, data__image_size=(16, 16))
     for candidate in (config, wide):
         assert _step(candidate).mean().item() == pytest.approx(0.208, abs=0.04)
 
@@ -351,9 +357,9 @@ def test_time_samplers_and_grids():
     for name, grid in (("uniform", UniformGrid), ("quadratic", QuadraticGrid), ("cosine", CosineGrid)):
         config = small("mnist", sampler__grid=name, process__t_max=0.9)
         assert build.build_grid(config) == grid(3, 0.01, 0.9)
-        assert build.build_grid(config, 7) == grid(7, 0.01, 0.9)
+        assert build.build_grid(config, steps=7) == grid(7, 0.01, 0.9)
     respaced = small("mnist_ddpm", sampler__grid="respaced", process__gaussian__T=50)
-    assert build.build_grid(respaced, 7) == RespacedGrid(7, 50)
+    assert build.build_grid(respaced, steps=7) == RespacedGrid(7, 50)
     by_log_snr = small("mnist_ddpm", sampler__grid="log_snr", sampler__log_snr_max=6.0, sampler__log_snr_min=-7.0)
     expected = continuous.LogSNRGrid.between(3, build.build_gaussian_schedule(by_log_snr), 6.0, -7.0)
     assert build.build_grid(by_log_snr) == expected
@@ -414,7 +420,17 @@ def test_sampler_settings_arrive():
     assert (sampler.argmax, sampler.sub_batch) == (True, 5)
     assert isinstance(sampler.leap, samplers.OrdinalLeap)
     with pytest.raises(ValueError, match="sampler = 'ddim', expected one of ancestral, euler, tau_leaping"):
-        build.build_sampler(config, denoiser, "ddim")
+        build.build_sampler(config, denoiser, name="ddim")
+
+
+def test_steps_and_name_have_one_order():
+    for function in (build.build_grid, build.build_sampler, Run.sampler):
+        parameters = inspect.signature(function).parameters.values()
+        assert [each.name for each in parameters if each.default is not each.empty] == ["steps", "name"]
+    for function in (build.build_grid, build.build_sampler):
+        assert {each.kind for each in inspect.signature(function).parameters.values() if each.default is None} == {
+            inspect.Parameter.KEYWORD_ONLY
+        }
 
 
 @pytest.mark.parametrize("variance", build.VARIANCES)
@@ -425,7 +441,7 @@ def test_gaussian_samplers(variance):
     _draw(config, name="ancestral")
     _draw(config, name="ddim")
     denoiser = build.build_denoiser(config, build.build_process(config), build.build_network(config))
-    sampler = build.build_sampler(config, denoiser, "ddim")
+    sampler = build.build_sampler(config, denoiser, name="ddim")
     assert isinstance(sampler, continuous.DDIM)
     assert (sampler.eta, sampler.clip, type(sampler.variance)) == (0.5, None, build.VARIANCES[variance])
     with pytest.raises(ValueError, match=r"config\.sampler\.variance = 'learned', expected one of small, large"):

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ctdiff import build, load_run, memory, sample_run, train
 from ctdiff import config as configuration
-from ctdiff import load_run, memory, sample_run, train
 from ctdiff.cli import main
 from ctdiff.config import ConfigError
 from ctdiff.runs import Run, RunError, RunFolder
@@ -131,6 +131,34 @@ def test_a_stopped_run_continues_bit_for_bit(preset, number, changes, images, tm
     assert ours == expected
 
 
+@pytest.mark.parametrize("preset", ["mnist", "mnist_ddpm"])
+def test_a_finished_run_of_constant_rate_is_made_longer_bit_for_bit(preset, images, tmp_path, capsys):
+    settings = flags(**images, optimizer__schedule="constant", loss__times="importance", loss__importance__bins=1)
+    whole, longer = tmp_path / "whole", tmp_path / "longer"
+    for run, steps in ((whole, 6), (longer, 3)):
+        assert _train(f"--config={preset}", f"--workdir={run}", *settings, f"--config.training.steps={steps}") == 0
+    assert _train(f"--workdir={longer}", "--resume", "--config.training.steps=6") == 0
+    assert f"resuming {longer} at step 3" in capsys.readouterr().out
+    ours, expected = _contents(longer), _contents(whole)
+    end = {"step", "validation_loss"}  # measured once more, where the run would have ended
+    assert [line for line in ours[1] if set(line) != end or line["step"] != 3] == expected[1]
+    expected[3].pop("step_0000003.png")  # which was the final one
+    assert (ours[0], ours[2], ours[3]) == (expected[0], expected[2], expected[3])
+    state = [torch.load(run / "checkpoints" / "step_0000006" / "state.pt", weights_only=True) for run in (longer, whole)]
+    assert str(state[0]) == str(state[1])
+    assert RunFolder(longer).read_config().training.steps == 6
+    assert _train(f"--workdir={longer}", "--resume", "--config.training.steps=4") == 2  # but not shorter
+    assert "training.steps was 6, now 4" in capsys.readouterr().err
+
+
+def test_a_run_whose_rate_falls_to_its_end_is_not_made_longer(images, tmp_path, capsys):
+    run = tmp_path / "run"
+    train(small("mnist", **images), run)
+    assert _train(f"--workdir={run}", "--resume", "--config.training.steps=6") == 2
+    message = capsys.readouterr().err
+    assert "training.steps was 4, now 6 (a run can be made longer if its optimizer.schedule is constant)" in message
+
+
 def test_a_run_that_dies_continues_from_its_checkpoint(images, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     config = small("mnist", **images, training__steps=6)
@@ -202,8 +230,8 @@ def test_a_grid_that_does_not_reach_shows_before_the_training(settings, message,
 
 
 def test_a_mistake_in_the_sampler_shows_before_the_training(images, tmp_path):
-    with pytest.raises(ValueError, match=r"eta = 3.0 is outside"):
-        train(small("mnist_ddpm", **images, sampler__name="ddim", sampler__eta=3.0), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"t_min = 0\.01, t_max = 0\.005: expected 0 <= t_min < t_max"):
+        train(small("mnist", **images, sampler__t_max=0.005), tmp_path / "run")
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -236,6 +264,24 @@ def test_nothing_is_deleted_before_everything_is_checked(images, tmp_path):
                 train(small("mnist", **{**images, **mistake}), run, fresh=fresh)
             assert _everything(run) == before, mistake
     assert load_run(run).step == 4
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+@pytest.mark.parametrize("at", ["build_batches", "__getitem__"])
+def test_batches_that_cannot_be_made_leave_the_folder_as_it_was(at, fresh, images, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        _stop_at(patch, 3)
+        train(small("mnist", **images), run)
+    before = _everything(run)
+
+    def fail(*arguments):
+        raise ValueError("degrees = -5.0")
+
+    monkeypatch.setattr(trainer.build if at == "build_batches" else build.EncodedBatches, at, fail)
+    with pytest.raises(ValueError, match=r"degrees = -5\.0"):
+        train(small("mnist", **images), run, fresh=fresh)
+    assert _everything(run) == before
 
 
 @pytest.mark.parametrize("fresh", [True, False])

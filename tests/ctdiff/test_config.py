@@ -115,13 +115,13 @@ def test_unknown_presets():
         ("--config.sampler.name=ddim", r"config\.sampler\.name = 'ddim', expected one of ancestral, euler, tau_leaping"),
         ("--config.optimizer.betas=(0.9,)", r"config\.optimizer\.betas = \(0\.9,\), expected 2 numbers"),
         ("--config.data.image_size=(9,9,9)", r"config\.data\.image_size = \(9, 9, 9\), expected 1 or 2 numbers"),
-        ("--config.data.image_size=(0,9)", r"config\.data\.image_size = \(0, 9\), expected sides of at least 1"),
+        ("--config.data.image_size=(0,9)", r"config\.data\.image_size = \(0, 9\), expected each at least 1"),
         ("--config.training.device=gpu", r"config\.training\.device = 'gpu', expected .*cpu"),
         ("--config.training.device=", r"config\.training\.device = '', expected .*cpu"),
         ("--config.data.name=idx", r"config\.data\.path = '', expected the file or folder of config\.data\.name = 'idx'"),
         ("--config.data.name=array", r"config\.data\.path = '', expected"),
         ("--config.data.name=folder", r"config\.data\.path = '', expected"),
-        ("--config.sampler.t_max=-1", r"config\.sampler\.t_max = -1\.0, expected at least 0"),
+        ("--config.sampler.t_max=-1", r"config\.sampler\.t_max = -1\.0, expected a number in \[0, 1\]"),
         ("--config.loss.name=epsilon", r"config\.loss\.name = 'epsilon', expected one of cross_entropy"),
     ],
 )
@@ -163,12 +163,51 @@ def test_a_saved_configuration_may_be_older_than_networks_it_did_not_choose():
         configuration.from_json(configuration.to_json(old))
 
 
+@pytest.mark.parametrize("preset", ["mnist", "mnist_absorbing", "mnist_ddpm", "mnist_iddpm"])
+def test_a_saved_configuration_may_be_older_than_any_alternative_it_did_not_choose(preset, monkeypatch):
+    old, newer = configuration.to_json(configuration.load(preset)), configuration.defaults.get_config()
+    newer.process.ring = ConfigDict({"drift": 0.0})
+    newer.process.sigmoid.steepness = 1.0
+    newer.loss.ranked = ConfigDict({"power": 2.0})
+    newer.model.plain = ConfigDict({"width": 32})
+    newer.model.dit.bias = True
+    monkeypatch.setattr(configuration.defaults, "get_config", newer.copy_and_resolve_references)
+    config = configuration.from_json(old)
+    assert (config.process.ring.drift, config.loss.ranked.power, config.model.plain.width) == (0.0, 2.0, 32)
+    assert (config.process.sigmoid.steepness, config.model.dit.bias) == (1.0, True)
+
+
+@pytest.mark.parametrize(
+    ("preset", "section"),
+    [
+        ("mnist", "process.gaussian_target"),
+        ("mnist_ddpm", "process.gaussian"),
+        ("mnist_laplace", "process.laplace"),
+        ("mnist_iddpm", "loss.hybrid"),
+        ("mnist_uvit", "model.uvit"),
+    ],
+)
+def test_what_a_saved_configuration_chose_is_not_made_up(preset, section):
+    old = configuration.load(preset).to_dict()
+    kind, name = section.split(".")
+    del old[kind][name]
+    with pytest.raises(ConfigError, match=rf"config\.{kind}\.{name}\.\w+ is missing"):
+        configuration.from_json(configuration.to_json(ConfigDict(old)))
+
+
 def test_right_overrides():
     config = configuration.load("mnist")
     arguments = ["--config.model.name=uvit", "--config.training.steps=7", "--config.optimizer.lr=1", "--config.data.download"]
     configuration.override(config, [*arguments, "--config.data.image_size=(16,12)", "--noconfig.data.quantise"])
     assert (config.model.name, config.training.steps, config.optimizer.lr, config.data.download) == ("uvit", 7, 1.0, True)
     assert (config.data.image_size, config.data.quantise) == ((16, 12), False)
+
+
+def test_an_override_may_mend_what_was_no_configuration():
+    config = configuration.load("mnist")
+    config = ConfigDict({**config.to_dict(), "optimizer": {**config.optimizer.to_dict(), "lr": -1.0, "name": "lion"}})
+    configuration.override(config, ["--config.optimizer.name=adam", "--config.optimizer.lr=0.1"])
+    assert (config.optimizer.name, config.optimizer.lr) == ("adam", 0.1)
 
 
 def test_overrides_of_some_sections_only():
@@ -205,3 +244,7 @@ def test_every_choice_of_every_process_is_known_to_the_tables():
 def test_a_config_without_a_section_is_refused():
     with pytest.raises(ConfigError, match="is missing"):
         configuration.check(ConfigDict({"data": {"name": "embedded_mnist"}}))
+
+
+def test_the_corrector_begins_with_short_leaps():
+    assert configuration.load("mnist").sampler.corrector_multiplier == 0.25
