@@ -65,7 +65,7 @@ class ImportanceTimes(TimeSampler):
         return probabilities
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        probabilities = torch.tensor(self.probabilities())
+        probabilities = torch.tensor(self.probabilities(), device="cpu")
         ends = probabilities.cumsum(0)
         u = as_randomness(generator).stratified(n, torch.float64) * ends[-1]
         place = torch.searchsorted(ends, u, right=True).clamp(max=len(ends) - 1)

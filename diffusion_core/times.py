@@ -48,7 +48,7 @@ def check_interval(t_min: float, t_max: float) -> None:
 
 def clamped(t: Tensor, t_min: float, t_max: float) -> Tensor:
     """Training times in single precision, in [t_min, t_max): rounding must not reach t_max, where a rate may be infinite."""
-    below = torch.nextafter(torch.tensor(t_max), torch.tensor(0.0)).item()
+    below = float(np.nextafter(np.float32(t_max), np.float32(0.0)))
     return t.float().clamp(t_min, below)
 
 
@@ -265,7 +265,7 @@ class GridTimes(TimeSampler):
         return np.array(self.grid.times()[::-1])
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        times = torch.tensor(self._times)
+        times = torch.tensor(self._times, device="cpu")
         steps = len(times) - 1
         u = as_randomness(generator).stratified(n, torch.float64)
         place = (u * steps).floor().clamp(0, steps - 1).long()
