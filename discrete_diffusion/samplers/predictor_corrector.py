@@ -62,21 +62,21 @@ class PredictorCorrector(Sampler):
     def _corrections(self, s: float) -> int:
         return self.corrector_steps if s <= self.entry_time else 0
 
-    def _jumps(self, x: Tensor, s: float, reverse: Jumps) -> Jumps:
-        time = torch.tensor(s, dtype=torch.float64, device=x.device)
-        return SumJumps(reverse, ForwardJumps(self.denoiser.process, x, time, reverse.total.dtype))
+    def _jumps(self, s: float, reverse: Jumps) -> Jumps:
+        time = torch.tensor(s, dtype=torch.float64, device=reverse.x.device)
+        return SumJumps(reverse, ForwardJumps(self.denoiser.process, reverse.x, time, reverse.total.dtype))
 
     def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
         state = self.predictor.step(state, t, s, y)
         for _ in range(self._corrections(s)):
             posterior, state = self.evaluate(state, s, y)
-            jumps = self._jumps(state.x, s, posterior.jumps())
+            jumps = self._jumps(s, posterior.jumps())
             state = landed(state, self.leap.draw(jumps, self.step_multiplier * (t - s), state.randomness), s)
         return state
 
     def correction_law(self, x_s: Tensor, s: float, h: float, y: Tensor | None = None) -> Tensor:
         """The law of one corrector leap of length h at time s: (B, *event) -> (B, *event, n)."""
-        return self.leap.law(self._jumps(x_s, s, self.posterior(x_s, s, y).jumps()), h)
+        return self.leap.law(self._jumps(s, self.posterior(x_s, s, y).jumps()), h)
 
     def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
         """The predictor's law; the whole step is `stages`."""

@@ -280,6 +280,46 @@ def test_states_outside_the_range_are_named(chain, exact):
             rates.sample_bridge(wrong * 0, wrong, *torch.tensor([0.2, 0.5], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+@pytest.mark.parametrize("name", CHAINS)
+def test_any_integer_dtype_is_as_good_as_another(name, dtype, chain, exact):
+    """Given states of few bits: posteriors, rates, losses, laws and samples are those of the same states as int64."""
+    oracle = chain(name)
+    denoiser, n = exact(oracle), oracle.process.rates.num_states
+    wide = torch.randint(n, (20, 2), generator=torch.Generator().manual_seed(0))
+    x_0 = torch.where(wide < 4, wide, 0)
+    narrow, t = wide.to(dtype), torch.tensor(0.4, dtype=torch.float64)
+    readings = [denoiser] if name == "absorbing" else [denoiser, X0Denoiser(oracle.process, oracle.x0_network(), (2,))]
+    for reading in readings:
+        here, there = reading(narrow, t), reading(wide, t)
+        for one, other in (
+            (here.ratio, there.ratio),
+            (here.probs, there.probs),
+            (here.reverse_rates, there.reverse_rates),
+            (here.jumps().matrix(), there.jumps().matrix()),
+            (here.log_prob(x_0.to(dtype)), there.log_prob(x_0)),
+            (here.rate_divergence(x_0.to(dtype)), there.rate_divergence(x_0)),
+            (here.sample(torch.Generator().manual_seed(0)), there.sample(torch.Generator().manual_seed(0))),
+        ):
+            assert torch.equal(one, other)
+            assert one.dtype == other.dtype
+    grid = QuadraticGrid(3, t_max=0.9)
+    samplers = [build(cls, denoiser, grid) for cls in SAMPLERS]
+    if name != "absorbing":
+        samplers += [TauLeaping(denoiser, grid, OrdinalLeap()), TauLeaping(denoiser, grid, OrdinalLeap(dense_above=0.1))]
+    for sampler in samplers:
+        for given in ({"generator": torch.Generator().manual_seed(1)}, {"seeds": range(20)}):
+            drawn = sampler.sample(narrow, **given)
+            again = {"generator": torch.Generator().manual_seed(1)} if "generator" in given else given
+            assert torch.equal(drawn, sampler.sample(wide, **again))
+            assert drawn.dtype == torch.int64
+        for one, other in zip(sampler.stages(0.5, 0.4), sampler.stages(0.5, 0.4), strict=True):
+            assert torch.equal(one(narrow), other(wide))
+        assert torch.equal(sampler.finish_law(narrow), sampler.finish_law(wide))
+        with pytest.raises(ValueError, match=r"x_t has dtype torch\.float32, expected an integer dtype"):
+            sampler.sample(wide.float())
+
+
 def test_an_ordinal_leap_is_refused_where_a_state_is_a_mask(chain, exact):
     denoiser = exact(chain("absorbing"))
     with pytest.raises(ValueError, match="the last is a mask"):
