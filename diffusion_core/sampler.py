@@ -87,7 +87,7 @@ class Sampler(ABC):
         sub_batch: with seeds, how many chains the network sees at once.
     """
 
-    def __init__(self, denoiser: Denoiser, grid: TimeGrid, sub_batch: int = 16) -> None:
+    def __init__(self, denoiser: Denoiser, grid: TimeGrid, *, sub_batch: int = 16) -> None:
         if sub_batch < 1:
             raise ValueError(f"sub_batch = {sub_batch}, expected at least 1")
         self.denoiser = denoiser

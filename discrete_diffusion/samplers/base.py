@@ -40,8 +40,8 @@ class Sampler(diffusion_core.Sampler):
 
     denoiser: Denoiser
 
-    def __init__(self, denoiser: Denoiser, grid: TimeGrid, sub_batch: int = 16, argmax: bool = False) -> None:
-        super().__init__(denoiser, grid, sub_batch)
+    def __init__(self, denoiser: Denoiser, grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
+        super().__init__(denoiser, grid, sub_batch=sub_batch)
         self.argmax = argmax
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:

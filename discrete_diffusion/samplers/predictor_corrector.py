@@ -40,12 +40,13 @@ class PredictorCorrector(Sampler):
     def __init__(
         self,
         predictor: Sampler,
+        *,
         leap: Leap | None = None,
         corrector_steps: int = 1,
         step_multiplier: float = 1.0,
         entry_time: float = 1.0,
     ) -> None:
-        super().__init__(predictor.denoiser, predictor.grid, predictor.sub_batch, predictor.argmax)
+        super().__init__(predictor.denoiser, predictor.grid, sub_batch=predictor.sub_batch, argmax=predictor.argmax)
         if corrector_steps < 0:
             raise ValueError(f"corrector_steps = {corrector_steps}, expected at least 0")
         if not step_multiplier > 0:

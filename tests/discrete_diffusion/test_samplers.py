@@ -55,7 +55,7 @@ def test_there_are_samplers_to_test():
 
 PUBLISHED = {
     "Euler": (lambda d, g: Euler(d, g), [1.60e-2, 4.04e-3, 9.96e-4, 2.45e-4, 6.06e-5]),
-    "TauLeaping": (lambda d, g: TauLeaping(d, g, CategoricalLeap()), [4.94e-2, 1.52e-2, 4.18e-3, 1.09e-3, 2.76e-4]),
+    "TauLeaping": (lambda d, g: TauLeaping(d, g, leap=CategoricalLeap()), [4.94e-2, 1.52e-2, 4.18e-3, 1.09e-3, 2.76e-4]),
     "Ancestral": (lambda d, g: Ancestral(d, g), [1.17e-2, 2.99e-3, 7.44e-4, 1.84e-4, 4.54e-5]),
 }
 
@@ -88,7 +88,7 @@ def test_both_leaps_converge(leap, name, chain, exact):
     target = oracle.marginal(0.05)
     grids = (QuadraticGrid(steps, t_min=0.05) for steps in (64, 128, 256))
     errors = [
-        total_variation(target, oracle.sampler_law(TauLeaping(exact(oracle), grid, leap), finish=False)) for grid in grids
+        total_variation(target, oracle.sampler_law(TauLeaping(exact(oracle), grid, leap=leap), finish=False)) for grid in grids
     ]
     assert all(math.log2(coarse / fine) > 0.85 for coarse, fine in itertools.pairwise(errors)), errors
 
@@ -140,10 +140,21 @@ def test_corrector_keeps_the_marginal(name, chain, exact):
 def configurations(denoiser, ordinal: bool) -> list[Sampler]:
     grid = QuadraticGrid(6, t_min=0.02, t_max=0.9)
     listed = [build(cls, denoiser, grid) for cls in SAMPLERS]
-    listed.append(PredictorCorrector(Euler(denoiser, grid), CategoricalLeap(), 2, 0.5, entry_time=0.5))
+    listed.append(
+        PredictorCorrector(
+            Euler(denoiser, grid), leap=CategoricalLeap(), corrector_steps=2, step_multiplier=0.5, entry_time=0.5
+        )
+    )
     if ordinal:
-        listed += [TauLeaping(denoiser, grid, OrdinalLeap()), TauLeaping(denoiser, grid, OrdinalLeap(dense_above=0.5))]
-        listed.append(PredictorCorrector(TauLeaping(denoiser, grid, OrdinalLeap()), OrdinalLeap(), 1, 0.7))
+        listed += [
+            TauLeaping(denoiser, grid, leap=OrdinalLeap()),
+            TauLeaping(denoiser, grid, leap=OrdinalLeap(dense_above=0.5)),
+        ]
+        listed.append(
+            PredictorCorrector(
+                TauLeaping(denoiser, grid, leap=OrdinalLeap()), leap=OrdinalLeap(), corrector_steps=1, step_multiplier=0.7
+            )
+        )
     return listed
 
 
@@ -194,7 +205,7 @@ def test_a_seed_is_a_sample_whatever_its_batch(cls, name, chain, exact):
 def test_ordinal_leaps_with_seeds_do_not_depend_on_the_batch(chain, exact):
     oracle = chain("gaussian_target", n=4, dimensions=3)
     for leap in (OrdinalLeap(), OrdinalLeap(dense_above=0.5)):
-        sampler = TauLeaping(exact(oracle), QuadraticGrid(5, t_max=0.95), leap)
+        sampler = TauLeaping(exact(oracle), QuadraticGrid(5, t_max=0.95), leap=leap)
         together = sampler.sample(64, seeds=range(64))
         uneven = torch.cat([sampler.sample(7, seeds=range(7)), sampler.sample(57, seeds=range(7, 64))])
         assert torch.equal(together, uneven)
@@ -204,13 +215,13 @@ def test_a_run_can_be_watched_and_tells_what_it_cost(chain, exact):
     oracle = chain("gaussian_target")
     denoiser = exact(oracle)
     grid = UniformGrid(5, t_min=0.1)
-    tau = list(TauLeaping(denoiser, grid, CategoricalLeap()).trajectory(50, generator=torch.Generator().manual_seed(0)))
+    tau = list(TauLeaping(denoiser, grid, leap=CategoricalLeap()).trajectory(50, generator=torch.Generator().manual_seed(0)))
     assert [state.network_calls for state in tau] == [0, 1, 2, 3, 4, 5, 6]
     assert [state.t for state in tau] == [*grid.times(), 0.0]
     assert (tau[-1].rejected >= tau[1].rejected).all()
     assert tau[-1].rejected.sum() > 0
     assert tau[-1].clamped.sum() == 0
-    ordinal = list(TauLeaping(denoiser, grid, OrdinalLeap()).trajectory(50, seeds=range(50)))[-1]
+    ordinal = list(TauLeaping(denoiser, grid, leap=OrdinalLeap()).trajectory(50, seeds=range(50)))[-1]
     assert ordinal.clamped.sum() > 0
     assert ordinal.rejected.sum() == 0
     corrected = PredictorCorrector(Ancestral(denoiser, grid), corrector_steps=2, entry_time=0.5)
@@ -261,7 +272,7 @@ def test_x0_mass_on_the_impossible_is_refused_or_survived(chain):
     """In the x0 reading mass on an unreachable x_0 gives astronomical rates; the ancestral sampler needs none."""
     oracle = chain("birth_death", n=4)
     wrong = X0Denoiser(oracle.process, lambda x, t, y=None: torch.zeros(*x.shape, 4), (2,))
-    for sampler in (Ancestral(wrong, UniformGrid(8, 1e-4)), TauLeaping(wrong, UniformGrid(8, 1e-4), OrdinalLeap())):
+    for sampler in (Ancestral(wrong, UniformGrid(8, 1e-4)), TauLeaping(wrong, UniformGrid(8, 1e-4), leap=OrdinalLeap())):
         x_0 = sampler.sample(100, generator=torch.Generator().manual_seed(0))
         assert ((x_0 >= 0) & (x_0 < 4)).all()
 
@@ -306,7 +317,10 @@ def test_any_integer_dtype_is_as_good_as_another(name, dtype, chain, exact):
     grid = QuadraticGrid(3, t_max=0.9)
     samplers = [build(cls, denoiser, grid) for cls in SAMPLERS]
     if name != "absorbing":
-        samplers += [TauLeaping(denoiser, grid, OrdinalLeap()), TauLeaping(denoiser, grid, OrdinalLeap(dense_above=0.1))]
+        samplers += [
+            TauLeaping(denoiser, grid, leap=OrdinalLeap()),
+            TauLeaping(denoiser, grid, leap=OrdinalLeap(dense_above=0.1)),
+        ]
     for sampler in samplers:
         for given in ({"generator": torch.Generator().manual_seed(1)}, {"seeds": range(20)}):
             drawn = sampler.sample(narrow, **given)
@@ -323,9 +337,9 @@ def test_any_integer_dtype_is_as_good_as_another(name, dtype, chain, exact):
 def test_an_ordinal_leap_is_refused_where_a_state_is_a_mask(chain, exact):
     denoiser = exact(chain("absorbing"))
     with pytest.raises(ValueError, match="the last is a mask"):
-        TauLeaping(denoiser, UniformGrid(2), OrdinalLeap())
+        TauLeaping(denoiser, UniformGrid(2), leap=OrdinalLeap())
     with pytest.raises(ValueError, match="the last is a mask"):
-        PredictorCorrector(Ancestral(denoiser, UniformGrid(2)), OrdinalLeap())
+        PredictorCorrector(Ancestral(denoiser, UniformGrid(2)), leap=OrdinalLeap())
 
 
 def test_euler_counts_what_it_clips(chain, exact):
@@ -372,7 +386,7 @@ def test_seeds_at_full_numbers_of_values(values, leap):
     chain = CTMC(GaussianTargetRates(values), Exponential())
     table = torch.randn(values, values, generator=torch.Generator().manual_seed(0))
     denoiser = LeaveOneOutDenoiser(chain, lambda x, t, y=None: table[x.roll(1, -1)], (1, 3, 5))
-    for sampler in (TauLeaping(denoiser, UniformGrid(3), leap), Ancestral(denoiser, UniformGrid(3))):
+    for sampler in (TauLeaping(denoiser, UniformGrid(3), leap=leap), Ancestral(denoiser, UniformGrid(3))):
         together = sampler.sample(32, seeds=range(32))
         uneven = torch.cat([sampler.sample(3, seeds=range(3)), sampler.sample(29, seeds=range(3, 32))])
         assert torch.equal(together, uneven)
