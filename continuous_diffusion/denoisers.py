@@ -35,6 +35,7 @@ from torch import Tensor
 import diffusion_core
 from continuous_diffusion.process import GaussianProcess, check_real, match
 from diffusion_core import Generator, as_randomness, batch_time, check_time, readable
+from diffusion_core.checks import check_positive
 
 __all__ = [
     "Denoiser",
@@ -218,8 +219,7 @@ class KarrasDenoiser(Denoiser):
 
     def __init__(self, process: GaussianProcess, network: Network, event_shape: Sequence[int], std: float = 0.5) -> None:
         super().__init__(process, network, event_shape)
-        if not std > 0:
-            raise ValueError(f"std = {std}, expected a positive number")
+        check_positive("std", std)
         self.std = std
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import State
+from diffusion_core.checks import check_positive
 from discrete_diffusion.jumps import ForwardJumps, Jumps, SumJumps
 from discrete_diffusion.samplers.base import Sampler, Stage
 from discrete_diffusion.samplers.leaps import CategoricalLeap, Leap
@@ -49,8 +50,7 @@ class PredictorCorrector(Sampler):
         super().__init__(predictor.denoiser, predictor.grid, sub_batch=predictor.sub_batch, argmax=predictor.argmax)
         if corrector_steps < 0:
             raise ValueError(f"corrector_steps = {corrector_steps}, expected at least 0")
-        if not step_multiplier > 0:
-            raise ValueError(f"step_multiplier = {step_multiplier}, expected a positive number")
+        check_positive("step_multiplier", step_multiplier)
         if not 0 <= entry_time <= 1:
             raise ValueError(f"entry_time = {entry_time}, expected a time in [0, 1]")
         self.predictor = predictor

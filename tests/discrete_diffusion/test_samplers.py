@@ -253,6 +253,10 @@ def test_bad_arguments_are_named(chain, exact):
         sampler.sample(1, seeds=[-1])
     with pytest.raises(ValueError, match=r"y has shape \(3,\), expected \(2,\)"):
         sampler.sample(2, y=torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"y is of type list, expected a tensor of labels of shape \(3,\)"):
+        sampler.sample(3, y=[0, 1, 2])
+    with pytest.raises(TypeError, match=r"seeds = 5, expected one integer a chain, such as range\(3\)"):
+        sampler.sample(3, seeds=5)
     for wrong, message in (
         ({"corrector_steps": -1}, "corrector_steps = -1"),
         ({"step_multiplier": 0.0}, "step_multiplier = 0.0"),
