@@ -141,7 +141,7 @@ CONTRACTS = [
     (diffusion_core.Process, ["sample", "prior", "renoise"]),
     (diffusion_core.Denoiser, ["forward"]),
     (diffusion_core.Posterior, ["log_prob", "sample", "mode"]),
-    (diffusion_core.Loss, ["__call__"]),
+    (diffusion_core.Loss, ["__call__", "check_times"]),
     (diffusion_core.Sampler, ["start", "step", "finish", "sample", "trajectory", "evaluate"]),
     (diffusion_core.TimeSampler, ["__call__", "update"]),
     (diffusion_core.TimeGrid, ["times"]),

@@ -57,7 +57,9 @@ GAUSSIAN = [(learned, inputs) for learned in (False, True) for inputs in INPUTS 
 
 
 def objective_of(denoiser: Any, loss: Any, num_classes: int) -> Objective:
-    return Objective(denoiser, loss, UniformTimes(0.1, 0.95), 0.25 if num_classes else 0.0, num_classes or None)
+    # A sum over the steps of a chain is drawn at all times.
+    times = UniformTimes(0.0, 1.0) if isinstance(loss, continuous.HybridLoss) else UniformTimes(0.1, 0.95)
+    return Objective(denoiser, loss, times, 0.25 if num_classes else 0.0, num_classes or None)
 
 
 def steps_and_samples(backbone: Backbone, engine: Engine, images: Tensor, y: Tensor | None) -> Tensor:
