@@ -30,7 +30,8 @@ class PredictorCorrector(Sampler):
         predictor: the sampler whose steps are corrected; its denoiser, grid and last step are used.
         leap: what several jumps of one dimension mean in a corrector leap.
         corrector_steps: how many leaps follow each step, each one network call.
-        step_multiplier: m, the length of a leap in units of the predictor's step h = t - s.
+        step_multiplier: m, the length of a leap in units of the predictor's step h = t - s. Forward and reverse jumps
+            happen at once, so a leap needs to be shorter than a step.
         entry_time: corrector leaps happen only where s <= entry_time.
 
     Raises:
@@ -44,7 +45,7 @@ class PredictorCorrector(Sampler):
         *,
         leap: Leap | None = None,
         corrector_steps: int = 1,
-        step_multiplier: float = 1.0,
+        step_multiplier: float = 0.25,
         entry_time: float = 1.0,
     ) -> None:
         super().__init__(predictor.denoiser, predictor.grid, sub_batch=predictor.sub_batch, argmax=predictor.argmax)
