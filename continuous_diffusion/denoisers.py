@@ -20,7 +20,7 @@ posterior of a network denoiser therefore states a variance by convention: sigma
 exact for white data of variance 1 and, averaged over x_t, at least the best linear
 denoiser's error for any data in [-1, 1] (whose second moment is at most 1). The samplers
 use the mean alone, unless the network has a second half of outputs that was taught the variance of a
-reverse step: `LearnedVarianceDenoiser`.
+reverse step: `LearnedVarianceDenoiser`. The last term of a bound, -log p(x_0 | x_tmin), uses the variance too.
 """
 
 from __future__ import annotations
