@@ -27,7 +27,7 @@ _CHUNK = 2**18  # elements: 1 MB of float32, so that a chunk and its result stay
 
 
 def chunks(batch: int, elements: int, device: torch.device) -> Iterator[slice]:
-    """Slices of the batch: on a CPU as many examples as fit the cache, elsewhere all of them.
+    """Slices of the batch, at least one: on a CPU as many examples as fit the cache, elsewhere all of them.
 
     Arguments:
         batch: the number B of examples.
@@ -35,7 +35,7 @@ def chunks(batch: int, elements: int, device: torch.device) -> Iterator[slice]:
         device: where they are.
     """
     size = max(1, _CHUNK * batch // max(elements, 1)) if device.type == "cpu" else max(batch, 1)
-    return (slice(start, start + size) for start in range(0, batch, size))
+    return (slice(start, start + size) for start in range(0, max(batch, 1), size))
 
 
 def evaluated_by_chunks(function: Callable[[Distribution, slice], Tensor], distribution: Distribution) -> Tensor:

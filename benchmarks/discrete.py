@@ -97,7 +97,7 @@ def rows(x_0: Tensor) -> dict[str, Work]:
         "ELBO, forward and backward": loss_work(loo, ELBO(), x_0),
         "cross-entropy with noising, categorical head": loss_work(x0, CrossEntropy(), x_0),
         "cross-entropy with noising, logistic head": loss_work(logistic_x0, CrossEntropy(), x_0),
-        "tau-leaping step, t = 0.5, h = 1e-3": step_work(TauLeaping(loo, grid, OrdinalLeap()), x_half, 0.5, 1e-3),
+        "tau-leaping step, t = 0.5, h = 1e-3": step_work(TauLeaping(loo, grid, leap=OrdinalLeap()), x_half, 0.5, 1e-3),
         "ancestral step, categorical head": step_work(Ancestral(x0, grid), x_half, 0.5, 1e-2),
         "ancestral step, logistic head": step_work(Ancestral(logistic_x0, grid), x_half, 0.5, 1e-2),
         "uniform Euler step": step_work(Euler(uniform, grid), x_0, 0.5, 1e-2),

@@ -20,7 +20,7 @@ posterior of a network denoiser therefore states a variance by convention: sigma
 exact for white data of variance 1 and, averaged over x_t, at least the best linear
 denoiser's error for any data in [-1, 1] (whose second moment is at most 1). The samplers
 use the mean alone, unless the network has a second half of outputs that was taught the variance of a
-reverse step: `LearnedVarianceDenoiser`.
+reverse step: `LearnedVarianceDenoiser`. The last term of a bound, -log p(x_0 | x_tmin), uses the variance too.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from torch import Tensor
 import diffusion_core
 from continuous_diffusion.process import GaussianProcess, check_real, match
 from diffusion_core import Generator, as_randomness, batch_time, check_time, readable
+from diffusion_core.checks import check_positive
 
 __all__ = [
     "Denoiser",
@@ -218,8 +219,7 @@ class KarrasDenoiser(Denoiser):
 
     def __init__(self, process: GaussianProcess, network: Network, event_shape: Sequence[int], std: float = 0.5) -> None:
         super().__init__(process, network, event_shape)
-        if not std > 0:
-            raise ValueError(f"std = {std}, expected a positive number")
+        check_positive("std", std)
         self.std = std
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

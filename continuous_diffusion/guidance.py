@@ -7,8 +7,9 @@ epsilon_g is the score of `q_t(x_t)^{1-g} q_t(x_t | y)^g`. With a classifier of 
 
     epsilon_g = epsilon_u - sigma_t g grad log p(y | x_t, t),
 
-and for an exact classifier it is the same. For 0 < g != 1 those tilted marginals are not the marginals of any
-process of noising: a deterministic and a noisy sampler then have different laws, neither of them the tilted one.
+and for an exact classifier it is the same. For 0 < g != 1 those tilted marginals are not the marginals of this process
+of noising started at the tilted law of the data: a deterministic and a noisy sampler then have different laws, neither
+of them the tilted one.
 
 The mean moves along, `x0hat = (x_t - sigma_t epsilon_g) / alpha_t`, and without a division by alpha_t where there are two of
 them: `x0hat_u + g (x0hat_c - x0hat_u)`. The variance is that of the model that is closer to the samples: the conditional one's

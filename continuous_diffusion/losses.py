@@ -39,7 +39,7 @@ from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.divergence import reconstruction_error, step_divergence
 from continuous_diffusion.process import GaussianProcess, check_real, match
 from continuous_diffusion.weights import Distance, SquaredError, Unweighted, Weight
-from diffusion_core import Generator, TimeGrid, UniformGrid, as_randomness, readable
+from diffusion_core import Generator, TimeGrid, TimeSampler, UniformGrid, as_randomness, readable
 
 __all__ = ["ELBO", "VLB", "EpsilonLoss", "HybridLoss", "Loss", "Regression", "Truth", "VelocityLoss", "X0Loss"]
 
@@ -224,6 +224,18 @@ class VLB(Loss):
         s, t = (times.index_select(0, index.reshape(-1)).reshape(t.shape) for index in (place - 1, place))
         return s, t
 
+    def check_times(self, times: TimeSampler) -> None:
+        """Refuse times that do not go from 0 to t_max: some terms of the sum would never be drawn.
+
+        Raises:
+            ValueError: the times begin after 0 or end before the grid's t_max.
+        """
+        if times.t_min > 0 or times.t_max < self.grid.t_max:
+            raise ValueError(
+                f"{type(times).__name__} draws times from {times.t_min} to {times.t_max}, expected 0 to {self.grid.t_max}: "
+                f"VLB is a sum over the steps of a chain, of which the last takes the times from {self.grid.t_min:.4g} to 0"
+            )
+
     def visited(self, t: Tensor) -> Tensor:
         """The beginning of the step that t is in."""
         return self.steps(t)[1]
@@ -278,6 +290,14 @@ class HybridLoss(Loss):
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"weight = {self.weight}, expected a non-negative number")
+
+    def check_times(self, times: TimeSampler) -> None:
+        """Refuse times that leave out some steps of the bound.
+
+        Raises:
+            ValueError: as `VLB.check_times`.
+        """
+        self.bound.check_times(times)
 
     def visited(self, t: Tensor) -> Tensor:
         """The beginning of the chain's step that t is in."""

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import diffusion_core
+from diffusion_core.checks import check_integer, check_positive
 
 __all__ = [
     "CauchySchedule",
@@ -116,8 +117,7 @@ class TabulatedSchedule(Schedule):
     T: int = 1000
 
     def __post_init__(self) -> None:
-        if not isinstance(self.T, int) or self.T < 1:
-            raise ValueError(f"T = {self.T}, expected an integer of at least 1")
+        object.__setattr__(self, "T", check_integer("T", self.T))
 
     @abstractmethod
     def betas(self) -> NDArray[np.float64]:
@@ -144,18 +144,22 @@ class TabulatedSchedule(Schedule):
         return log_abar
 
 
-@dataclass(frozen=True)
-class LinearSchedule(TabulatedSchedule):
-    """`beta_i` from 1e-4 to 0.02 in equal increments at T = 1000; scaled by 1000 / T otherwise.
-
-    References:
-        Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
-    """
+class _ScaledSchedule(TabulatedSchedule):
+    """Variances that were published for T = 1000 and end at 0.02, scaled by 1000 / T."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.T <= 20:
             raise ValueError(f"T = {self.T}, expected more than 20: the last beta, 20 / T, must be below 1")
+
+
+@dataclass(frozen=True)
+class LinearSchedule(_ScaledSchedule):
+    """`beta_i` from 1e-4 to 0.02 in equal increments at T = 1000; scaled by 1000 / T otherwise.
+
+    References:
+        Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
+    """
 
     def betas(self) -> NDArray[np.float64]:
         scale = 1000 / self.T
@@ -163,7 +167,7 @@ class LinearSchedule(TabulatedSchedule):
 
 
 @dataclass(frozen=True)
-class QuadraticSchedule(TabulatedSchedule):
+class QuadraticSchedule(_ScaledSchedule):
     """`sqrt(beta_i)` from 0.01 to sqrt(0.02) in equal increments at T = 1000; beta scaled by 1000 / T otherwise.
 
     Less noise early on than the linear one. diffusers calls it `scaled_linear`.
@@ -171,11 +175,6 @@ class QuadraticSchedule(TabulatedSchedule):
     References:
         High-resolution image synthesis with latent diffusion models (Rombach et al., 2022) | https://arxiv.org/abs/2112.10752
     """
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.T <= 20:
-            raise ValueError(f"T = {self.T}, expected more than 20: the last beta, 20 / T, must be below 1")
 
     def betas(self) -> NDArray[np.float64]:
         betas: NDArray[np.float64] = 1000 / self.T * np.linspace(1e-4**0.5, 0.02**0.5, self.T) ** 2
@@ -214,11 +213,6 @@ class LogSNRSchedule(Schedule):
 def _check_falling(high: float, low: float) -> None:
     if not (math.isfinite(high) and math.isfinite(low) and high > low):
         raise ValueError(f"log_snr_max = {high}, log_snr_min = {low}: expected finite numbers, the first one larger")
-
-
-def _check_scale(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} = {value}, expected a positive number")
 
 
 @dataclass(frozen=True)
@@ -268,7 +262,7 @@ class ShiftedCosineSchedule(LogSNRSchedule):
     log_snr_min: float = -15.0
 
     def __post_init__(self) -> None:
-        _check_scale("side", self.side)
+        check_positive("side", self.side)
         _check_falling(self.log_snr_max, self.log_snr_min)
 
     def _arc(self) -> tuple[float, float]:
@@ -304,7 +298,7 @@ class LaplaceSchedule(LogSNRSchedule):
     b: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_scale("b", self.b)
+        check_positive("b", self.b)
 
     def curve(self, t: Tensor) -> Tensor:
         # 1 - 2 |t - 1/2| is twice the distance from the nearer end, without a rounding near t = 0.
@@ -337,7 +331,7 @@ class CauchySchedule(LogSNRSchedule):
     g: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_scale("g", self.g)
+        check_positive("g", self.g)
 
     def curve(self, t: Tensor) -> Tensor:
         return self.mu + self.g / torch.tan(math.pi * t)  # tan(pi/2 - pi t) = 1 / tan(pi t), exact near t = 0

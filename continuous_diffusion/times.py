@@ -74,11 +74,6 @@ class LogSNRGrid(TimeGrid):
         t_min, t_max = schedule.time(torch.tensor([log_snr_max, log_snr_min], dtype=torch.float64, device="cpu")).tolist()
         return cls(steps, t_min, t_max, schedule)
 
-    def shape(self, u: float) -> float:
-        low, high = _finite_ends(self.schedule, self.t_min, self.t_max)
-        time = self.schedule.time(torch.tensor(low + (high - low) * u, dtype=torch.float64, device="cpu")).item()
-        return (time - self.t_min) / (self.t_max - self.t_min)
-
     def times(self) -> list[float]:
         low, high = _finite_ends(self.schedule, self.t_min, self.t_max)
         inner = torch.linspace(low, high, self.steps + 1, dtype=torch.float64, device="cpu")[1:-1]

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffusion_core.checks import check_positive
+
 __all__ = ["AbsoluteError", "Distance", "MinSNR", "SmoothAbsoluteError", "SquaredError", "Unweighted", "Weight"]
 
 
@@ -56,8 +58,7 @@ class SmoothAbsoluteError(Distance):
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.beta) and self.beta > 0):
-            raise ValueError(f"beta = {self.beta}, expected a positive number")
+        check_positive("beta", self.beta)
 
     def __call__(self, residual: Tensor) -> Tensor:
         size = residual.abs()
@@ -101,8 +102,7 @@ class MinSNR(Weight):
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.gamma) and self.gamma > 0):
-            raise ValueError(f"gamma = {self.gamma}, expected a positive number")
+        check_positive("gamma", self.gamma)
 
     def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
         return (log_snr.clamp(max=math.log(self.gamma)) - log_factor).exp()

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_core.randomness import Generator
+
+if TYPE_CHECKING:
+    from diffusion_core.times import TimeSampler
 
 __all__ = ["Denoiser", "Loss", "Posterior", "Process", "Schedule", "batch_time", "check_time", "per_example", "readable"]
 
@@ -135,3 +138,10 @@ class Loss(ABC):
     @abstractmethod
     def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, y: Tensor | None = None, generator: Generator = None) -> Tensor:
         """The loss of each example in nats (or squared units) at its time t (B,): (B,)."""
+
+    def check_times(self, times: TimeSampler) -> None:  # noqa: B027 - most losses have a meaning at any times
+        """Refuse a density of training times that never draws some that the loss is a sum over.
+
+        Raises:
+            ValueError: the density leaves out times that the loss needs.
+        """

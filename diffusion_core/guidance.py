@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.base import Denoiser, batch_time, per_example, readable
+from diffusion_core.checks import check_positive
 
 __all__ = [
     "Classifier",
@@ -127,8 +128,7 @@ class PowerCosineScale(GuidanceScale):
 
     def __post_init__(self) -> None:
         _check_strength(self.g)
-        if not (math.isfinite(self.power) and self.power > 0):
-            raise ValueError(f"power = {self.power}, expected a positive number")
+        check_positive("power", self.power)
 
     def __call__(self, t: Tensor) -> Tensor:
         return 1 + (self.g - 1) * (1 - torch.cos(math.pi * (1 - t) ** self.power)) / 2

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_core.base import readable
+from diffusion_core.checks import check_integer
 from diffusion_core.randomness import Generator, as_randomness
 from diffusion_core.times import TimeSampler, check_interval, clamped
 
@@ -43,9 +44,7 @@ class ImportanceTimes(TimeSampler):
         self, t_min: float = 0.01, t_max: float = 1.0, bins: int = 100, history: int = 10, uniform_share: float = 0.001
     ) -> None:
         check_interval(t_min, t_max)
-        for name, value in (("bins", bins), ("history", history)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} = {value}, expected an integer of at least 1")
+        bins, history = check_integer("bins", bins), check_integer("history", history)
         if not 0 < uniform_share <= 1:
             raise ValueError(f"uniform_share = {uniform_share}, expected a share in (0, 1]")
         self.t_min = t_min
@@ -65,7 +64,7 @@ class ImportanceTimes(TimeSampler):
         return probabilities
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        probabilities = torch.tensor(self.probabilities())
+        probabilities = torch.tensor(self.probabilities(), device="cpu")
         ends = probabilities.cumsum(0)
         u = as_randomness(generator).stratified(n, torch.float64) * ends[-1]
         place = torch.searchsorted(ends, u, right=True).clamp(max=len(ends) - 1)

@@ -42,7 +42,7 @@ class Inpainting(Sampler):
     """
 
     def __init__(self, sampler: Sampler, x_0: Tensor, known: Tensor, resample: int = 1) -> None:
-        super().__init__(sampler.denoiser, sampler.grid, sampler.sub_batch)
+        super().__init__(sampler.denoiser, sampler.grid, sub_batch=sampler.sub_batch)
         event = sampler.denoiser.event_shape
         shape = ", ".join(map(str, event))
         if tuple(x_0.shape) != event and tuple(x_0.shape[1:]) != event:

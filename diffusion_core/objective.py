@@ -23,6 +23,9 @@ class Objective(nn.Module):
         times: the density of training times.
         label_dropout: the probability that a label is replaced by the null class.
         null_class: the label that means "no label"; needed where label_dropout > 0.
+
+    Raises:
+        ValueError: no probability, no null class where one is needed, or times that leave out some the loss needs.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class Objective(nn.Module):
             raise ValueError(f"label_dropout = {label_dropout}, expected a probability in [0, 1]")
         if label_dropout > 0 and null_class is None:
             raise ValueError(f"label_dropout = {label_dropout} needs a null_class, got None")
+        loss.check_times(times)
         self.denoiser = denoiser
         self.loss = loss
         self.times = times

@@ -96,39 +96,47 @@ class Randomness(ABC):
 class SharedRandomness(Randomness):
     """One stream for the whole batch.
 
+    Numbers are drawn where the generator is, and moved: a generator of one device serves tensors of another, and a CPU
+    generator gives the same numbers whatever device they are for. Without one they are drawn where they are wanted.
+
     Arguments:
-        generator: a torch generator; None means torch's default one.
+        generator: a torch generator, of any device; None means the default one of the device that numbers are wanted on.
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
 
+    def _source(self, device: torch.device | str) -> torch.device:
+        """Where numbers for a device are drawn."""
+        return torch.device(device) if self.generator is None else self.generator.device
+
     def uniform(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-        return torch.rand(*shape, generator=self.generator, dtype=dtype, device=device)
+        return torch.rand(*shape, generator=self.generator, dtype=dtype, device=self._source(device)).to(device)
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-        size = math.prod(shape)
-        key = self._key(size, device) if dtype == torch.float32 else None
+        size, source = math.prod(shape), self._source(device)
+        key = self._key(size, source) if dtype == torch.float32 else None
         if key is not None:
-            return _many_normals(size, key).reshape(tuple(shape))
-        return torch.randn(*shape, generator=self.generator, dtype=dtype, device=device)
+            return _many_normals(size, key).reshape(tuple(shape)).to(device)
+        return torch.randn(*shape, generator=self.generator, dtype=dtype, device=source).to(device)
 
-    def _key(self, size: int, device: torch.device | str) -> int | None:
+    def _key(self, size: int, source: torch.device) -> int | None:
         """The key of a faster stream for so many numbers, drawn from the generator; None where torch's own will do."""
-        if size < _MANY or torch.device(device).type != "cpu" or torch.compiler.is_compiling():
+        if size < _MANY or source.type != "cpu" or torch.compiler.is_compiling():
             return None
         key = torch.randint(2**63 - 1, (), generator=self.generator, device="cpu")
         return int(key) if type(key) is Tensor else None  # a fake tensor has no value to key a stream with
 
     def poisson(self, rate: Tensor) -> Tensor:
-        return torch.poisson(rate, generator=self.generator)
+        return torch.poisson(rate.to(self._source(rate.device)), generator=self.generator).to(rate.device)
 
     def ragged_uniform(self, counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        total = int(counts.sum())
-        key = self._key(total, counts.device) if dtype in _NUMPY else None
+        total, source = int(counts.sum()), self._source(counts.device)
+        key = self._key(total, source) if dtype in _NUMPY else None
         if key is not None:
-            return torch.from_numpy(np.random.Generator(np.random.SFC64(key)).random(total, _NUMPY[dtype]))
-        return torch.rand(total, generator=self.generator, dtype=dtype, device=counts.device)
+            numbers = torch.from_numpy(np.random.Generator(np.random.SFC64(key)).random(total, _NUMPY[dtype]))
+            return numbers.to(counts.device)
+        return torch.rand(total, generator=self.generator, dtype=dtype, device=source).to(counts.device)
 
     def ragged_poisson(self, rate: Tensor, counts: Tensor) -> Tensor:
         return self.poisson(rate)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,7 +87,7 @@ class Sampler(ABC):
         sub_batch: with seeds, how many chains the network sees at once.
     """
 
-    def __init__(self, denoiser: Denoiser, grid: TimeGrid, sub_batch: int = 16) -> None:
+    def __init__(self, denoiser: Denoiser, grid: TimeGrid, *, sub_batch: int = 16) -> None:
         if sub_batch < 1:
             raise ValueError(f"sub_batch = {sub_batch}, expected at least 1")
         self.denoiser = denoiser
@@ -119,11 +119,14 @@ class Sampler(ABC):
         Raises:
             ValueError: n < 1, a batch of a wrong shape, as many seeds as chains not given, or
                 both a generator and seeds given.
+            TypeError: seeds is one number.
         """
         if seeds is not None and generator is not None:
             raise ValueError("give a generator or seeds, not both")
-        randomness = as_randomness(generator) if seeds is None else PerSampleRandomness(list(seeds))
         batch = len(n) if isinstance(n, Tensor) else operator.index(n)
+        if seeds is not None and not isinstance(seeds, Iterable):
+            raise TypeError(f"seeds = {seeds}, expected one integer a chain, such as range({batch})")
+        randomness = as_randomness(generator) if seeds is None else PerSampleRandomness(list(seeds))
         if batch < 1:
             raise ValueError(f"{batch} samples were asked for, expected at least 1")
         if isinstance(randomness, PerSampleRandomness) and len(randomness) != batch:
@@ -168,8 +171,14 @@ class Sampler(ABC):
             generator: one stream for the batch.
             seeds: one integer a chain instead.
             progress: show a progress bar.
+
+        Raises:
+            ValueError: as in `start`, or y is not (B,).
+            TypeError: as in `start`, or y is no tensor.
         """
         state = self.start(n, generator, seeds)
+        if y is not None and not isinstance(y, Tensor):
+            raise TypeError(f"y is of type {type(y).__name__}, expected a tensor of labels of shape ({len(state.x)},)")
         if y is not None and y.shape != (len(state.x),):
             raise ValueError(f"y has shape {tuple(y.shape)}, expected ({len(state.x)},)")
         yield state

@@ -1,7 +1,7 @@
 """Times: the grids that samplers walk down, and the densities that training draws from.
 
-A grid of N steps is a decreasing list t_0 = t_max > ... > t_N = t_min; with u = i / N its
-shape is a function on [0, 1] that falls from 1 to 0. A time sampler draws t for each
+A grid of N steps is a decreasing list t_0 = t_max > ... > t_N = t_min. Most are given by a
+shape, a function of u = i / N that falls from 1 to 0. A time sampler draws t for each
 example of a batch and returns 1 / density beside it, so that losses stay unweighted.
 """
 
@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffusion_core.checks import check_integer
 from diffusion_core.randomness import Generator, as_randomness
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "GridTimes",
     "QuadraticGrid",
     "RespacedGrid",
+    "ShapedGrid",
     "StratifiedTimes",
     "TimeGrid",
     "TimeSampler",
@@ -48,7 +50,7 @@ def check_interval(t_min: float, t_max: float) -> None:
 
 def clamped(t: Tensor, t_min: float, t_max: float) -> Tensor:
     """Training times in single precision, in [t_min, t_max): rounding must not reach t_max, where a rate may be infinite."""
-    below = torch.nextafter(torch.tensor(t_max), torch.tensor(0.0)).item()
+    below = float(np.nextafter(np.float32(t_max), np.float32(0.0)))
     return t.float().clamp(t_min, below)
 
 
@@ -67,22 +69,29 @@ class TimeGrid(ABC):
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps = {self.steps}, expected an integer of at least 1")
+        object.__setattr__(self, "steps", check_integer("steps", self.steps))
         check_interval(self.t_min, self.t_max)
+
+    @abstractmethod
+    def times(self) -> list[float]:
+        """The N + 1 times, from t_max down to t_min."""
+
+
+@dataclass(frozen=True)
+class ShapedGrid(TimeGrid):
+    """A grid given by its shape: `t_i = t_min + (t_max - t_min) shape(i / N)`."""
 
     @abstractmethod
     def shape(self, u: float) -> float:
         """The fraction of the interval that is left after a fraction u of the steps: falls from 1 to 0."""
 
     def times(self) -> list[float]:
-        """The N + 1 times, from t_max down to t_min."""
         inner = [self.t_min + (self.t_max - self.t_min) * self.shape(i / self.steps) for i in range(1, self.steps)]
         return [self.t_max, *inner, self.t_min]
 
 
 @dataclass(frozen=True)
-class UniformGrid(TimeGrid):
+class UniformGrid(ShapedGrid):
     """Steps of equal length: `1 - u`."""
 
     def shape(self, u: float) -> float:
@@ -90,7 +99,7 @@ class UniformGrid(TimeGrid):
 
 
 @dataclass(frozen=True)
-class QuadraticGrid(TimeGrid):
+class QuadraticGrid(ShapedGrid):
     """Steps that shrink towards the data: `(1 - u)^2`."""
 
     def shape(self, u: float) -> float:
@@ -98,7 +107,7 @@ class QuadraticGrid(TimeGrid):
 
 
 @dataclass(frozen=True)
-class CosineGrid(TimeGrid):
+class CosineGrid(ShapedGrid):
     """Long steps in the noise, short ones near the data: `1 - sin(pi u / 2)`.
 
     References:
@@ -129,8 +138,7 @@ class RespacedGrid(TimeGrid):
     T: int = 1000
 
     def __post_init__(self) -> None:
-        if not isinstance(self.T, int) or self.T < 2:
-            raise ValueError(f"T = {self.T}, expected an integer of at least 2")
+        object.__setattr__(self, "T", check_integer("T", self.T, 2))
         object.__setattr__(self, "t_min", 1 / self.T)
         super().__post_init__()
         if self.steps >= self.T:
@@ -141,9 +149,6 @@ class RespacedGrid(TimeGrid):
         # Strides are added up, not multiplied, as published: between two rows the rounding of the sum decides.
         places = accumulate([0.0] + [(self.T - 1) / self.steps] * self.steps)
         return [round(place) for place in places][::-1]
-
-    def shape(self, u: float) -> float:
-        return round((1 - u) * (self.T - 1)) / (self.T - 1)
 
     def times(self) -> list[float]:
         return [(row + 1) / self.T for row in self.rows()]
@@ -169,12 +174,6 @@ class CustomGrid(TimeGrid):
         for name, value in (("points", points), ("steps", len(points) - 1), ("t_max", points[0]), ("t_min", points[-1])):
             object.__setattr__(self, name, value)
         super().__post_init__()
-
-    def shape(self, u: float) -> float:
-        """Straight lines between the given times."""
-        left = min(int(u * self.steps), self.steps - 1)
-        t = self.points[left] + (u * self.steps - left) * (self.points[left + 1] - self.points[left])
-        return (t - self.t_min) / (self.t_max - self.t_min)
 
     def times(self) -> list[float]:
         return list(self.points)
@@ -265,7 +264,7 @@ class GridTimes(TimeSampler):
         return np.array(self.grid.times()[::-1])
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        times = torch.tensor(self._times)
+        times = torch.tensor(self._times, device="cpu")
         steps = len(times) - 1
         u = as_randomness(generator).stratified(n, torch.float64)
         place = (u * steps).floor().clamp(0, steps - 1).long()

@@ -51,13 +51,13 @@ class Posterior(diffusion_core.Posterior):
 
     Arguments:
         process: the forward process.
-        x_t: the noisy states (B, *event), integer.
+        x_t: the noisy states (B, *event), of any integer dtype; kept as int64, which indexing takes.
         t: the time, () or (B,).
     """
 
     def __init__(self, process: CTMC, x_t: Tensor, t: Tensor) -> None:
         self.process = process
-        self.x_t = x_t
+        self.x_t = x_t.long()
         self.t = t
 
     def rate_dtype(self, probs: Tensor) -> torch.dtype:
@@ -235,12 +235,12 @@ class Denoiser(diffusion_core.Denoiser):
         self.network = network
 
     def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
-        """Check the arguments and evaluate the network: the distribution it names, (B, *event)."""
+        """Check the arguments and evaluate the network, which sees int64: the distribution it names, (B, *event)."""
         self.check_event(x_t)
         check_time(t, len(x_t))
         check_states(x_t, self.process.rates.num_states, "x_t")
         c = batch_time(t.to(self._time_dtype(t)), len(x_t))
-        distribution = self._evaluate(self.network, x_t, c, y)
+        distribution = self._evaluate(self.network, x_t.long(), c, y)
         expected = (*x_t.shape, self.process.rates.data_states)
         if (*distribution.shape, distribution.num_values) != expected:
             found = (*distribution.shape, distribution.num_values)

@@ -39,7 +39,7 @@ _LEAST = 1e-150  # stands for a probability of zero in float64: neither its inve
 def _divergence(rates: Tensor, r: Tensor, w: Tensor) -> Tensor:
     """`sum_y rates_y w_y phi(r_y / w_y)` over the last axis, exact where w_y = 0: (..., n) -> (...)."""
     excess = r - w
-    if readable(w) and bool(w.amin() > torch.finfo(w.dtype).tiny):
+    if readable(w) and w.numel() and bool(w.amin() > torch.finfo(w.dtype).tiny):
         logarithm = torch.div(excess, w).log1p_()
     else:
         # Where w = 0 the logarithm must be finite, since it meets that 0; no logarithm of floats is beyond 1e4.
@@ -77,11 +77,7 @@ def rate_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, scores: 
     Returns:
         the integrand of every dimension in nats / unit of t: (B, *event).
     """
-    batch = len(x_0)
-    dimensions = x_0.flatten(1).shape[1]
-    values: Tensor = _LeaveOneOutDivergence.apply(
-        scores.reshape(batch, dimensions, -1), process, x_0.reshape(batch, -1), x_t.reshape(batch, -1), t
-    )
+    values: Tensor = _LeaveOneOutDivergence.apply(scores.flatten(1, -2), process, x_0.flatten(1), x_t.flatten(1), t)
     return values.reshape(x_0.shape)
 
 
@@ -122,7 +118,7 @@ def _evaluate(
     values = torch.empty(x_0.shape, dtype=scores.dtype, device=scores.device)
     gradient = torch.empty_like(scores) if differentiate else None
     dtypes = [torch.promote_types(dtype, scores.dtype) for dtype in process.divergence_dtypes(t.expand(len(x_0)))]
-    for part, dtype in _chunks(dtypes, scores[0].numel()):
+    for part, dtype in _chunks(dtypes, scores.shape[1:].numel()):
         rates = process.rates.rates_to(x_t[part], dtype).scatter_(-1, x_t[part, :, None], 0.0)
         out = None if gradient is None else gradient[part]
         here = kernel.select(part, dtype)

@@ -63,6 +63,7 @@ class CTMC(diffusion_core.Process):
 
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
         """Draw x_1 from the law that sampling starts from: a tensor of the given shape, int64."""
+        # One law for all dimensions: a binary search in it, where `inverse_cdf` would take a row of it for each.
         device = self.rates.stationary.device
         cumulative = self.prior_law(device).cumsum(0)
         u = as_randomness(generator).uniform(shape, torch.float64, device)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 import diffusion_core
+from diffusion_core.checks import check_positive
 
 __all__ = [
     "Constant",
@@ -32,11 +33,6 @@ __all__ = [
     "PolynomialSurvival",
     "Schedule",
 ]
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} = {value}, expected a positive number")
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Constant(Schedule):
     rate: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive("rate", self.rate)
+        check_positive("rate", self.rate)
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(t, self.rate), self.rate * t
@@ -89,7 +85,7 @@ class Exponential(Schedule):
     b: float = 100.0
 
     def __post_init__(self) -> None:
-        _check_positive("a", self.a)
+        check_positive("a", self.a)
         if not (math.isfinite(self.b) and self.b > 1):
             raise ValueError(f"b = {self.b}, expected a number above 1")
 
@@ -114,7 +110,7 @@ class Geometric(Schedule):
     sigma_max: float
 
     def __post_init__(self) -> None:
-        _check_positive("sigma_min", self.sigma_min)
+        check_positive("sigma_min", self.sigma_min)
         if not (math.isfinite(self.sigma_max) and self.sigma_max > self.sigma_min):
             raise ValueError(f"sigma_max = {self.sigma_max}, expected a number above sigma_min = {self.sigma_min}")
 

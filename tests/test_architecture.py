@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -140,10 +141,11 @@ CONTRACTS = [
     (diffusion_core.Process, ["sample", "prior", "renoise"]),
     (diffusion_core.Denoiser, ["forward"]),
     (diffusion_core.Posterior, ["log_prob", "sample", "mode"]),
-    (diffusion_core.Loss, ["__call__"]),
+    (diffusion_core.Loss, ["__call__", "check_times"]),
     (diffusion_core.Sampler, ["start", "step", "finish", "sample", "trajectory", "evaluate"]),
     (diffusion_core.TimeSampler, ["__call__", "update"]),
-    (diffusion_core.TimeGrid, ["shape", "times"]),
+    (diffusion_core.TimeGrid, ["times"]),
+    (diffusion_core.ShapedGrid, ["shape", "times"]),
 ]
 
 
@@ -155,20 +157,24 @@ def test_both_engines_keep_the_core_contracts(contract: type, names: list[str]) 
     for child in children:
         for name in names:
             assert parameters(getattr(child, name)) == parameters(getattr(contract, name)), f"{child.__qualname__}.{name}"
-    if contract not in (diffusion_core.TimeSampler, diffusion_core.TimeGrid):
+    if contract not in (diffusion_core.TimeSampler, diffusion_core.TimeGrid, diffusion_core.ShapedGrid):
         assert {child.__module__.split(".")[0] for child in children} >= set(ENGINES), (
             f"{contract.__name__} has a twin in each engine"
         )
 
 
-def test_twins_have_equal_signatures() -> None:
-    """Public methods and functions of one name in both engines take the same arguments."""
+def twins() -> list[tuple[str, Any, Any]]:
+    """What has one name in both engines: (name, the discrete one, the Gaussian one)."""
     discrete, continuous = (
         {name: getattr(module, name) for module in modules(engine) for name in getattr(module, "__all__", [])}
         for engine in ENGINES
     )
-    twins = sorted(set(discrete) & set(continuous))
-    pairs = [(name, discrete[name], continuous[name]) for name in twins]
+    return [(name, discrete[name], continuous[name]) for name in sorted(set(discrete) & set(continuous))]
+
+
+def test_twins_have_equal_signatures() -> None:
+    """Public methods and functions of one name in both engines take the same arguments."""
+    pairs = twins()
     methods = [
         (f"{name}.{key}", getattr(one, key), getattr(other, key))
         for name, one, other in pairs
@@ -179,6 +185,29 @@ def test_twins_have_equal_signatures() -> None:
     functions = [(name, one, other) for name, one, other in pairs if inspect.isfunction(one)]
     different = [name for name, one, other in methods + functions if parameters(one) != parameters(other)]
     assert different == []
+
+
+def test_twins_are_made_of_the_same_things() -> None:
+    """Constructors of one name begin with the same two arguments; an argument of one name is of one kind and default."""
+    # A posterior is what a denoiser makes of its engine's own numbers: nobody else calls its constructor.
+    pairs = [(name, one, other) for name, one, other in twins() if inspect.isclass(one) and name != "Posterior"]
+    assert {"Ancestral", "Denoiser", "Sampler", "X0Denoiser"} <= {name for name, _, _ in pairs}
+    for name, one, other in pairs:
+        here, there = parameters(one), parameters(other)
+        assert here[:2] == there[:2], name
+        shared = {key for key, _, _ in here} & {key for key, _, _ in there}
+        assert {item for item in here if item[0] in shared} == {item for item in there if item[0] in shared}, name
+
+
+def test_what_is_a_sampler_s_own_is_given_by_name() -> None:
+    """`Sampler(denoiser, grid, ...)`: what follows differs from sampler to sampler, and so does not go by its place."""
+    for engine in ENGINES:
+        list(modules(engine))
+    children = [child for child in subclasses(diffusion_core.Sampler) if child.__module__.split(".")[0] in ENGINES]
+    assert len(children) >= 9
+    for child in children:
+        placed = [name for name, kind, _ in parameters(child) if kind != "KEYWORD_ONLY"]
+        assert placed in (["denoiser", "grid"], ["predictor"]), child.__qualname__
 
 
 def test_twins_are_in_files_of_one_name() -> None:

@@ -38,7 +38,7 @@ Parts = tuple[Any, Any, Sampler]
 def leave_one_out(net: nn.Module, event: tuple[int, ...]) -> Parts:
     process = discrete.CTMC(GaussianTargetRates(S, 2.0, 8.0), Exponential(0.3, 20.0))
     denoiser = discrete.LeaveOneOutDenoiser(process, net, event)
-    return denoiser, discrete.ELBO(), TauLeaping(denoiser, GRID, OrdinalLeap())
+    return denoiser, discrete.ELBO(), TauLeaping(denoiser, GRID, leap=OrdinalLeap())
 
 
 def x_0(net: nn.Module, event: tuple[int, ...]) -> Parts:
@@ -57,7 +57,9 @@ GAUSSIAN = [(learned, inputs) for learned in (False, True) for inputs in INPUTS 
 
 
 def objective_of(denoiser: Any, loss: Any, num_classes: int) -> Objective:
-    return Objective(denoiser, loss, UniformTimes(0.1, 0.95), 0.25 if num_classes else 0.0, num_classes or None)
+    # A sum over the steps of a chain is drawn at all times.
+    times = UniformTimes(0.0, 1.0) if isinstance(loss, continuous.HybridLoss) else UniformTimes(0.1, 0.95)
+    return Objective(denoiser, loss, times, 0.25 if num_classes else 0.0, num_classes or None)
 
 
 def steps_and_samples(backbone: Backbone, engine: Engine, images: Tensor, y: Tensor | None) -> Tensor:
@@ -166,7 +168,7 @@ def test_gaussian_engine(backbone, image, num_classes, learned, inputs):
             return objective_of(denoiser, continuous.EpsilonLoss(), num_classes), continuous.DDIM(denoiser, GRID)
         denoiser = continuous.LearnedVarianceDenoiser(denoiser)
         loss = continuous.HybridLoss(bound=continuous.VLB(UniformGrid(9, 0.1)), weight=1.0)
-        sampler = continuous.Ancestral(denoiser, GRID, continuous.LearnedRange(), clip=1.0)
+        sampler = continuous.Ancestral(denoiser, GRID, variance=continuous.LearnedRange(), clip=1.0)
         return objective_of(denoiser, loss, num_classes), sampler
 
     pixels, y = data(image, num_classes)

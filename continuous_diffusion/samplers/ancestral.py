@@ -39,11 +39,12 @@ class Ancestral(Sampler):
         self,
         denoiser: Denoiser,
         grid: TimeGrid,
+        *,
         variance: ReverseVariance | None = None,
         clip: float | None = None,
         sub_batch: int = 16,
     ) -> None:
-        super().__init__(denoiser, grid, clip, sub_batch)
+        super().__init__(denoiser, grid, clip=clip, sub_batch=sub_batch)
         self.variance = FixedSmall() if variance is None else variance
         self.variance.check(denoiser)
 

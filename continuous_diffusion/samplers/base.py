@@ -90,8 +90,8 @@ class Sampler(diffusion_core.Sampler):
         TypeError: the denoiser's process is not Gaussian.
     """
 
-    def __init__(self, denoiser: Denoiser, grid: TimeGrid, clip: float | None = None, sub_batch: int = 16) -> None:
-        super().__init__(denoiser, grid, sub_batch)
+    def __init__(self, denoiser: Denoiser, grid: TimeGrid, *, clip: float | None = None, sub_batch: int = 16) -> None:
+        super().__init__(denoiser, grid, sub_batch=sub_batch)
         if grid.t_min <= 0:
             raise ValueError(f"t_min = {grid.t_min}, expected t_min > 0: the step t_min -> 0 is the sampler's last")
         if clip is not None and not clip > 0:

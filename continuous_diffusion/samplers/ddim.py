@@ -48,12 +48,13 @@ class DDIM(Sampler):
         self,
         denoiser: Denoiser,
         grid: TimeGrid,
+        *,
         eta: float = 0.0,
         clip: float | None = None,
         sub_batch: int = 16,
         variance: ReverseVariance | None = None,
     ) -> None:
-        super().__init__(denoiser, grid, clip, sub_batch)
+        super().__init__(denoiser, grid, clip=clip, sub_batch=sub_batch)
         if not 0 <= eta <= 1:
             raise ValueError(f"eta = {eta} is outside [0, 1]")
         self.eta = eta

@@ -72,9 +72,11 @@ GUIDANCE: dict[str, Callable[[Any, GuidanceScale], Denoiser]] = {
 }
 LEAPS: dict[str, Callable[[], samplers.Leap]] = {"ordinal": samplers.OrdinalLeap, "categorical": samplers.CategoricalLeap}
 SAMPLERS: dict[str, Callable[[Any, TimeGrid, ConfigDict], samplers.Sampler]] = {
-    "ancestral": lambda d, grid, c: samplers.Ancestral(d, grid, c.sub_batch, c.argmax),
-    "euler": lambda d, grid, c: samplers.Euler(d, grid, c.sub_batch, c.argmax),
-    "tau_leaping": lambda d, grid, c: samplers.TauLeaping(d, grid, LEAPS[c.leap](), c.sub_batch, c.argmax),
+    "ancestral": lambda d, grid, c: samplers.Ancestral(d, grid, sub_batch=c.sub_batch, argmax=c.argmax),
+    "euler": lambda d, grid, c: samplers.Euler(d, grid, sub_batch=c.sub_batch, argmax=c.argmax),
+    "tau_leaping": lambda d, grid, c: samplers.TauLeaping(
+        d, grid, leap=LEAPS[c.leap](), sub_batch=c.sub_batch, argmax=c.argmax
+    ),
 }
 VARIANCES: dict[str, Callable[[], gaussian_samplers.ReverseVariance]] = {
     "small": gaussian_samplers.FixedSmall,
@@ -82,9 +84,13 @@ VARIANCES: dict[str, Callable[[], gaussian_samplers.ReverseVariance]] = {
     "learned": gaussian_samplers.LearnedRange,
 }
 GAUSSIAN_SAMPLERS: dict[str, Callable[[Denoiser, TimeGrid, ConfigDict], Sampler]] = {
-    "ancestral": lambda d, grid, c: gaussian_samplers.Ancestral(d, grid, VARIANCES[c.variance](), c.clip or None, c.sub_batch),
-    "ddim": lambda d, grid, c: gaussian_samplers.DDIM(d, grid, c.eta, c.clip or None, c.sub_batch, VARIANCES[c.variance]()),
-    "heun": lambda d, grid, c: gaussian_samplers.Heun(d, grid, c.clip or None, c.sub_batch),
+    "ancestral": lambda d, grid, c: gaussian_samplers.Ancestral(
+        d, grid, variance=VARIANCES[c.variance](), clip=c.clip or None, sub_batch=c.sub_batch
+    ),
+    "ddim": lambda d, grid, c: gaussian_samplers.DDIM(
+        d, grid, eta=c.eta, clip=c.clip or None, sub_batch=c.sub_batch, variance=VARIANCES[c.variance]()
+    ),
+    "heun": lambda d, grid, c: gaussian_samplers.Heun(d, grid, clip=c.clip or None, sub_batch=c.sub_batch),
 }
 
 
@@ -138,5 +144,10 @@ def build_sampler(config: ConfigDict, denoiser: Denoiser, *, steps: int | None =
     sampler = SAMPLERS[name](denoiser, grid, settings)
     if settings.corrector_steps == 0:
         return sampler
-    leap, length = LEAPS[settings.leap](), settings.corrector_multiplier
-    return samplers.PredictorCorrector(sampler, leap, settings.corrector_steps, length, settings.corrector_entry_time)
+    return samplers.PredictorCorrector(
+        sampler,
+        leap=LEAPS[settings.leap](),
+        corrector_steps=settings.corrector_steps,
+        step_multiplier=settings.corrector_multiplier,
+        entry_time=settings.corrector_entry_time,
+    )

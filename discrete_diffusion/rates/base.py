@@ -17,7 +17,6 @@ integral of the rate over time, and may be infinite (P is then the stationary li
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core import Generator, readable
+from diffusion_core.checks import check_positive
 from discrete_diffusion.rates.inflow import Inflow
 from discrete_diffusion.rates.tables import Array, Tables
 
@@ -76,8 +76,7 @@ def remaining(tau_s: Tensor, tau_t: Tensor) -> Tensor:
 
 def scaled(scale: float) -> float:
     """A rate constant, checked to be positive and finite."""
-    if not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale = {scale}, expected a positive number")
+    check_positive("scale", scale)
     return float(scale)
 
 

@@ -179,7 +179,7 @@ class _DenseKernel(TransitionKernel):
             return w @ matrix
         if len(matrix) == 1:  # a batched product of one is a slow one
             return w @ matrix[0]
-        return torch.bmm(w.reshape(len(matrix), -1, w.shape[-1]), matrix).view(w.shape)
+        return torch.bmm(w.reshape(len(matrix), w.shape[1:-1].numel(), w.shape[-1]), matrix).view(w.shape)
 
     def inflow(self, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         w = w.to(self.dtype)

@@ -17,6 +17,7 @@ import math
 
 import numpy as np
 
+from diffusion_core.checks import check_positive
 from discrete_diffusion.rates.base import scaled
 from discrete_diffusion.rates.dense import DenseRates
 
@@ -39,9 +40,8 @@ class GaussianTargetRates(DenseRates):
     def __init__(self, num_states: int, sigma_r: float = 6.0, Q: float = 512.0, scale: float = 1.0) -> None:
         if num_states < 2:
             raise ValueError(f"num_states = {num_states}, expected at least 2")
-        for name, value in (("sigma_r", sigma_r), ("Q", Q)):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} = {value}, expected a positive number")
+        check_positive("sigma_r", sigma_r)
+        check_positive("Q", Q)
         x = np.arange(num_states)
         log_pi = -((x + 1 - num_states / 2) ** 2) / (2 * Q**2)
         if log_pi.min() - log_pi.max() < -300:

@@ -11,15 +11,16 @@ compose the exact law of a whole run from it, and a test holds the step to it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 import diffusion_core
-from diffusion_core import State, TimeGrid
+from diffusion_core import Generator, State, TimeGrid
 from discrete_diffusion.denoisers import Denoiser, Posterior
+from discrete_diffusion.rates.base import check_states
 
 __all__ = ["Sampler", "Stage"]
 
@@ -39,9 +40,20 @@ class Sampler(diffusion_core.Sampler):
 
     denoiser: Denoiser
 
-    def __init__(self, denoiser: Denoiser, grid: TimeGrid, sub_batch: int = 16, argmax: bool = False) -> None:
-        super().__init__(denoiser, grid, sub_batch)
+    def __init__(self, denoiser: Denoiser, grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
+        super().__init__(denoiser, grid, sub_batch=sub_batch)
         self.argmax = argmax
+
+    def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
+        """The state at t_max: n draws from the prior, or a given x (B, *event) of any integer dtype, as int64.
+
+        Raises:
+            ValueError: as in `diffusion_core.Sampler.start`, or x is not integer or leaves 0 .. n - 1.
+        """
+        state = super().start(n, generator, seeds)
+        if isinstance(n, Tensor):
+            check_states(n, self.denoiser.process.rates.num_states, "x_t")
+        return replace(state, x=state.x.long())
 
     @abstractmethod
     def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:

@@ -47,4 +47,4 @@ class Euler(Sampler):
         total = check_rates(jumps)[..., None]
         # min(h, 1 / Lambda) is the time that the rates act for.
         moved = jumps.matrix() * torch.where(total > 0, 1 / total, t - s).clamp(max=t - s)
-        return moved.scatter(-1, x_t[..., None], (1 - moved.sum(-1, keepdim=True)).clamp(min=0))
+        return moved.scatter(-1, jumps.x[..., None], (1 - moved.sum(-1, keepdim=True)).clamp(min=0))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import State
+from diffusion_core.checks import check_positive
 from discrete_diffusion.jumps import ForwardJumps, Jumps, SumJumps
 from discrete_diffusion.samplers.base import Sampler, Stage
 from discrete_diffusion.samplers.leaps import CategoricalLeap, Leap
@@ -29,7 +30,8 @@ class PredictorCorrector(Sampler):
         predictor: the sampler whose steps are corrected; its denoiser, grid and last step are used.
         leap: what several jumps of one dimension mean in a corrector leap.
         corrector_steps: how many leaps follow each step, each one network call.
-        step_multiplier: m, the length of a leap in units of the predictor's step h = t - s.
+        step_multiplier: m, the length of a leap in units of the predictor's step h = t - s. Forward and reverse jumps
+            happen at once, so a leap needs to be shorter than a step.
         entry_time: corrector leaps happen only where s <= entry_time.
 
     Raises:
@@ -40,16 +42,16 @@ class PredictorCorrector(Sampler):
     def __init__(
         self,
         predictor: Sampler,
+        *,
         leap: Leap | None = None,
         corrector_steps: int = 1,
-        step_multiplier: float = 1.0,
+        step_multiplier: float = 0.25,
         entry_time: float = 1.0,
     ) -> None:
-        super().__init__(predictor.denoiser, predictor.grid, predictor.sub_batch, predictor.argmax)
+        super().__init__(predictor.denoiser, predictor.grid, sub_batch=predictor.sub_batch, argmax=predictor.argmax)
         if corrector_steps < 0:
             raise ValueError(f"corrector_steps = {corrector_steps}, expected at least 0")
-        if not step_multiplier > 0:
-            raise ValueError(f"step_multiplier = {step_multiplier}, expected a positive number")
+        check_positive("step_multiplier", step_multiplier)
         if not 0 <= entry_time <= 1:
             raise ValueError(f"entry_time = {entry_time}, expected a time in [0, 1]")
         self.predictor = predictor
@@ -62,21 +64,21 @@ class PredictorCorrector(Sampler):
     def _corrections(self, s: float) -> int:
         return self.corrector_steps if s <= self.entry_time else 0
 
-    def _jumps(self, x: Tensor, s: float, reverse: Jumps) -> Jumps:
-        time = torch.tensor(s, dtype=torch.float64, device=x.device)
-        return SumJumps(reverse, ForwardJumps(self.denoiser.process, x, time, reverse.total.dtype))
+    def _jumps(self, s: float, reverse: Jumps) -> Jumps:
+        time = torch.tensor(s, dtype=torch.float64, device=reverse.x.device)
+        return SumJumps(reverse, ForwardJumps(self.denoiser.process, reverse.x, time, reverse.total.dtype))
 
     def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
         state = self.predictor.step(state, t, s, y)
         for _ in range(self._corrections(s)):
             posterior, state = self.evaluate(state, s, y)
-            jumps = self._jumps(state.x, s, posterior.jumps())
+            jumps = self._jumps(s, posterior.jumps())
             state = landed(state, self.leap.draw(jumps, self.step_multiplier * (t - s), state.randomness), s)
         return state
 
     def correction_law(self, x_s: Tensor, s: float, h: float, y: Tensor | None = None) -> Tensor:
         """The law of one corrector leap of length h at time s: (B, *event) -> (B, *event, n)."""
-        return self.leap.law(self._jumps(x_s, s, self.posterior(x_s, s, y).jumps()), h)
+        return self.leap.law(self._jumps(s, self.posterior(x_s, s, y).jumps()), h)
 
     def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
         """The predictor's law; the whole step is `stages`."""

@@ -36,9 +36,9 @@ class TauLeaping(Sampler):
     """
 
     def __init__(
-        self, denoiser: Denoiser, grid: TimeGrid, leap: Leap | None = None, sub_batch: int = 16, argmax: bool = False
+        self, denoiser: Denoiser, grid: TimeGrid, *, leap: Leap | None = None, sub_batch: int = 16, argmax: bool = False
     ) -> None:
-        super().__init__(denoiser, grid, sub_batch, argmax)
+        super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)
         self.leap = CategoricalLeap() if leap is None else leap
         self.leap.check(denoiser.process.rates)
 

@@ -111,7 +111,11 @@ def test_ddpm(schedule, variance, calls, spacing, clip):
     denoiser = EpsilonDenoiser(GaussianProcess(BETAS[schedule][1]), model, (2, 5))
     denoiser = LearnedVarianceDenoiser(denoiser) if variance == "learned_range" else denoiser
     compare(
-        Ancestral(denoiser, our_grid(calls, spacing), VARIANCES[variance], clip), theirs, x, 1e-10, last=spacing != "trailing"
+        Ancestral(denoiser, our_grid(calls, spacing), variance=VARIANCES[variance], clip=clip),
+        theirs,
+        x,
+        1e-10,
+        last=spacing != "trailing",
     )
 
 
@@ -125,7 +129,7 @@ def test_ddim(schedule, eta, calls, spacing, clip):
     options = {"eta": eta, "use_clipped_model_output": True, "generator": generator}
     theirs = their_trajectory(scheduler, network, x, calls, **options)
     denoiser = EpsilonDenoiser(GaussianProcess(BETAS[schedule][1]), network, (2, 5))
-    compare(DDIM(denoiser, our_grid(calls, spacing), eta, clip), theirs, x, 1e-10)
+    compare(DDIM(denoiser, our_grid(calls, spacing), eta=eta, clip=clip), theirs, x, 1e-10)
 
 
 @pytest.mark.parametrize("prediction", READINGS)
@@ -152,7 +156,7 @@ def test_single_precision(schedule):
     for eta in (0.0, 0.5, 1.0):
         ddim = scheduler_of("DDIMScheduler", schedule, True, 1.0)
         options = {"eta": eta, "use_clipped_model_output": True, "generator": torch.Generator().manual_seed(3)}
-        compare(DDIM(denoiser, grid, eta, 1.0), their_trajectory(ddim, network, x, 50, **options), x, 1e-5)
+        compare(DDIM(denoiser, grid, eta=eta, clip=1.0), their_trajectory(ddim, network, x, 50, **options), x, 1e-5)
 
 
 def test_the_float32_table_is_the_difference():

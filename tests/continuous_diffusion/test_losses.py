@@ -29,7 +29,16 @@ from continuous_diffusion import (
     VelocityLoss,
     X0Loss,
 )
-from diffusion_core import ImportanceTimes, PerSampleRandomness, QuadraticGrid, UniformGrid, UniformTimes
+from diffusion_core import (
+    GridTimes,
+    ImportanceTimes,
+    Objective,
+    PerSampleRandomness,
+    QuadraticGrid,
+    StratifiedTimes,
+    UniformGrid,
+    UniformTimes,
+)
 
 SHAPE = (1, 4, 4)
 PUBLISHED = UniformGrid(19, 0.05)  # the chain of T = 20 times
@@ -233,6 +242,24 @@ def test_bad_chains_are_named():
         VLB(UniformGrid(5, 0.0))
     with pytest.raises(ValueError, match=r"interpolation = 1.5 is outside \[0, 1\]"):
         VLB(interpolation=1.5)
+
+
+def test_times_that_leave_out_terms_of_the_sum_are_refused(process, toy_network):
+    """At times from t_min on the last term would never be drawn, and nothing would tell."""
+    denoiser, grid = denoise(process, toy_network, True), UniformGrid(19, 0.05, 0.9)
+    for loss in (VLB(grid), HybridLoss(bound=VLB(grid))):
+        for times in (StratifiedTimes(0.01), UniformTimes(0.05), ImportanceTimes(0.05, 1.0), GridTimes(grid)):
+            message = (
+                rf"{type(times).__name__} draws times from {times.t_min} to {times.t_max}, expected 0 to 0\.9: VLB is a sum"
+            )
+            with pytest.raises(ValueError, match=message):
+                Objective(denoiser, loss, times)
+        with pytest.raises(ValueError, match=r"UniformTimes draws times from 0 to 0\.5, expected 0 to 0\.9"):
+            Objective(denoiser, loss, UniformTimes(0, 0.5))
+        for times in (StratifiedTimes(0.0), ImportanceTimes(0.0, 0.9)):
+            assert Objective(denoiser, loss, times)(batch()[0]).isfinite().all()
+    for loss in (ELBO(), EpsilonLoss()):
+        Objective(denoiser, loss, StratifiedTimes())
 
 
 # The hybrid loss

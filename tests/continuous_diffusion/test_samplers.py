@@ -113,7 +113,7 @@ class TestTextbook:
     def test_ancestral(self, schedule, calls, variance, clip):
         denoiser = EpsilonDenoiser(GaussianProcess(schedule), network, (4,))
         large = isinstance(variance, FixedLarge)
-        sampler = Ancestral(denoiser, published_grid(calls), variance, clip)
+        sampler = Ancestral(denoiser, published_grid(calls), variance=variance, clip=clip)
         self.close(sampler, lambda g: textbook_ddpm(schedule, self.x, calls, large, clip, g))
 
     @pytest.mark.parametrize("clip", [None, 1.0])
@@ -121,14 +121,14 @@ class TestTextbook:
     @pytest.mark.parametrize("calls", [10, 50])
     def test_ddim(self, schedule, calls, eta, clip):
         denoiser = EpsilonDenoiser(GaussianProcess(schedule), network, (4,))
-        sampler = DDIM(denoiser, published_grid(calls), eta, clip)
+        sampler = DDIM(denoiser, published_grid(calls), eta=eta, clip=clip)
         self.close(sampler, lambda g: textbook_ddim(schedule, self.x, calls, eta, clip, g))
 
     def test_eta_1_is_ancestral(self, schedule):
         denoiser = EpsilonDenoiser(GaussianProcess(schedule), network, (4,))
         grid = QuadraticGrid(25, t_min=0.003)
         for clip in (None, 0.9):
-            samplers = DDIM(denoiser, grid, 1.0, clip), Ancestral(denoiser, grid, clip=clip)
+            samplers = DDIM(denoiser, grid, eta=1.0, clip=clip), Ancestral(denoiser, grid, clip=clip)
             one, other = (sampler.sample(self.x, generator=torch.Generator().manual_seed(0)) for sampler in samplers)
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
@@ -152,7 +152,7 @@ class TestTextbook:
             x_1, epsilon_1, phi_s = prediction(there, s)
             beyond = (alpha_s * epsilon_1 - sigma_s * x_1) - (alpha_s * epsilon - sigma_s * x_0)
             x = there - (phi_t - phi_s) * beyond / 2
-        self.close(Heun(denoiser, grid, clip), lambda generator: prediction(x, grid.t_min)[0])
+        self.close(Heun(denoiser, grid, clip=clip), lambda generator: prediction(x, grid.t_min)[0])
 
     @pytest.mark.parametrize("eta", [0.3, 1.0])
     def test_learned_variance(self, schedule, eta, constant_noise):
@@ -165,7 +165,7 @@ class TestTextbook:
             )
 
         x = torch.randn(3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-        for make in (lambda d, v: Ancestral(d, grid, v), lambda d, v: DDIM(d, grid, eta, variance=v)):
+        for make in (lambda d, v: Ancestral(d, grid, variance=v), lambda d, v: DDIM(d, grid, eta=eta, variance=v)):
             for out, variance in ((-1.0, FixedSmall()), (1.0, FixedLarge())):
                 one, other = (
                     make(learned(out), v).sample(x, generator=torch.Generator().manual_seed(0))
@@ -177,7 +177,7 @@ class TestTextbook:
             (process.added_variance(s, t), process.bridge_coefficients(s, t)[2]),
             DDIM(learned(0), grid).start(x),
         )
-        sampler = DDIM(learned(0.4), grid, eta, variance=LearnedRange())
+        sampler = DDIM(learned(0.4), grid, eta=eta, variance=LearnedRange())
         still, moved = (sampler.step(replace(state, randomness=constant_noise(z)), t.item(), s.item()).x for z in (0.0, 1.0))
         expected = eta * torch.exp((0.7 * beta.log() + 0.3 * small.log()) / 2)
         torch.testing.assert_close(moved - still, expected.expand(3, 2, 4))
@@ -218,10 +218,10 @@ def total_variation(mean, var, other_mean, other_var):
 
 SAMPLERS = {
     "small": lambda denoiser, grid: Ancestral(denoiser, grid),
-    "large": lambda denoiser, grid: Ancestral(denoiser, grid, FixedLarge()),
+    "large": lambda denoiser, grid: Ancestral(denoiser, grid, variance=FixedLarge()),
     "eta 0": lambda denoiser, grid: DDIM(denoiser, grid),
-    "eta 0.5": lambda denoiser, grid: DDIM(denoiser, grid, 0.5),
-    "eta 1": lambda denoiser, grid: DDIM(denoiser, grid, 1.0),
+    "eta 0.5": lambda denoiser, grid: DDIM(denoiser, grid, eta=0.5),
+    "eta 1": lambda denoiser, grid: DDIM(denoiser, grid, eta=1.0),
     "heun": lambda denoiser, grid: Heun(denoiser, grid),
 }
 ORDERS = {name: 2 if name == "heun" else 1 for name in SAMPLERS}
@@ -330,7 +330,7 @@ def test_encoding_reads_labels_clips_and_refuses_noise(toy_network):
     assert not torch.equal(sampler.encode(x_0, labels), sampler.encode(x_0, labels.flip(0)))
     assert not sampler.encode(x_0).requires_grad
     with pytest.raises(ValueError, match=r"eta = 0.5, expected 0 to encode"):
-        DDIM(denoiser, UniformGrid(10), 0.5).encode(x_0)
+        DDIM(denoiser, UniformGrid(10), eta=0.5).encode(x_0)
     with pytest.raises(ValueError, match=r"x has shape \(2, 1, 8, 7\), expected \(B, 1, 8, 8\)"):
         sampler.encode(x_0[..., :7])
 
@@ -347,8 +347,8 @@ def test_seeds_do_not_depend_on_the_batch(toy_network):
     grid = UniformGrid(4)
     for sampler in (
         Ancestral(denoiser, grid, clip=1.0),
-        Ancestral(learned, grid, LearnedRange()),
-        DDIM(denoiser, grid, 0.5),
+        Ancestral(learned, grid, variance=LearnedRange()),
+        DDIM(denoiser, grid, eta=0.5),
         Heun(denoiser, grid),
     ):
         whole = sampler.sample(64, labels, seeds=range(64))
@@ -372,7 +372,7 @@ def test_grids_and_state_are_left_alone(grid, toy_network):
     """A step returns new tensors: neither the state nor what the network returned is written to."""
     output = torch.randn(3, 1, 8, 8)
     denoiser = VelocityDenoiser(GaussianProcess(CosineSchedule()), lambda x, c, y: output, (1, 8, 8))
-    for sampler in (Ancestral(denoiser, grid), DDIM(denoiser, grid, 1.0, 1.0), Heun(denoiser, grid)):
+    for sampler in (Ancestral(denoiser, grid), DDIM(denoiser, grid, eta=1.0, clip=1.0), Heun(denoiser, grid)):
         before, kept = output.clone(), []
         for state in sampler.trajectory(3, generator=torch.Generator().manual_seed(0)):
             kept.append((state.x, state.x.clone()))
@@ -394,8 +394,8 @@ def test_learned_range_on_an_absent_device(toy_network):
         double = twice(type(toy_network())())
         denoiser = LearnedVarianceDenoiser(EpsilonDenoiser(GaussianProcess(CosineSchedule()), double, (1, 6, 6)))
         for sampler in (
-            Ancestral(denoiser, UniformGrid(2), LearnedRange()),
-            DDIM(denoiser, UniformGrid(2), 1.0, variance=LearnedRange()),
+            Ancestral(denoiser, UniformGrid(2), variance=LearnedRange()),
+            DDIM(denoiser, UniformGrid(2), eta=1.0, variance=LearnedRange()),
         ):
             assert sampler.sample(2).device.type == "cuda"
         assert DDIM(denoiser, UniformGrid(2)).encode(torch.zeros(2, 1, 6, 6)).device.type == "cuda"
@@ -409,7 +409,7 @@ class TestBadInput:
     @pytest.mark.parametrize("eta", [-0.1, 1.01, float("nan")])
     def test_eta(self, denoiser, eta):
         with pytest.raises(ValueError, match=rf"eta = {eta} is outside \[0, 1\]"):
-            DDIM(denoiser, UniformGrid(4), eta)
+            DDIM(denoiser, UniformGrid(4), eta=eta)
 
     @pytest.mark.parametrize("sampler", [DDIM, Ancestral])
     def test_grid_and_clip(self, denoiser, sampler):
@@ -428,8 +428,8 @@ class TestBadInput:
             "LearnedRange needs a denoiser with a learned variance, such as LearnedVarianceDenoiser; MixtureDenoiser has none"
         )
         for make in (
-            lambda v: Ancestral(denoiser, UniformGrid(4), v),
-            lambda v: DDIM(denoiser, UniformGrid(4), 1.0, variance=v),
+            lambda v: Ancestral(denoiser, UniformGrid(4), variance=v),
+            lambda v: DDIM(denoiser, UniformGrid(4), eta=1.0, variance=v),
         ):
             with pytest.raises(ValueError, match=message):
                 make(LearnedRange())

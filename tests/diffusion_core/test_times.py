@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from diffusion_core import (
     Objective,
     PerSampleRandomness,
     QuadraticGrid,
+    RespacedGrid,
     StratifiedTimes,
     TimeGrid,
     TimeSampler,
@@ -62,6 +64,22 @@ def test_grids_have_their_formulas():
 def test_bad_numbers_of_steps_are_named(grid, steps):
     with pytest.raises(ValueError, match=f"steps = {steps}"):
         grid(steps)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_numbers_of_steps_may_be_numpy_s_but_not_booleans(grid):
+    made = grid(np.int64(5))
+    assert type(made.steps) is int
+    assert made == grid(5)
+    assert len(made.times()) == 6
+    with pytest.raises(ValueError, match="steps = True, expected an integer of at least 1"):
+        grid(True)
+    assert RespacedGrid(np.int32(4), np.int64(9)) == RespacedGrid(4, 9)
+    assert len(ImportanceTimes(bins=np.int64(7)).probabilities()) == 7
+    for wrong in ({"bins": True}, {"history": 0}, {"bins": 2.0}):
+        (name, value), *_ = wrong.items()
+        with pytest.raises(ValueError, match=f"{name} = {value}, expected an integer of at least 1"):
+            ImportanceTimes(**wrong)
 
 
 @pytest.mark.parametrize(("t_min", "t_max"), [(0.5, 0.5), (-0.1, 1.0), (0.1, 1.1)])

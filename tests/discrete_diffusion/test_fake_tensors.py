@@ -43,10 +43,13 @@ def check(denoiser: Denoiser, ordinal: bool) -> None:
         assert value.shape == (4,)
         assert value.device.type == "cuda"
     grid = QuadraticGrid(4, t_max=0.9)
-    samplers = [Ancestral(denoiser, grid), Euler(denoiser, grid), TauLeaping(denoiser, grid, CategoricalLeap())]
+    samplers = [Ancestral(denoiser, grid), Euler(denoiser, grid), TauLeaping(denoiser, grid, leap=CategoricalLeap())]
     samplers.append(PredictorCorrector(Euler(denoiser, grid)))
     if ordinal:
-        samplers += [TauLeaping(denoiser, grid, OrdinalLeap()), PredictorCorrector(Euler(denoiser, grid), OrdinalLeap())]
+        samplers += [
+            TauLeaping(denoiser, grid, leap=OrdinalLeap()),
+            PredictorCorrector(Euler(denoiser, grid), leap=OrdinalLeap()),
+        ]
     for sampler in samplers:
         state = sampler.start(x_0)
         with torch.no_grad():

@@ -164,9 +164,9 @@ def test_runs_agree_with_the_exact_law(name, method, chains):
     """A chi-square test of guided samplers' output against their exact law, 10,000 chains each."""
     here = chains[name]
     denoiser, grid = guide(here, method, ConstantScale(1.7)), QuadraticGrid(4, t_min=0.02, t_max=0.9)
-    samplers = [Ancestral(denoiser, grid), TauLeaping(denoiser, grid, CategoricalLeap())]
+    samplers = [Ancestral(denoiser, grid), TauLeaping(denoiser, grid, leap=CategoricalLeap())]
     if name != "absorbing":
-        samplers.append(PredictorCorrector(TauLeaping(denoiser, grid, OrdinalLeap(dense_above=0.5)), OrdinalLeap()))
+        samplers.append(PredictorCorrector(TauLeaping(denoiser, grid, leap=OrdinalLeap(dense_above=0.5)), leap=OrdinalLeap()))
     for sampler in samplers:
         generator = torch.Generator().manual_seed(5)
         rows = torch.multinomial(here.mean.marginal(0.9), 10_000, replacement=True, generator=generator)
@@ -180,7 +180,7 @@ def test_runs_agree_with_the_exact_law(name, method, chains):
 def test_seeds_labels_and_calls(method, chains):
     here = chains["Gaussian target"]
     denoiser = guide(here, method, PowerCosineScale(3.0))
-    sampler = TauLeaping(denoiser, UniformGrid(4), OrdinalLeap())
+    sampler = TauLeaping(denoiser, UniformGrid(4), leap=OrdinalLeap())
     y = torch.arange(20) % 2
     together = sampler.sample(20, y, seeds=range(20))
     uneven = torch.cat([sampler.sample(7, y[:7], seeds=range(7)), sampler.sample(13, y[7:], seeds=range(7, 20))])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from backbones import Mixture, TruncatedLogistic
 from diffusion_core import PerSampleRandomness, SharedRandomness, StratifiedTimes
-from discrete_diffusion import ELBO, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim
+from discrete_diffusion import ELBO, CrossEntropy, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim
 from discrete_diffusion.denoisers import AbsorbingDenoiser
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates import AbsorbingRates, BirthDeathRates, DenseRates, GaussianTargetRates, UniformRates
@@ -186,6 +186,20 @@ def test_second_derivatives_are_refused(chain):
     (gradient,) = torch.autograd.grad((scores.sum(-1) * divergence).sum(), scores, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.square().sum().backward()
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_no_examples_have_no_losses(name, process):
+    """An empty batch, as a filter of the data may leave, has an empty loss whose gradient is zero, for any rates."""
+    network = FreshNetwork(5, 4, 1.0)
+    readings = [AbsorbingDenoiser] if name == "absorbing" else [X0Denoiser, LeaveOneOutDenoiser]
+    for reading in readings:
+        for loss in (ELBO(), CrossEntropy()):
+            for t in (torch.zeros(0), torch.tensor(0.5)):
+                values = loss(reading(process(name), network, (1, 2, 3)), torch.zeros(0, 1, 2, 3, dtype=torch.int64), t)
+                assert values.shape == (0,)
+                (gradient,) = torch.autograd.grad(values.sum(), network.table)
+                assert not gradient.any()
 
 
 def test_bad_arguments_are_named(chain, exact):

@@ -14,9 +14,9 @@ from diffusion_core import CosineGrid, QuadraticGrid, TimeGrid, UniformGrid
 from discrete_diffusion import CrossEntropy, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim
 from discrete_diffusion import samplers as module
 from discrete_diffusion.jumps import ForwardJumps
-from discrete_diffusion.oracle import kl_divergence, total_variation
+from discrete_diffusion.oracle import EnumeratedCTMC, kl_divergence, total_variation
 from discrete_diffusion.process import CTMC
-from discrete_diffusion.rates import GaussianTargetRates
+from discrete_diffusion.rates import BirthDeathRates, GaussianTargetRates
 from discrete_diffusion.samplers import (
     Ancestral,
     CategoricalLeap,
@@ -26,7 +26,7 @@ from discrete_diffusion.samplers import (
     Sampler,
     TauLeaping,
 )
-from discrete_diffusion.schedules import Exponential
+from discrete_diffusion.schedules import Constant, Exponential
 
 CHAINS = ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"]
 
@@ -55,7 +55,7 @@ def test_there_are_samplers_to_test():
 
 PUBLISHED = {
     "Euler": (lambda d, g: Euler(d, g), [1.60e-2, 4.04e-3, 9.96e-4, 2.45e-4, 6.06e-5]),
-    "TauLeaping": (lambda d, g: TauLeaping(d, g, CategoricalLeap()), [4.94e-2, 1.52e-2, 4.18e-3, 1.09e-3, 2.76e-4]),
+    "TauLeaping": (lambda d, g: TauLeaping(d, g, leap=CategoricalLeap()), [4.94e-2, 1.52e-2, 4.18e-3, 1.09e-3, 2.76e-4]),
     "Ancestral": (lambda d, g: Ancestral(d, g), [1.17e-2, 2.99e-3, 7.44e-4, 1.84e-4, 4.54e-5]),
 }
 
@@ -88,7 +88,7 @@ def test_both_leaps_converge(leap, name, chain, exact):
     target = oracle.marginal(0.05)
     grids = (QuadraticGrid(steps, t_min=0.05) for steps in (64, 128, 256))
     errors = [
-        total_variation(target, oracle.sampler_law(TauLeaping(exact(oracle), grid, leap), finish=False)) for grid in grids
+        total_variation(target, oracle.sampler_law(TauLeaping(exact(oracle), grid, leap=leap), finish=False)) for grid in grids
     ]
     assert all(math.log2(coarse / fine) > 0.85 for coarse, fine in itertools.pairwise(errors)), errors
 
@@ -140,10 +140,21 @@ def test_corrector_keeps_the_marginal(name, chain, exact):
 def configurations(denoiser, ordinal: bool) -> list[Sampler]:
     grid = QuadraticGrid(6, t_min=0.02, t_max=0.9)
     listed = [build(cls, denoiser, grid) for cls in SAMPLERS]
-    listed.append(PredictorCorrector(Euler(denoiser, grid), CategoricalLeap(), 2, 0.5, entry_time=0.5))
+    listed.append(
+        PredictorCorrector(
+            Euler(denoiser, grid), leap=CategoricalLeap(), corrector_steps=2, step_multiplier=0.5, entry_time=0.5
+        )
+    )
     if ordinal:
-        listed += [TauLeaping(denoiser, grid, OrdinalLeap()), TauLeaping(denoiser, grid, OrdinalLeap(dense_above=0.5))]
-        listed.append(PredictorCorrector(TauLeaping(denoiser, grid, OrdinalLeap()), OrdinalLeap(), 1, 0.7))
+        listed += [
+            TauLeaping(denoiser, grid, leap=OrdinalLeap()),
+            TauLeaping(denoiser, grid, leap=OrdinalLeap(dense_above=0.5)),
+        ]
+        listed.append(
+            PredictorCorrector(
+                TauLeaping(denoiser, grid, leap=OrdinalLeap()), leap=OrdinalLeap(), corrector_steps=1, step_multiplier=0.7
+            )
+        )
     return listed
 
 
@@ -194,7 +205,7 @@ def test_a_seed_is_a_sample_whatever_its_batch(cls, name, chain, exact):
 def test_ordinal_leaps_with_seeds_do_not_depend_on_the_batch(chain, exact):
     oracle = chain("gaussian_target", n=4, dimensions=3)
     for leap in (OrdinalLeap(), OrdinalLeap(dense_above=0.5)):
-        sampler = TauLeaping(exact(oracle), QuadraticGrid(5, t_max=0.95), leap)
+        sampler = TauLeaping(exact(oracle), QuadraticGrid(5, t_max=0.95), leap=leap)
         together = sampler.sample(64, seeds=range(64))
         uneven = torch.cat([sampler.sample(7, seeds=range(7)), sampler.sample(57, seeds=range(7, 64))])
         assert torch.equal(together, uneven)
@@ -204,13 +215,13 @@ def test_a_run_can_be_watched_and_tells_what_it_cost(chain, exact):
     oracle = chain("gaussian_target")
     denoiser = exact(oracle)
     grid = UniformGrid(5, t_min=0.1)
-    tau = list(TauLeaping(denoiser, grid, CategoricalLeap()).trajectory(50, generator=torch.Generator().manual_seed(0)))
+    tau = list(TauLeaping(denoiser, grid, leap=CategoricalLeap()).trajectory(50, generator=torch.Generator().manual_seed(0)))
     assert [state.network_calls for state in tau] == [0, 1, 2, 3, 4, 5, 6]
     assert [state.t for state in tau] == [*grid.times(), 0.0]
     assert (tau[-1].rejected >= tau[1].rejected).all()
     assert tau[-1].rejected.sum() > 0
     assert tau[-1].clamped.sum() == 0
-    ordinal = list(TauLeaping(denoiser, grid, OrdinalLeap()).trajectory(50, seeds=range(50)))[-1]
+    ordinal = list(TauLeaping(denoiser, grid, leap=OrdinalLeap()).trajectory(50, seeds=range(50)))[-1]
     assert ordinal.clamped.sum() > 0
     assert ordinal.rejected.sum() == 0
     corrected = PredictorCorrector(Ancestral(denoiser, grid), corrector_steps=2, entry_time=0.5)
@@ -222,6 +233,17 @@ def test_progress_is_shown_when_asked(chain, exact, capsys):
     sampler = Ancestral(exact(chain("uniform")), UniformGrid(3))
     sampler.sample(2, seeds=[0, 1], progress=True)
     assert "sampling" in capsys.readouterr().err
+
+
+def test_corrector_leaps_help_unless_they_are_long(exact):
+    """The chain and the figures of docs/samplers.md."""
+    law = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    oracle = EnumeratedCTMC(CTMC(BirthDeathRates(4), Constant(4.0)), law / law.sum(), 2)
+    predictor = TauLeaping(exact(oracle), QuadraticGrid(16), leap=OrdinalLeap())
+    given = ({"step_multiplier": m} for m in (0.1, 0.25, 0.5, 1.0, 2.0))
+    samplers = [PredictorCorrector(predictor, leap=OrdinalLeap(), entry_time=0.5, **m) for m in (*given, {})]
+    errors = [total_variation(oracle.data_law, oracle.sampler_law(sampler)) for sampler in (predictor, *samplers)]
+    assert [round(float(error), 4) for error in errors] == [0.0319, 0.0270, 0.0236, 0.0224, 0.0259, 0.0348, 0.0236]
 
 
 def test_bad_arguments_are_named(chain, exact):
@@ -242,6 +264,10 @@ def test_bad_arguments_are_named(chain, exact):
         sampler.sample(1, seeds=[-1])
     with pytest.raises(ValueError, match=r"y has shape \(3,\), expected \(2,\)"):
         sampler.sample(2, y=torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"y is of type list, expected a tensor of labels of shape \(3,\)"):
+        sampler.sample(3, y=[0, 1, 2])
+    with pytest.raises(TypeError, match=r"seeds = 5, expected one integer a chain, such as range\(3\)"):
+        sampler.sample(3, seeds=5)
     for wrong, message in (
         ({"corrector_steps": -1}, "corrector_steps = -1"),
         ({"step_multiplier": 0.0}, "step_multiplier = 0.0"),
@@ -261,7 +287,7 @@ def test_x0_mass_on_the_impossible_is_refused_or_survived(chain):
     """In the x0 reading mass on an unreachable x_0 gives astronomical rates; the ancestral sampler needs none."""
     oracle = chain("birth_death", n=4)
     wrong = X0Denoiser(oracle.process, lambda x, t, y=None: torch.zeros(*x.shape, 4), (2,))
-    for sampler in (Ancestral(wrong, UniformGrid(8, 1e-4)), TauLeaping(wrong, UniformGrid(8, 1e-4), OrdinalLeap())):
+    for sampler in (Ancestral(wrong, UniformGrid(8, 1e-4)), TauLeaping(wrong, UniformGrid(8, 1e-4), leap=OrdinalLeap())):
         x_0 = sampler.sample(100, generator=torch.Generator().manual_seed(0))
         assert ((x_0 >= 0) & (x_0 < 4)).all()
 
@@ -280,12 +306,55 @@ def test_states_outside_the_range_are_named(chain, exact):
             rates.sample_bridge(wrong * 0, wrong, *torch.tensor([0.2, 0.5], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+@pytest.mark.parametrize("name", CHAINS)
+def test_any_integer_dtype_is_as_good_as_another(name, dtype, chain, exact):
+    """Given states of few bits: posteriors, rates, losses, laws and samples are those of the same states as int64."""
+    oracle = chain(name)
+    denoiser, n = exact(oracle), oracle.process.rates.num_states
+    wide = torch.randint(n, (20, 2), generator=torch.Generator().manual_seed(0))
+    x_0 = torch.where(wide < 4, wide, 0)
+    narrow, t = wide.to(dtype), torch.tensor(0.4, dtype=torch.float64)
+    readings = [denoiser] if name == "absorbing" else [denoiser, X0Denoiser(oracle.process, oracle.x0_network(), (2,))]
+    for reading in readings:
+        here, there = reading(narrow, t), reading(wide, t)
+        for one, other in (
+            (here.ratio, there.ratio),
+            (here.probs, there.probs),
+            (here.reverse_rates, there.reverse_rates),
+            (here.jumps().matrix(), there.jumps().matrix()),
+            (here.log_prob(x_0.to(dtype)), there.log_prob(x_0)),
+            (here.rate_divergence(x_0.to(dtype)), there.rate_divergence(x_0)),
+            (here.sample(torch.Generator().manual_seed(0)), there.sample(torch.Generator().manual_seed(0))),
+        ):
+            assert torch.equal(one, other)
+            assert one.dtype == other.dtype
+    grid = QuadraticGrid(3, t_max=0.9)
+    samplers = [build(cls, denoiser, grid) for cls in SAMPLERS]
+    if name != "absorbing":
+        samplers += [
+            TauLeaping(denoiser, grid, leap=OrdinalLeap()),
+            TauLeaping(denoiser, grid, leap=OrdinalLeap(dense_above=0.1)),
+        ]
+    for sampler in samplers:
+        for given in ({"generator": torch.Generator().manual_seed(1)}, {"seeds": range(20)}):
+            drawn = sampler.sample(narrow, **given)
+            again = {"generator": torch.Generator().manual_seed(1)} if "generator" in given else given
+            assert torch.equal(drawn, sampler.sample(wide, **again))
+            assert drawn.dtype == torch.int64
+        for one, other in zip(sampler.stages(0.5, 0.4), sampler.stages(0.5, 0.4), strict=True):
+            assert torch.equal(one(narrow), other(wide))
+        assert torch.equal(sampler.finish_law(narrow), sampler.finish_law(wide))
+        with pytest.raises(ValueError, match=r"x_t has dtype torch\.float32, expected an integer dtype"):
+            sampler.sample(wide.float())
+
+
 def test_an_ordinal_leap_is_refused_where_a_state_is_a_mask(chain, exact):
     denoiser = exact(chain("absorbing"))
     with pytest.raises(ValueError, match="the last is a mask"):
-        TauLeaping(denoiser, UniformGrid(2), OrdinalLeap())
+        TauLeaping(denoiser, UniformGrid(2), leap=OrdinalLeap())
     with pytest.raises(ValueError, match="the last is a mask"):
-        PredictorCorrector(Ancestral(denoiser, UniformGrid(2)), OrdinalLeap())
+        PredictorCorrector(Ancestral(denoiser, UniformGrid(2)), leap=OrdinalLeap())
 
 
 def test_euler_counts_what_it_clips(chain, exact):
@@ -332,7 +401,7 @@ def test_seeds_at_full_numbers_of_values(values, leap):
     chain = CTMC(GaussianTargetRates(values), Exponential())
     table = torch.randn(values, values, generator=torch.Generator().manual_seed(0))
     denoiser = LeaveOneOutDenoiser(chain, lambda x, t, y=None: table[x.roll(1, -1)], (1, 3, 5))
-    for sampler in (TauLeaping(denoiser, UniformGrid(3), leap), Ancestral(denoiser, UniformGrid(3))):
+    for sampler in (TauLeaping(denoiser, UniformGrid(3), leap=leap), Ancestral(denoiser, UniformGrid(3))):
         together = sampler.sample(32, seeds=range(32))
         uneven = torch.cat([sampler.sample(3, seeds=range(3)), sampler.sample(29, seeds=range(3, 32))])
         assert torch.equal(together, uneven)
