@@ -233,6 +233,11 @@ def _check_gaussian(given: Mapping[str, Any]) -> None:
             f"config.process.t_min = {t_min!r}, expected 0.0: config.loss.name = {loss!r} is a sum over the steps of a chain, "
             "and the times below 1 / T are its last step"
         )
+    if chain and given["process.t_max"] != 1:
+        raise ConfigError(
+            f"config.process.t_max = {given['process.t_max']!r}, expected 1.0: config.loss.name = {loss!r} is a sum over the "
+            "steps of a chain, which begins there"
+        )
     if chain and given["process.schedule"] in build.TRAINING_SCHEDULES:
         raise ConfigError(
             f"config.process.schedule = {given['process.schedule']!r}, expected a schedule that ends: config.loss.name = "

@@ -123,6 +123,9 @@ class PerDimension(Loss):
     loss: Loss
     dimensions: int
 
+    def check_times(self, times: TimeSampler) -> None:
+        self.loss.check_times(times)
+
     def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, y: Tensor | None = None, generator: Generator = None) -> Tensor:
         return self.loss(denoiser, x_0, t, y, generator) / self.dimensions
 

@@ -195,6 +195,7 @@ def test_a_gaussian_process_knows_its_pixels():
     [
         ("mnist_ddpm", "loss.name", "vlb", r"process\.t_min = 0\.001, expected 0\.0: config\.loss\.name = 'vlb' is a sum"),
         ("mnist_iddpm", "process.t_min", 0.01, r"process\.t_min = 0\.01, expected 0\.0: config\.loss\.name = 'hybrid'"),
+        ("mnist_iddpm", "process.t_max", 0.9, r"process\.t_max = 0\.9, expected 1\.0: config\.loss\.name = 'hybrid'"),
         ("mnist_iddpm", "model.learned_variance", False, r"learned_variance = False, expected True: .* teaches one"),
         ("mnist_iddpm", "loss.name", "epsilon", r"learned_variance = True, expected False: .*'epsilon' teaches no variance"),
         ("mnist_iddpm", "process.schedule", "cauchy", r"schedule = 'cauchy', expected a schedule that ends: .*'hybrid'"),
