@@ -14,10 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["decayed", "log_sum"]
+__all__ = ["decayed", "log_sum", "lowest"]
 
 _LOWEST = {torch.float32: -87.0, torch.float64: -700.0}
 """Down to where the kernel is fast: the logarithms of the smallest normal numbers are -87.3 and -708.4."""
+
+
+def lowest(dtype: torch.dtype) -> float:
+    """Where `decayed` begins to give 0: -87 in float32, -700 in float64, minus infinity in others."""
+    return _LOWEST.get(dtype, -math.inf)
 
 
 def decayed(x: Tensor, out: Tensor | None = None) -> Tensor:
@@ -27,13 +32,13 @@ def decayed(x: Tensor, out: Tensor | None = None) -> Tensor:
         x: numbers of any sign and shape; -inf is allowed.
         out: where the result goes, x itself for one; None makes a new tensor.
     """
-    lowest = _LOWEST.get(x.dtype)
-    if lowest is None or x.device.type != "cpu":
+    end = lowest(x.dtype)
+    if end == -math.inf or x.device.type != "cpu":
         return torch.exp(x, out=out)
-    least = 1.001 * math.exp(lowest)
+    least = 1.001 * math.exp(end)
     if out is None:
-        return F.threshold(x.clamp(min=lowest).exp_(), least, 0.0)
-    return F.threshold(torch.clamp(x, min=lowest, out=out).exp_(), least, 0.0, inplace=True)
+        return F.threshold(x.clamp(min=end).exp_(), least, 0.0)
+    return F.threshold(torch.clamp(x, min=end, out=out).exp_(), least, 0.0, inplace=True)
 
 
 def log_sum(x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ __all__ = ["Generator", "PerSampleRandomness", "Randomness", "SharedRandomness",
 
 _MASK = (1 << 64) - 1
 _MANY = 1 << 14  # from this many numbers on, keying a faster stream is worth it
+_MODERATE, _TOGETHER = 32.0, 3  # means up to which inversion is fast, and the steps that all positions take
 _NUMPY: dict[torch.dtype, type[np.floating[Any]]] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
@@ -59,6 +60,34 @@ def _many_normals(size: int, key: int) -> Tensor:
     torch.cos(angle, out=numbers[: len(angle)]).mul_(radius)
     torch.sin(angle, out=numbers[len(angle) :]).mul_(radius)
     return numbers[:size]
+
+
+def _many_counts(means: Tensor, key: int) -> Tensor:
+    """Poisson counts on the CPU for means of at most 32, of the stream with a key, in the shape and dtype of the means.
+
+    By inversion: a count is how many of the sums `P(0), P(0) + P(1), ..` a uniform number reaches. Everyone takes the first
+    steps, which are vectorised, and those who are not done the rest. `torch.poisson` draws one after the other, in twice
+    the time.
+    """
+    mean = means.detach().double().flatten()
+    u = torch.from_numpy(np.random.Generator(np.random.SFC64(key)).random(len(mean)))
+    u.clamp_(max=1 - 2.0**-46)  # what rounding leaves of the sum of all probabilities is more
+    term = torch.exp(-mean)
+    reached, step = term.clone(), torch.empty_like(mean)
+    counts = torch.zeros_like(mean)
+    for k in range(1, _TOGETHER + 1):
+        counts.add_(torch.ge(u, reached, out=step))
+        reached.add_(term.mul_(mean).mul_(1 / k))
+    rest = torch.ge(u, reached).nonzero()[:, 0]
+    mean, u, term, reached = (values.index_select(0, rest) for values in (mean, u, term, reached))
+    left, step, k = torch.full_like(u, _TOGETHER), torch.ones_like(u), _TOGETHER
+    while bool(step.any()):
+        k += 1
+        left.add_(step)
+        reached.add_(term.mul_(mean).mul_(1 / k))
+        torch.ge(u, reached, out=step)
+    counts[rest] = left
+    return counts.to(means.dtype).view(means.shape)
 
 
 class Randomness(ABC):
@@ -128,7 +157,13 @@ class SharedRandomness(Randomness):
         return int(key) if type(key) is Tensor else None  # a fake tensor has no value to key a stream with
 
     def poisson(self, rate: Tensor) -> Tensor:
-        return torch.poisson(rate.to(self._source(rate.device)), generator=self.generator).to(rate.device)
+        source = self._source(rate.device)
+        key = self._key(rate.numel(), source)
+        if key is not None and rate.device.type == "cpu":
+            low, high = rate.aminmax()
+            if 0 <= float(low) and float(high) <= _MODERATE:
+                return _many_counts(rate, key)
+        return torch.poisson(rate.to(source), generator=self.generator).to(rate.device)
 
     def ragged_uniform(self, counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         total, source = int(counts.sum()), self._source(counts.device)

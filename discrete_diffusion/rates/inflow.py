@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from backbones.distributions import inverse_cdf
-from backbones.exponentials import decayed
+from backbones.exponentials import decayed, lowest
 from diffusion_core import readable
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ __all__ = ["BlockedInflow", "Inflow"]
 
 _BLOCK = 16
 _CHUNK = 2**19  # elements: a chunk of rows of weights stays in cache
-_CACHED = 3 * 2**16  # of which two stay in the cache of one core
+_CACHED = 2**18  # of which two, and their results, stay in the caches of two cores
 
 
 class Inflow:
@@ -69,6 +69,10 @@ class Inflow:
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
         """Where jumps out of x lead: flat positions (M,), uniforms (M, 3) in float64 -> (M,)."""
+        return self._kernel.draw_inflow(self._sources(positions, u[:, 0]), self._x.index_select(0, positions), u[:, 2])
+
+    def _sources(self, positions: Tensor, u: Tensor) -> Tensor:
+        """`x_0 ~ w(x_0) H[x_0, x]` from all weights of some dimensions: flat positions (M,), uniforms (M,) -> (M,)."""
         x = self._x.index_select(0, positions)
         size = _CHUNK // self._scores.shape[-1] if readable(x) else max(len(x), 1)
         x_0 = torch.empty_like(x)
@@ -76,15 +80,17 @@ class Inflow:
             part = slice(start, start + size)
             scores = self._scores.index_select(0, positions[part]).sub_(self._shift.index_select(0, positions[part]))
             weights = decayed(scores, out=scores).mul_(self._kernel.inflow_columns(x[part]))
-            x_0[part] = inverse_cdf(weights, u[part, 0])
-        return self._kernel.draw_inflow(x_0, x, u[:, 2])
+            x_0[part] = inverse_cdf(weights, u[part])
+        return x_0
 
 
 class BlockedInflow(Inflow):
     """The same with the block sums kept; S is a multiple of 64.
 
     Scores of ordinary size need no shift, and finding the largest takes as long as all else that is done to them: only
-    dimensions whose sums leave the middle of the dtype's range are summed again with theirs.
+    dimensions whose sums leave the middle of the dtype's range are summed again with theirs. In sums of that size the
+    smallest normal number is as good as 0, so weights below it are not flushed, which takes an eighth longer; only a block
+    without other weights has to be noticed, where one is drawn.
 
     Arguments:
         kernel: P_tau for scalar tau.
@@ -107,7 +113,9 @@ class BlockedInflow(Inflow):
         at_x = scores.new_empty(n)
         parts = (tensor.split(rows) for tensor in (self._scores, self._x, at_x, self._sums))
         for some_scores, some_x, some_at, some_sums in zip(*parts, strict=True):
-            self._add_up(some_scores, some_x, some_at, some_sums, buffers)
+            weights = buffers[0, : len(some_x)]
+            torch.clamp(some_scores, min=lowest(scores.dtype), out=weights).exp_()
+            self._add_up(weights, some_x, some_at, some_sums, buffers[1])
         total = self._sums.sum(-1)
         small = torch.finfo(scores.dtype).tiny ** (2 / 3)
         ordinary = (at_x > small) & (at_x < 1 / small) & (total > small) & (total < 1 / small)
@@ -117,18 +125,18 @@ class BlockedInflow(Inflow):
             selected = self._scores.index_select(0, places)
             shift = torch.amax(selected, -1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
             at, again = at_x.index_select(0, places), self._sums.index_select(0, places)
-            self._add_up(selected.sub_(shift), self._x.index_select(0, places), at, again, buffers)
+            weights = decayed(selected.sub_(shift), out=selected)
+            self._add_up(weights, self._x.index_select(0, places), at, again, buffers[1])
             self._shift[places], at_x[places], self._sums[places], total[places] = shift, at, again, again.sum(-1)
         self.at_x, self.total = at_x.view(x.shape), total.view(x.shape)
 
-    def _add_up(self, scores: Tensor, x: Tensor, at_x: Tensor, sums: Tensor, buffers: Tensor) -> None:
-        """`exp(scores) . P[., x]`, and the sums of blocks of `exp(scores) H[., x]`: (M, S) -> (M,) and (M, S / 16)."""
-        weights, flow = buffers[:, : len(x)]
-        decayed(scores, out=weights)
+    def _add_up(self, weights: Tensor, x: Tensor, at_x: Tensor, sums: Tensor, buffer: Tensor) -> None:
+        """`w . P[., x]`, and the sums of blocks of `w H[., x]`: weights (M, S) -> (M,) and (M, S / 16)."""
+        flow = buffer[: len(x)]
         torch.index_select(self._columns, 0, x, out=flow)
         torch.sum(flow.mul_(weights), -1, out=at_x)
         torch.index_select(self._inflows, 0, x, out=flow)
-        torch.mv(flow.mul_(weights).view(-1, _BLOCK), scores.new_ones(_BLOCK), out=sums.view(-1))
+        torch.mv(flow.mul_(weights).view(-1, _BLOCK), weights.new_ones(_BLOCK), out=sums.view(-1))
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
         x = self._x.index_select(0, positions)
@@ -138,4 +146,9 @@ class BlockedInflow(Inflow):
             scores.sub_(self._shift.index_select(0, positions))
         weights = decayed(scores, out=scores).mul_(self._inflows.view(-1, _BLOCK).index_select(0, x * self._blocks + block))
         x_0 = block * _BLOCK + inverse_cdf(weights, u[:, 1])
+        found = weights.new_empty(len(x))
+        torch.mv(weights, weights.new_ones(_BLOCK), out=found)
+        if not bool(found.all()):
+            lost = (found == 0).nonzero()[:, 0]
+            x_0[lost] = self._sources(positions[lost], u[lost, 0])
         return self._kernel.draw_inflow(x_0, x, u[:, 2])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from scipy.stats import kstest, norm
+from scipy.stats import chisquare, kstest, norm, poisson
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 import continuous_diffusion as continuous
@@ -126,6 +126,45 @@ class TestManyNormals:
         for shape, dtype in (((3, 5), torch.float32), ((20_000,), torch.float64)):
             numbers = SharedRandomness(torch.Generator().manual_seed(3)).normal(shape, dtype)
             assert torch.equal(numbers, torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(3)))
+
+
+class TestManyCounts:
+    """Many Poisson counts of moderate means come by inversion; their law is Poisson's."""
+
+    @pytest.mark.parametrize("mean", [0.0, 1e-6, 0.3, 1.6, 4.0, 11.0, 32.0])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_law(self, mean, dtype):
+        means = torch.full((400, 1000), mean, dtype=dtype)
+        means[::2] = 2.5  # others in the same list
+        counts = SharedRandomness(torch.Generator().manual_seed(1)).poisson(means)
+        assert counts.dtype == dtype
+        found = counts[1::2].flatten().long().bincount().numpy()
+        law = poisson(float(means[1, 0]))
+        ends = [k for k in range(len(found) + 40) if 200_000 * law.cdf(k) > 20 and 200_000 * law.sf(k) > 20]
+        if not ends:  # nearly all in one place
+            assert found[0] >= 200_000 - 20
+            return
+        edges = [-1, *ends, 10_000]
+        expected = [200_000 * (law.cdf(b) - law.cdf(a)) for a, b in zip(edges, edges[1:], strict=False)]
+        padded = [found[a + 1 : b + 1].sum() for a, b in zip(edges, edges[1:], strict=False)]
+        assert chisquare(padded, expected).pvalue > 1e-4
+
+    def test_others_are_torch_s(self):
+        for means in (torch.ones(100), torch.full((20_000,), 33.0)):
+            one, other = (torch.Generator().manual_seed(4) for _ in range(2))
+            if len(means) > 100:
+                torch.randint(2**63 - 1, (), generator=other)  # the key that was not used
+            assert torch.equal(SharedRandomness(one).poisson(means), torch.poisson(means, generator=other))
+        for wrong in (-1.0, float("nan")):
+            with pytest.raises(RuntimeError):
+                SharedRandomness().poisson(torch.full((20_000,), wrong))
+
+    def test_the_generator_decides(self):
+        means = torch.rand(30, 1000, generator=torch.Generator().manual_seed(0)) * 9
+        one, other = (SharedRandomness(torch.Generator().manual_seed(3)) for _ in range(2))
+        first = one.poisson(means)
+        assert torch.equal(first, other.poisson(means))
+        assert not torch.equal(first, one.poisson(means))
 
 
 class TestGeneratorsOfOneDevice:

@@ -26,6 +26,7 @@ from discrete_diffusion.rates import (
     UniformRates,
 )
 from discrete_diffusion.rates.alias import alias_table
+from discrete_diffusion.rates.inflow import BlockedInflow
 from discrete_diffusion.rates.products import ProductSampler
 
 F64 = torch.float64
@@ -299,6 +300,25 @@ def test_reverse_flows_of_scores_of_any_size() -> None:
         assert chi_square(drawn[row], law / law.sum()) > 1e-4
     alone = rates.kernel(scalar(0.3), torch.float32).inflow_draws(shifted[:3], x[:3])
     assert torch.equal(alone.total, flows.total[:3])
+
+
+def test_an_excluded_value_is_never_drawn() -> None:
+    """The first block of values has weight 0 and the others weights as small as go unshifted: u = 0 is still one of those."""
+    rates = GaussianTargetRates(64, 3.0, 16.0)
+    scores = torch.full((40, 64), -53.0)
+    scores[:, :16] = -torch.inf
+    scores[::2, 16:40] = -torch.inf
+    x = 20 + torch.arange(40) % 24
+    flows = rates.kernel(scalar(300.0), torch.float32).inflow_draws(scores, x)
+    assert isinstance(flows, BlockedInflow)
+    assert (flows.shift == 0).all()
+    sources: list[torch.Tensor] = []
+    flows._kernel.draw_inflow = lambda x_0, x, u: sources.append(x_0) or x_0  # type: ignore[method-assign, func-returns-value]
+    u = torch.zeros(40, 3, dtype=F64)
+    flows.draw(torch.arange(40), u)
+    flows.draw(torch.arange(40), u + 0.999)
+    for drawn in sources:
+        assert (scores[torch.arange(40), drawn] > -torch.inf).all()
 
 
 @examples
