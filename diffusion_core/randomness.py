@@ -161,7 +161,7 @@ class SharedRandomness(Randomness):
         key = self._key(rate.numel(), source)
         if key is not None and rate.device.type == "cpu":
             low, high = rate.aminmax()
-            if 0 <= float(low) and float(high) <= _MODERATE:
+            if float(low) >= 0 and float(high) <= _MODERATE:
                 return _many_counts(rate, key)
         return torch.poisson(rate.to(source), generator=self.generator).to(rate.device)
 

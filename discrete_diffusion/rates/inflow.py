@@ -144,11 +144,10 @@ class BlockedInflow(Inflow):
         scores = self._scores.view(-1, _BLOCK).index_select(0, positions * self._blocks + block)
         if self._shifted:
             scores.sub_(self._shift.index_select(0, positions))
-        weights = decayed(scores, out=scores).mul_(self._inflows.view(-1, _BLOCK).index_select(0, x * self._blocks + block))
+        flushed = len(x) > 0 and not bool(scores.amin() > lowest(scores.dtype))
+        weights = decayed(scores, out=scores) if flushed else scores.exp_()
+        weights.mul_(self._inflows.view(-1, _BLOCK).index_select(0, x * self._blocks + block))
         x_0 = block * _BLOCK + inverse_cdf(weights, u[:, 1])
-        found = weights.new_empty(len(x))
-        torch.mv(weights, weights.new_ones(_BLOCK), out=found)
-        if not bool(found.all()):
-            lost = (found == 0).nonzero()[:, 0]
+        if flushed and len(lost := (weights.sum(-1) == 0).nonzero()[:, 0]):
             x_0[lost] = self._sources(positions[lost], u[lost, 0])
         return self._kernel.draw_inflow(x_0, x, u[:, 2])

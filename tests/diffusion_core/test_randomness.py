@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -145,8 +146,8 @@ class TestManyCounts:
             assert found[0] >= 200_000 - 20
             return
         edges = [-1, *ends, 10_000]
-        expected = [200_000 * (law.cdf(b) - law.cdf(a)) for a, b in zip(edges, edges[1:], strict=False)]
-        padded = [found[a + 1 : b + 1].sum() for a, b in zip(edges, edges[1:], strict=False)]
+        expected = [200_000 * (law.cdf(b) - law.cdf(a)) for a, b in itertools.pairwise(edges)]
+        padded = [found[a + 1 : b + 1].sum() for a, b in itertools.pairwise(edges)]
         assert chisquare(padded, expected).pvalue > 1e-4
 
     def test_others_are_torch_s(self):
