@@ -158,12 +158,12 @@ class SharedRandomness(Randomness):
 
     def poisson(self, rate: Tensor) -> Tensor:
         source = self._source(rate.device)
-        key = self._key(rate.numel(), source)
-        if key is not None and rate.device.type == "cpu":
-            low, high = rate.aminmax()
+        key, means = self._key(rate.numel(), source), rate.to(source)
+        if key is not None:
+            low, high = means.aminmax()
             if float(low) >= 0 and float(high) <= _MODERATE:
-                return _many_counts(rate, key)
-        return torch.poisson(rate.to(source), generator=self.generator).to(rate.device)
+                return _many_counts(means, key).to(rate.device)
+        return torch.poisson(means, generator=self.generator).to(rate.device)
 
     def ragged_uniform(self, counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         total, source = int(counts.sum()), self._source(counts.device)
