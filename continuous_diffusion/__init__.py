@@ -11,7 +11,7 @@ from continuous_diffusion.denoisers import (
     X0Denoiser,
 )
 from continuous_diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance
-from continuous_diffusion.likelihood import BitsPerDim, bits_per_dim
+from continuous_diffusion.likelihood import BitsPerDim, bits_per_dim, learn_times
 from continuous_diffusion.losses import ELBO, VLB, EpsilonLoss, HybridLoss, Loss, Regression, VelocityLoss, X0Loss
 from continuous_diffusion.oracle import GaussianMixture, MixtureDenoiser
 from continuous_diffusion.process import GaussianProcess, PixelScale
@@ -91,4 +91,5 @@ __all__ = [
     "X0Denoiser",
     "X0Loss",
     "bits_per_dim",
+    "learn_times",
 ]

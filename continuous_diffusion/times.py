@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from continuous_diffusion.schedules import CosineSchedule, LaplaceSchedule, Schedule
-from diffusion_core import Generator, TimeGrid, TimeSampler, as_randomness
+from diffusion_core import TimeGrid, TimeSampler
 from diffusion_core.times import check_interval, clamped
 
 __all__ = ["LogSNRGrid", "LogSNRTimes"]
@@ -117,11 +117,10 @@ class LogSNRTimes(TimeSampler):
                 f"{needed[0]:.4g} to {needed[1]:.4g}, expected more: some times would never be drawn"
             )
 
-    def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64, device="cpu")
+    def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64, device=u.device)
         first, last = self.density.time(self.schedule.log_snr(ends))
-        u = as_randomness(generator).stratified(n, torch.float64)
-        t = self.schedule.time(self.density.log_snr(first + (last - first) * u)).clamp(self.t_min, self.t_max)
+        t = self.schedule.time(self.density.log_snr(first + (last - first) * u.double())).clamp(self.t_min, self.t_max)
         # dt/du of the way from u over the log-SNR to t: one over the density.
         there = self.density.time(self.schedule.log_snr(t))
         weight = (last - first) * self.density.log_snr_rate(there) / self.schedule.log_snr_rate(t)

@@ -49,7 +49,7 @@ ctdiff: discrete and continuous diffusion in continuous time
                   [--config.sampler.key=value ...]
       Measure samples from a run's averaged weights, beside held-out images and noise, and its bits per dimension.
       Leaves RUN/evaluation.json. The same command again goes on where it was interrupted, or shows what is there.
-      --likelihood_images=200, --draws=16    of bits per dimension: held-out images, and times and noises of each
+      --likelihood_images=400, --draws=8     of bits per dimension: held-out images, and times and noises of each
       --download  fetch the weights of Inception, if they are nowhere
       --fresh     measure anew
   ctdiff evaluate [RUN] --repeat=RUN/evaluation.json
@@ -259,7 +259,7 @@ def _evaluate(arguments: list[str]) -> int:
     _define_extractor(values)
     flags.DEFINE_string("checkpoints", "last", "their steps, or all, or last", flag_values=values)
     flags.DEFINE_integer("likelihood_images", None, "held-out images of bits per dimension", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer("draws", 16, "times and noises of each of them", lower_bound=2, flag_values=values)
+    flags.DEFINE_integer("draws", 8, "times and noises of each of them, an even number", lower_bound=4, flag_values=values)
     flags.DEFINE_string("out", None, "where the report goes, a .json file", flag_values=values)
     flags.DEFINE_string("repeat", None, "a report to make again", flag_values=values)
     others, overrides = _parse(values, arguments, most=1)

@@ -163,6 +163,7 @@ _SECTIONS: dict[str, dict[str, Range]] = {
         "corrector_steps": _COUNT_OR_NONE,
         "corrector_multiplier": _POSITIVE,
         "corrector_entry_time": _SHARE,
+        "evidence_floor": _SHARE,
         "eta": _SHARE,
         "guidance": _NON_NEGATIVE,
         "guidance_interval": _SHARE,

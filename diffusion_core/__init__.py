@@ -1,10 +1,11 @@
 """What the discrete and the continuous engine truly share: nouns, times, randomness, the reverse loop."""
 
 from diffusion_core.base import Denoiser, Loss, Posterior, Process, Schedule, batch_time, check_time, per_example, readable
+from diffusion_core.densities import GridTimes, PiecewiseTimes, learned_times
 from diffusion_core.guidance import ConstantScale, GuidanceScale, IntervalScale, PowerCosineScale
 from diffusion_core.importance import ImportanceTimes
 from diffusion_core.inpainting import Inpainting
-from diffusion_core.likelihood import BitsPerDim
+from diffusion_core.likelihood import BitsDifference, BitsPerDim, Bound
 from diffusion_core.objective import Objective
 from diffusion_core.randomness import (
     Generator,
@@ -18,7 +19,6 @@ from diffusion_core.sampler import Sampler, State
 from diffusion_core.times import (
     CosineGrid,
     CustomGrid,
-    GridTimes,
     QuadraticGrid,
     RespacedGrid,
     ShapedGrid,
@@ -30,7 +30,9 @@ from diffusion_core.times import (
 )
 
 __all__ = [
+    "BitsDifference",
     "BitsPerDim",
+    "Bound",
     "ConstantScale",
     "CosineGrid",
     "CustomGrid",
@@ -44,6 +46,7 @@ __all__ = [
     "Loss",
     "Objective",
     "PerSampleRandomness",
+    "PiecewiseTimes",
     "Posterior",
     "PowerCosineScale",
     "Process",
@@ -63,6 +66,7 @@ __all__ = [
     "as_randomness",
     "batch_time",
     "check_time",
+    "learned_times",
     "per_example",
     "readable",
     "stream_seed",

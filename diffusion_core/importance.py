@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffusion_core.base import readable
 from diffusion_core.checks import check_integer
-from diffusion_core.randomness import Generator, as_randomness
+from diffusion_core.densities import find_piece
 from diffusion_core.times import TimeSampler, check_interval, clamped
 
 __all__ = ["ImportanceTimes"]
@@ -63,16 +63,12 @@ class ImportanceTimes(TimeSampler):
         probabilities: NDArray[np.float64] = (1 - self.uniform_share) * size / size.sum() + self.uniform_share * uniform
         return probabilities
 
-    def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
+    def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
         probabilities = torch.tensor(self.probabilities(), device="cpu")
-        ends = probabilities.cumsum(0)
-        u = as_randomness(generator).stratified(n, torch.float64) * ends[-1]
-        place = torch.searchsorted(ends, u, right=True).clamp(max=len(ends) - 1)
-        chosen = probabilities[place]
-        inside = (1 - (ends[place] - u) / chosen).clamp(0, 1)  # where in the bin
-        width = (self.t_max - self.t_min) / len(ends)
+        place, inside = find_piece(u.double().cpu(), probabilities)
+        width = (self.t_max - self.t_min) / len(probabilities)
         t = self.t_min + (place + inside) * width
-        return clamped(t, self.t_min, self.t_max), (width / chosen).float()
+        return clamped(t, self.t_min, self.t_max), (width / probabilities[place]).float()
 
     def update(self, t: Tensor, loss: Tensor) -> None:
         """Remember the losses (n,) at the times t (n,), but for those that are not finite or off the interval."""

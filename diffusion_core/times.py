@@ -11,13 +11,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_core.checks import check_integer
@@ -26,7 +24,6 @@ from diffusion_core.randomness import Generator, as_randomness
 __all__ = [
     "CosineGrid",
     "CustomGrid",
-    "GridTimes",
     "QuadraticGrid",
     "RespacedGrid",
     "ShapedGrid",
@@ -186,8 +183,15 @@ class TimeSampler(ABC):
     t_max: float
 
     @abstractmethod
+    def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The times below which a share u of the draws lies, and their weights: (n,) in [0, 1) -> (t, weight), both (n,).
+
+        The inverse of the distribution function. Uniform u give draws; weight = 1 / density, both in float32.
+        """
+
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        """Draw n times: (t, weight), both (n,) in float32; weight = 1 / density, E[weight] is the interval's length."""
+        """Draw n times, one in each of n strata: (t, weight), both (n,); E[weight] is the interval's length."""
+        return self.at(as_randomness(generator).stratified(n, torch.float64))
 
     def update(self, t: Tensor, loss: Tensor) -> None:  # noqa: B027 - most densities do not learn
         """Learn from the losses (n,) measured at the times t (n,); a fixed density ignores them."""
@@ -219,9 +223,9 @@ class UniformTimes(TimeSampler):
         check_interval(self.t_min, self.t_max)
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        return self._scale(as_randomness(generator).uniform((n,)))
+        return self.at(as_randomness(generator).uniform((n,)))
 
-    def _scale(self, u: Tensor) -> tuple[Tensor, Tensor]:
+    def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
         span = self.t_max - self.t_min
         t = clamped(self.t_min + span * u, self.t_min, self.t_max)
         return t, torch.full_like(t, span)
@@ -236,37 +240,4 @@ class StratifiedTimes(UniformTimes):
     """
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        return self._scale(as_randomness(generator).stratified(n))
-
-
-@dataclass(frozen=True)
-class GridTimes(TimeSampler):
-    """The steps of a grid, each as often as the others: what estimates a sum over the steps of a chain.
-
-    A time is the middle of a step, in which a chain's loss is constant; the density is 1 / (N length), so that
-    the mean of weight times loss is the integral. Draws are stratified: n of them, a multiple of N, visit
-    every step equally often.
-
-    Arguments:
-        grid: the times of the chain.
-    """
-
-    grid: TimeGrid
-    t_min: float = field(init=False, default=0.0)
-    t_max: float = field(init=False, default=1.0)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "t_min", self.grid.t_min)
-        object.__setattr__(self, "t_max", self.grid.t_max)
-
-    @cached_property
-    def _times(self) -> NDArray[np.float64]:
-        return np.array(self.grid.times()[::-1])
-
-    def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        times = torch.tensor(self._times, device="cpu")
-        steps = len(times) - 1
-        u = as_randomness(generator).stratified(n, torch.float64)
-        place = (u * steps).floor().clamp(0, steps - 1).long()
-        s, t = times[place], times[place + 1]
-        return ((s + t) / 2).float(), (steps * (t - s)).float()
+        return self.at(as_randomness(generator).stratified(n))

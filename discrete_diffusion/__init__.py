@@ -2,7 +2,7 @@
 
 from discrete_diffusion.denoisers import AbsorbingDenoiser, Denoiser, LeaveOneOutDenoiser, Posterior, X0Denoiser
 from discrete_diffusion.guidance import ClassifierGuidance, PosteriorGuidance, RateGuidance, TaylorClassifierGuidance
-from discrete_diffusion.likelihood import BitsPerDim, bits_per_dim
+from discrete_diffusion.likelihood import BitsPerDim, bits_per_dim, learn_times
 from discrete_diffusion.losses import ELBO, CrossEntropy, Loss, WeightedSum
 from discrete_diffusion.oracle import EnumeratedCTMC
 from discrete_diffusion.process import CTMC
@@ -27,4 +27,5 @@ __all__ = [
     "WeightedSum",
     "X0Denoiser",
     "bits_per_dim",
+    "learn_times",
 ]

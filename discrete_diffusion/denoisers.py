@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 import diffusion_core
 from backbones.distributions import Categorical, Distribution
-from diffusion_core import Generator, as_randomness, batch_time, check_time
+from diffusion_core import Generator, as_randomness, batch_time, check_time, readable
 from discrete_diffusion.divergence import conditional_divergence, rate_divergence
 from discrete_diffusion.jumps import Jumps, ReverseJumps, UnmaskingJumps, unmasking_rate
 from discrete_diffusion.process import CTMC
@@ -137,13 +137,18 @@ class _X0Posterior(Posterior):
 
 
 class _LeaveOneOutPosterior(Posterior):
-    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, prior: Distribution) -> None:
+    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, network: Distribution) -> None:
         super().__init__(process, x_t, t)
-        self._prior = prior
+        self._network = network
+
+    @property
+    def _prior(self) -> Distribution:
+        """p_loo up to a constant a dimension."""
+        return self._network
 
     @cached_property
     def distribution(self) -> Distribution:
-        evidence = self.process.kernel(self.t, self.process.rate_dtype(self.t)).columns(self.x_t).log()
+        evidence = self.process.kernel(self.t, self.rate_dtype(self._prior.scores)).columns(self.x_t).log()
         return Categorical(self._prior.scores + evidence.to(self._prior.scores.dtype))
 
     def log_prob(self, x_0: Tensor) -> Tensor:
@@ -169,6 +174,39 @@ class _LeaveOneOutPosterior(Posterior):
 
     def rate_divergence(self, x_0: Tensor) -> Tensor:
         return rate_divergence(self.process, x_0, self.x_t, self.t, self._prior.scores)
+
+
+class _FlooredX0Posterior(_LeaveOneOutPosterior):
+    """`p'(x_0) ~ p(x_0) min(1, P[x_0, x] / floor)`: the leave-one-out posterior of `p(x_0) / max(P[x_0, x], floor)`."""
+
+    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution, floor: float) -> None:
+        super().__init__(process, x_t, t, distribution)
+        self._floor = floor
+
+    def _floored(self, distribution: Distribution, x_t: Tensor) -> Categorical:
+        """`p(x_0) / max(P[x_0, x], floor)` of some positions."""
+        dtype = self.rate_dtype(distribution.scores)
+        evidence = self.process.kernel(self.t, dtype).columns(x_t).clamp_(min=self._floor)
+        return Categorical(distribution.scores - evidence.log_().to(distribution.scores.dtype))
+
+    @cached_property
+    def _prior(self) -> Distribution:
+        return self._floored(self._network, self.x_t)
+
+    def sample(self, generator: Generator = None) -> Tensor:
+        """Draw from p and keep a draw with probability `min(1, P / floor)`; the others are drawn from p' itself."""
+        randomness = as_randomness(generator)
+        u, keep, again = (randomness.uniform(self.x_t.shape, torch.float64, self.x_t.device) for _ in range(3))
+        x_0 = self._network.sample(u)
+        evidence = self.process.kernel(self.t, torch.float64).entries(x_0, self.x_t)
+        kept = keep * self._floor < evidence
+        if self.t.ndim or not readable(kept):
+            return torch.where(kept, x_0, self.distribution.sample(again))
+        lost = ~kept  # few: only for these is an axis of S values formed
+        some = self._network.with_parameters([parameter[lost] for parameter in self._network.parameters()])
+        posterior = _LeaveOneOutPosterior(self.process, self.x_t[lost], self.t, self._floored(some, self.x_t[lost]))
+        x_0[lost] = posterior.distribution.sample(again[lost])
+        return x_0
 
 
 class _AbsorbingPosterior(Posterior):
@@ -270,10 +308,38 @@ class Denoiser(diffusion_core.Denoiser):
 
 
 class X0Denoiser(Denoiser):
-    """The network's logits are `log p(x_0 | x_t)`."""
+    """The network's logits are `log p(x_0 | x_t)`.
+
+    With an evidence floor, the posterior is `p'(x_0) ~ p(x_0) min(1, P_t[x_0, x_t] / floor)`, in samplers and likelihoods
+    alike: mass on a value that can hardly have led to x_t counts less, and no rate is divided by less than the floor. At
+    floor 0 it is p; at floor 1 it is the leave-one-out reading of the same logits.
+
+    Arguments:
+        process: the forward process.
+        network: as for every denoiser.
+        event_shape: the shape of one example.
+        evidence_floor: a probability in [0, 1]; 0 takes the network's posterior as it is, which training does.
+
+    Raises:
+        ValueError: the floor is not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        process: CTMC,
+        network: nn.Module | Callable[..., Tensor],
+        event_shape: Sequence[int],
+        evidence_floor: float = 0.0,
+    ) -> None:
+        super().__init__(process, network, event_shape)
+        if not 0 <= evidence_floor <= 1:
+            raise ValueError(f"evidence_floor = {evidence_floor}, expected a probability in [0, 1]")
+        self.evidence_floor = evidence_floor
 
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
-        return _X0Posterior(self.process, x_t, t, distribution)
+        if self.evidence_floor == 0:
+            return _X0Posterior(self.process, x_t, t, distribution)
+        return _FlooredX0Posterior(self.process, x_t, t, distribution, self.evidence_floor)
 
 
 class LeaveOneOutDenoiser(Denoiser):

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             images = evaluation.draw(run, run.sampler(), list(range(given.num_samples)), progress=True).images
             rows = everything.measure(images)
             nearer = evaluation.Reference(extractor, few.train, few.test).memorisation(images)["nearer-to-train"]
-            bits = evaluation.likelihood(evaluation.run_bits_per_dim(run, held_out), len(held_out))
+            bits = evaluation.likelihood(evaluation.run_bits_per_dim(run, held_out, few.train))
             cells = [evaluation.with_interval(row.as_dict()) for row in (*(rows[key] for key in METRICS), nearer, bits)]
             print(f"| {len(few.train)} | {name} | {steps} | {steps * price[name]:.3g} | {' | '.join(cells)} |")
     floor = everything.floor(given.num_samples)

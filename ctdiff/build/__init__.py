@@ -50,6 +50,7 @@ from ctdiff.build.processes import (
     build_process,
     is_gaussian,
     misfit,
+    with_evidence_floor,
 )
 from ctdiff.build.samplers import (
     GAUSSIAN_GRIDS,
@@ -126,4 +127,5 @@ __all__ = [
     "idle",
     "is_gaussian",
     "misfit",
+    "with_evidence_floor",
 ]

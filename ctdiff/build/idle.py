@@ -17,7 +17,15 @@ from ctdiff.build.samplers import GAUSSIAN_GRIDS
 
 __all__ = ["idle"]
 
-_DISCRETE = ("argmax", "leap", "corrector_steps", "corrector_multiplier", "corrector_entry_time", "guidance_form")
+_DISCRETE = (
+    "argmax",
+    "leap",
+    "corrector_steps",
+    "corrector_multiplier",
+    "corrector_entry_time",
+    "guidance_form",
+    "evidence_floor",
+)
 _GAUSSIAN = ("variance", "eta", "clip", "log_snr_max", "log_snr_min")
 _GUIDANCE = ("guidance_scale", "guidance_interval", "guidance_power", "guidance_form")
 
@@ -33,6 +41,9 @@ def _without_effect(config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield from ((key, f"{grid} has ends of its own") for key in ("t_min", "t_max"))
     if config.sampler.grid != "log_snr":
         yield from ((key, f"{grid}, and it is of log_snr") for key in ("log_snr_max", "log_snr_min"))
+    if config.model.parameterisation != "x0":
+        parameterisation = f"config.model.parameterisation = {config.model.parameterisation!r}"
+        yield "evidence_floor", f"{parameterisation}, and it is of x0"
     if not config.model.num_classes:
         yield from ((key, "config.model.num_classes = 0, and guidance needs classes") for key in _GUIDANCE)
 

@@ -157,8 +157,15 @@ def misfit(config: ConfigDict) -> str | None:
     )
 
 
+def with_evidence_floor(config: ConfigDict, denoiser: Denoiser) -> Denoiser:
+    """The denoiser that samples are drawn from and likelihoods are taken of: an x0 reading gets its evidence floor."""
+    if isinstance(denoiser, discrete.X0Denoiser):
+        return discrete.X0Denoiser(denoiser.process, denoiser.network, denoiser.event_shape, config.sampler.evidence_floor)
+    return denoiser
+
+
 def build_denoiser(config: ConfigDict, process: Process, network: nn.Module) -> Denoiser:
-    """The configuration's reading of a network."""
+    """The configuration's reading of a network, as it is trained."""
     name, shape = config.model.parameterisation, event_shape(config)
     if not is_gaussian(config):
         return DENOISERS[name](process, network, shape)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 import continuous_diffusion as continuous
 import discrete_diffusion as discrete
 from continuous_diffusion import samplers as gaussian_samplers
-from ctdiff.build.processes import GAUSSIAN, SCHEDULES, build_gaussian_schedule, is_gaussian
+from ctdiff.build.processes import GAUSSIAN, SCHEDULES, build_gaussian_schedule, is_gaussian, with_evidence_floor
 from diffusion_core import (
     ConstantScale,
     CosineGrid,
@@ -138,7 +138,8 @@ def build_sampler(config: ConfigDict, denoiser: Denoiser, *, steps: int | None =
     name = settings.name if name is None else name
     if name not in (table := GAUSSIAN_SAMPLERS if gaussian else SAMPLERS):
         raise ValueError(f"sampler = {name!r}, expected one of {', '.join(table)}")
-    grid, denoiser = build_grid(config, steps=steps, name=name), build_guidance(config, denoiser)
+    grid = build_grid(config, steps=steps, name=name)
+    denoiser = build_guidance(config, with_evidence_floor(config, denoiser))
     if gaussian:
         return GAUSSIAN_SAMPLERS[name](denoiser, grid, settings)
     sampler = SAMPLERS[name](denoiser, grid, settings)

@@ -2,16 +2,14 @@
 
 Samples have seeds, and a sample depends on its seed alone. So they can be drawn piece by piece, in several sittings,
 and are the same. The likelihood bound is taken in blocks of images, each with random numbers of its own, for the same reason.
-
-    -log2 p(x_0) / D, a mean over n images, is the mean of the blocks' values weighted by their images;
-    its Monte-Carlo standard error is the root of the sum of (n_b se_b / n)^2: blocks are independent
 """
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +23,13 @@ from ctdiff.data import ImageData
 from ctdiff.evaluation.records import Parts
 from ctdiff.runs import Run
 from diffusion_core import BitsPerDim, GridTimes, Sampler, StratifiedTimes, TimeSampler, UniformGrid, stream_seed
+from diffusion_core.densities import pilot_times
 
 __all__ = ["Drawn", "draw", "likelihood_times", "run_bits_per_dim"]
 
 _PIECE = 128  # samples that an interruption may lose, at most
-_BLOCK = 10  # images of a block
+_BLOCK = 32  # images of a block
+_PILOT = 64  # images that the density of times is learned on
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
@@ -105,43 +105,76 @@ def likelihood_times(run: Run) -> TimeSampler:
     return GridTimes(build.build_grid(run.config, steps=T - 1) if given else UniformGrid(T - 1, 1 / T))
 
 
-def run_bits_per_dim(
-    run: Run, data: ImageData, draws: int = 16, seed: int = 0, parts: Parts | None = None, progress: bool = False
-) -> BitsPerDim:
-    """Bits per dimension of images under a run, of either engine: a bound, its three terms, its Monte-Carlo standard error.
+def _labelled(run: Run, data: ImageData) -> tuple[Tensor, Tensor | None]:
+    """Images as the run's process takes them, and their labels where the network takes some.
 
-    The model is the conditional one, without guidance, where the network has classes; the images then have labels.
+    Raises:
+        ValueError: a conditional run and images without labels.
+    """
+    x_0 = run.encode(data.images)
+    if not run.config.model.num_classes:
+        return x_0, None
+    if data.labels is None:
+        raise ValueError("the images have no labels, expected some: the network is conditional")
+    return x_0, data.labels.to(x_0.device)
+
+
+def _arrays(bits: BitsPerDim) -> dict[str, np.ndarray]:
+    return {item.name: getattr(bits, item.name).numpy() for item in fields(BitsPerDim)}
+
+
+def run_bits_per_dim(
+    run: Run,
+    data: ImageData,
+    pilot: ImageData,
+    draws: int = 16,
+    seed: int = 0,
+    parts: Parts | None = None,
+    progress: bool = False,
+) -> BitsPerDim:
+    """Bits per dimension of images under a run, of either engine: a bound, its three terms, its errors.
+
+    The model is the conditional one, without guidance, where the network has classes; the images then have labels. Runs of one
+    process, given the same images and seed, get the same noise, so that their differences are more exact than their values
+    if `likelihood_times` is the same too.
 
     Arguments:
         run: the run.
         data: images with the values that the run was trained on.
-        draws: times and noises an image, at least 2.
+        pilot: other such images; the density of times is learned on the first 64 of them.
+        draws: times and noises an image: an even number, at least 4.
         seed: of the random numbers.
         parts: where blocks of images are kept until all are there; None keeps none.
         progress: show a progress bar.
 
     Raises:
-        ValueError: draws < 2, or a conditional run and images without labels.
+        ValueError: draws are none of these, or a conditional run and images without labels.
     """
-    if run.config.model.num_classes and data.labels is None:
-        raise ValueError("the images have no labels, expected some: the network is conditional")
-    engine, times = (continuous if build.is_gaussian(run.config) else discrete), likelihood_times(run)
-    device = run.config.training.device
-    rows, sizes = [], []
-    with tqdm(total=len(data), desc="bits/dim", bar_format=_BAR, disable=not progress, leave=False) as bar:
+    engine: Any = continuous if build.is_gaussian(run.config) else discrete
+    denoiser, bits = build.with_evidence_floor(run.config, run.denoiser), []
+
+    def piece(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return make() if parts is None else parts.get(name, make)
+
+    total = len(data) + min(len(pilot), _PILOT)
+    with tqdm(total=total, desc="bits/dim", bar_format=_BAR, disable=not progress, leave=False) as bar:
+
+        def learn() -> dict[str, np.ndarray]:
+            x_0, y = _labelled(run, pilot.select(torch.arange(min(len(pilot), _PILOT))))
+            noise = torch.Generator().manual_seed(stream_seed(seed, 0))
+            return {"masses": engine.learn_times(denoiser, x_0, y, likelihood_times(run), generator=noise).masses}
+
+        times = pilot_times(likelihood_times(run)).with_masses(piece("bits_times", learn)["masses"].tolist())
+        bar.update(total - len(data))
         for first in range(0, len(data), _BLOCK):
             block = data.select(torch.arange(first, min(first + _BLOCK, len(data))))
 
             def make(first: int = first, block: ImageData = block) -> dict[str, np.ndarray]:
-                x_0 = run.encode(block.images)
-                y = block.labels.to(device) if run.config.model.num_classes and block.labels is not None else None
-                with torch.random.fork_rng(devices=[x_0.device] if x_0.is_cuda else []):
-                    torch.manual_seed(stream_seed(seed, first))  # of every device: times are drawn on the CPU
-                    return {"bits": np.array(engine.bits_per_dim(run.denoiser, x_0, y, times, draws))}
+                noise = torch.Generator().manual_seed(stream_seed(seed, 1, first))
+                x_0, y = _labelled(run, block)
+                return _arrays(engine.bits_per_dim(denoiser, x_0, y, times, draws, generator=noise))
 
-            rows.append((make() if parts is None else parts.get(f"bits_{first:06d}", make))["bits"])
-            sizes.append(len(block))
+            arrays = piece(f"bits_{first:06d}", make)
+            bits.append(BitsPerDim(**{name: torch.from_numpy(array) for name, array in arrays.items()}))
             bar.update(len(block))
-    table, weights = np.stack(rows), np.array(sizes) / len(data)
-    value, _, diffusion, prior, reconstruction = (weights @ table).tolist()
-    return BitsPerDim(value, math.sqrt(float(((weights * table[:, 1]) ** 2).sum())), diffusion, prior, reconstruction)
+    return BitsPerDim.concatenated(bits)

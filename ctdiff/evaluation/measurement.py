@@ -69,15 +69,10 @@ class Measurement:
         return asdict(self)
 
 
-def likelihood(bits: BitsPerDim, num_images: int) -> Measurement:
-    """The record of a likelihood bound: its interval is for the draws of times and noise, not for other images.
-
-    Arguments:
-        bits: what either engine's `bits_per_dim` gives.
-        num_images: of how many real images.
-    """
+def likelihood(bits: BitsPerDim) -> Measurement:
+    """The record of a likelihood bound: its interval is for the draws of times and noise, not for other images."""
     reach = _NORMAL * bits.standard_error
-    return Measurement("bits/dim", bits.value, bits.value - reach, bits.value + reach, num_images, 0)
+    return Measurement("bits/dim", bits.value, bits.value - reach, bits.value + reach, len(bits), 0)
 
 
 def measured(

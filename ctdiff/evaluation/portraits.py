@@ -98,7 +98,7 @@ def kept_bound(
         folder: where bounds are kept, a file each.
         run: the run.
         splits: its real images.
-        key: all that the bound depends on, beside the settings and the grid of times.
+        key: all that the bound depends on, beside these settings and those of the sampler.
         settings: `images`, of the held-out ones the first; `draws` of times and noises each; the `seed` of those.
         fresh: measure anew.
         progress: show a progress bar.
@@ -106,19 +106,20 @@ def kept_bound(
     if settings["images"] == 0:
         return None
     sampler = run.config.sampler
-    grid = {name: sampler[name] for name in ("grid", "log_snr_max", "log_snr_min")}  # a chain of T times may be on it
-    what = {**key, "grid": grid, "likelihood": dict(settings)}
+    # A chain of T times may be on the sampler's grid, and the floor changes the posterior.
+    used = {name: sampler[name] for name in ("grid", "log_snr_max", "log_snr_min", "evidence_floor")}
+    what = {**key, "sampler": used, "likelihood": dict(settings)}
     path, parts = folder / f"{digest(what)}.json", Parts(folder, what)
     if fresh:
         parts.clear()
     elif (found := kept_result(path, BOUND_FORMAT, what)) is not None:
         return found
     held_out = splits.test.select(torch.arange(settings["images"]))
-    bits = run_bits_per_dim(run, held_out, settings["draws"], settings["seed"], parts, progress)
+    bits = run_bits_per_dim(run, held_out, splits.train, settings["draws"], settings["seed"], parts, progress)
     folder.mkdir(parents=True, exist_ok=True)
-    keep_result(path, BOUND_FORMAT, what, bits._asdict())
+    keep_result(path, BOUND_FORMAT, what, bits.summary())
     parts.clear()
-    return bits._asdict()
+    return bits.summary()
 
 
 def keep_picture(path: Path, images: Tensor, num_values: int) -> None:

@@ -37,7 +37,7 @@ __all__ = ["FORMAT", "evaluate_run", "evaluation_file", "likelihood_settings", "
 
 FORMAT = "ctdiff-evaluation-1"
 _NUM_SAMPLES = 2000
-_LIKELIHOOD_IMAGES = 200
+_LIKELIHOOD_IMAGES = 400
 _NOT_COMPARED = ("seconds_per_sample",)
 
 
@@ -95,13 +95,13 @@ def likelihood_settings(splits: Splits, images: int | None, draws: int, usual: i
         usual: how many, unless told.
 
     Raises:
-        ValueError: there are not as many images, or draws < 2.
+        ValueError: there are not as many images, or draws are no even number of at least 4.
     """
     there = len(splits.test)
     if images is not None and not 0 <= images <= there:
         raise ValueError(f"likelihood_images = {images}, expected 0 .. {there}: there are {there} held-out images")
-    if draws < 2:
-        raise ValueError(f"draws = {draws}, expected at least 2")
+    if draws < 4 or draws % 2:
+        raise ValueError(f"draws = {draws}, expected an even number of at least 4")
     return {"images": min(usual, there) if images is None else images, "draws": draws, "seed": 0}
 
 
@@ -119,7 +119,7 @@ def evaluate_run(
     device: str = "cpu",
     overrides: Sequence[str] = (),
     likelihood_images: int | None = None,
-    draws: int = 16,
+    draws: int = 8,
     replicates: int = 50,
     out: str | Path | None = None,
     fresh: bool = False,
@@ -142,7 +142,7 @@ def evaluate_run(
         ema: averaged weights rather than the last ones.
         device: where to compute.
         overrides: flags such as "--config.sampler.grid=cosine".
-        likelihood_images: how many held-out images bits per dimension are of; None is 200, or all if there are fewer.
+        likelihood_images: how many held-out images bits per dimension are of; None is 400, or all if there are fewer.
         draws: times and noises of each of them.
         replicates: how many halves of the samples an interval is made of.
         out: the .json file; None is RUN/evaluation.json.
@@ -228,9 +228,9 @@ def _measured(
         }
         if bound["images"]:
             held_out = splits.test.select(torch.arange(bound["images"]))
-            bits = run_bits_per_dim(run, held_out, bound["draws"], bound["seed"], parts, progress)
-            found["metrics"]["bits/dim"] = likelihood(bits, len(held_out)).as_dict()
-            found["bits_per_dim"] = bits._asdict()
+            bits = run_bits_per_dim(run, held_out, splits.train, bound["draws"], bound["seed"], parts, progress)
+            found["metrics"]["bits/dim"] = likelihood(bits).as_dict()
+            found["bits_per_dim"] = bits.summary()
         checkpoints.append(found)
     noise = _rows(judge.noise(len(seeds), y))
     if bound["images"]:

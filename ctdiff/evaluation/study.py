@@ -40,7 +40,7 @@ from diffusion_core import Sampler
 __all__ = ["CELL_FORMAT", "STUDY_FORMAT", "compare_runs"]
 
 CELL_FORMAT, STUDY_FORMAT = "ctdiff-cell-1", "ctdiff-comparison-1"
-_LIKELIHOOD_IMAGES = 100
+_LIKELIHOOD_IMAGES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +186,7 @@ def compare_runs(
     replicates: int = 50,
     metric: str = "FID",
     likelihood_images: int | None = None,
-    draws: int = 16,
+    draws: int = 8,
     out: str | Path = "comparison",
     fresh: bool = False,
     progress: bool = False,

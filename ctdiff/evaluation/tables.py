@@ -88,8 +88,13 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     if (bits := found.get("bits_per_dim")) is not None:
         terms = " + ".join(f"{name} {bits[name]:.4f}" for name in ("diffusion", "prior", "reconstruction"))
         notes.append(
-            f"bits/dim {bits['value']:.4f} +- {bits['standard_error']:.4f} (Monte Carlo) = {terms}, "
-            f"of {rows['bits/dim']['n_real']} held-out images; noise: log2 of the number of values"
+            f"bits/dim {bits['value']:.4f} +- {bits['standard_error']:.4f} (Monte Carlo, for these images) = {terms}, "
+            f"of {bits['num_images']} held-out images; noise: log2 of the number of values"
+        )
+        notes.append(
+            f"bits/dim of other images: +- {bits['image_error']:.4f}, as single images scatter by {bits['image_spread']:.4f}; "
+            f"largest weight of a time {bits['largest_weight']:.3g} times the mean, largest share of a draw "
+            f"{bits['largest_share']:.2%}, effective draws {bits['effective_draws']:.0f}"
         )
     return notes
 

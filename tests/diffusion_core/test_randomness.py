@@ -232,5 +232,5 @@ class TestGeneratorsOfOneDevice:
             ):
                 before = len(drawn_on)
                 with contextlib.suppress(DataDependentOutputException):  # the numbers of its report; all has been drawn by then
-                    bits_per_dim(denoiser, data, draws=2, generator=source)
+                    bits_per_dim(denoiser, data, draws=4, generator=source)
                 assert len(drawn_on) >= before + 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from diffusion_core import (
     Loss,
     Objective,
     PerSampleRandomness,
+    PiecewiseTimes,
     QuadraticGrid,
     RespacedGrid,
     StratifiedTimes,
@@ -25,7 +27,9 @@ from diffusion_core import (
     TimeSampler,
     UniformGrid,
     UniformTimes,
+    learned_times,
 )
+from diffusion_core.densities import pilot_times
 
 
 def concrete(base: type) -> list[type]:
@@ -36,6 +40,16 @@ def concrete(base: type) -> list[type]:
 
 
 SAMPLERS = concrete(TimeSampler)
+GIVEN_BY_PIECES = {
+    "GridTimes": lambda t_min: GridTimes(QuadraticGrid(200, t_min), range(1, 201)),
+    "PiecewiseTimes": lambda t_min: PiecewiseTimes([t_min, 0.3, 0.35, 1.0], [1.0, 3.0, 0.5]),
+}
+
+
+def made(sampler: type, t_min: float) -> TimeSampler:
+    return GIVEN_BY_PIECES.get(sampler.__name__, lambda t_min: sampler(t_min=t_min))(t_min)
+
+
 # Grids that are not given by an interval and a shape have a file of their own, test_grids.py.
 GRIDS = [grid for grid in concrete(TimeGrid) if "t_max" in inspect.signature(grid).parameters]
 
@@ -96,7 +110,7 @@ def test_bad_intervals_are_named(t_min, t_max):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_weight_is_one_over_the_density(sampler):
     """`E[weight f(t)]` is the integral of f, here of t^2."""
-    times = GridTimes(QuadraticGrid(200, 0.1)) if sampler is GridTimes else sampler(t_min=0.1)
+    times = made(sampler, 0.1)
     t, weight = times(200_000, torch.Generator().manual_seed(0))
     assert t.dtype == weight.dtype == torch.float32
     assert t.min() >= 0.1
@@ -107,12 +121,58 @@ def test_the_weight_is_one_over_the_density(sampler):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_states_of_what_does_not_learn_are_empty(sampler):
-    times = GridTimes(UniformGrid(5)) if sampler is GridTimes else sampler()
+    times = made(sampler, 0.1)
     if sampler is not ImportanceTimes:
         assert times.state_dict() == {}
         times.load_state_dict({})
         with pytest.raises(ValueError, match="the state holds seen, expected nothing"):
             times.load_state_dict({"seen": torch.zeros(3)})
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_times_are_the_inverse_of_their_distribution_function(sampler):
+    """The share of draws below t(u) is u; the derivative of t by u is the weight."""
+    times = made(sampler, 0.1)
+    u = torch.arange(1, 4000, dtype=torch.float64) / 4000
+    t, weight = times.at(u)
+    assert (t.diff() >= 0).all()
+    drawn, _ = times(200_000, torch.Generator().manual_seed(0))
+    for share in (0.1, 0.5, 0.9):
+        below = (drawn <= times.at(torch.tensor([share], dtype=torch.float64))[0]).double().mean().item()
+        assert below == pytest.approx(share, abs=6e-3)
+    if sampler is not GridTimes:  # its times are the middles of steps
+        slope = (t[2:] - t[:-2]).double() * 2000
+        torch.testing.assert_close(slope.quantile(0.5), weight[1:-1].double().quantile(0.5), rtol=1e-3, atol=0)
+
+
+def test_learned_times_follow_the_root_of_the_mean_square():
+    """A loss of `a(t) |z|`, z normal: the density is proportional to a, but for the share that stays with the pilot's."""
+    interval = UniformTimes(0.1, 0.9)
+    t, _ = pilot_times(interval)(400_000, torch.Generator().manual_seed(0))
+    size = 1 / t.double()
+    loss = size * torch.randn(len(t), generator=torch.Generator().manual_seed(1), dtype=torch.float64).abs()
+    loss[:5] = torch.inf  # a step that failed says nothing
+    learned = learned_times(interval, t, loss)
+    edges = torch.tensor(learned.edges)
+    expected = 0.9 * edges.log().diff() / math.log(9) + 0.1 * (edges - 0.1).sqrt().diff() / 0.8**0.5
+    torch.testing.assert_close(torch.tensor(learned.masses), expected, rtol=0.05, atol=0)
+    assert (learned.t_min, learned.t_max) == (0.1, 0.9)
+    # No weight exceeds ten times that of the pilot's density.
+    assert (learned.masses >= 0.1 * pilot_times(interval).masses).all()
+    with pytest.raises(ValueError, match="none of 3 losses is finite and positive"):
+        learned_times(interval, t[:3], torch.tensor([0.0, torch.nan, torch.inf]))
+
+
+def test_pieces_that_are_none_are_named():
+    for edges, masses, message in (
+        ([0.5], None, r"edges = \[0.5\], expected at least two rising times"),
+        ([0.1, 0.5, 0.5], None, "expected at least two rising times"),
+        ([-0.1, 0.5], None, "t_min = -0.1, t_max = 0.5"),
+        ([0.1, 0.5], [1.0, 2.0], r"masses = \[1.0, 2.0\], expected 1 positive numbers, one for each piece"),
+        ([0.1, 0.5, 0.9], [1.0, 0.0], r"masses = \[1.0, 0.0\], expected 2 positive numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            PiecewiseTimes(edges, masses)
 
 
 class TestGridTimes:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
 
 from backbones import Mixture, TruncatedLogistic
 from diffusion_core import PerSampleRandomness, SharedRandomness, StratifiedTimes
-from discrete_diffusion import ELBO, CrossEntropy, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim
+from discrete_diffusion import ELBO, CrossEntropy, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim, learn_times
 from discrete_diffusion.denoisers import AbsorbingDenoiser
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates import AbsorbingRates, BirthDeathRates, DenseRates, GaussianTargetRates, UniformRates
-from discrete_diffusion.schedules import CosineSurvival, Exponential, LinearSurvival
+from discrete_diffusion.schedules import Constant, CosineSurvival, Exponential, LinearSurvival
 
 CHAINS = ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"]
 
@@ -66,13 +67,128 @@ def test_bits_per_dim_agrees_with_the_enumerated_bound(name, chain, exact):
 
 
 def test_standard_error_is_that_of_repeated_estimates(chain, exact):
+    """With uniform times neighbouring strata differ in the mean, and the stated error is too large; never too small."""
     oracle = chain("uniform")
-    x_0 = oracle.clean[:8]
-    runs = [bits_per_dim(exact(oracle), x_0, draws=4, generator=torch.Generator().manual_seed(seed)) for seed in range(100)]
-    spread = torch.tensor([run.value for run in runs]).std().item()
-    stated = torch.tensor([run.standard_error for run in runs]).square().mean().sqrt().item()
-    # Stratified times make the estimate better than the stated error, never much worse.
-    assert 0.4 * stated < spread < 1.15 * stated
+    x_0, denoiser = oracle.clean[:8], exact(oracle)
+    learned = learn_times(denoiser, oracle.clean[8:], draws=64, generator=torch.Generator().manual_seed(7))
+    for times, low in ((None, 0.4), (learned, 0.8)):
+        seeds = [torch.Generator().manual_seed(seed) for seed in range(150)]
+        runs = [bits_per_dim(denoiser, x_0, times=times, draws=8, generator=seed) for seed in seeds]
+        spread = torch.tensor([run.value for run in runs]).std().item()
+        stated = torch.tensor([run.standard_error for run in runs]).square().mean().sqrt().item()
+        assert low * stated < spread < 1.15 * stated
+
+
+@pytest.mark.parametrize("name", ["uniform", "birth_death", "gaussian_target"])
+@pytest.mark.parametrize("parameterisation", ["x0", "leave_one_out"])
+def test_learned_times_leave_the_bound_and_shrink_its_error(name, parameterisation, chain, exact):
+    """Every example of the data law, weighted by its probability: what is left is the Monte-Carlo error alone."""
+    oracle = chain(name)
+    exactly = X0Denoiser(oracle.process, oracle.x0_network(), (2,)) if parameterisation == "x0" else exact(oracle)
+    interval = StratifiedTimes(t_min=0.05)
+    generator = torch.Generator().manual_seed(3)
+    times = learn_times(exactly, oracle.clean, times=interval, draws=64, batch_size=1024, generator=generator)
+    found = []
+    for density in (interval, times):
+        bits = bits_per_dim(exactly, oracle.clean, times=density, draws=4096, batch_size=32_768, generator=generator)
+        value = (bits.images * oracle.data_law).sum().item()
+        error = (bits._variance * oracle.data_law.square()).sum().sqrt().item()
+        assert error < 0.02
+        assert value == pytest.approx(oracle.exact_bound(0.05) / (2 * math.log(2)), abs=4 * error)
+        found.append(bits)
+    assert found[1].diffusion_draws.var(1).mean() < 0.5 * found[0].diffusion_draws.var(1).mean()
+    assert found[1].effective_draws > 1.5 * found[0].effective_draws
+
+
+@pytest.mark.parametrize("floor", [1e-3, 0.1, 1.0])
+@pytest.mark.parametrize("name", ["uniform", "birth_death", "gaussian_target"])
+def test_the_bound_with_an_evidence_floor_is_that_of_its_own_posterior(name, floor, chain):
+    """Enumerated from `p'(x_0) ~ p(x_0) min(1, P / floor)`, with everything written out, and estimated."""
+    oracle = chain(name, n=3)
+    denoiser = X0Denoiser(oracle.process, oracle.x0_network(), (2,), floor)
+    for t in (0.03, 0.2, 0.7):
+        time = torch.tensor(t, dtype=torch.float64)
+        posterior = denoiser(oracle.noisy, time)
+        evidence = oracle.process.kernel(time, torch.float64).columns(oracle.noisy)
+        expected = oracle.x0_network()(oracle.noisy, time).exp() * (evidence / floor).clamp(max=1)
+        expected = expected / expected.sum(-1, keepdim=True)
+        torch.testing.assert_close(posterior.probs, expected, rtol=1e-9, atol=1e-12)
+        ratio = oracle.process.posterior_ratio(expected, oracle.noisy, time, torch.float64)
+        torch.testing.assert_close(posterior.ratio, ratio, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            posterior.jumps().matrix(), oracle.process.reverse_rates(ratio, oracle.noisy, time), rtol=1e-9, atol=1e-12
+        )
+    bits = bits_per_dim(
+        denoiser,
+        oracle.clean,
+        times=StratifiedTimes(t_min=0.05),
+        draws=4096,
+        batch_size=32_768,
+        generator=torch.Generator().manual_seed(0),
+    )
+    error = (bits._variance * oracle.data_law.square()).sum().sqrt().item()
+    value = (bits.images * oracle.data_law).sum().item()
+    assert value == pytest.approx(oracle.bound(denoiser, 0.05) / (2 * math.log(2)), abs=4 * error)
+
+
+@pytest.mark.parametrize("t", [1e-3, 0.01])
+def test_an_evidence_floor_bounds_the_ratio(t):
+    """An untrained network: without a floor its mass on what cannot have been is divided by P."""
+    process = CTMC(BirthDeathRates(64), Constant(1.0))
+    x_t, time = torch.full((1, 1, 1, 1), 20), torch.tensor(t, dtype=torch.float64)
+    ratios = [
+        X0Denoiser(process, lambda x, c, y=None: torch.zeros(*x.shape, 64), (1, 1, 1), floor)(x_t, time).ratio.max().item()
+        for floor in (0.0, 1e-3)
+    ]
+    assert ratios[0] > 1e40
+    assert ratios[1] < 1e3 * 64
+
+
+@pytest.mark.parametrize("t", [0.02, [0.02, 0.4]], ids=str)
+def test_draws_with_an_evidence_floor_have_its_law(t):
+    """Draws of a compact head that are rejected are drawn again: chi-square of 20,000 against the written-out law."""
+    process = CTMC(GaussianTargetRates(16, 2.0, 8.0), Exponential(1.0, 10.0))
+    time = torch.tensor(t, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    mu, log_scale = torch.tensor([[-0.8], [0.8]]).expand(2, 20_000), torch.tensor([[-1.0], [-2.0]]).expand(2, 20_000)
+    x_t = torch.tensor([[3], [12]]).expand(2, 20_000)
+    distribution = TruncatedLogistic(mu, log_scale, 16)
+    posterior = X0Denoiser(process, lambda x, c, y=None: None, (20_000,), 0.1).posterior(x_t, time, distribution)
+    evidence = process.kernel(time, torch.float64).columns(x_t)
+    law = distribution.logits.double().exp() * (evidence / 0.1).clamp(max=1)
+    kept = law.sum(-1)
+    assert kept.min() < 0.9, "many draws are rejected"
+    law = (law / law.sum(-1, keepdim=True))[:, 0]
+    drawn = posterior.sample(generator)
+    counts = torch.stack([torch.bincount(row.flatten(), minlength=16) for row in drawn]).double()
+    for observed, expected in zip(counts, law * drawn[0].numel(), strict=True):
+        likely = expected > 5
+        statistic = ((observed - expected).square() / expected)[likely].sum().item()
+        assert statistic < scipy.stats.chi2.ppf(0.9999, int(likely.sum()))
+    with pytest.raises(ValueError, match=r"evidence_floor = 1\.5, expected a probability in \[0, 1\]"):
+        X0Denoiser(process, lambda x, c, y=None: None, (1,), 1.5)
+
+
+def test_differences_of_two_models_are_paired(chain, exact):
+    """The noise that two models share cancels: the error of their difference is far below those of their bounds."""
+    oracle = chain("gaussian_target")
+    one, network = exact(oracle), exact(oracle).network
+    bias = torch.tensor([0.3, -0.2, 0.1, 0.0], dtype=torch.float64)
+    other = LeaveOneOutDenoiser(oracle.process, lambda x, t, y=None: network(x, t, y) + bias, (2,))
+    rows = torch.multinomial(oracle.data_law, 400, replacement=True, generator=torch.Generator().manual_seed(5))
+    x_0, interval = oracle.clean[rows], StratifiedTimes(t_min=0.05)
+    a, b = (
+        bits_per_dim(each, x_0, times=interval, draws=8, batch_size=3200, generator=torch.Generator().manual_seed(6))
+        for each in (other, one)
+    )
+    difference = a.difference(b)
+    assert difference.value == pytest.approx(a.value - b.value)
+    assert difference.standard_error < min(a.standard_error, b.standard_error) / 3
+    exactly = (oracle.bound(other, 0.05) - oracle.bound(one, 0.05)) / (2 * math.log(2))
+    total = math.hypot(difference.standard_error, difference.image_error)
+    assert difference.value == pytest.approx(exactly, abs=4 * total)
+    with pytest.raises(ValueError, match=r"are \(400, 8, 2\) and \(3, 8, 2\)"):
+        a.difference(bits_per_dim(one, x_0[:3], draws=8))
 
 
 class FreshNetwork(nn.Module):
@@ -204,8 +320,8 @@ def test_no_examples_have_no_losses(name, process):
 
 def test_bad_arguments_are_named(chain, exact):
     oracle = chain("uniform")
-    with pytest.raises(ValueError, match="draws = 1"):
-        bits_per_dim(exact(oracle), oracle.clean, draws=1)
+    with pytest.raises(ValueError, match="draws = 2, expected an even number of at least 4"):
+        bits_per_dim(exact(oracle), oracle.clean, draws=2)
     with pytest.raises(ValueError, match="0 examples"):
         bits_per_dim(exact(oracle), oracle.clean[:0])
     with pytest.raises(ValueError, match=r"t = 1\.5 is outside"):

@@ -38,7 +38,7 @@ QUICK = {
     "num_samples": 12,
     "replicates": 3,
     "likelihood_images": 4,
-    "draws": 2,
+    "draws": 4,
 }
 
 
@@ -158,7 +158,9 @@ def test_every_number_is_that_of_the_json(page, content):
             assert mark == ("●" if row is best else "○" if overlap else None)
         bits = run["bits_per_dim"]
         assert f"{bits['value']:.3f} ± {bits['standard_error']:.3f} , at most, on 4 held-out images" in page.text
-        terms = " ".join(f"{'' if name == 'diffusion' else '+ '}{name} {bits[name]:.3f}" for name in list(bits)[2:])
+        assert f"(± {bits['image_error']:.3f} for other images)" in page.text
+        names = ("diffusion", "prior", "reconstruction")
+        terms = " ".join(f"{'' if name == 'diffusion' else '+ '}{name} {bits[name]:.3f}" for name in names)
         assert terms in page.text
         assert f"{run['parameters']:,} parameters" in page.text
         assert run["weights"] in page.text
@@ -171,8 +173,9 @@ def test_every_number_is_that_of_the_json(page, content):
 def test_the_bound_is_that_of_the_run(runs, content):
     for path, entry in zip(runs, content["runs"], strict=True):
         run = load_run(path)
-        bits = run_bits_per_dim(run, run_splits(run.config).test.select(torch.arange(4)), draws=2)
-        assert entry["bits_per_dim"] == bits._asdict()
+        splits = run_splits(run.config)
+        bits = run_bits_per_dim(run, splits.test.select(torch.arange(4)), splits.train, draws=4)
+        assert entry["bits_per_dim"] == bits.summary()
         assert entry["parameters"] == sum(parameter.numel() for parameter in run.denoiser.parameters())
 
 
@@ -309,7 +312,7 @@ def test_without_bits_per_dim(runs, tmp_path):
     assert not (tmp_path / "bounds").exists()
     for settings, message in (
         ({"likelihood_images": 25}, r"likelihood_images = 25, expected 0 \.\. 24"),
-        ({"draws": 1}, "draws = 1, expected at least 2"),
+        ({"draws": 5}, "draws = 5, expected an even number of at least 4"),
     ):
         with pytest.raises(ValueError, match=message):
             compare_runs(runs, pixels(), out=tmp_path, **{**QUICK, **settings})

@@ -14,7 +14,7 @@ from torch import nn
 
 from ctdiff import build, load_run, train
 from ctdiff.cli import main
-from ctdiff.data import embedded_mnist
+from ctdiff.data import ImageData, embedded_mnist
 from ctdiff.evaluation import (
     Features,
     GreyImages,
@@ -33,12 +33,12 @@ from ctdiff.evaluation import (
 from ctdiff.evaluation.records import Parts, digest, ranges, to_json, unequal
 from ctdiff.runs import RunError
 from ctdiff.sampling import numbers
-from diffusion_core import Sampler
+from diffusion_core import Sampler, stream_seed
 
 from ..small import small
 from .tiny_runs import ENGINES, images, pixels, random_classifier, tiny_run
 
-QUICK = {"num_samples": 20, "steps": 2, "likelihood_images": 12, "draws": 2, "replicates": 3}
+QUICK = {"num_samples": 20, "steps": 2, "likelihood_images": 12, "draws": 4, "replicates": 3}
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,7 @@ def test_a_report_says_all_and_repeats_to_the_bit(preset, runs, tmp_path, monkey
 
 def test_an_interrupted_report_goes_on_where_it_was(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(drawing, "_PIECE", 8)  # pieces of 8 samples: two sub-batches
+    monkeypatch.setattr(drawing, "_BLOCK", 8)
     settings = {**QUICK, "checkpoints": "all"}
     whole = evaluate_run(runs / "mnist", pixels(), out=tmp_path / "whole.json", **settings)
     cut = tmp_path / "cut.json"
@@ -125,11 +126,11 @@ def test_an_interrupted_report_goes_on_where_it_was(runs, tmp_path, monkeypatch)
     assert not cut.exists()
     blocks = []
     engine = drawing.discrete.bits_per_dim
-    monkeypatch.setattr(drawing.discrete, "bits_per_dim", lambda *a: blocks.append(len(a[1])) or engine(*a))
+    monkeypatch.setattr(drawing.discrete, "bits_per_dim", lambda *a, **k: blocks.append(len(a[1])) or engine(*a, **k))
     called = _count(monkeypatch)
     content = evaluate_run(runs / "mnist", pixels(), out=cut, **settings)
     assert called == [8, 4]  # four of six pieces were there
-    assert blocks == [10, 2]  # the first checkpoint's too
+    assert blocks == [8, 4]  # the first checkpoint's too
     for part in ("checkpoints", "noise"):
         assert unequal(content[part], whole[part], ignore=("seconds_per_sample",)) == []
     assert [each["step"] for each in content["checkpoints"]] == [2, 4]
@@ -173,24 +174,34 @@ def test_guidance_is_counted_and_recorded(runs, tmp_path):
 
 
 @pytest.mark.parametrize("preset", [*ENGINES, "classes"])
-def test_bits_per_dim_is_that_of_the_engine(preset, runs):
-    """Blocks with numbers of their own: as many draws of one image as one of the engine's calls has."""
+def test_bits_per_dim_is_that_of_the_engine(preset, runs, monkeypatch):
+    """Times that are learned on the pilot images, then blocks of images with random numbers of their own."""
     run = load_run(runs / preset)
-    data = build.build_data(run.config).test
-    one = data.select(torch.arange(1))
-    found = run_bits_per_dim(run, one, draws=64)
-    engine = drawing.continuous if build.is_gaussian(run.config) else drawing.discrete
-    x_0 = build.build_pixels(run.config).encode(one.images.long())
-    y = one.labels if preset == "classes" else None
-    times = drawing.likelihood_times(run)
-    torch.manual_seed(drawing.stream_seed(0, 0))
-    assert found == pytest.approx(tuple(engine.bits_per_dim(run.denoiser, x_0, y, times, 64)))
+    splits = build.build_data(run.config)
+    data, pilot = splits.test.select(torch.arange(3)), splits.train
     before = torch.get_rng_state()
-    parts = [run_bits_per_dim(run, data.select(torch.arange(n)), draws=2) for n in (10, 12)]
+    monkeypatch.setattr(drawing, "_BLOCK", 2)
+    found = run_bits_per_dim(run, data, pilot, draws=4)
     assert torch.equal(torch.get_rng_state(), before)
-    rest = (12 * parts[1].value - 10 * parts[0].value) / 2
-    assert math.isfinite(rest)
-    assert parts[1].standard_error > 0
+    engine = drawing.continuous if build.is_gaussian(run.config) else drawing.discrete
+    denoiser = build.with_evidence_floor(run.config, run.denoiser)
+
+    def encoded(images: ImageData) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return run.encode(images.images), images.labels if preset == "classes" else None
+
+    def noise(*key: int) -> torch.Generator:
+        return torch.Generator().manual_seed(stream_seed(0, *key))
+
+    few = pilot.select(torch.arange(min(64, len(pilot))))
+    times = engine.learn_times(denoiser, *encoded(few), drawing.likelihood_times(run), generator=noise(0))
+    parts = [
+        engine.bits_per_dim(denoiser, *encoded(data.select(torch.tensor(rows))), times, 4, generator=noise(1, rows[0]))
+        for rows in ([0, 1], [2])
+    ]
+    expected = torch.cat([part.images for part in parts])
+    torch.testing.assert_close(found.images, expected, rtol=1e-9, atol=0)
+    assert found.value == pytest.approx(expected.mean().item())
+    assert found.standard_error > 0
 
 
 def test_samples_do_not_depend_on_pieces(runs, monkeypatch, tmp_path):
@@ -235,7 +246,7 @@ def test_what_contradicts_the_run_is_refused(runs, tmp_path, monkeypatch):
         ({"checkpoints": "3"}, RunError, r"has no checkpoint 3; there are \[2, 4\]"),
         ({"checkpoints": "some"}, ValueError, "checkpoints = 'some', expected"),
         ({"likelihood_images": 25}, ValueError, r"likelihood_images = 25, expected 0 \.\. 24: there are 24 held-out images"),
-        ({"draws": 1}, ValueError, "draws = 1, expected at least 2"),
+        ({"draws": 1}, ValueError, "draws = 1, expected an even number of at least 4"),
         ({"overrides": ["--config.sampler.guidance=2.0"]}, ValueError, "guidance needs a network that was trained with labels"),
         ({"overrides": ["--config.training.steps=2"]}, ValueError, "config.training.steps is not a key"),
         ({"out": tmp_path / "report.txt"}, ValueError, "expected a file that ends in .json"),
@@ -324,7 +335,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command(digits, capsys, monkeypatch):
-    command = ["evaluate", str(digits), "--seeds=0-14", "--steps=1", "--likelihood_images=3", "--draws=2"]
+    command = ["evaluate", str(digits), "--seeds=0-14", "--steps=1", "--likelihood_images=3", "--draws=4"]
     with monkeypatch.context() as patch:
         _count(patch, fail_at=0)
         assert main(command) == 130

@@ -213,6 +213,9 @@ def test_records_are_plain_and_carry_their_floor() -> None:
     for n, replicates in [(3, 50), (50, 1)]:
         with pytest.raises(ValueError, match=f"{n} samples and {replicates} replicates"):
             measured(["mean"], lambda i: [0.0], 0, n, replicates)
-    bits = likelihood(BitsPerDim(1.5, 0.1, 1.0, 0.3, 0.2), 64)
-    assert (bits.name, bits.value, bits.n_real, bits.n_fake) == ("bits/dim", 1.5, 64, 0)
-    assert bits.high - bits.low == pytest.approx(2 * 1.96 * 0.1, rel=1e-4)
+    strata = torch.tensor([0.8, 1.2]).repeat_interleave(2)  # two of each stratum: the error of an image is 0.2
+    draws = BitsPerDim(strata.expand(64, 4), torch.full((64, 2), 0.3), torch.full((64,), 0.2), torch.ones(64, 4))
+    bits = likelihood(draws)
+    assert (bits.name, bits.n_real, bits.n_fake) == ("bits/dim", 64, 0)
+    assert bits.value == pytest.approx(1.5)
+    assert bits.high - bits.low == pytest.approx(2 * 1.96 * 0.2 / 8, rel=1e-4)
