@@ -564,6 +564,21 @@ def test_data_sources(tmp_path):
         build.event_shape(small("mnist", data__image_size=(9, 9, 9)))
 
 
+@pytest.mark.parametrize("values", [2, 3, 16])
+def test_images_that_are_states_already_are_not_quantised_to_black(values, tmp_path):
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, values, (12, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "states.npy", images)
+    options = {"data__name": "array", "data__path": tmp_path / "states.npy", "data__fraction": 1.0, "data__num_values": values}
+    with pytest.raises(ValueError, match=rf"every pixel .* is 0 of config\.data\.num_values = {values} .*quantise = False"):
+        build.build_data(small("mnist_absorbing", **options))
+    splits = build.build_data(small("mnist_absorbing", **options, data__quantise=False))
+    assert sorted(image.numpy().tobytes() for part in (splits.train, splits.test) for image in part.images) == sorted(
+        image.tobytes() for image in images
+    )
+
+
 def test_a_folder_of_images(tmp_path):
     from PIL import Image
 
