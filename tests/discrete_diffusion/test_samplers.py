@@ -163,7 +163,7 @@ def configurations(denoiser, ordinal: bool) -> list[Sampler]:
 
 
 @pytest.mark.parametrize("reading", ["leave-one-out", "x0"])
-@pytest.mark.parametrize(("n", "chains"), [(2, 4000), (3, 20_000)])
+@pytest.mark.parametrize(("n", "chains"), [(2, 2000), (3, 20_000)])
 @pytest.mark.parametrize("name", CHAINS)
 def test_runs_agree_with_the_exact_law(name, n, chains, reading, chain, exact):
     """A chi-square test of the shipped sampler's output against its exact law; two values are a law of four numbers."""
@@ -195,10 +195,13 @@ def test_a_run_from_the_prior_begins_at_the_prior(name, values, chain, exact):
         assert chisquare(counts[law > 0].numpy(), (law[law > 0] * 20_000).numpy()).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("name", ["uniform", "absorbing", "gaussian_target", "non_reversible"])
-@pytest.mark.parametrize(("n", "dimensions"), [(2, 5), (4, 3)])
+@pytest.mark.parametrize(
+    ("name", "n", "dimensions"),
+    [(name, 4, 3) for name in ("uniform", "absorbing", "gaussian_target", "non_reversible")]
+    + [(name, 2, 5) for name in ("absorbing", "gaussian_target")],
+)
 @pytest.mark.parametrize("cls", SAMPLERS, ids=lambda cls: cls.__name__)
-def test_a_seed_is_a_sample_whatever_its_batch(cls, n, dimensions, name, chain, exact):
+def test_a_seed_is_a_sample_whatever_its_batch(cls, name, n, dimensions, chain, exact):
     oracle = chain(name, n, dimensions)
     sampler = build(cls, exact(oracle), QuadraticGrid(5, t_max=0.95))
     together = sampler.sample(64, seeds=range(64))
