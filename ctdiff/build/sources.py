@@ -48,8 +48,8 @@ def build_data(config: ConfigDict) -> data.Splits:
     low, high = (int(value) for value in splits.train.images.aminmax())
     if low == high:
         raise ValueError(
-            f"every pixel of the training images is {low} of config.data.num_values = {settings.num_values} values, expected two "
-            "at least: images that hold 0 .. num_values - 1 already are taken as they are by config.data.quantise = False"
+            f"every pixel of the training images is {low} of config.data.num_values = {settings.num_values} values, expected "
+            "at least two: images that hold 0 .. num_values - 1 already are taken as they are by config.data.quantise = False"
         )
     if config.model.num_classes and not 0 < splits.num_classes <= config.model.num_classes:
         raise ValueError(f"the images have {splits.num_classes} classes, config.model.num_classes = {config.model.num_classes}")

@@ -422,7 +422,10 @@ def test_from_dataset_takes_every_kind_of_item() -> None:
     [
         ([], "dataset is empty"),
         ([torch.rand(1, 4, 4), torch.rand(1, 4, 4)], r"dataset\[0\]: pixels have dtype torch\.float32, expected uint8"),
-        ([pixels(4, 4) > 9, pixels(4, 4) > 9], r"dataset\[0\]: pixels have dtype bool, expected uint8.*booleans with \(255 \* x\)"),
+        (
+            [pixels(4, 4) > 9, pixels(4, 4) > 9],
+            r"dataset\[0\]: pixels have dtype bool, expected uint8.*booleans with \(255 \* x\)",
+        ),
         ([pixels(4, 4), pixels(5, 5)], r"dataset\[1\] has shape \(1, 5, 5\), expected \(1, 4, 4\)"),
         ([pixels(4, 4), (pixels(4, 4), 1)], "1 of 2 items have a label"),
         (["a.png", "b.png"], r"dataset\[0\] is a str"),
