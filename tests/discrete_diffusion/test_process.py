@@ -19,20 +19,26 @@ from discrete_diffusion.schedules import Constant, CosineSurvival, Exponential, 
 F64 = torch.float64
 
 
-def non_reversible(n: int = 5) -> DenseRates:
+def non_reversible(n: int) -> DenseRates:
     jumps = np.random.default_rng(1).gamma(0.3, size=(n, n))
     np.fill_diagonal(jumps, 0.0)
     return DenseRates(torch.tensor(jumps - np.diag(jumps.sum(1))))
 
 
-PROCESSES = [
-    CTMC(UniformRates(5), LinearSurvival()),
-    CTMC(AbsorbingRates(5), CosineSurvival()),
-    CTMC(BirthDeathRates(5), Constant(3.0)),
-    CTMC(GaussianTargetRates(5), Exponential()),
-    CTMC(non_reversible(), Exponential(0.5, 10.0)),
-]
-every_process = pytest.mark.parametrize("process", PROCESSES, ids=lambda process: type(process.rates).__name__)
+def of_size(n: int) -> list[CTMC]:
+    return [
+        CTMC(UniformRates(n), LinearSurvival()),
+        CTMC(AbsorbingRates(n), CosineSurvival()),
+        CTMC(BirthDeathRates(n), Constant(3.0)),
+        CTMC(GaussianTargetRates(n), Exponential()),
+        CTMC(non_reversible(n), Exponential(0.5, 10.0)),
+    ]
+
+
+PROCESSES = of_size(5)
+every_process = pytest.mark.parametrize(
+    "process", [*PROCESSES, *of_size(2)], ids=lambda process: f"{type(process.rates).__name__}-{process.rates.data_states}"
+)
 
 
 def tables(process: CTMC, t: float) -> tuple[Tensor, Tensor]:
