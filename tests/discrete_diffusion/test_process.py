@@ -152,7 +152,7 @@ def test_precision_is_wide_where_it_must_be() -> None:
     assert process.rate_dtype(t[1]) == torch.float32
     assert process.divergence_dtypes(t) == [F64, torch.float32, F64]
     absorbing = CTMC(AbsorbingRates(64), LinearSurvival())
-    assert absorbing.divergence_dtypes(t) == [torch.float32] * 3
+    assert absorbing.divergence_dtypes(t) == [F64] * 3
 
 
 def test_rates_where_the_clock_is_infinite() -> None:
