@@ -196,8 +196,8 @@ class _AbsorbingPosterior(Posterior):
     @property
     def ratio(self) -> Tensor:
         # r_y = p(y | x_t) alpha / (1 - alpha) at a masked dimension; elsewhere no rate of R leads back.
-        alpha = self.process.schedule.survival(self.t.double())[0]
-        odds = diffusion_core.per_example(alpha / (1 - alpha), self.x_t) * self._masked
+        tau = self.process.tau(self.t)
+        odds = diffusion_core.per_example(-(-tau).exp() / torch.expm1(-tau), self.x_t) * self._masked
         ratio = torch.nn.functional.pad(self._distribution.scores.double().softmax(-1) * odds[..., None], (0, 1))
         return ratio.scatter(-1, self.x_t[..., None], 1.0)
 

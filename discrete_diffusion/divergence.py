@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_core import readable
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.base import TransitionKernel
 
@@ -182,14 +183,15 @@ def _divergence_and_slope(
     r.mul_(q_x / u_x)
     if w.dtype == torch.float64:  # only here can probabilities be zero
         r, w = _without_zeros(r, w, rates)
-    excess, z = r - w, r / w
-    phi = torch.log(z).neg_().add_(z.sub_(1))
-    values: Tensor = torch.linalg.vecdot(w.mul_(rates), phi) * (beta / q_x[..., 0])
+    if gradient is not None:
+        slope = r - w
+        drift = torch.linalg.vecdot(rates, slope)[..., None]
+        slope.div_(r).mul_(rates).scatter_(-1, at_x, drift.div_(q_x).neg_())
+    z = r.div_(w)
+    logarithm = torch.log(z)
+    values: Tensor = torch.linalg.vecdot(w.mul_(rates), z.sub_(1).sub_(logarithm)) * (beta / q_x[..., 0])
     if gradient is None:
         return values
-    drift = torch.linalg.vecdot(rates, excess)[..., None]
-    slope = excess.div_(r).mul_(rates)
-    slope.scatter_(-1, at_x, -(drift / q_x))
     pulled = kernel.pull(slope)
     scale = beta[..., None] / u_x
     centre = torch.linalg.vecdot(p, pulled)[..., None]
@@ -203,5 +205,7 @@ def _divergence_and_slope(
 
 def _without_zeros(r: Tensor, w: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
     """The same terms `R w phi(r / w)` from a positive w: where the rate is zero r = w, and w = 0 is 1e-150 in both."""
+    if readable(w) and w.numel() and bool(torch.minimum(r.amin(), w.amin()) >= _LEAST):
+        return r, w
     positive = w.clamp(min=_LEAST)
     return torch.where(rates > 0, r.add_(positive - w), positive), positive
