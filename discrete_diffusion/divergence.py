@@ -39,26 +39,28 @@ __all__ = ["conditional_divergence", "rate_divergence", "weighted_phi"]
 _CHUNK = 2**19  # elements: the handful of arrays of a chunk stay in cache
 _LEAST = 1e-150  # stands for a probability of zero in float64: neither its inverse nor a product of two leaves the range
 _NEAR = 0.1  # below this |r / w - 1| phi is summed as a series
-_TERMS = 6  # of it: what they leave out is below 1e-16 of phi
+_TERMS = {torch.float32: 2, torch.float64: 6}  # of it: what they leave out is below a rounding error of phi
 
 
 class _WeightedPhi(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, r: Tensor, w: Tensor) -> Tensor:
         ctx.save_for_backward(r, w)
-        z = r / w
-        # Where z leaves the range, as it does where w = 0, the logarithms are formed apart; xlogy(0, .) is 0.
-        apart = (r - w) - (torch.xlogy(w, r) - torch.xlogy(w, w))
-        inside = (z >= torch.finfo(z.dtype).tiny) & (z < torch.inf)
-        value = torch.where(inside, w * ((z - 1) - torch.log(z)), apart)
+        z, excess = r / w, r - w
+        m = z - 1
+        value = torch.log(z).neg_().add_(m).mul_(w)
+        if not (readable(z) and z.numel() and bool(z.amin() >= torch.finfo(z.dtype).tiny) and bool(z.amax() < torch.inf)):
+            # Where z leaves the range, as it does where w = 0, the logarithms are formed apart; xlogy(0, .) is 0.
+            inside = (z >= torch.finfo(z.dtype).tiny) & (z < torch.inf)
+            value = torch.where(inside, value, excess - (torch.xlogy(w, r) - torch.xlogy(w, w)))
         # log(1 + m) = 2 atanh(s) with s = m / (2 + m), so phi = m - 2 atanh(s) = m s - 2 (s^3 / 3 + s^5 / 5 + ..).
-        excess = r - w
         s = excess / (r + w)
-        square, rest = s * s, torch.zeros_like(s)
-        for j in reversed(range(_TERMS)):
-            rest = rest * square + 2 / (2 * j + 3)
-        near = s * (excess - w * square * rest)
-        return torch.where((z - 1).abs() < _NEAR, near, value)
+        square = s.square()
+        rest = torch.zeros_like(s)
+        for j in reversed(range(_TERMS[z.dtype])):
+            rest.mul_(square).add_(2 / (2 * j + 3))
+        near = rest.mul_(square).mul_(w).sub_(excess).mul_(s).neg_()
+        return torch.where(m.abs_() < _NEAR, near, value)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
