@@ -123,11 +123,12 @@ def make_case(name: str, size: int) -> Case:
     process, generator = make_process(name, size), torch.Generator().manual_seed(size)
     t = torch.tensor(TIMES).double().repeat_interleave(len(SCALES))
     scale = torch.tensor(SCALES).repeat(len(TIMES))[:, None, None]
-    x_0 = torch.randint(size, (len(t), 4), generator=generator)
+    dimensions = 2 if size > 16 else 4
+    x_0 = torch.randint(size, (len(t), dimensions), generator=generator)
     jumps = process.rates.rates_from(x_0, F64).clamp(min=0).flatten(0, 1)
     near = torch.multinomial(jumps, 1, generator=generator).view(x_0.shape)
-    x_t = torch.where(torch.arange(4) % 2 == 0, near, process.sample(x_0, t, generator))
-    scores = scale * torch.randn(len(t), 4, size, generator=generator)
+    x_t = torch.where(torch.arange(dimensions) % 2 == 0, near, process.sample(x_0, t, generator))
+    scores = scale * torch.randn(*x_0.shape, size, generator=generator)
     with np.errstate(divide="ignore"):
         log_p = np.log(process.kernel(t, F64).rows(torch.arange(size).expand(len(t), size)).numpy())
     rates = process.rates.rates_to(x_t, F64).scatter(-1, x_t[..., None], 0.0) * process.beta(t)[:, None, None]
