@@ -50,9 +50,10 @@ class Drawn:
 
 def _piece(run: Run, sampler: Sampler, seeds: list[int], y: Tensor | None, bar: tqdm) -> dict[str, np.ndarray]:
     begun = time.perf_counter()
-    for state in sampler.trajectory(len(seeds), y=y, seeds=seeds):
-        last = state
-        bar.update(min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n))  # thirds add up to more than 1 at times
+    with run.named():
+        for state in sampler.trajectory(len(seeds), y=y, seeds=seeds):
+            last = state
+            bar.update(min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n))  # thirds add up to more than 1 at times
     images = run.images(last.x).to("cpu", torch.uint8)
     seconds = time.perf_counter() - begun
     return {"images": images.numpy(), "network_calls": np.array(last.network_calls), "seconds": np.array(seconds)}
@@ -135,7 +136,7 @@ def run_bits_per_dim(
             def make(first: int = first, block: ImageData = block) -> dict[str, np.ndarray]:
                 x_0 = run.encode(block.images)
                 y = block.labels.to(device) if run.config.model.num_classes and block.labels is not None else None
-                with torch.random.fork_rng(devices=[x_0.device] if x_0.is_cuda else []):
+                with run.named(), torch.random.fork_rng(devices=[x_0.device] if x_0.is_cuda else []):
                     torch.manual_seed(stream_seed(seed, first))  # of every device: times are drawn on the CPU
                     return {"bits": np.array(engine.bits_per_dim(run.denoiser, x_0, y, times, draws))}
 

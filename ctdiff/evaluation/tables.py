@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ __all__ = [
     "aligned",
     "comparison_csv",
     "comparison_table",
+    "decimals",
     "evaluation_table",
     "milliseconds",
     "number",
@@ -39,15 +41,21 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def shortfall(metric: str, value: Any) -> float:
-    """How far a metric is from where it is best, in an order of its own: less is better."""
-    better = BETTER[metric]
-    return float(value) if better == "low" else -float(value) if better == "high" else abs(float(value) - float(better))
+    """How far a metric is from where it is best, in an order of its own: less is better, and NaN is the worst."""
+    better, x = BETTER[metric], float(value)
+    distance = x if better == "low" else -x if better == "high" else abs(x - float(better))
+    return math.inf if math.isnan(distance) else distance
 
 
 def number(value: Any) -> str:
     """About four digits: `3.410`, `46.00`, `440`."""
     x = float(value)
     return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3f}" if abs(x) < 10 else f"{x:.2f}"
+
+
+def decimals(value: Any, digits: int) -> str:
+    """So many digits after the point: `3.410`; `inf` and `nan`, which reports hold as strings, as they are."""
+    return f"{float(value):.{digits}f}"
 
 
 def milliseconds(seconds: float) -> str:
@@ -86,9 +94,9 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     if counted["floor"]["n_fake"] < counted["n_fake"]:
         notes.append("there are no more held-out images: the floor of as many as samples would be lower in FID and sFID")
     if (bits := found.get("bits_per_dim")) is not None:
-        terms = " + ".join(f"{name} {bits[name]:.4f}" for name in ("diffusion", "prior", "reconstruction"))
+        terms = " + ".join(f"{name} {decimals(bits[name], 4)}" for name in ("diffusion", "prior", "reconstruction"))
         notes.append(
-            f"bits/dim {bits['value']:.4f} +- {bits['standard_error']:.4f} (Monte Carlo) = {terms}, "
+            f"bits/dim {decimals(bits['value'], 4)} +- {decimals(bits['standard_error'], 4)} (Monte Carlo) = {terms}, "
             f"of {rows['bits/dim']['n_real']} held-out images; noise: log2 of the number of values"
         )
     return notes

@@ -19,8 +19,17 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ctdiff.training.checkpoints import CheckpointError, complete_checkpoints, load_weights, read_state, write_checkpoint
+from ctdiff.training.checkpoints import (
+    CheckpointError,
+    check_weights,
+    complete_checkpoints,
+    load_weights,
+    not_finite,
+    read_state,
+    write_checkpoint,
+)
 from ctdiff.training.ema import MovingAverage
+from ctdiff.training.fit import DIVERGED
 from diffusion_core import TimeSampler
 
 __all__ = ["TrainingState"]
@@ -45,7 +54,14 @@ class TrainingState:
     times: TimeSampler | None = None
 
     def save(self, folder: Path, step: int, keep: int = 2) -> Path:
-        """Write a checkpoint of step `step`, keeping the last `keep`; returns its folder."""
+        """Write a checkpoint of step `step`, keeping the last `keep`; returns its folder.
+
+        Raises:
+            FloatingPointError: weights are not finite. Nothing is written, and older checkpoints stay.
+        """
+        for network, what in ((self.network, "the weights"), (self.ema.module, "the averaged weights")):
+            if (which := not_finite(network)) is not None:
+                raise FloatingPointError(f"{what} after step {step} are not finite ({which}): {DIVERGED}")
         weights = {"model": self.network.state_dict(), "ema": self.ema.module.state_dict()}
         state = {
             "ema_updates": self.ema.updates,
@@ -60,11 +76,12 @@ class TrainingState:
         """Take up one checkpoint; returns its step.
 
         Raises:
-            CheckpointError: a file is missing, broken, or of another training.
+            CheckpointError: a file is missing, broken, or of another training, or weights are not finite.
         """
         state = read_state(path / "state.pt")
-        load_weights(self.network, path / "model.safetensors")
-        load_weights(self.ema.module, path / "ema.safetensors")
+        for network, name in ((self.network, "model"), (self.ema.module, "ema")):
+            load_weights(network, path / f"{name}.safetensors")
+            check_weights(network, path / f"{name}.safetensors")
         try:
             self.ema.n_averaged.fill_(state["ema_updates"])
             self.optimizer.load_state_dict(state["optimizer"])
