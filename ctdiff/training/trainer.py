@@ -27,6 +27,7 @@ from ctdiff.runs import RunError, RunFolder
 from ctdiff.training.checkpoints import complete_checkpoints
 from ctdiff.training.ema import MovingAverage
 from ctdiff.training.fit import DIVERGED, TrainStep, fit
+from ctdiff.training.generators import kept_generators, seed_generators
 from ctdiff.training.interrupts import StopRequest
 from ctdiff.training.metrics import MetricsFile
 from ctdiff.training.precision import resolved_precision
@@ -65,7 +66,7 @@ class _Parts:
 
 
 def _assemble(config: ConfigDict) -> _Parts:
-    torch.manual_seed(config.training.seed)
+    seed_generators(config.training.seed)
     process, network = build.build_process(config), build.build_network(config)
     ema = MovingAverage(network, config.training.ema_decay)
     optimizer = build.build_optimizer(config, network)
@@ -295,7 +296,8 @@ def train(
         else:
             splits = build.build_data(config)
             batches = build.build_batches(config, splits.train)
-            batches[start]  # whatever makes a batch fail fails now
+            with kept_generators():
+                batches[start]  # whatever makes a batch fail fails now
             if start:
                 say(f"resuming {folder.path} at step {start}")
             say(f"{len(splits.train)} training images, {len(splits.test)} test images, steps {start} .. {steps}")
