@@ -34,7 +34,7 @@ setup(
         "ctdiff.evaluation": ["weights/mnist_cnn.safetensors", "comparison.html"],
     },
     zip_safe=False,
-    entry_points={"console_scripts": ["ctdiff = ctdiff.cli:main"]},
+    entry_points={"console_scripts": ["ctdiff = ctdiff.__main__:main"]},
     # Lower bounds only: the oldest release that has every function we call.
     install_requires=[
         "torch>=2.4",

@@ -156,6 +156,11 @@ class Distribution(ABC):
     def with_parameters(self, parameters: Sequence[Tensor]) -> Distribution:
         """Distributions of this kind, for as many examples as the given parameters have."""
 
+    def defined(self) -> Tensor:
+        """Of which examples the parameters say a distribution, being finite: bool (B,)."""
+        ends = [parameter.flatten(1).aminmax(dim=1) for parameter in self.parameters()]
+        return torch.stack([low.isfinite() & high.isfinite() for low, high in ends]).all(0)
+
     @property
     @abstractmethod
     def logits(self) -> Tensor:
@@ -261,6 +266,10 @@ class Categorical(Distribution):
     def with_parameters(self, parameters: Sequence[Tensor]) -> Categorical:
         return Categorical(*parameters)
 
+    def defined(self) -> Tensor:
+        # A value of probability 0 has -inf; NaN is larger than any number.
+        return self.unnormalised.amax(-1).isfinite().flatten(1).all(1)
+
     @property
     def scores(self) -> Tensor:
         return self.unnormalised
@@ -338,6 +347,10 @@ class Mixture(Distribution):
         given = iter(tensors)
         components = [part.with_parameters([next(given) for _ in part.parameters()]) for part in self.components]
         return Mixture(weights.movedim(-1, 0), components)
+
+    def defined(self) -> Tensor:
+        weights = self.log_weights.amax(0).isfinite().flatten(1).all(1)  # that of a component may be 0
+        return torch.stack([weights, *(part.defined() for part in self.components)]).all(0)
 
     @cached_property
     def logits(self) -> Tensor:

@@ -229,11 +229,13 @@ class TruncatedLogistic(Distribution):
         below = torch.logaddexp(-width, log_t)
         first = F.softplus(u.log() + torch.log(-torch.expm1(-width)) - below, threshold=40.0)
         second = torch.log1p(u * torch.expm1(F.softplus(log_t, threshold=40.0) - width - below))
-        place = (first - second) / rate * (self.num_values / 2)
-        if place.device.type == "cpu" and not torch.compiler.is_compiling() and bool(place.isnan().any()):
-            raise ValueError("a location or a scale is not a number: nothing can be drawn")
-        return place.clamp_(0, self.num_values - 1).long()
+        return self._value_at((first - second) / rate * (self.num_values / 2))
 
     def mode(self) -> Tensor:
-        place = (self.mu.detach().double() + 1) * (self.num_values / 2)
-        return place.floor().clamp_(0, self.num_values - 1).long()
+        return self._value_at((self.mu.detach().double() + 1) * (self.num_values / 2))
+
+    def _value_at(self, place: Tensor) -> Tensor:
+        """The value whose bin a place is in, in bins from the lower end on; the end bins take what is outside."""
+        if place.device.type == "cpu" and not torch.compiler.is_compiling() and bool(place.isnan().any()):
+            raise ValueError("a location or a scale is not a number: nothing can be drawn")
+        return place.clamp_(0, self.num_values - 1).long()  # rounds down, as no place is negative now

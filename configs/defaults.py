@@ -187,7 +187,7 @@ def _training() -> ConfigDict:
             "accumulation": 1,  # parts a batch is divided in: less memory, the same gradient
             "clip": 1.0,  # of the gradient's norm, against rare large steps; 0 does not clip
             "ema_decay": 0.998,  # an average over about 500 steps
-            "seed": 0,  # keys initialisation, data order and noise
+            "seed": 0,  # keys initialisation, data order and noise, and seeds the generators of Python, numpy and torch
             "precision": "auto",  # of the backbone: bfloat16 on a CPU with units for it (AMX), elsewhere float32
             "device": "cpu",
         }

@@ -35,7 +35,7 @@ from torch import Tensor
 import diffusion_core
 from continuous_diffusion.process import GaussianProcess, check_real, match
 from diffusion_core import Generator, as_randomness, batch_time, check_time, readable
-from diffusion_core.checks import check_positive
+from diffusion_core.checks import check_finite, check_positive, finite_examples
 
 __all__ = [
     "Denoiser",
@@ -119,7 +119,10 @@ class Denoiser(diffusion_core.Denoiser):
         # Where one pass over the image can be seen to change nothing, it is saved: samplers have one time for the batch.
         x = x_t if c_in.ndim == 0 and readable(c_in) and c_in == 1 else match(c_in, x_t) * x_t
         output = self.network(x, batch_time(c_noise.to(x_t.dtype), len(x_t)), y)
-        return output.to(x_t.dtype), (c_skip, c_out)  # the algebra stays in single precision when the network computes in half
+        output = output.to(x_t.dtype)  # the algebra stays in single precision when the network computes in half
+        if not output.requires_grad:  # a training looks at its loss and its gradient instead
+            check_finite(finite_examples(output), x_t, t)
+        return output, (c_skip, c_out)
 
     def interpret(self, output: Tensor, coefficients: tuple[Tensor, Tensor], x_t: Tensor, t: Tensor) -> Posterior:
         """The posterior that an output of the network, (B, *event), stands for."""
@@ -139,6 +142,7 @@ class Denoiser(diffusion_core.Denoiser):
         Raises:
             ValueError: x_t is not a real (B, *event_shape), t is not () or (B,) in [0, 1], or the
                 network returned another shape than it was given.
+            NotFiniteError: the network returned an infinite number or NaN, and no gradient is formed of it.
         """
         output, coefficients = self.read(x_t, t, y)
         return self.interpret(output, coefficients, x_t, t)
@@ -275,6 +279,7 @@ class LearnedVarianceDenoiser(diffusion_core.Denoiser):
         Raises:
             ValueError: x_t is not a real (B, *event_shape), t is not () or (B,) in [0, 1], or the
                 network did not return twice as many channels as it was given.
+            NotFiniteError: the network returned an infinite number or NaN, and no gradient is formed of it.
         """
         output, coefficients = self.mean_denoiser.read(x_t, t, y)
         expected = (len(x_t), 2 * x_t.shape[1], *x_t.shape[2:])

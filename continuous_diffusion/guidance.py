@@ -23,13 +23,12 @@ References:
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess, match
 from diffusion_core import Denoiser
-from diffusion_core.guidance import Classifier, GuidanceScale, class_log_prob, doubled, guided, null_class_of
+from diffusion_core.guidance import Classifier, GuidanceScale, class_slope, doubled, guided, null_class_of
 
 __all__ = ["ClassifierFreeGuidance", "ClassifierGuidance"]
 
@@ -100,11 +99,10 @@ class ClassifierGuidance(Denoiser):
 
         Raises:
             ValueError: y is None, is not (B,), not integer or out of range; and what the wrapped denoiser refuses.
+            NotFiniteError: the classifier's output, or its slope, is infinite or not a number.
         """
         base = self.denoiser(x_t, t, None)
-        with torch.enable_grad():
-            x = x_t.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(class_log_prob(self.classifier, x, t, y).sum(), x)
+        slope = class_slope(self.classifier, x_t, t, y)
         alpha, sigma = self.process.schedule(t)
         shift = match(sigma * self.scale(t), x_t) * slope  # (B, *event)
         mean = base.mean + match(sigma / alpha, x_t) * shift

@@ -76,9 +76,21 @@ class PixelScale:
         return (2 * k + 1).float() / self.num_values - 1
 
     def decode(self, x: Tensor) -> Tensor:
-        """The value of the bin that x falls in, the end bins taking what is outside: reals -> int64."""
+        """The value of the bin that x falls in, the end bins taking what is outside, infinities too: reals -> int64.
+
+        Raises:
+            ValueError: x is not real, or (seen on the CPU only) holds NaN, which is in no bin.
+        """
         check_real(x)
-        return ((x + 1) * (self.num_values / 2)).floor().clamp(0, self.num_values - 1).long()
+        missing = x.isnan().any()
+        if not readable(x):
+            torch._assert_async(~missing, "x holds NaN, which is no pixel")
+        elif missing:
+            raise ValueError(f"x holds NaN in {int(x.isnan().sum())} of {x.numel()} places, expected numbers: NaN is no pixel")
+        return self._bin(x).long()
+
+    def _bin(self, x: Tensor) -> Tensor:
+        return ((x + 1) * (self.num_values / 2)).floor().clamp(0, self.num_values - 1)
 
     def check(self, x: Tensor) -> None:
         """Refuse reals that are not bin centres: a probability is of a value, not of a place on the line.
@@ -87,7 +99,7 @@ class PixelScale:
             ValueError: x is not real, or (seen on the CPU only) leaves [-1, 1] or is not a bin centre.
         """
         check_real(x)
-        k = ((x + 1) * (self.num_values / 2)).floor().clamp(0, self.num_values - 1)
+        k = self._bin(x)
         off = ((2 * k + 1) / self.num_values - 1 - x).abs() * self.num_values  # in half widths of a bin
         centred = (off <= 0.01).all()
         if not readable(x):
@@ -111,10 +123,11 @@ class PixelScale:
         References:
             Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
         """
-        k = self.decode(x)
+        check_real(x)
+        k = self._bin(x)
         # A Gaussian 1e-17 wide is a point to a bin; without the bound a width of 0 would be a division by it.
         scale = (-log_var.double().clamp(min=-80) / 2).exp()
-        middle = ((2 * k + 1).double() / self.num_values - 1 - mean.double()) * scale
+        middle = ((2 * k.double() + 1) / self.num_values - 1 - mean.double()) * scale
         half = scale / self.num_values
         # In the lower tail, where the logarithm of Phi keeps its digits: mirrored if need be.
         distance = -middle.abs()

@@ -9,10 +9,37 @@ What the command line does is a few lines of Python too: `train` is a loop aroun
 `ctdiff.build` makes the parts from a configuration.
 """
 
-from ctdiff.cost import Summary, summary
-from ctdiff.runs import Run, load_run
-from ctdiff.sampling import sample_run
-from ctdiff.training import MovingAverage, TrainStep, fit
-from ctdiff.training.trainer import train
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ctdiff.cost import Summary, summary
+    from ctdiff.runs import Run, load_run
+    from ctdiff.sampling import sample_run
+    from ctdiff.training import MovingAverage, TrainStep, fit
+    from ctdiff.training.trainer import train
 
 __all__ = ["MovingAverage", "Run", "Summary", "TrainStep", "fit", "load_run", "sample_run", "summary", "train"]
+
+# Imported when they are asked for: the command sets what torch reads when it is loaded, and importing `ctdiff` comes first.
+_HOMES = {
+    "MovingAverage": "ctdiff.training",
+    "Run": "ctdiff.runs",
+    "Summary": "ctdiff.cost",
+    "TrainStep": "ctdiff.training",
+    "fit": "ctdiff.training",
+    "load_run": "ctdiff.runs",
+    "sample_run": "ctdiff.sampling",
+    "summary": "ctdiff.cost",
+    "train": "ctdiff.training.trainer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

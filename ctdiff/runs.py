@@ -28,13 +28,14 @@ from ctdiff import build
 from ctdiff import config as configuration
 from ctdiff.training.checkpoints import (
     CheckpointError,
+    check_weights,
     complete_checkpoints,
     discard,
     load_weights,
     remove_leftovers,
     write_atomically,
 )
-from diffusion_core import Denoiser, Sampler
+from diffusion_core import Denoiser, NotFiniteError, Sampler
 
 if sys.platform != "win32":
     import fcntl
@@ -236,6 +237,23 @@ class Run:
     step: int
     denoiser: Denoiser
 
+    @property
+    def checkpoint(self) -> Path:
+        """The folder that the weights were read from."""
+        return RunFolder(self.path).checkpoints / f"step_{self.step:07d}"
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """While this context lasts, say which checkpoint a network is of whose output is not finite.
+
+        Raises:
+            NotFiniteError: the same, with the checkpoint's name.
+        """
+        try:
+            yield
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{self.checkpoint}: {error}") from error
+
     def sampler(self, steps: int | None = None, name: str | None = None) -> Sampler:
         """The configuration's sampler, or one with another number of steps, or another one by name."""
         return build.build_sampler(self.config, self.denoiser, steps=steps, name=name)
@@ -260,7 +278,7 @@ def load_run(path: str | Path, checkpoint: int | None = None, ema: bool = True, 
 
     Raises:
         RunError: this is not a run, or it has no such checkpoint.
-        CheckpointError: the checkpoint, or every one of them, is broken.
+        CheckpointError: the checkpoint, or every one of them, is broken, or its weights are not finite.
         ConfigError: this machine has no such device, or the run's configuration is damaged.
 
     Warns:
@@ -291,6 +309,7 @@ def _load_newest(folder: RunFolder, network: torch.nn.Module, name: str, wanted:
             except CheckpointError as error:
                 errors.append(error)
             else:
+                check_weights(network, path / f"{name}.safetensors")
                 for broken in errors:
                     warnings.warn(f"{broken}; step {step} is loaded instead", stacklevel=3)
                 return step

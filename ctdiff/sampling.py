@@ -142,10 +142,11 @@ def sample_run(
     values, frames = run.config.data.num_values, []
     states = walker.grid.steps + 2  # before the first step, after each, and the clean one
     shown = {round(i * (states - 1) / (_FRAMES - 1)) for i in range(_FRAMES)} if gif else {}
-    for i, state in enumerate(walker.trajectory(len(chosen), y=y, seeds=chosen, progress=True)):
-        last = state
-        if i in shown:
-            frames.append(run.images(state.x).cpu())
+    with run.named():
+        for i, state in enumerate(walker.trajectory(len(chosen), y=y, seeds=chosen, progress=True)):
+            last = state
+            if i in shown:
+                frames.append(run.images(state.x).cpu())
     images = run.images(last.x).cpu()
     laid_out = [_laid_out(frame, y, values) for frame in (*frames, images)]
     columns = laid_out[-1][1]

@@ -1,6 +1,7 @@
 """What the discrete and the continuous engine truly share: nouns, times, randomness, the reverse loop."""
 
 from diffusion_core.base import Denoiser, Loss, Posterior, Process, Schedule, batch_time, check_time, per_example, readable
+from diffusion_core.checks import NotFiniteError
 from diffusion_core.densities import GridTimes, PiecewiseTimes, learned_times
 from diffusion_core.guidance import ConstantScale, GuidanceScale, IntervalScale, PowerCosineScale
 from diffusion_core.importance import ImportanceTimes
@@ -44,6 +45,7 @@ __all__ = [
     "Inpainting",
     "IntervalScale",
     "Loss",
+    "NotFiniteError",
     "Objective",
     "PerSampleRandomness",
     "PiecewiseTimes",

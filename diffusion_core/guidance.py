@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.base import Denoiser, batch_time, per_example, readable
-from diffusion_core.checks import check_positive
+from diffusion_core.checks import check_finite, check_positive, finite_examples
 
 __all__ = [
     "Classifier",
@@ -40,6 +40,7 @@ __all__ = [
     "PowerCosineScale",
     "check_labels",
     "class_log_prob",
+    "class_slope",
     "doubled",
     "guided",
     "guided_logs",
@@ -205,11 +206,13 @@ def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | Non
 
     Raises:
         ValueError: labels are missing or out of range, or the logits are not (B, K).
+        NotFiniteError: the logits say no distribution; a class of probability 0 may have -inf.
     """
     y = check_labels(y, len(x))
     logits = classifier(x, batch_time(t.to(parameter_dtype(classifier, t.dtype)), len(x)))
     if logits.ndim != 2 or len(logits) != len(x):
         raise ValueError(f"the classifier's logits have shape {tuple(logits.shape)}, expected ({len(x)}, K)")
+    check_finite(logits.amax(1).isfinite(), x, t, "the classifier's output")
     classes = logits.shape[1]
     inside = ((y >= 0) & (y < classes)).all()
     if not readable(y):
@@ -218,6 +221,20 @@ def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | Non
         raise ValueError(f"y has the value {int(y[(y < 0) | (y >= classes)][0])}, expected 0 .. {classes - 1}")
     chosen: Tensor = logits.log_softmax(-1).gather(1, y.long()[:, None])[:, 0]
     return chosen
+
+
+def class_slope(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    """`grad_x log p(y | x, t)` by a classifier that is differentiable in x; the arguments are those of `class_log_prob`.
+
+    Raises:
+        ValueError: labels are missing or out of range, or the logits are not (B, K).
+        NotFiniteError: the logits say no distribution, or have no finite slope, as where the classifier excludes the label.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        slope: Tensor = torch.autograd.grad(class_log_prob(classifier, x, t, y).sum(), x)[0]
+    check_finite(finite_examples(slope), x, t, "the slope of the classifier's log p(y | x, t)")
+    return slope
 
 
 def parameter_dtype(network: object, otherwise: torch.dtype) -> torch.dtype:

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 import diffusion_core
 from backbones.distributions import Categorical, Distribution
 from diffusion_core import Generator, as_randomness, batch_time, check_time, readable
+from diffusion_core.checks import check_finite
 from discrete_diffusion.divergence import conditional_divergence, rate_divergence
 from discrete_diffusion.jumps import Jumps, ReverseJumps, UnmaskingJumps, unmasking_rate
 from discrete_diffusion.process import CTMC
@@ -274,7 +275,12 @@ class Denoiser(diffusion_core.Denoiser):
         self.network = network
 
     def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
-        """Check the arguments and evaluate the network, which sees int64: the distribution it names, (B, *event)."""
+        """Check the arguments and evaluate the network, which sees int64: the distribution it names, (B, *event).
+
+        Raises:
+            ValueError: x_t is not integer (B, *event_shape), t is not () or (B,) in [0, 1], or the logits have another shape.
+            NotFiniteError: the network's output says no distribution, and no gradient is formed of it.
+        """
         self.check_event(x_t)
         check_time(t, len(x_t))
         check_states(x_t, self.process.rates.num_states, "x_t")
@@ -284,6 +290,8 @@ class Denoiser(diffusion_core.Denoiser):
         if (*distribution.shape, distribution.num_values) != expected:
             found = (*distribution.shape, distribution.num_values)
             raise ValueError(f"the network's logits have shape {found}, expected {expected}")
+        if not distribution.parameters()[0].requires_grad:  # a training looks at its loss and its gradient instead
+            check_finite(distribution.defined(), x_t, t)
         return distribution
 
     def _time_dtype(self, t: Tensor) -> torch.dtype:

@@ -42,6 +42,7 @@ from diffusion_core.guidance import (
     GuidanceScale,
     check_labels,
     class_log_prob,
+    class_slope,
     doubled,
     guided_logs,
     null_class_of,
@@ -292,7 +293,5 @@ class TaylorClassifierGuidance(_ByClassifier):
 
     def log_ratio(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         dtype = parameter_dtype(self.classifier, torch.float64)
-        with torch.enable_grad():
-            one_hot = F.one_hot(x_t.long(), self.process.rates.num_states).to(dtype).requires_grad_()
-            (slope,) = torch.autograd.grad(class_log_prob(self.classifier, one_hot, t, y).sum(), one_hot)
+        slope = class_slope(self.classifier, F.one_hot(x_t.long(), self.process.rates.num_states).to(dtype), t, y)
         return slope - slope.gather(-1, x_t.long()[..., None])

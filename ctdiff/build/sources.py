@@ -13,10 +13,14 @@ from ctdiff import data
 from ctdiff.build.processes import States, build_pixels
 from ctdiff.build.shapes import image_size
 from ctdiff.training import Batch, BatchSequence
+from ctdiff.training.generators import kept_generators
+from diffusion_core import stream_seed
 
 __all__ = ["PATH_SOURCES", "SOURCES", "EncodedBatches", "build_batches", "build_data"]
 
 Builder: TypeAlias = Callable[[ConfigDict], Any]
+
+_DATA = 0x64617461  # a stream of its own beside that of the training
 
 PATH_SOURCES = ("idx", "array", "folder")
 """Sources that are nothing without `data.path`; the others have a place of their own."""
@@ -35,11 +39,15 @@ SOURCES: dict[str, Builder] = {
 def build_data(config: ConfigDict) -> data.Splits:
     """The training and the test images, as states 0 .. S-1.
 
+    A source that draws from the global generators of Python, numpy or torch finds them seeded from `training.seed`, and
+    leaves them where they were: the images are the same when a training begins, when it is resumed and when it is evaluated.
+
     Raises:
         ValueError, FileNotFoundError, ConnectionError: the data are not there, or not what the configuration says.
     """
     settings = config.data
-    splits: data.Splits = SOURCES[settings.name](settings)
+    with kept_generators(stream_seed(config.training.seed, _DATA)):
+        splits: data.Splits = SOURCES[settings.name](settings)
     if splits.train.shape[0] != settings.channels:
         raise ValueError(f"the images have {splits.train.shape[0]} channels, config.data.channels = {settings.channels}")
     train = data.fraction(splits.train, settings.fraction, config.training.seed)

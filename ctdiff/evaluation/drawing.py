@@ -50,9 +50,10 @@ class Drawn:
 
 def _piece(run: Run, sampler: Sampler, seeds: list[int], y: Tensor | None, bar: tqdm) -> dict[str, np.ndarray]:
     begun = time.perf_counter()
-    for state in sampler.trajectory(len(seeds), y=y, seeds=seeds):
-        last = state
-        bar.update(min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n))  # thirds add up to more than 1 at times
+    with run.named():
+        for state in sampler.trajectory(len(seeds), y=y, seeds=seeds):
+            last = state
+            bar.update(min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n))  # thirds add up to more than 1 at times
     images = run.images(last.x).to("cpu", torch.uint8)
     seconds = time.perf_counter() - begun
     return {"images": images.numpy(), "network_calls": np.array(last.network_calls), "seconds": np.array(seconds)}
@@ -162,7 +163,8 @@ def run_bits_per_dim(
         def learn() -> dict[str, np.ndarray]:
             x_0, y = _labelled(run, pilot.select(torch.arange(min(len(pilot), _PILOT))))
             noise = torch.Generator().manual_seed(stream_seed(seed, 0))
-            return {"masses": engine.learn_times(denoiser, x_0, y, likelihood_times(run), generator=noise).masses}
+            with run.named():
+                return {"masses": engine.learn_times(denoiser, x_0, y, likelihood_times(run), generator=noise).masses}
 
         times = pilot_times(likelihood_times(run)).with_masses(piece("bits_times", learn)["masses"].tolist())
         bar.update(total - len(data))
@@ -172,7 +174,8 @@ def run_bits_per_dim(
             def make(first: int = first, block: ImageData = block) -> dict[str, np.ndarray]:
                 noise = torch.Generator().manual_seed(stream_seed(seed, 1, first))
                 x_0, y = _labelled(run, block)
-                return _arrays(engine.bits_per_dim(denoiser, x_0, y, times, draws, generator=noise))
+                with run.named():
+                    return _arrays(engine.bits_per_dim(denoiser, x_0, y, times, draws, generator=noise))
 
             arrays = piece(f"bits_{first:06d}", make)
             bits.append(BitsPerDim(**{name: torch.from_numpy(array) for name, array in arrays.items()}))

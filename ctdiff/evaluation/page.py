@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ctdiff import build
 from ctdiff.evaluation import proven
 from ctdiff.evaluation.plots import COLOURS, DISTANCES
-from ctdiff.evaluation.tables import BETTER, milliseconds, shortfall, with_interval
+from ctdiff.evaluation.tables import BETTER, decimals, milliseconds, shortfall, with_interval
 from ctdiff.sampling import numbers
 
 __all__ = ["comparison_page"]
@@ -38,7 +38,8 @@ def _embedded(picture: bytes) -> str:
 
 
 def _overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return float(one["low"]) <= float(other["high"]) and float(other["low"]) <= float(one["high"])
+    """Whether nothing tells two intervals apart; an end that is NaN tells nothing."""
+    return not (float(one["low"]) > float(other["high"]) or float(other["low"]) > float(one["high"]))
 
 
 def _trained(run: Mapping[str, Any]) -> str:
@@ -158,7 +159,7 @@ def comparison_page(content: Mapping[str, Any], curve: bytes, pictures: Mapping[
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(interval=with_interval, milliseconds=milliseconds)
+    environment.filters.update(decimals=decimals, interval=with_interval, milliseconds=milliseconds)
     return environment.get_template("comparison.html").render(
         title=f"{_listed(run['name'] for run in runs)} at equal network calls",
         engines=_listed(f"{run['name']} ({run['engine']})" for run in runs),

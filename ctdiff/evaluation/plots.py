@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,21 +26,37 @@ _STYLES: tuple[tuple[Any, str], ...] = (
 """Line and marker of each sampler."""
 
 
-def _values(rows: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[list[float]]]:
-    """The values of measurements, and how far down and up their intervals reach."""
-    values = [float(row["value"]) for row in rows]
-    low, high = ([float(row[end]) for row in rows] for end in ("low", "high"))
+_ODD = "crosses at the top: not finite"
+
+
+def _finite(row: Mapping[str, Any], key: str) -> float:
+    """A number of a measurement to draw: NaN, which is not drawn, where it is infinite."""
+    value = float(row[key])
+    return value if math.isfinite(value) else math.nan
+
+
+def _draw(axes: Any, x: Sequence[float], rows: Sequence[Mapping[str, Any]], **style: Any) -> None:
+    """Values with their intervals; those that have no place on the axis are crosses at its upper end."""
+    values, low, high = ([_finite(row, key) for row in rows] for key in ("value", "low", "high"))
     reach = [[v - end for v, end in zip(values, low, strict=True)], [end - v for v, end in zip(values, high, strict=True)]]
-    return values, reach
+    line = axes.errorbar(x, values, reach, **style)[0]
+    if odd := [place for place, value in zip(x, values, strict=True) if math.isnan(value)]:
+        axes.plot(odd, [0.97] * len(odd), "x", color=line.get_color(), transform=axes.get_xaxis_transform())
+
+
+def _note(rows: Sequence[Mapping[str, Any]]) -> str:
+    return f"; {_ODD}" if any(math.isnan(_finite(row, "value")) for row in rows) else ""
 
 
 def _band(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """The floor: of all rows, as it is of as many images."""
     floor = rows[0]["floor"]
-    if floor is None:
+    if floor is None or math.isnan(_finite(floor, "value")):
         return
-    axes.axhspan(float(floor["low"]), float(floor["high"]), color="0.85", zorder=0)
-    axes.axhline(float(floor["value"]), color="0.55", linewidth=1, zorder=0, label=f"floor: {floor['n_fake']} held-out images")
+    low, value, high = (_finite(floor, key) for key in ("low", "value", "high"))
+    if not math.isnan(high - low):
+        axes.axhspan(low, high, color="0.85", zorder=0)
+    axes.axhline(value, color="0.55", linewidth=1, zorder=0, label=f"floor: {floor['n_fake']} held-out images")
 
 
 def _scale(axes: Any, metric: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -47,10 +64,10 @@ def _scale(axes: Any, metric: str, rows: Sequence[Mapping[str, Any]]) -> None:
     if metric not in DISTANCES:
         return
     floors = [row["floor"] for row in rows if row["floor"] is not None]
-    lowest = min(float(row["value"]) for row in [*rows, *floors])
-    if lowest > 0:
+    values = [value for row in [*rows, *floors] if not math.isnan(value := _finite(row, "value"))]
+    if values and min(values) > 0:
         _decades(axes, "y")
-        axes.set_ylim(bottom=0.6 * lowest)
+        axes.set_ylim(bottom=0.6 * min(values))
 
 
 def _decades(axes: Any, axis: str) -> None:
@@ -78,17 +95,17 @@ def checkpoint_curve(path: str | Path, content: Mapping[str, Any]) -> None:
     figure = Figure(figsize=(3.6 * len(names), 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         rows = [each["metrics"][name] for each in found]
-        values, reach = _values(rows)
         _band(axes, rows)
-        axes.errorbar([each["step"] for each in found], values, reach, marker="o", markersize=4, capsize=3, linewidth=1.5)
+        _draw(axes, [each["step"] for each in found], rows, marker="o", markersize=4, capsize=3, linewidth=1.5)
         _scale(axes, name, rows)
         axes.set(title=rows[0]["name"], xlabel="training step")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        if rows[0]["floor"] is not None:
+        if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
     sampler = content["settings"]["sampler"]
-    figure.suptitle(f"{content['run']}: {sampler['name']}, {sampler['steps']} steps")
+    drawn = [each["metrics"][name] for each in found for name in names]
+    figure.suptitle(f"{content['run']}: {sampler['name']}, {sampler['steps']} steps{_note(drawn)}")
     figure.savefig(path, dpi=_DPI)
 
 
@@ -112,17 +129,17 @@ def comparison_plot(path: str | Path, content: Mapping[str, Any], metric: str) -
         _band(axes, rows)
     for place, (run, sampler) in enumerate(series):
         chosen = [cell for cell in cells if (cell["run"], cell["sampler"]) == (run, sampler)]
-        values, reach = _values([cell["metrics"][metric] for cell in chosen])
+        measured = [cell["metrics"][metric] for cell in chosen]
         line, marker = _STYLES[samplers.index(sampler) % len(_STYLES)]
         style = {"color": COLOURS[runs.index(run) % len(COLOURS)], "linestyle": line, "marker": marker}
         aside = 2.0 ** (0.05 * (place - (len(series) - 1) / 2))  # beside one another, where calls are the same
         calls = [cell["network_calls"] * aside for cell in chosen]
         times = [1000 * cell["seconds_per_sample"] for cell in chosen]
         for axes, x in ((left, calls), (right, times)):
-            axes.errorbar(
+            _draw(
+                axes,
                 x,
-                values,
-                reach,
+                measured,
                 label=f"{run}, {sampler}".replace("$", r"\$"),
                 markersize=5,
                 capsize=2.5,
@@ -140,7 +157,9 @@ def comparison_plot(path: str | Path, content: Mapping[str, Any], metric: str) -
     right.set(xlabel=f"ms a sample, {threads} thread{'s' if threads > 1 else ''}")
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both")
-    figure.suptitle(f"{rows[0]['name']} of {rows[0]['n_fake']} samples; bars and band: 95 % for chance in the samples")
+    figure.suptitle(
+        f"{rows[0]['name']} of {rows[0]['n_fake']} samples; bars and band: 95 % for chance in the samples{_note(rows)}"
+    )
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=9)
     figure.savefig(path, dpi=_DPI)

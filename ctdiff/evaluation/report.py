@@ -43,7 +43,7 @@ _NOT_COMPARED = ("seconds_per_sample",)
 
 def weights_file(run: Run, ema: bool = True) -> Path:
     """The file that a run's weights were read from."""
-    return RunFolder(run.path).checkpoints / f"step_{run.step:07d}" / f"{'ema' if ema else 'model'}.safetensors"
+    return run.checkpoint / f"{'ema' if ema else 'model'}.safetensors"
 
 
 def evaluation_file(path: str | Path, out: str | Path | None = None) -> Path:

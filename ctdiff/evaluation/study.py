@@ -159,7 +159,8 @@ def _run_cell(
     progress: bool,
 ) -> dict[str, Any]:
     """Draw and measure one cell; without metrics and picture where the budget is too small for a step."""
-    steps = most_steps(calls, cost)
+    with contender.run.named():
+        steps = most_steps(calls, cost)
     if steps is None:
         return {"steps": None}
     y = chosen_labels(contender.run, None, len(seeds))

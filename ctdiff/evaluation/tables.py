@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ __all__ = [
     "aligned",
     "comparison_csv",
     "comparison_table",
+    "decimals",
     "evaluation_table",
     "milliseconds",
     "number",
@@ -39,15 +41,21 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def shortfall(metric: str, value: Any) -> float:
-    """How far a metric is from where it is best, in an order of its own: less is better."""
-    better = BETTER[metric]
-    return float(value) if better == "low" else -float(value) if better == "high" else abs(float(value) - float(better))
+    """How far a metric is from where it is best, in an order of its own: less is better, and NaN is the worst."""
+    better, x = BETTER[metric], float(value)
+    distance = x if better == "low" else -x if better == "high" else abs(x - float(better))
+    return math.inf if math.isnan(distance) else distance
 
 
 def number(value: Any) -> str:
     """About four digits: `3.410`, `46.00`, `440`."""
     x = float(value)
     return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3f}" if abs(x) < 10 else f"{x:.2f}"
+
+
+def decimals(value: Any, digits: int) -> str:
+    """So many digits after the point: `3.410`; `inf` and `nan`, which reports hold as strings, as they are."""
+    return f"{float(value):.{digits}f}"
 
 
 def milliseconds(seconds: float) -> str:
@@ -86,15 +94,16 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
     if counted["floor"]["n_fake"] < counted["n_fake"]:
         notes.append("there are no more held-out images: the floor of as many as samples would be lower in FID and sFID")
     if (bits := found.get("bits_per_dim")) is not None:
-        terms = " + ".join(f"{name} {bits[name]:.4f}" for name in ("diffusion", "prior", "reconstruction"))
+        terms = " + ".join(f"{name} {decimals(bits[name], 4)}" for name in ("diffusion", "prior", "reconstruction"))
         notes.append(
-            f"bits/dim {bits['value']:.4f} +- {bits['standard_error']:.4f} (Monte Carlo, for these images) = {terms}, "
-            f"of {bits['num_images']} held-out images; noise: log2 of the number of values"
+            f"bits/dim {decimals(bits['value'], 4)} +- {decimals(bits['standard_error'], 4)} (Monte Carlo, for these images) = "
+            f"{terms}, of {bits['num_images']} held-out images; noise: log2 of the number of values"
         )
+        share = 100 * float(bits["largest_share"])
         notes.append(
-            f"bits/dim of other images: +- {bits['image_error']:.4f}, as single images scatter by {bits['image_spread']:.4f}; "
-            f"largest weight of a time {bits['largest_weight']:.3g} times the mean, largest share of a draw "
-            f"{bits['largest_share']:.2%}, effective draws {bits['effective_draws']:.0f}"
+            f"bits/dim of other images: +- {decimals(bits['image_error'], 4)}, as single images scatter by "
+            f"{decimals(bits['image_spread'], 4)}; largest weight {decimals(bits['largest_weight'], 1)} times the mean, "
+            f"largest share of a draw {decimals(share, 2)} %, effective draws {decimals(bits['effective_draws'], 0)}"
         )
     return notes
 

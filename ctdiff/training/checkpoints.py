@@ -32,9 +32,11 @@ from torch import Tensor, nn
 
 __all__ = [
     "CheckpointError",
+    "check_weights",
     "complete_checkpoints",
     "discard",
     "load_weights",
+    "not_finite",
     "read_state",
     "read_weights",
     "remove_leftovers",
@@ -168,6 +170,26 @@ def load_weights(network: nn.Module, path: Path) -> None:
                 f"the network expects {tuple(expected[name].shape)}"
             )
     network.load_state_dict(tensors)
+
+
+def not_finite(network: nn.Module) -> str | None:
+    """Which parameters hold an infinite number or NaN, in words; None where none does."""
+    names = [name for name, parameter in network.named_parameters() if not bool(parameter.detach().isfinite().all())]
+    return None if not names else f"{names[0]} and {len(names) - 1} more parameters" if len(names) > 1 else names[0]
+
+
+def check_weights(network: nn.Module, path: Path) -> None:
+    """Refuse weights that nothing can be computed with.
+
+    Arguments:
+        network: the network that has the weights.
+        path: where they are from, for the message.
+
+    Raises:
+        CheckpointError: a parameter holds an infinite number or NaN.
+    """
+    if (which := not_finite(network)) is not None:
+        raise CheckpointError(f"{path} holds weights that are not finite ({which}): the training had diverged")
 
 
 def write_atomically(path: Path, content: bytes) -> None:

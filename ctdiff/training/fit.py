@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ctdiff.training.checkpoints import not_finite
 from ctdiff.training.ema import MovingAverage
 from diffusion_core import PerSampleRandomness
 
-__all__ = ["MAX_SKIPPED", "Batch", "BatchSequence", "TrainStep", "fit"]
+__all__ = ["DIVERGED", "MAX_SKIPPED", "Batch", "BatchSequence", "TrainStep", "fit"]
 
 Batch: TypeAlias = tuple[Tensor, Tensor | None]
 """Clean examples x_0 (B, *event) and their labels y (B,), or None."""
@@ -43,6 +44,8 @@ class BatchSequence(Protocol):
 
 MAX_SKIPPED = 10
 """So many steps in a row without a finite gradient end a training: its parameters are lost."""
+DIVERGED = "the training has diverged; lower the learning rate or clip more tightly"
+"""What is said of a training whose numbers are not finite any more."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def fit(
         TypeError: the batches are neither a sequence nor an iterable.
         ValueError: steps or accumulation below 1, start outside 0 .. steps, clip not positive; while
             iterating, the batches ended.
-        FloatingPointError: while iterating, after ten steps in a row without a finite gradient.
+        FloatingPointError: while iterating, after ten steps in a row without a finite gradient, or after the last step
+            if it has left weights that are not finite.
     """
     if steps < 1:
         raise ValueError(f"steps = {steps}, expected at least 1")
@@ -133,9 +137,11 @@ def fit(
             yield TrainStep(step + 1, loss, grad_norm, lr, skipped, len(x_0) / (time.perf_counter() - began))
             if skipped_in_a_row == MAX_SKIPPED:
                 raise FloatingPointError(
-                    f"{MAX_SKIPPED} steps in a row, up to step {step + 1}, had no finite gradient: the training has diverged "
-                    f"(loss {loss}, gradient norm {grad_norm}); lower the learning rate or clip more tightly"
+                    f"{MAX_SKIPPED} steps in a row, up to step {step + 1}, had no finite gradient "
+                    f"(loss {loss}, gradient norm {grad_norm}): {DIVERGED}"
                 )
+        if (which := not_finite(objective)) is not None:
+            raise FloatingPointError(f"the weights after step {steps} are not finite ({which}): {DIVERGED}")
 
     return run()
 

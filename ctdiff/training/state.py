@@ -7,20 +7,25 @@ as they were. Noise and data order need no state, since both are functions of th
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ctdiff.training.checkpoints import CheckpointError, complete_checkpoints, load_weights, read_state, write_checkpoint
+from ctdiff.training.checkpoints import (
+    CheckpointError,
+    check_weights,
+    complete_checkpoints,
+    load_weights,
+    not_finite,
+    read_state,
+    write_checkpoint,
+)
 from ctdiff.training.ema import MovingAverage
+from ctdiff.training.fit import DIVERGED
+from ctdiff.training.generators import generator_states, restore_generators
 from diffusion_core import TimeSampler
 
 __all__ = ["TrainingState"]
@@ -45,14 +50,21 @@ class TrainingState:
     times: TimeSampler | None = None
 
     def save(self, folder: Path, step: int, keep: int = 2) -> Path:
-        """Write a checkpoint of step `step`, keeping the last `keep`; returns its folder."""
+        """Write a checkpoint of step `step`, keeping the last `keep`; returns its folder.
+
+        Raises:
+            FloatingPointError: weights are not finite. Nothing is written, and older checkpoints stay.
+        """
+        for network, what in ((self.network, "the weights"), (self.ema.module, "the averaged weights")):
+            if (which := not_finite(network)) is not None:
+                raise FloatingPointError(f"{what} after step {step} are not finite ({which}): {DIVERGED}")
         weights = {"model": self.network.state_dict(), "ema": self.ema.module.state_dict()}
         state = {
             "ema_updates": self.ema.updates,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "times": {} if self.times is None else self.times.state_dict(),
-            "random": _random_states(),
+            "random": generator_states(),
         }
         return write_checkpoint(folder, step, weights, state, keep)
 
@@ -60,18 +72,19 @@ class TrainingState:
         """Take up one checkpoint; returns its step.
 
         Raises:
-            CheckpointError: a file is missing, broken, or of another training.
+            CheckpointError: a file is missing, broken, or of another training, or weights are not finite.
         """
         state = read_state(path / "state.pt")
-        load_weights(self.network, path / "model.safetensors")
-        load_weights(self.ema.module, path / "ema.safetensors")
+        for network, name in ((self.network, "model"), (self.ema.module, "ema")):
+            load_weights(network, path / f"{name}.safetensors")
+            check_weights(network, path / f"{name}.safetensors")
         try:
             self.ema.n_averaged.fill_(state["ema_updates"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             if self.times is not None:
                 self.times.load_state_dict(state["times"])
-            _restore_random_states(state["random"])
+            restore_generators(state["random"])
             return int(state["step"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"{path / 'state.pt'} is of another training: {error}") from error
@@ -94,24 +107,3 @@ class TrainingState:
         if broken:
             raise CheckpointError("no checkpoint can be read: " + "; ".join(map(str, broken)))
         return 0, []
-
-
-def _random_states() -> dict[str, Any]:
-    version, numbers, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - a user's data set may draw from it
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "python": [version, list(numbers), gauss],
-        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
-    }
-
-
-def _restore_random_states(states: Mapping[str, Any]) -> None:
-    torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
-    version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
-    name, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002

@@ -10,8 +10,8 @@ unfinished run is continued; one with a finished run only gets new pictures.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +24,15 @@ from ctdiff import build, figures
 from ctdiff import config as configuration
 from ctdiff.data import ImageData, Splits
 from ctdiff.runs import RunError, RunFolder
+from ctdiff.training.checkpoints import complete_checkpoints
 from ctdiff.training.ema import MovingAverage
-from ctdiff.training.fit import TrainStep, fit
+from ctdiff.training.fit import DIVERGED, TrainStep, fit
+from ctdiff.training.generators import kept_generators, seed_generators
 from ctdiff.training.interrupts import StopRequest
 from ctdiff.training.metrics import MetricsFile
 from ctdiff.training.precision import resolved_precision
 from ctdiff.training.state import TrainingState
-from diffusion_core import Denoiser, Objective, PerSampleRandomness, Sampler, stream_seed
+from diffusion_core import Denoiser, NotFiniteError, Objective, PerSampleRandomness, Sampler, stream_seed
 
 __all__ = ["Outcome", "train", "validation_loss"]
 
@@ -64,7 +66,7 @@ class _Parts:
 
 
 def _assemble(config: ConfigDict) -> _Parts:
-    torch.manual_seed(config.training.seed)
+    seed_generators(config.training.seed)
     process, network = build.build_process(config), build.build_network(config)
     ema = MovingAverage(network, config.training.ema_decay)
     optimizer = build.build_optimizer(config, network)
@@ -221,6 +223,22 @@ def _pictures(config: ConfigDict, folder: RunFolder, averaged: Denoiser, stop: S
     figures.save_grid(folder.samples / "process.png", torch.cat(rows), values, columns=len(drawn))
 
 
+@contextmanager
+def _diverged(folder: RunFolder) -> Iterator[None]:
+    """Say of weights or outputs that are not finite that the training has diverged, and what is left of it.
+
+    Raises:
+        FloatingPointError: the same, with that.
+    """
+    try:
+        yield
+    except (NotFiniteError, FloatingPointError) as error:
+        why = str(error) if isinstance(error, FloatingPointError) else f"{error}: {DIVERGED}"
+        steps = [step for step, _ in complete_checkpoints(folder.checkpoints)]
+        left = f"{folder.path} keeps the checkpoints of steps {steps}" if steps else f"{folder.path} has no checkpoint"
+        raise FloatingPointError(f"{why}; {left}") from error
+
+
 def _precision(config: ConfigDict, begun: ConfigDict | None) -> str:
     """The precision to train in, never "auto": a run goes on in what it was begun with, on another machine too."""
     precision = config.training.precision
@@ -253,7 +271,8 @@ def train(
         ConfigError: the configuration is wrong, or this machine has no such device.
         RunError: the folder cannot be written, is in use, holds another run or something else, or none to resume.
         CheckpointError: there are checkpoints and none can be read.
-        FloatingPointError: the training has diverged.
+        FloatingPointError: the training has diverged: ten steps in a row had no finite gradient, or the network's output or
+            weights that are to be saved are not finite. Such weights are not written, and older checkpoints stay.
     """
     if resume and fresh:
         raise RunError("give --resume or --fresh, not both")
@@ -277,13 +296,16 @@ def train(
         else:
             splits = build.build_data(config)
             batches = build.build_batches(config, splits.train)
-            batches[start]  # whatever makes a batch fail fails now
+            with kept_generators():
+                batches[start]  # whatever makes a batch fail fails now
             if start:
                 say(f"resuming {folder.path} at step {start}")
             say(f"{len(splits.train)} training images, {len(splits.test)} test images, steps {start} .. {steps}")
             folder.prepare(config, fresh)  # the first change to the folder: nothing else can be wrong
-            done = _run(config, folder, parts, splits, batches, start, stop)
+            with _diverged(folder):
+                done = _run(config, folder, parts, splits, batches, start, stop)
         if not stop:
-            _pictures(config, folder, parts.averaged, stop)
+            with _diverged(folder):
+                _pictures(config, folder, parts.averaged, stop)
     skipped = sum(bool(record.get("skipped")) for record in MetricsFile.read(folder.metrics))
     return Outcome(done, stop.received, skipped)

@@ -379,7 +379,7 @@ def test_euler_counts_what_it_clips(chain, exact):
 def test_networks_that_answer_nonsense_are_refused(chain):
     process = chain("uniform").process
     broken = X0Denoiser(process, lambda x, t, y=None: torch.full((*x.shape, 4), torch.nan), (2,))
-    with pytest.raises(ValueError, match="not numbers"):
+    with pytest.raises(ValueError, match="the network's output at t = 1 is not finite"):
         Ancestral(broken, UniformGrid(2)).sample(2)
 
 
