@@ -223,8 +223,8 @@ def _sampler() -> ConfigDict:
             "t_max": 0.0,
             "num_samples": 64,  # an 8x8 grid
             "sub_batch": 16,  # how many samples the network sees at once; a sample depends on it in the last bits
-            # Of the parameterisation x0: mass on values that led to x_t with a smaller probability counts in proportion to it.
-            "evidence_floor": 1e-3,
+            # Of x0: values that led to x_t with less than this share of the largest probability count less.
+            "evidence_floor": 0.01,
             "argmax": False,  # the last step draws; its mode is sharper and biased
             "leap": "ordinal",  # tau_leaping and the corrector: grey levels add up; categorical where values have no order
             "corrector_steps": 0,  # leaps that follow each step; a network call each

@@ -179,32 +179,36 @@ class _LeaveOneOutPosterior(Posterior):
 
 
 class _FlooredX0Posterior(_LeaveOneOutPosterior):
-    """`p'(x_0) ~ p(x_0) min(1, P[x_0, x] / floor)`: the leave-one-out posterior of `p(x_0) / max(P[x_0, x], floor)`."""
+    """`p'(x_0) ~ p(x_0) min(1, P[x_0, x] / floor_x)`: the leave-one-out posterior of `p(x_0) / max(P[x_0, x], floor_x)`.
 
-    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution, floor: float) -> None:
+    The floor of a state x is a share of the largest evidence that x gives for any value: `floor_x = share max_k P[k, x]`.
+    """
+
+    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution, share: float) -> None:
         super().__init__(process, x_t, t, distribution)
-        self._floor = floor
+        self._share = share
 
     def _floored(self, distribution: Distribution, x_t: Tensor) -> Categorical:
-        """`p(x_0) / max(P[x_0, x], floor)` of some positions."""
-        dtype = self.rate_dtype(distribution.scores)
-        evidence = self.process.kernel(self.t, dtype).columns(x_t).clamp_(min=self._floor)
-        return Categorical(distribution.scores - evidence.log_().to(distribution.scores.dtype))
+        """`p(x_0) / max(P[x_0, x], floor_x)` of some positions."""
+        evidence = self.process.kernel(self.t, self.rate_dtype(distribution.scores)).columns(x_t)
+        evidence = torch.maximum(evidence, self._share * evidence.amax(-1, keepdim=True)).log_()
+        return Categorical(distribution.scores - evidence.to(distribution.scores.dtype))
 
     @cached_property
     def _prior(self) -> Distribution:
         return self._floored(self._network, self.x_t)
 
     def sample(self, generator: Generator = None) -> Tensor:
-        """Draw from p and keep a draw with probability `min(1, P / floor)`; the others are drawn from p' itself."""
+        """Draw from p and keep a draw with probability `min(1, P / floor_x)`; the others are drawn from p' itself."""
         randomness = as_randomness(generator)
         u, keep, again = (randomness.uniform(self.x_t.shape, torch.float64, self.x_t.device) for _ in range(3))
+        if self.t.ndim or not readable(self.x_t):
+            return self.distribution.sample(u)
         x_0 = self._network.sample(u)
-        evidence = self.process.kernel(self.t, torch.float64).entries(x_0, self.x_t)
-        kept = keep * self._floor < evidence
-        if self.t.ndim or not readable(kept):
-            return torch.where(kept, x_0, self.distribution.sample(again))
-        lost = ~kept  # few: only for these is an axis of S values formed
+        kernel = self.process.kernel(self.t, torch.float64)
+        states = torch.arange(self.process.rates.num_states, device=self.x_t.device)
+        floor = self._share * kernel.columns(states).amax(-1)[self.x_t]
+        lost = ~(keep * floor < kernel.entries(x_0, self.x_t))  # few: only for these is an axis of S values formed
         some = self._network.with_parameters([parameter[lost] for parameter in self._network.parameters()])
         posterior = _LeaveOneOutPosterior(self.process, self.x_t[lost], self.t, self._floored(some, self.x_t[lost]))
         x_0[lost] = posterior.distribution.sample(again[lost])
@@ -319,15 +323,16 @@ class Denoiser(diffusion_core.Denoiser):
 class X0Denoiser(Denoiser):
     """The network's logits are `log p(x_0 | x_t)`.
 
-    With an evidence floor, the posterior is `p'(x_0) ~ p(x_0) min(1, P_t[x_0, x_t] / floor)`, in samplers and likelihoods
-    alike: mass on a value that can hardly have led to x_t counts less, and no rate is divided by less than the floor. At
-    floor 0 it is p; at floor 1 it is the leave-one-out reading of the same logits.
+    With an evidence floor, the posterior is `p'(x_0) ~ p(x_0) min(1, P_t[x_0, x_t] / floor)`, where the floor is a share of
+    the largest evidence `max_k P_t[k, x_t]`. Samplers and likelihoods then use p' alike: mass on a value that can hardly have
+    led to x_t counts less, and no rate is divided by less than the floor. At share 0 it is p; at share 1 it is the
+    leave-one-out reading of the same logits.
 
     Arguments:
         process: the forward process.
         network: as for every denoiser.
         event_shape: the shape of one example.
-        evidence_floor: a probability in [0, 1]; 0 takes the network's posterior as it is, which training does.
+        evidence_floor: the share, in [0, 1]; 0 takes the network's posterior as it is, which training does.
 
     Raises:
         ValueError: the floor is not in [0, 1].
@@ -342,7 +347,7 @@ class X0Denoiser(Denoiser):
     ) -> None:
         super().__init__(process, network, event_shape)
         if not 0 <= evidence_floor <= 1:
-            raise ValueError(f"evidence_floor = {evidence_floor}, expected a probability in [0, 1]")
+            raise ValueError(f"evidence_floor = {evidence_floor}, expected a share in [0, 1]")
         self.evidence_floor = evidence_floor
 
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:

@@ -108,14 +108,16 @@ def test_learned_times_leave_the_bound_and_shrink_its_error(name, parameterisati
 @pytest.mark.parametrize("floor", [1e-3, 0.1, 1.0])
 @pytest.mark.parametrize("name", ["uniform", "birth_death", "gaussian_target"])
 def test_the_bound_with_an_evidence_floor_is_that_of_its_own_posterior(name, floor, chain):
-    """Enumerated from `p'(x_0) ~ p(x_0) min(1, P / floor)`, with everything written out, and estimated."""
+    """Enumerated from `p'(x_0) ~ p(x_0) min(1, P / (floor max P))`, with everything written out, and estimated."""
     oracle = chain(name, n=3)
     denoiser = X0Denoiser(oracle.process, oracle.x0_network(), (2,), floor)
     for t in (0.03, 0.2, 0.7):
         time = torch.tensor(t, dtype=torch.float64)
         posterior = denoiser(oracle.noisy, time)
         evidence = oracle.process.kernel(time, torch.float64).columns(oracle.noisy)
-        expected = oracle.x0_network()(oracle.noisy, time).exp() * (evidence / floor).clamp(max=1)
+        expected = oracle.x0_network()(oracle.noisy, time).exp() * (evidence / (floor * evidence.amax(-1, keepdim=True))).clamp(
+            max=1
+        )
         expected = expected / expected.sum(-1, keepdim=True)
         torch.testing.assert_close(posterior.probs, expected, rtol=1e-9, atol=1e-12)
         ratio = oracle.process.posterior_ratio(expected, oracle.noisy, time, torch.float64)
@@ -158,9 +160,9 @@ def test_draws_with_an_evidence_floor_have_its_law(t):
     mu, log_scale = torch.tensor([[-0.8], [0.8]]).expand(2, 20_000), torch.tensor([[-1.0], [-2.0]]).expand(2, 20_000)
     x_t = torch.tensor([[3], [12]]).expand(2, 20_000)
     distribution = TruncatedLogistic(mu, log_scale, 16)
-    posterior = X0Denoiser(process, lambda x, c, y=None: None, (20_000,), 0.1).posterior(x_t, time, distribution)
+    posterior = X0Denoiser(process, lambda x, c, y=None: None, (20_000,), 0.3).posterior(x_t, time, distribution)
     evidence = process.kernel(time, torch.float64).columns(x_t)
-    law = distribution.logits.double().exp() * (evidence / 0.1).clamp(max=1)
+    law = distribution.logits.double().exp() * (evidence / (0.3 * evidence.amax(-1, keepdim=True))).clamp(max=1)
     kept = law.sum(-1)
     assert kept.min() < 0.9, "many draws are rejected"
     law = (law / law.sum(-1, keepdim=True))[:, 0]
@@ -170,7 +172,7 @@ def test_draws_with_an_evidence_floor_have_its_law(t):
         likely = expected > 5
         statistic = ((observed - expected).square() / expected)[likely].sum().item()
         assert statistic < scipy.stats.chi2.ppf(0.9999, int(likely.sum()))
-    with pytest.raises(ValueError, match=r"evidence_floor = 1\.5, expected a probability in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"evidence_floor = 1\.5, expected a share in \[0, 1\]"):
         X0Denoiser(process, lambda x, c, y=None: None, (1,), 1.5)
 
 
