@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from diffusion_core.base import Denoiser, batch_time, per_example, readable
 from diffusion_core.checks import check_positive
+from diffusion_core.conditions import Null, check_labels, rows_of
 
 __all__ = [
     "Classifier",
@@ -38,12 +39,11 @@ __all__ = [
     "GuidanceScale",
     "IntervalScale",
     "PowerCosineScale",
-    "check_labels",
     "class_log_prob",
     "doubled",
     "guided",
     "guided_logs",
-    "null_class_of",
+    "null_values",
     "parameter_dtype",
 ]
 
@@ -151,47 +151,47 @@ def guided_logs(cond: Tensor, uncond: Tensor, g: Tensor) -> Tensor:
     return torch.where(g == 0, uncond, torch.where(g == 1, cond, mixed))
 
 
-def null_class_of(denoiser: Denoiser, null_class: int | None = None) -> int:
-    """The label that means "no label": the one given, or else the `num_classes` of the denoiser or its network.
+def null_values(denoiser: Denoiser, null: Mapping[str, Null] | None = None) -> dict[str, Null]:
+    """The values that stand for "none" of what guidance leads towards: those given, or the null class of the labels.
 
     Raises:
-        ValueError: the network is unconditional, or does not say and nothing is given, or null_class < 0.
+        ValueError: nothing is given and the network lists no labels, or a null class is negative.
     """
-    network = getattr(denoiser, "network", denoiser)
-    classes = getattr(denoiser, "num_classes", getattr(network, "num_classes", None))
-    if classes == 0:
-        raise ValueError("the network has num_classes = 0: guidance needs a network that was trained with labels")
-    chosen = classes if null_class is None else null_class
-    if chosen is None:
-        raise ValueError(f"{type(network).__name__} has no num_classes: give the null_class of the network")
-    if chosen < 0:
-        raise ValueError(f"null_class = {chosen}, expected a label of at least 0")
-    return int(chosen)
+    if null is None:
+        network = getattr(denoiser, "network", denoiser)
+        conditions = getattr(denoiser, "conditions", getattr(network, "conditions", None))
+        if conditions is None:
+            raise ValueError(f"{type(network).__name__} lists no conditions: give null, such as {{'y': the null class}}")
+        if "y" not in conditions:
+            has = ", ".join(conditions) or "none"
+            raise ValueError(f"the network has the conditions: {has}; guidance needs labels y, or null for others")
+        null = {"y": conditions["y"]}
+    if isinstance(label := null.get("y", 0), int) and label < 0:
+        raise ValueError(f"null = {dict(null)}, expected a label of at least 0")
+    return dict(null)
 
 
-def check_labels(y: Tensor | None, batch: int) -> Tensor:
-    """The labels to guide towards, refused if they are missing or cannot be labels.
+def doubled(
+    x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor], null: Mapping[str, Null]
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The batch twice, first with its conditions, then with null values: (2 B, *event), () or (2 B,), conditions.
+
+    Conditions without a null value stay in both halves.
 
     Raises:
-        ValueError: y is None, is not (batch,) or is not integer.
+        ValueError: a condition that has a null value is missing, or labels are not (B,) integers.
     """
-    if y is None:
-        raise ValueError("y is None: a guided denoiser needs the labels to guide towards")
-    if y.shape != (batch,):
-        raise ValueError(f"y has shape {tuple(y.shape)}, expected ({batch},)")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise ValueError(f"y has dtype {y.dtype}, expected an integer dtype")
-    return y
+    for name in null:
+        if name not in cond:
+            raise ValueError(f"{name} is missing: a guided denoiser needs the condition to guide towards")
+    if "y" in cond:
+        check_labels(cond["y"], len(x_t))
+    twice = {name: torch.cat([value, _without(name, value, null)]) for name, value in cond.items()}
+    return torch.cat([x_t, x_t]), t if t.ndim == 0 else torch.cat([t, t]), twice
 
 
-def doubled(x_t: Tensor, t: Tensor, y: Tensor | None, null_class: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The batch whose first half has its labels and whose second half has none: (2 B, *event), () or (2 B,), (2 B,).
-
-    Raises:
-        ValueError: y is None, is not (B,) or is not integer.
-    """
-    y = check_labels(y, len(x_t))
-    return torch.cat([x_t, x_t]), t if t.ndim == 0 else torch.cat([t, t]), torch.cat([y, torch.full_like(y, null_class)])
+def _without(name: str, value: Tensor, null: Mapping[str, Null]) -> Tensor:
+    return rows_of(null[name], value).to(value.dtype) if name in null else value
 
 
 def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
@@ -206,7 +206,9 @@ def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | Non
     Raises:
         ValueError: labels are missing or out of range, or the logits are not (B, K).
     """
-    y = check_labels(y, len(x))
+    if y is None:
+        raise ValueError("y is missing: a classifier needs the labels to guide towards")
+    check_labels(y, len(x))
     logits = classifier(x, batch_time(t.to(parameter_dtype(classifier, t.dtype)), len(x)))
     if logits.ndim != 2 or len(logits) != len(x):
         raise ValueError(f"the classifier's logits have shape {tuple(logits.shape)}, expected ({len(x)}, K)")

@@ -32,7 +32,7 @@ from discrete_diffusion.samplers.base import Sampler, Stage
 
 __all__ = ["EnumeratedCTMC", "kl_divergence", "labelled_network", "total_variation"]
 
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Network = Callable[..., Tensor]
 """(x_t, t, y) -> logits."""
 
 _LIMIT = 20_000
@@ -233,8 +233,8 @@ class EnumeratedCTMC:
             result = (result[:, :, None] * moves[:, d, None, :]).flatten(1)
         return result.sum(0)
 
-    def _labels(self, y: int | None) -> Tensor | None:
-        return None if y is None else torch.full((len(self.noisy),), y)
+    def _labels(self, y: int | None) -> dict[str, Tensor]:
+        return {} if y is None else {"y": torch.full((len(self.noisy),), y)}
 
     @torch.no_grad()
     def sampler_law(self, sampler: Sampler, start: Tensor | None = None, finish: bool = True, y: int | None = None) -> Tensor:
@@ -250,17 +250,17 @@ class EnumeratedCTMC:
             the law over clean states (S^D,), or over noisy states (n^D,) without the last step.
         """
         times = sampler.grid.times()
-        labels = self._labels(y)
+        cond = self._labels(y)
         law = self.marginal(times[0]) if start is None else start
         for t, s in itertools.pairwise(times):
-            for stage in sampler.stages(t, s, labels):
+            for stage in sampler.stages(t, s, **cond):
                 law = self.compose(law, stage)
-        return self.compose(law, lambda x: sampler.finish_law(x, labels)) if finish else law
+        return self.compose(law, lambda x: sampler.finish_law(x, **cond)) if finish else law
 
     @torch.no_grad()
     def inpainting_law(self, inpainting: Inpainting, sampler: Sampler, y: int | None = None) -> Tensor:
         """The exact law over clean states (S^D,) of an `Inpainting` of one x_0 around a sampler of the discrete engine."""
-        times, labels = sampler.grid.times(), self._labels(y)
+        times, cond = sampler.grid.times(), self._labels(y)
         x_0, known = inpainting.x_0[:1], inpainting.known[0]
         itself = torch.eye(self.num_states, dtype=torch.float64)[self.noisy]  # (n^D, D, n)
 
@@ -273,9 +273,9 @@ class EnumeratedCTMC:
             tau_s, tau_t = (self.process.tau(torch.tensor(value, dtype=torch.float64)) for value in (s, t))
             again = self.process.rates.transition_from(self.noisy, remaining(tau_s, tau_t))
             for rounds_left in range(inpainting.resample - 1, -1, -1):
-                for stage in sampler.stages(t, s, labels):
+                for stage in sampler.stages(t, s, **cond):
                     law = self.compose(law, stage)
                 law = self._moved(law, replaced(s))
                 law = self._moved(law, again) if rounds_left else law
         exact = torch.eye(self.data_states, dtype=torch.float64)[x_0]
-        return self._moved(law, torch.where(known[:, None], exact, sampler.finish_law(self.noisy, labels).double()))
+        return self._moved(law, torch.where(known[:, None], exact, sampler.finish_law(self.noisy, **cond).double()))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -29,8 +29,8 @@ from diffusion_core import PerSampleRandomness
 
 __all__ = ["MAX_SKIPPED", "Batch", "BatchSequence", "TrainStep", "fit"]
 
-Batch: TypeAlias = tuple[Tensor, Tensor | None]
-"""Clean examples x_0 (B, *event) and their labels y (B,), or None."""
+Batch: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
+"""Clean examples x_0 (B, *event) and their conditions by name, such as labels y (B,); {} without any."""
 
 
 @runtime_checkable
@@ -82,8 +82,8 @@ def fit(
     """Train, yielding after every step.
 
     Arguments:
-        objective: (x_0, y, generator) -> the loss of each example (B,).
-        batches: pairs (x_0, y): `batches[k]` is the batch of step k, counted from 0; or an
+        objective: (x_0, generator, **cond) -> the loss of each example (B,).
+        batches: pairs (x_0, cond): `batches[k]` is the batch of step k, counted from 0; or an
             iterable, such as a DataLoader, whose first batch is that of step `start`.
         optimizer: holds the parameters to train.
         steps: the number of the last step.
@@ -116,10 +116,10 @@ def fit(
         skipped_in_a_row = 0
         for step in range(start, steps):
             began = time.perf_counter()
-            x_0, y = fetch(step)
+            x_0, cond = fetch(step)
             objective.train()
             optimizer.zero_grad(set_to_none=True)
-            loss = _gradient(objective, x_0, y, seed, step, accumulation, parameters[0].device)
+            loss = _gradient(objective, x_0, cond, seed, step, accumulation, parameters[0].device)
             grad_norm = float(nn.utils.clip_grad_norm_(parameters, largest))
             lr = float(optimizer.param_groups[0]["lr"])
             skipped = not (math.isfinite(loss) and math.isfinite(grad_norm))
@@ -155,7 +155,7 @@ def _numbered(batches: BatchSequence | Iterable[Batch], start: int) -> Callable[
             return next(iterator)
 
     else:
-        raise TypeError(f"batches is of type {type(batches).__name__}, expected a sequence or an iterable of pairs (x_0, y)")
+        raise TypeError(f"batches is of type {type(batches).__name__}, expected a sequence or an iterable of pairs (x_0, cond)")
 
     def fetch(step: int) -> Batch:
         try:
@@ -167,7 +167,7 @@ def _numbered(batches: BatchSequence | Iterable[Batch], start: int) -> Callable[
 
 
 def _gradient(
-    objective: nn.Module, x_0: Tensor, y: Tensor | None, seed: int, step: int, parts: int, device: torch.device
+    objective: nn.Module, x_0: Tensor, cond: Mapping[str, Tensor], seed: int, step: int, parts: int, device: torch.device
 ) -> float:
     """Form the gradient of the batch's mean loss, part by part; returns that loss."""
     total = len(x_0)
@@ -175,9 +175,9 @@ def _gradient(
     loss = torch.zeros((), device=device)
     for first in range(0, total, size):
         part = x_0[first : first + size].to(device)
-        label = None if y is None else y[first : first + size].to(device)
+        given = {name: value[first : first + size].to(device) for name, value in cond.items()}
         noise = PerSampleRandomness.keyed(seed, step, first, len(part), total)
-        part_loss = objective(part, label, noise).sum() / total
+        part_loss = objective(part, noise, **given).sum() / total
         part_loss.backward()
         loss += part_loss.detach()
     return float(loss)

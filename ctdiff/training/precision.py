@@ -41,8 +41,8 @@ class HalfPrecision(Backbone):
         )
         self.backbone = backbone
 
-    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+    def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         if x.device.type == "meta":  # without content there is nothing to round, and autocast knows no such device
-            return self.backbone.predict(x, c, y).float()
+            return self.backbone.predict(x, c, **cond).float()
         with torch.autocast(x.device.type, torch.bfloat16):
-            return self.backbone.predict(x, c, y).float()
+            return self.backbone.predict(x, c, **cond).float()
