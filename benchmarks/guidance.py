@@ -31,19 +31,19 @@ from discrete_diffusion.schedules import Constant, Exponential, LinearSurvival
 S, D = 4, 2
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
 ROUNDS = (1, 2, 5, 10, 20)
-PROCESSES: dict[str, Callable[[], CTMC]] = {
-    "uniform": lambda: CTMC(UniformRates(S), Constant(6.0)),
-    "absorbing": lambda: CTMC(AbsorbingRates(S), LinearSurvival()),
-    "Gaussian target": lambda: CTMC(GaussianTargetRates(S, 1.5, 2.0), Exponential(0.3, 20.0)),
+PROCESSES: dict[str, Callable[..., CTMC]] = {
+    "uniform": lambda values=S: CTMC(UniformRates(values), Constant(6.0)),
+    "absorbing": lambda values=S: CTMC(AbsorbingRates(values), LinearSurvival()),
+    "Gaussian target": lambda values=S: CTMC(GaussianTargetRates(values, 1.5, 2.0), Exponential(0.3, 20.0)),
 }
 
 
 # Discrete
 
 
-def class_laws(classes: int = 2, seed: int = 0) -> Tensor:
-    """The data laws of the classes over S^D states: gamma(0.7) weights plus 0.02, normalised, (classes, S^D)."""
-    weights = np.random.default_rng(seed).gamma(0.7, size=(classes, S**D)) + 0.02
+def class_laws(classes: int = 2, seed: int = 0, values: int = S) -> Tensor:
+    """The data laws of the classes over values^D states: gamma(0.7) weights plus 0.02, normalised, (classes, values^D)."""
+    weights = np.random.default_rng(seed).gamma(0.7, size=(classes, values**D)) + 0.02
     return torch.from_numpy(weights / weights.sum(1, keepdims=True))
 
 

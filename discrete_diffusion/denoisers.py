@@ -92,7 +92,7 @@ class Posterior(diffusion_core.Posterior):
     @property
     @abstractmethod
     def ratio(self) -> Tensor:
-        """The posterior ratio r_y(x_t) for every state y: (B, *event, n)."""
+        """The posterior ratio r_y(x_t) for every state y, from probabilities in its own dtype: (B, *event, n)."""
 
     @abstractmethod
     def jumps(self) -> Jumps:
@@ -123,7 +123,8 @@ class _X0Posterior(Posterior):
 
     @property
     def ratio(self) -> Tensor:
-        return self.process.posterior_ratio(self.probs, self.x_t, self.t, self.rate_dtype(self.probs))
+        dtype = self.rate_dtype(scores := self._distribution.scores)
+        return self.process.posterior_ratio(scores.to(dtype).softmax(-1), self.x_t, self.t, dtype)
 
     def jumps(self) -> Jumps:
         dtype = self.rate_dtype(self.probs)
@@ -164,8 +165,8 @@ class _LeaveOneOutPosterior(Posterior):
 
     @property
     def ratio(self) -> Tensor:
-        kernel = self.process.kernel(self.t, self.rate_dtype(self._prior.probs))
-        u = kernel.propagate(self._prior.probs)
+        kernel = self.process.kernel(self.t, self.rate_dtype(scores := self._prior.scores))
+        u = kernel.propagate(scores.to(kernel.dtype).softmax(-1))
         return u / u.gather(-1, self.x_t[..., None])
 
     def jumps(self) -> Jumps:
@@ -233,9 +234,9 @@ class _AbsorbingPosterior(Posterior):
     @property
     def ratio(self) -> Tensor:
         # r_y = p(y | x_t) alpha / (1 - alpha) at a masked dimension; elsewhere no rate of R leads back.
-        alpha = self.process.schedule.survival(self.t.double())[0]
-        odds = diffusion_core.per_example(alpha / (1 - alpha), self.x_t).to(self.probs.dtype) * self._masked
-        ratio = torch.nn.functional.pad(self._distribution.probs * odds[..., None], (0, 1))
+        tau = self.process.tau(self.t)
+        odds = diffusion_core.per_example(-(-tau).exp() / torch.expm1(-tau), self.x_t) * self._masked
+        ratio = torch.nn.functional.pad(self._distribution.scores.double().softmax(-1) * odds[..., None], (0, 1))
         return ratio.scatter(-1, self.x_t[..., None], 1.0)
 
     @property

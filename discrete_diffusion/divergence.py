@@ -1,10 +1,11 @@
 """The ELBO integrand of one dimension, and its gradient, without large intermediate tensors.
 
     l(x_0) = sum_{y != x} R_t[y, x] w_y phi(r_y / w_y),   phi(z) = z - 1 - log z
-           = sum_{y != x} R_t[y, x] ( (r_y - w_y) - w_y log1p((r_y - w_y) / w_y) )
 
-The second form matters: near t = 1 the ratios agree to many digits while the rate is in the
-thousands, and the terms of the first one cancel to nothing.
+The three terms of phi cancel where z is near 1, so all of them are formed from the same rounded number: with
+`z = r / w` the difference `z - 1` is exact and `log z` has its last digit, and phi is wrong by a rounding error
+of `z - 1`. (Formed as `m - log1p(m)` with `m = (r - w) / w` it has no digit where r is much smaller than w: m is
+rounded to -1.) `weighted_phi` is accurate relative to its value; it gives it for any r and w.
 
 For the leave-one-out reading, `r_y = u_y / u_x` with `u = p P`, the integrand is computed by
 one autograd function over a few images at a time, which stay in cache; the gradient with respect to
@@ -12,6 +13,9 @@ the logits is formed in the same pass:
 
     dl/dr_y = R_t[y, x] (1 - w_y / r_y),   dl/du_y = dl/dr_y / u_x,   dl/du_x = -sum_y dl/dr_y r_y / u_x
     dl/dp = dl/du P^T,   dl/dlogits = p (dl/dp - <p, dl/dp>)
+
+Here phi is as accurate as z is: what rounding adds to l is small beside `sum_y R_t[y, x] w_y`, the rate at
+which the reverse process of x_0 leaves x.
 
 Precision: near t = 0 transition probabilities fall below what float32 holds, near t = 1 the
 difference r - w cancels; examples at such times are computed in float64, the others in
@@ -30,22 +34,51 @@ from diffusion_core import readable
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.base import TransitionKernel
 
-__all__ = ["conditional_divergence", "rate_divergence"]
+__all__ = ["conditional_divergence", "rate_divergence", "weighted_phi"]
 
 _CHUNK = 2**19  # elements: the handful of arrays of a chunk stay in cache
 _LEAST = 1e-150  # stands for a probability of zero in float64: neither its inverse nor a product of two leaves the range
+_NEAR = 0.1  # below this |r / w - 1| phi is summed as a series
+_TERMS = {torch.float32: 2, torch.float64: 6}  # of it: what they leave out is below a rounding error of phi
 
 
-def _divergence(rates: Tensor, r: Tensor, w: Tensor) -> Tensor:
-    """`sum_y rates_y w_y phi(r_y / w_y)` over the last axis, exact where w_y = 0: (..., n) -> (...)."""
-    excess = r - w
-    if readable(w) and w.numel() and bool(w.amin() > torch.finfo(w.dtype).tiny):
-        logarithm = torch.div(excess, w).log1p_()
-    else:
-        # Where w = 0 the logarithm must be finite, since it meets that 0; no logarithm of floats is beyond 1e4.
-        logarithm = (excess / w.clamp(min=torch.finfo(w.dtype).tiny)).log1p_().clamp_(max=1e4)
-    total: Tensor = torch.linalg.vecdot(rates, excess.sub_(logarithm.mul_(w)))
-    return total
+class _WeightedPhi(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, r: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(r, w)
+        z, excess = r / w, r - w
+        m = z - 1
+        value = torch.log(z).neg_().add_(m).mul_(w)
+        if not (readable(z) and z.numel() and bool(z.amin() >= torch.finfo(z.dtype).tiny) and bool(z.amax() < torch.inf)):
+            # Where z leaves the range, as it does where w = 0, the logarithms are formed apart; xlogy(0, .) is 0.
+            inside = (z >= torch.finfo(z.dtype).tiny) & (z < torch.inf)
+            value = torch.where(inside, value, excess - (torch.xlogy(w, r) - torch.xlogy(w, w)))
+        # log(1 + m) = 2 atanh(s) with s = m / (2 + m), so phi = m - 2 atanh(s) = m s - 2 (s^3 / 3 + s^5 / 5 + ..).
+        s = excess / (r + w)
+        square = s.square()
+        rest = torch.zeros_like(s)
+        for j in reversed(range(_TERMS[z.dtype])):
+            rest.mul_(square).add_(2 / (2 * j + 3))
+        near = rest.mul_(square).mul_(w).sub_(excess).mul_(s).neg_()
+        return torch.where(m.abs_() < _NEAR, near, value)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        r, w = ctx.saved_tensors
+        return upstream[0] * torch.where(w > 0, (r - w) / r, 1.0), None
+
+
+def weighted_phi(r: Tensor, w: Tensor) -> Tensor:
+    """`w phi(r / w)` in every entry, accurate relative to its value and differentiable in r: any shape of r and w.
+
+    It is r where w = 0, and infinite where r = 0 < w.
+
+    Arguments:
+        r: non-negative numbers in float32 or float64.
+        w: non-negative numbers of the same shape and dtype; constants.
+    """
+    value: Tensor = _WeightedPhi.apply(r, w)
+    return value
 
 
 def conditional_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
@@ -56,12 +89,15 @@ def conditional_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, r
         x_0: clean states.
         x_t: noisy states.
         t: the time, () or (B,).
-        r: the model's posterior ratio.
+        r: the model's posterior ratio; the result is in its dtype, or in float64 where the time needs it.
     """
-    w = process.conditional_ratio(x_0, x_t, t).to(r.dtype)
-    rates = process.rates_into(x_t, t, r.dtype)
-    # Where the rate is zero r may be infinite: such a term is zero, not undefined.
-    return _divergence(rates, torch.where(rates > 0, r, w), w)
+    dtype = torch.promote_types(process.rate_dtype(t), r.dtype)
+    w = process.conditional_ratio(x_0, x_t, t, dtype)
+    rates = process.rates_into(x_t, t, dtype)
+    # Where the rate is zero r may be anything: such a term is zero, not undefined.
+    terms = weighted_phi(torch.where(rates > 0, r.to(dtype), w), w)
+    total: Tensor = torch.linalg.vecdot(rates, terms)
+    return total
 
 
 def rate_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, scores: Tensor) -> Tensor:
@@ -133,9 +169,9 @@ def _divergence_and_slope(
 ) -> Tensor:
     """The integrand (b, D) of some images; its gradient by the scores is written to `gradient` (b, D, S).
 
-    With `m = (r - w) / w`, every sum over y is an inner product with `R w`:
+    With `z = r / w`, every sum over y is an inner product:
 
-        l = <R w, m - log1p(m)>,      sum_y dl/dr_y r_y = <R w, m>,      dl/dr = R (r - w) / r
+        l = <R w, z - 1 - log z>,      sum_y dl/dr_y r_y = <R, r - w>,      dl/dr = R (r - w) / r
 
     and all of r and w may be multiplied by P[x_0, x], which saves a division.
 
@@ -147,17 +183,17 @@ def _divergence_and_slope(
     w = kernel.rows(x_0)
     u_x, q_x = r.gather(-1, at_x), w.gather(-1, at_x)
     r.mul_(q_x / u_x)
-    if w.dtype == torch.float64:
-        # Only here can probabilities be zero. Where both are, r = w; where w alone is, w phi(r / w) is r.
-        r, w = r.clamp_(min=_LEAST), w.clamp_(min=_LEAST)
-    excess = r - w
-    m = excess / w
-    weight = w.mul_(rates)
-    values: Tensor = torch.linalg.vecdot(weight, m - torch.log1p(m)) * (beta / q_x[..., 0])
+    if w.dtype == torch.float64:  # only here can probabilities be zero
+        r, w = _without_zeros(r, w, rates)
+    if gradient is not None:
+        slope = r - w
+        drift = torch.linalg.vecdot(rates, slope)[..., None]
+        slope.div_(r).mul_(rates).scatter_(-1, at_x, drift.div_(q_x).neg_())
+    z = r.div_(w)
+    logarithm = torch.log(z)
+    values: Tensor = torch.linalg.vecdot(w.mul_(rates), z.sub_(1).sub_(logarithm)) * (beta / q_x[..., 0])
     if gradient is None:
         return values
-    slope = excess.div_(r).mul_(rates)
-    slope.scatter_(-1, at_x, -(torch.linalg.vecdot(weight, m)[..., None] / q_x))
     pulled = kernel.pull(slope)
     scale = beta[..., None] / u_x
     centre = torch.linalg.vecdot(p, pulled)[..., None]
@@ -167,3 +203,11 @@ def _divergence_and_slope(
     else:
         gradient.copy_(pulled.mul_(p))
     return values
+
+
+def _without_zeros(r: Tensor, w: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
+    """The same terms `R w phi(r / w)` from a positive w: where the rate is zero r = w, and w = 0 is 1e-150 in both."""
+    if readable(w) and w.numel() and bool(torch.minimum(r.amin(), w.amin()) >= _LEAST):
+        return r, w
+    positive = w.clamp(min=_LEAST)
+    return torch.where(rates > 0, r.add_(positive - w), positive), positive

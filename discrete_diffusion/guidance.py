@@ -109,7 +109,8 @@ class _RatePosterior(_GuidedPosterior):
 
     @property
     def ratio(self) -> Tensor:
-        return decayed(guided_logs(self._cond.ratio.log(), self._uncond.ratio.log(), self._g))
+        # In float64: powers of ratios leave float32, and a ratio of 0 would make the integrand infinite.
+        return decayed(guided_logs(self._cond.ratio.double().log(), self._uncond.ratio.double().log(), self._g))
 
     @cached_property
     def reverse_rates(self) -> Tensor:
@@ -125,7 +126,7 @@ class _ClassifierPosterior(_GuidedPosterior):
 
     @property
     def ratio(self) -> Tensor:
-        return self._tilted(self._base.ratio)
+        return self._tilted(self._base.ratio.double())
 
     @cached_property
     def reverse_rates(self) -> Tensor:

@@ -192,5 +192,5 @@ class SumJumps(Jumps):
 
 def unmasking_rate(process: CTMC, t: Tensor, like: Tensor) -> Tensor:
     """`-alpha'/(1 - alpha)` of an absorbing process, finite where beta is not; broadcasts over `like`."""
-    alpha, alpha_dot = process.schedule.survival(t.double())
-    return per_example(-alpha_dot / (1 - alpha), like)
+    # 1 - alpha from tau: near t = 0 the difference has no digits.
+    return per_example(process.schedule.survival(t.double())[1] / torch.expm1(-process.tau(t)), like)

@@ -99,7 +99,7 @@ class CTMC(diffusion_core.Process):
 
     def needs_float64(self, t: Tensor) -> Tensor:
         """Where some transition probability is below 1e-18, so that ratios need float64: bool, like t."""
-        return self.tau(t) < self.rates.float32_range[0]
+        return self.tau(t) <= self.rates.float32_range[0]
 
     def nearly_mixed(self, t: Tensor) -> Tensor:
         """Where all ratios w are so near 1 that their differences need float64: bool, like t."""

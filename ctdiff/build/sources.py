@@ -45,6 +45,12 @@ def build_data(config: ConfigDict) -> data.Splits:
     train = data.fraction(splits.train, settings.fraction, config.training.seed)
     size, states = image_size(settings), data.quantise if settings.quantise else data.as_states
     splits = data.Splits(train, splits.test).map(lambda part: states(data.resized(part, size), settings.num_values))
+    low, high = (int(value) for value in splits.train.images.aminmax())
+    if low == high:
+        raise ValueError(
+            f"every pixel of the training images is {low} of config.data.num_values = {settings.num_values} values, expected "
+            "at least two: images that hold 0 .. num_values - 1 already are taken as they are by config.data.quantise = False"
+        )
     if config.model.num_classes and not 0 < splits.num_classes <= config.model.num_classes:
         raise ValueError(f"the images have {splits.num_classes} classes, config.model.num_classes = {config.model.num_classes}")
     return splits

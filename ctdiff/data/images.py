@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import stream_seed
+from diffusion_core.arrays import plain
 
 __all__ = ["ImageData", "Splits", "as_images", "as_labels", "split"]
 
@@ -134,9 +135,9 @@ def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
     if str(array.dtype).removeprefix("torch.") != "uint8":
         raise ValueError(
             f"{name}: pixels have dtype {array.dtype}, expected uint8 (0 .. 255); "
-            "convert floats in [0, 1] with (255 * x).round().astype('uint8')"
+            "convert floats in [0, 1] and booleans with (255 * x).round().astype('uint8')"
         )
-    images = array if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+    images = array if isinstance(array, Tensor) else torch.from_numpy(plain(array))
     if images.ndim == 3:
         images = images.unsqueeze(1)
     elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):

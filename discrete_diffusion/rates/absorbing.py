@@ -55,7 +55,7 @@ class AbsorbingRates(RateMatrix):
 
     @property
     def float32_range(self) -> tuple[float, float]:
-        return 0.0, math.inf
+        return math.inf, math.inf  # many entries of P are zero at any tau
 
     def prior(self, tau_1: Tensor) -> Tensor:
         """The mixture of 1 - alpha_1 mask and alpha_1 uniform: not all of the data need be masked at t = 1."""

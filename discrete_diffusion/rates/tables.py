@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffusion_core.arrays import plain
+
 __all__ = ["Array", "Recent", "Tables", "narrowed"]
 
 Value = TypeVar("Value")
@@ -52,7 +54,7 @@ class Tables:
         return name in self._arrays
 
     def __setitem__(self, name: str, array: NDArray[Any]) -> None:
-        self._arrays[name] = np.ascontiguousarray(array)
+        self._arrays[name] = plain(array)
         self._tensors = {key: tensor for key, tensor in self._tensors.items() if key[0] != name}
 
     def __getitem__(self, name: str) -> NDArray[Any]:

@@ -30,13 +30,13 @@ TINY = {"img_size": 8, "in_channels": 1, "out_channels": 1, "widths": (4,), "dep
 """Without blocks where a network allows it."""
 
 
-def network(backbone: type, head: type, inputs: type, masked: bool) -> PixelLogits:
+def network(backbone: type, head: type, inputs: type, masked: bool, values: int = S) -> PixelLogits:
     """A small network of the given parts on non-square images, with 3 classes."""
-    coding = build(inputs, channels=3, num_states=S + masked, dim=3, masked=masked)
-    reading = build(head, channels=3, num_values=S, components=2)
+    coding = build(inputs, channels=3, num_states=values + masked, dim=3, masked=masked)
+    reading = build(head, channels=3, num_values=values, components=2)
     channels = {"in_channels": coding.out_channels, "out_channels": reading.in_channels}
     net = build(backbone, img_size=(20, 12), **channels, num_classes=3, **SMALL)
-    model: PixelLogits = perturbed(PixelLogits(net, reading, coding, S, S + masked))
+    model: PixelLogits = perturbed(PixelLogits(net, reading, coding, values, values + masked))
     return model
 
 
@@ -45,27 +45,27 @@ def labelled_input(channels: int = 1, size: int = 8) -> tuple[Tensor, Tensor, Te
     return torch.randn(2, channels, size, size), torch.tensor([0.2, 0.7]), torch.tensor([0, 3])
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["values", "masked"])
+@pytest.mark.parametrize(("values", "masked"), [(2, False), (S, True)], ids=["two values", "masked"])
 @pytest.mark.parametrize("inputs", INPUTS)
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_network_keeps_the_contract(backbone, head, inputs, masked):
-    model = network(backbone, head, inputs, masked).double()
-    x = torch.randint(S + masked, (2, 3, 20, 12))
+def test_network_keeps_the_contract(backbone, head, inputs, values, masked):
+    model = network(backbone, head, inputs, masked, values).double()
+    x = torch.randint(values + masked, (2, 3, 20, 12))
     c, y = torch.rand(2, dtype=torch.float64), torch.tensor([0, 2])
 
     with torch.no_grad():
         logits = model(x, c, y)
-        assert logits.shape == (2, 3, 20, 12, S)
+        assert logits.shape == (2, 3, 20, 12, values)
         torch.testing.assert_close(logits.logsumexp(-1), torch.zeros(2, 3, 20, 12).double(), atol=1e-12, rtol=0)
         distribution = model.distribution(x.to(torch.uint8), c, y)
-        k = torch.randint(S, (2, 3, 20, 12))
+        k = torch.randint(values, (2, 3, 20, 12))
         value = distribution.log_prob(k)
         torch.testing.assert_close(value, logits.gather(-1, k.unsqueeze(-1)).squeeze(-1), atol=1e-10, rtol=1e-10)
         sample = distribution.sample(torch.rand(2, 3, 20, 12))
         assert sample.dtype == torch.int64
         assert int(sample.min()) >= 0
-        assert int(sample.max()) < S
+        assert int(sample.max()) < values
         # Examples know nothing of one another. (In single precision the tail of a narrow logistic enlarges rounding errors.)
         torch.testing.assert_close(model(x[:1], c[:1], y[:1]), logits[:1], atol=1e-10, rtol=1e-10)
 

@@ -24,19 +24,19 @@ def categorical(tensors: list[Tensor]) -> Distribution:
 
 
 def logistic(tensors: list[Tensor]) -> Distribution:
-    return TruncatedLogistic(tensors[1], tensors[2], S)
+    return TruncatedLogistic(tensors[1], tensors[2], tensors[0].shape[-1])
 
 
 def mixture(tensors: list[Tensor]) -> Distribution:
-    other = TruncatedLogistic(tensors[3], tensors[2] - 1, S)
+    other = TruncatedLogistic(tensors[3], tensors[2] - 1, tensors[0].shape[-1])
     return Mixture(tensors[4], [logistic(tensors), categorical(tensors), other])
 
 
 BUILDERS = [categorical, logistic, mixture]
 
 
-def tensors(dtype: torch.dtype) -> list[Tensor]:
-    shapes = [(*SHAPE, S), SHAPE, SHAPE, SHAPE, (3, *SHAPE)]
+def tensors(dtype: torch.dtype, size: int = S) -> list[Tensor]:
+    shapes = [(*SHAPE, size), SHAPE, SHAPE, SHAPE, (3, *SHAPE)]
     return [(0.7 * torch.randn(shape, dtype=torch.float64)).to(dtype).requires_grad_() for shape in shapes]
 
 
@@ -46,10 +46,11 @@ def by_hand(distribution: Distribution, f: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("build", BUILDERS)
-def test_expectation_and_gradient_are_those_of_the_sum(build: Build, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("size", [2, 3, S])
+def test_expectation_and_gradient_are_those_of_the_sum(size: int, build: Build, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    given = tensors(dtype)
-    f = torch.exp(-40 * torch.rand(*SHAPE, S, dtype=torch.float64))  # from 1 down to 4e-18
+    given = tensors(dtype, size)
+    f = torch.exp(-40 * torch.rand(*SHAPE, size, dtype=torch.float64))  # from 1 down to 4e-18
     upstream = torch.randn(SHAPE, dtype=torch.float64)
     value = build(given).log_expectation(lambda part: f[part].to(dtype))
     assert value.dtype == dtype

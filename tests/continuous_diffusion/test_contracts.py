@@ -88,8 +88,8 @@ def test_rates_are_derivatives(schedule):
     torch.testing.assert_close(schedule().log_snr_rate(t), slope, rtol=1e-4, atol=0)
 
 
-def image_denoiser(reading, toy_network, learns_variance=False):
-    process = GaussianProcess(CosineSchedule(), PixelScale(16))
+def image_denoiser(reading, toy_network, learns_variance=False, num_values=16):
+    process = GaussianProcess(CosineSchedule(), PixelScale(num_values))
     return read(reading, process, toy_network(1 + learns_variance), learns_variance)
 
 
@@ -103,11 +103,12 @@ def times_for(loss):
     return StratifiedTimes(0.0 if loss in (continuous_diffusion.VLB, continuous_diffusion.HybridLoss) else 0.01)
 
 
+@pytest.mark.parametrize("num_values", [2, 3, 16])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("reading", NETWORKS)
-def test_losses(loss, reading, toy_network):
-    denoiser = image_denoiser(reading, toy_network, loss.learns_variance)
-    x_0 = PixelScale(16).encode(torch.randint(16, (5, 1, 6, 6)))
+def test_losses(loss, reading, num_values, toy_network):
+    denoiser = image_denoiser(reading, toy_network, loss.learns_variance, num_values)
+    x_0 = PixelScale(num_values).encode(torch.randint(num_values, (5, 1, 6, 6)))
     t, y = torch.linspace(0.01, 1, 5), torch.arange(5) % 4
     values = loss()(denoiser, x_0, t, y, torch.Generator().manual_seed(0))
     assert values.shape == (5,)
@@ -116,15 +117,33 @@ def test_losses(loss, reading, toy_network):
     assert Objective(denoiser, loss(), times_for(loss))(x_0).shape == (5,)
 
 
+@pytest.mark.parametrize("num_values", [2, 3, 16])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("reading", NETWORKS)
-def test_samplers(sampler, reading, toy_network):
-    walker = sampler(image_denoiser(reading, toy_network), UniformGrid(3), clip=1.0)
+def test_samplers(sampler, reading, num_values, toy_network):
+    walker = sampler(image_denoiser(reading, toy_network, num_values=num_values), UniformGrid(3), clip=1.0)
     one, other = (walker.sample(4, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     assert torch.equal(one, other)
     assert one.shape == (4, 1, 6, 6)
     assert one.abs().max() <= 1
+    assert PixelScale(num_values).decode(one).max() < num_values
     assert not one.requires_grad
+
+
+@pytest.mark.parametrize("num_values", [2, 3])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_draw_pixels_by_their_law(sampler, num_values):
+    """Data on the centres of few bins: the exact denoiser leads back to their weights, and to nothing between them."""
+    scale, weights = PixelScale(num_values), torch.tensor([0.7, 0.2, 0.1])[:num_values]
+    law = weights / weights.sum()
+    mixture = GaussianMixture(law, scale.encode(torch.arange(num_values))[:, None], torch.zeros(num_values))
+    grid = continuous_diffusion.LogSNRGrid(100, 1e-3, 1.0)
+    x_0 = sampler(MixtureDenoiser(GaussianProcess(CosineSchedule(), scale), mixture), grid).sample(
+        8000, generator=torch.Generator().manual_seed(0)
+    )
+    k = scale.decode(x_0)
+    assert (x_0 - scale.encode(k)).abs().max() < 1e-3
+    assert (torch.bincount(k[:, 0], minlength=num_values) / 8000 - law).abs().max() < 0.025
 
 
 class TestOnAGpu:

@@ -137,15 +137,16 @@ def test_learned_times_leave_the_bound_and_shrink_its_error(chain, mixture_1d):
     assert errors[1] < 0.8 * errors[0]
 
 
-def test_pixels_with_a_known_law():
+@pytest.mark.parametrize("counts", [(13, 3), (4, 11, 1), (1, 3, 8, 4)], ids=len)
+def test_pixels_with_a_known_law(counts):
     """Point masses at bin centres are data whose entropy in bits is that of their weights, as the discrete engine counts it."""
-    weights = torch.tensor([1, 3, 8, 4], dtype=torch.float64) / 16
-    scale = PixelScale(4)
+    weights = torch.tensor(counts, dtype=torch.float64) / 16
+    scale = PixelScale(len(counts))
     process = GaussianProcess(CosineSchedule(), scale)
     denoiser = MixtureDenoiser(
-        process, GaussianMixture(weights, scale.encode(torch.arange(4))[:, None].double(), torch.zeros(4))
+        process, GaussianMixture(weights, scale.encode(torch.arange(len(counts)))[:, None].double(), torch.zeros(len(counts)))
     )
-    x_0 = scale.encode(torch.tensor([0] + [1] * 3 + [2] * 8 + [3] * 4))[:, None].double().repeat(40, 1)
+    x_0 = scale.encode(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)))[:, None].double().repeat(40, 1)
     entropy = -(weights * weights.log2()).sum().item()
     generator = torch.Generator().manual_seed(0)
     limit = bits_per_dim(denoiser, x_0, times=StratifiedTimes(0.002, 1.0), draws=64, batch_size=50_000, generator=generator)

@@ -118,12 +118,14 @@ def test_large_presets_take_a_step_on_generated_images(preset):
         assert sampler.step(sampler.start(1, seeds=[0]), t, s).x.shape == x_0.shape
 
 
+@pytest.mark.parametrize("values", [2, 3, 8])
 @pytest.mark.parametrize("name", build.RATES)
-def test_rates(name):
+def test_rates(name, values):
     reading = {"absorbing": "absorbing"}.get(name, "leave_one_out")
     leap = "categorical" if name == "absorbing" else "ordinal"
-    scale = 6.0 if name == "birth_death" else 0.3 if name == "gaussian_target" else 1.5
-    config = small("mnist", process__name=name, model__parameterisation=reading, sampler__leap=leap, process__scale=scale)
+    scale = {"birth_death": {2: 0.6, 3: 1.2, 8: 6.0}[values], "gaussian_target": 0.3}.get(name, 1.5)
+    settings = {"process__name": name, "process__scale": scale, "data__num_values": values}
+    config = small("mnist", **settings, model__parameterisation=reading, sampler__leap=leap)
     process = build.build_process(config)
     expected = {
         "gaussian_target": rates.GaussianTargetRates,
@@ -133,10 +135,12 @@ def test_rates(name):
     }
     assert isinstance(process, discrete.CTMC)
     assert isinstance(process.rates, expected[name])
-    assert process.rates.data_states == 8
+    assert process.rates.data_states == values
     assert getattr(process.rates, "scale", scale) == scale
     assert hasattr(process.rates, "scale") == (name in build.SCALED_RATES)
     _step(config)
+    for sampler in build.SAMPLERS:
+        _draw(config, name=sampler)
 
 
 @pytest.mark.parametrize(
@@ -562,6 +566,21 @@ def test_data_sources(tmp_path):
     assert build.event_shape(small("mnist", data__image_size=(9,))) == (1, 9, 9)
     with pytest.raises(ValueError, match=r"config\.data\.image_size"):
         build.event_shape(small("mnist", data__image_size=(9, 9, 9)))
+
+
+@pytest.mark.parametrize("values", [2, 3, 16])
+def test_images_that_are_states_already_are_not_quantised_to_black(values, tmp_path):
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, values, (12, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "states.npy", images)
+    options = {"data__name": "array", "data__path": tmp_path / "states.npy", "data__fraction": 1.0, "data__num_values": values}
+    with pytest.raises(ValueError, match=rf"every pixel .* is 0 of config\.data\.num_values = {values} .*quantise = False"):
+        build.build_data(small("mnist_absorbing", **options))
+    splits = build.build_data(small("mnist_absorbing", **options, data__quantise=False))
+    assert sorted(image.numpy().tobytes() for part in (splits.train, splits.test) for image in part.images) == sorted(
+        image.tobytes() for image in images
+    )
 
 
 def test_a_folder_of_images(tmp_path):

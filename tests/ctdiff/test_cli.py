@@ -88,6 +88,25 @@ def test_every_preset_trains_two_steps_and_samples(preset, tmp_path, capsys):
     assert np.array_equal(x.numpy(), arrays["images"])
 
 
+@pytest.mark.parametrize(
+    ("preset", "settings"),
+    [("mnist", {"process__scale": 0.5}), ("mnist_absorbing", {}), ("mnist_ddpm", {})],
+    ids=["gaussian_target", "absorbing", "gaussian"],
+)
+def test_binary_images_are_black_and_white(preset, settings, images, tmp_path):
+    run = tmp_path / "run"
+    settings = flags(**images, **settings, data__num_values=2)
+    assert _train(f"--config={preset}", f"--workdir={run}", *settings) == 0
+    assert main(["sample", str(run), "--num_samples=4"]) == 0
+    name = "ancestral_3"
+    drawn = np.load(run / "samples" / f"{name}.npz")["images"]
+    assert np.unique(drawn).tolist() == [0, 1]
+    with Image.open(run / "samples" / f"{name}.png") as picture:
+        sheet = np.asarray(picture.convert("L"))
+    shown = [sheet[y + 2 : y + 58 : 7, x + 2 : x + 58 : 7] for y in (0, 58) for x in (0, 58)]
+    assert np.array_equal(np.stack(shown), 255 * drawn[:, 0])
+
+
 def test_what_a_run_leaves(images, tmp_path):
     run = tmp_path / "run"
     outcome = train(small("mnist", **images), run)

@@ -396,7 +396,16 @@ class Listed(torch.utils.data.Dataset[Any]):
 
 def test_from_dataset_takes_every_kind_of_item() -> None:
     array = pixels(4, 6, 5)
-    for convert in (lambda a: a, torch.from_numpy, Image.fromarray, lambda a: a[None], lambda a: a[..., None]):
+    conversions = (
+        lambda a: a,
+        torch.from_numpy,
+        Image.fromarray,
+        lambda a: a[None],
+        lambda a: a[..., None],
+        lambda a: a[..., None][..., ::-1],  # one channel reversed, as of BGR: the array counts as contiguous
+        lambda a: a[::-1].copy()[::-1],
+    )
+    for convert in conversions:
         data = from_dataset(Listed(*[(convert(a), i) for i, a in enumerate(array)]), test_fraction=0.5)
         assert data.train.labels is not None
         assert data.train.images.squeeze(1).numpy().tolist() == array[data.train.labels.numpy()].tolist()
@@ -413,6 +422,10 @@ def test_from_dataset_takes_every_kind_of_item() -> None:
     [
         ([], "dataset is empty"),
         ([torch.rand(1, 4, 4), torch.rand(1, 4, 4)], r"dataset\[0\]: pixels have dtype torch\.float32, expected uint8"),
+        (
+            [pixels(4, 4) > 9, pixels(4, 4) > 9],
+            r"dataset\[0\]: pixels have dtype bool, expected uint8.*booleans with \(255 \* x\)",
+        ),
         ([pixels(4, 4), pixels(5, 5)], r"dataset\[1\] has shape \(1, 5, 5\), expected \(1, 4, 4\)"),
         ([pixels(4, 4), (pixels(4, 4), 1)], "1 of 2 items have a label"),
         (["a.png", "b.png"], r"dataset\[0\] is a str"),

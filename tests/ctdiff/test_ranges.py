@@ -270,11 +270,14 @@ def test_the_preset_fits_its_own_number_of_values():
     assert f"expected about {47.8:.3g}:" in build.misfit(config)
 
 
+@pytest.mark.parametrize("values", [2, 3, 8])
 @pytest.mark.parametrize("name", build.SCALED_RATES)
-def test_every_rate_matrix_that_is_scaled_is_looked_at(name):
+def test_every_rate_matrix_that_is_scaled_is_looked_at(name, values):
     config = configuration.load("mnist")
-    config.data.num_values = 8
-    slowest = {"gaussian_target": 5.21, "uniform": 1.0, "birth_death": 2 - 2 * math.cos(math.pi / 8)}[name]
+    config.data.num_values = values
+    # Of two values, a Gaussian's are a pair that exchanges at rate 1 in both directions.
+    gaussian = {2: 2.0, 3: 2.945, 8: 5.21}[values]
+    slowest = {"gaussian_target": gaussian, "uniform": 1.0, "birth_death": 2 - 2 * math.cos(math.pi / values)}[name]
     for factor, fits in ((0.2, False), (0.3, True), (1.0, True), (3.9, True), (4.1, False)):
         config.process.update(name=name, scale=factor / slowest)
         assert (build.misfit(config) is None) == fits, factor
@@ -314,7 +317,7 @@ def test_documented_trainings_are_accepted(command, tmp_path, capsys, monkeypatc
 
 
 def test_the_documented_array_of_64_values_trains(tmp_path, monkeypatch, capsys):
-    (command,) = [each.values[0] for each in _commands() if "num_values" in each.values[0]]
+    (command,) = [each.values[0] for each in _commands() if "num_values=64" in each.values[0]]
     monkeypatch.chdir(tmp_path)
     np.savez("mine.npz", images=np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8))
     kept = [flag for flag in flags(training__steps=2) if not flag.startswith(("--config.data", "--config.process"))]

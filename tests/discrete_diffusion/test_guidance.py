@@ -37,6 +37,12 @@ def chains() -> dict[str, Chains]:
     return {name: Chains(make(), class_laws()) for name, make in PROCESSES.items()}
 
 
+@pytest.fixture(scope="module", params=[2, 4])
+def sized_chains(request) -> dict[str, Chains]:
+    """The same on two values, and on four."""
+    return {name: Chains(make(request.param), class_laws(values=request.param)) for name, make in PROCESSES.items()}
+
+
 def guide(chains: Chains, method: str, scale):
     if method == "ClassifierGuidance":
         return ClassifierGuidance(chains.denoiser(), chains.classifier, scale)
@@ -60,9 +66,9 @@ def plain(chains: Chains, g: float):
 @pytest.mark.parametrize("g", [0.0, 1.0])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", PROCESSES)
-def test_ends_of_the_scale_are_the_plain_processes(name, method, g, chains):
+def test_ends_of_the_scale_are_the_plain_processes(name, method, g, sized_chains):
     """g = 0 is the unconditional, g = 1 the conditional one: rates, ratios, jumps and, without a classifier, draws."""
-    here, t = chains[name], torch.tensor(0.37, dtype=torch.float64)
+    here, t = sized_chains[name], torch.tensor(0.37, dtype=torch.float64)
     x = here.mean.noisy
     posterior, expected = guide(here, method, ConstantScale(g))(x, t, labels(x)), plain(here, g)(x, t)
     torch.testing.assert_close(posterior.reverse_rates.double(), expected.reverse_rates.double())
@@ -74,8 +80,8 @@ def test_ends_of_the_scale_are_the_plain_processes(name, method, g, chains):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_the_two_forms_are_what_their_formulas_say(name, chains):
-    here, t, g = chains[name], torch.tensor(0.37, dtype=torch.float64), 2.5
+def test_the_two_forms_are_what_their_formulas_say(name, sized_chains):
+    here, t, g = sized_chains[name], torch.tensor(0.15, dtype=torch.float64), 2.5
     x = here.mean.noisy
     cond, uncond = plain(here, 1.0)(x, t), plain(here, 0.0)(x, t)
     rate = guide(here, "RateGuidance", ConstantScale(g))(x, t, labels(x))
@@ -88,9 +94,9 @@ def test_the_two_forms_are_what_their_formulas_say(name, chains):
     torch.testing.assert_close(rate.probs, form.probs)
     if name == "absorbing":
         # Both unmask towards the same values; the rate form at another speed.
-        speed = torch.where(x == 4, powers.sum(-1), 0.0)
+        speed = torch.where(x == here.mean.data_states, powers.sum(-1), 0.0)
         torch.testing.assert_close(rate.jumps().matrix(), speed[..., None] * form.jumps().matrix())
-        assert (speed[x == 4] - 1).abs().max() > 0.02
+        assert (speed[x == here.mean.data_states] - 1).abs().max() > 0.02
     else:
         rates = here.process.reverse_rates(here.process.posterior_ratio(form.probs, x, t), x, t)
         torch.testing.assert_close(form.reverse_rates.double(), rates.double(), rtol=1e-5, atol=1e-6)
@@ -98,9 +104,9 @@ def test_the_two_forms_are_what_their_formulas_say(name, chains):
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_an_exact_classifier_is_the_rate_form(name, chains):
+def test_an_exact_classifier_is_the_rate_form(name, sized_chains):
     """By Bayes' rule, for every g; its first-order expansion is not."""
-    here, t, scale = chains[name], torch.tensor(0.37, dtype=torch.float64), ConstantScale(2.5)
+    here, t, scale = sized_chains[name], torch.tensor(0.15, dtype=torch.float64), ConstantScale(2.5)
     x = here.mean.noisy
     rates, exact, taylor = (
         guide(here, method, scale)(x, t, labels(x)).reverse_rates.double()
@@ -160,20 +166,21 @@ def test_documented_distances_are_those_of_the_benchmark(name):
 
 @pytest.mark.parametrize("method", [*METHODS, "TaylorClassifierGuidance"])
 @pytest.mark.parametrize("name", PROCESSES)
-def test_runs_agree_with_the_exact_law(name, method, chains):
-    """A chi-square test of guided samplers' output against their exact law, 10,000 chains each."""
-    here = chains[name]
+def test_runs_agree_with_the_exact_law(name, method, sized_chains):
+    """A chi-square test of guided samplers' output against their exact law."""
+    here = sized_chains[name]
+    chains = 625 * len(here.mean.data_law)
     denoiser, grid = guide(here, method, ConstantScale(1.7)), QuadraticGrid(4, t_min=0.02, t_max=0.9)
     samplers = [Ancestral(denoiser, grid), TauLeaping(denoiser, grid, leap=CategoricalLeap())]
     if name != "absorbing":
         samplers.append(PredictorCorrector(TauLeaping(denoiser, grid, leap=OrdinalLeap(dense_above=0.5)), leap=OrdinalLeap()))
     for sampler in samplers:
         generator = torch.Generator().manual_seed(5)
-        rows = torch.multinomial(here.mean.marginal(0.9), 10_000, replacement=True, generator=generator)
-        x_0 = sampler.sample(here.mean.noisy[rows], torch.zeros(10_000, dtype=torch.int64), generator)
-        counts = torch.bincount((x_0 * torch.tensor([4, 1])).sum(-1), minlength=16)
+        rows = torch.multinomial(here.mean.marginal(0.9), chains, replacement=True, generator=generator)
+        x_0 = sampler.sample(here.mean.noisy[rows], torch.zeros(chains, dtype=torch.int64), generator)
+        counts = torch.bincount((x_0 * torch.tensor([here.mean.data_states, 1])).sum(-1), minlength=len(here.mean.data_law))
         law = here.mean.sampler_law(sampler, y=0)
-        assert chisquare(counts.numpy(), (law / law.sum() * 10_000).numpy()).pvalue > 1e-4
+        assert chisquare(counts.numpy(), (law / law.sum() * chains).numpy()).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("method", [*METHODS, "TaylorClassifierGuidance"])

@@ -60,19 +60,28 @@ def every_class() -> list[type[RateMatrix]]:
 
 
 def every_example() -> list[tuple[str, RateMatrix]]:
-    built = [(cls.__name__, cls(5)) for cls in every_class() if cls is not DenseRates]  # type: ignore[call-arg, arg-type]
+    built = [
+        (f"{cls.__name__}-{size}", cls(size))  # type: ignore[call-arg, arg-type]
+        for cls in every_class()
+        if cls is not DenseRates
+        for size in (2, 5)
+    ]
     others = [
-        ("non_reversible", non_reversible()),
-        ("pure_death", pure_death()),
-        ("odd_gaussian", GaussianTargetRates(21, sigma_r=3, Q=8, scale=0.5)),
-        ("scaled_uniform", UniformRates(2, scale=0.3)),
+        ("skewed-2", DenseRates(torch.tensor([[-1.0, 1.0], [3.0, -3.0]]))),
+        ("non_reversible-3", non_reversible(3)),
+        ("non_reversible-6", non_reversible()),
+        ("pure_death-2", pure_death(2)),
+        ("pure_death-6", pure_death()),
+        ("odd_gaussian-3", GaussianTargetRates(3, sigma_r=1, Q=2)),
+        ("odd_gaussian-21", GaussianTargetRates(21, sigma_r=3, Q=8, scale=0.5)),
+        ("scaled_uniform-3", UniformRates(3, scale=0.3)),
     ]
     return built + others
 
 
 EXAMPLES = every_example()
 examples = pytest.mark.parametrize("rates", [rates for _, rates in EXAMPLES], ids=[name for name, _ in EXAMPLES])
-TAUS = [0.0, 1e-3, 0.3, 2.0, 20.0]
+TAUS = [0.0, 1e-3, 0.3, 2.0, 20.0, 50.0]
 
 
 def generator_of(rates: RateMatrix) -> Tensor:
@@ -129,11 +138,14 @@ def test_generator(rates: RateMatrix) -> None:
 
 @examples
 def test_transitions_equal_matrix_exp(rates: RateMatrix) -> None:
-    for tau in TAUS:
+    states = torch.arange(rates.num_states).expand(len(TAUS), -1)
+    together = rates.transition_from(states, torch.tensor(TAUS, dtype=F64))
+    for tau, in_a_batch in zip(TAUS, together, strict=True):
         p = matrix(rates, tau)
         assert (p >= 0).all()
         assert (p.sum(1) - 1).abs().max() < 1e-12
         assert (p - exact(rates, tau)).abs().max() < 1e-9
+        assert (in_a_batch - p).abs().max() < 1e-12
         assert (rates.stationary @ p - rates.stationary).abs().max() < 1e-12
     assert (matrix(rates, 0.7) @ matrix(rates, 1.6) - matrix(rates, 2.3)).abs().max() < 1e-12
     limit = matrix(rates, math.inf)
@@ -378,20 +390,44 @@ def test_gaussian_target_is_accurate_in_every_entry() -> None:
 
 @pytest.mark.parametrize(
     "rates",
-    [BirthDeathRates(48), non_reversible(40), pure_death(12), GaussianTargetRates(31, sigma_r=2, Q=6)],
-    ids=["birth_death", "non_reversible", "pure_death", "narrow_gaussian"],
+    [
+        BirthDeathRates(2),
+        BirthDeathRates(48),
+        non_reversible(3),
+        non_reversible(40),
+        pure_death(2),
+        pure_death(12),
+        GaussianTargetRates(2, Q=0.3),
+        GaussianTargetRates(3, sigma_r=1, Q=1),
+        GaussianTargetRates(31, sigma_r=2, Q=6),
+    ],
+    ids=lambda rates: f"{type(rates).__name__}-{rates.num_states}",
 )
 def test_long_times_are_accurate_in_every_entry(rates: DenseRates) -> None:
     plan = (matrix(rates, 1e3), rates._matrices._plan)[1]
     ends = [value for value in (plan.reach, plan.spectral, plan.end) if math.isfinite(value)]
     top = 3e4 / float(rates.exit_rates(torch.arange(rates.num_states)).max())
     taus = sorted({min(factor * end, top) for end in ends for factor in (0.4, 1 - 1e-9, 1 + 1e-9, 1.7, 3.3)})
-    batch = torch.tensor(taus, dtype=F64)
+    batch, rows = torch.tensor(taus, dtype=F64), [0, min(11, rates.num_states - 1)]
     together, blind = rates.transition(batch), rates._matrices._anywhere(batch)
     for i, tau in enumerate(taus):
-        judge = power_series(rates.generator_matrix, [0, 11], tau)
+        judge = power_series(rates.generator_matrix, rows, tau)
         for found in (rates.transition(batch[i]), together[i], blind[i]):
-            assert relative_error(found[[0, 11]], judge) < 1e-6
+            assert relative_error(found[rows], judge) < 1e-6
+
+
+def test_chains_on_two_values_are_one_chain() -> None:
+    """Two values have one pair to jump between: three kinds of rates are one, its relaxation twice the rate of a jump."""
+    kinds = (UniformRates(2, 0.6), BirthDeathRates(2, 0.3), GaussianTargetRates(2, sigma_r=0.1, Q=1e9, scale=0.3))
+    for tau in (1e-3, 0.5, 7.0, 50.0, 1e4):
+        left = math.exp(-0.6 * tau)
+        law = torch.tensor([[1 + left, 1 - left], [1 - left, 1 + left]], dtype=F64) / 2
+        for rates in kinds:
+            torch.testing.assert_close(matrix(rates, tau), law, rtol=1e-11, atol=0)
+    # The Gaussian's centre is the value S / 2 - 1, so that a narrow one prefers 0.
+    torch.testing.assert_close(
+        matrix(GaussianTargetRates(2, Q=0.5), 50.0)[1], torch.tensor([1, math.exp(-2)], dtype=F64) / (1 + math.exp(-2))
+    )
 
 
 @pytest.mark.parametrize("size", [2, 3, 16, 21, 255, 256])

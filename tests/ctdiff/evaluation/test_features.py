@@ -83,6 +83,7 @@ def test_samples_of_any_integer_dtype_and_number_of_values(digits: Splits, extra
     two = (images > 127).long()
     assert torch.equal(extractor.features(two, num_values=2).pooled, extractor.features(255 * two).pooled)
     assert grey_levels(torch.tensor([0, 1, 2, 3]).reshape(1, 1, 2, 2), 4).flatten().tolist() == [0, 85, 170, 255]
+    assert grey_levels(torch.tensor([0, 1]).reshape(1, 1, 1, 2), 2).flatten().tolist() == [0, 255]
 
 
 def test_inputs_that_are_no_images_are_refused(extractor: Extractor) -> None:
