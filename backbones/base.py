@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffusion_core.conditions import Null, check_conditions, check_labels, rows_of
+from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, rows_of
 
 __all__ = [
     "Backbone",
@@ -244,7 +244,7 @@ class Backbone(nn.Module, ABC):
         x = x.to(next(self.parameters()).dtype)
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom), mode="replicate")
-        absent = {name: rows_of(null, x) for name, null in self.conditions.items() if name not in cond}
+        absent = {name: rows_of(null, x).contiguous() for name, null in self.conditions.items() if name not in cond}
         out = self.predict(x, c, **cond, **absent)
         return out[..., :height, :width] if bottom or right else out
 
@@ -272,10 +272,7 @@ class Backbone(nn.Module, ABC):
             raise ValueError(f"c has dtype {c.dtype}, expected a floating dtype")
 
     def _check_conditions(self, cond: Mapping[str, Tensor], batch: int) -> None:
-        for name in cond:
-            if name not in self.conditions:
-                has = ", ".join(self.conditions) or "none"
-                raise ValueError(f"the condition {name} was given to a network with the conditions: {has}")
+        check_names(cond, self.conditions)
         check_conditions(cond, batch)
         if (y := cond.get("y")) is None:
             return

@@ -32,7 +32,7 @@ from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess, match
 from diffusion_core import Denoiser
 from diffusion_core.conditions import Null
-from diffusion_core.guidance import Classifier, GuidanceScale, class_log_prob, doubled, guided, null_values
+from diffusion_core.guidance import Classifier, GuidanceScale, class_log_prob, doubled, guided, null_values, taken_labels
 
 __all__ = ["ClassifierFreeGuidance", "ClassifierGuidance"]
 
@@ -44,12 +44,12 @@ class ClassifierFreeGuidance(Denoiser):
         Classifier-free diffusion guidance (Ho & Salimans, 2022) | https://arxiv.org/abs/2207.12598
 
     Arguments:
-        denoiser: a denoiser whose network takes labels; two evaluations of it, in one batch, make one.
+        denoiser: a denoiser whose network takes conditions; two evaluations of it, in one batch, make one.
         scale: g as a function of time.
         null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
 
     Raises:
-        ValueError: the network is unconditional, or no null value is known.
+        ValueError: no null value is known, or one of a condition that the network does not have.
     """
 
     process: GaussianProcess
@@ -63,12 +63,12 @@ class ClassifierFreeGuidance(Denoiser):
         self.network_calls = 2 * denoiser.network_calls
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
-        """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,).
+        """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
         Its variance, and what a network learned of it, is the conditional model's.
 
         Raises:
-            ValueError: y is missing, is not (B,) or is not integer; and what the wrapped denoiser refuses.
+            ValueError: a condition to guide towards is missing, as in `doubled`; and what the wrapped denoiser refuses.
         """
         self.check_event(x_t)
         n, g = len(x_t), self.scale(t)
@@ -106,7 +106,7 @@ class ClassifierGuidance(Denoiser):
         Raises:
             ValueError: y is missing, is not (B,), not integer or out of range; and what the wrapped denoiser refuses.
         """
-        y = cond.pop("y", None)
+        y = taken_labels(cond)
         base = self.denoiser(x_t, t, **cond)
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess, check_real
 from diffusion_core import Denoiser, Generator, as_randomness, check_time, readable
-from diffusion_core.conditions import Null
+from diffusion_core.conditions import Null, check_names
 
 __all__ = ["GaussianMixture", "MixtureDenoiser"]
 
@@ -251,7 +251,12 @@ class MixtureDenoiser(Denoiser):
         return -(responsibilities(log_joint) * offset / var).sum(1).reshape(x_t.shape)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
-        """The exact moments of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,), if any."""
+        """The exact moments of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,), if any.
+
+        Raises:
+            ValueError: what is no label, or a condition other than y.
+        """
+        check_names(cond, self.conditions)
         alpha, sigma, offset, var, log_joint = self._components(x_t, t, cond.get("y"))
         share = responsibilities(log_joint)  # (B, K, 1)
         v, mu = self.mixture.variances, self.mixture.means

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from diffusion_core.base import Denoiser, batch_time, per_example, readable
 from diffusion_core.checks import check_positive
-from diffusion_core.conditions import Null, check_labels, rows_of
+from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, null_like
 
 __all__ = [
     "Classifier",
@@ -45,6 +45,7 @@ __all__ = [
     "guided_logs",
     "null_values",
     "parameter_dtype",
+    "taken_labels",
 ]
 
 Classifier = nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -155,17 +156,22 @@ def null_values(denoiser: Denoiser, null: Mapping[str, Null] | None = None) -> d
     """The values that stand for "none" of what guidance leads towards: those given, or the null class of the labels.
 
     Raises:
-        ValueError: nothing is given and the network lists no labels, or a null class is negative.
+        ValueError: nothing is given and the network lists no labels, a condition that the network does not have, or a
+            null class that is negative.
     """
+    network = getattr(denoiser, "network", denoiser)
+    conditions = getattr(denoiser, "conditions", getattr(network, "conditions", None))
     if null is None:
-        network = getattr(denoiser, "network", denoiser)
-        conditions = getattr(denoiser, "conditions", getattr(network, "conditions", None))
         if conditions is None:
             raise ValueError(f"{type(network).__name__} lists no conditions: give null, such as {{'y': the null class}}")
         if "y" not in conditions:
             has = ", ".join(conditions) or "none"
-            raise ValueError(f"the network has the conditions: {has}; guidance needs labels y, or null for others")
+            raise ValueError(f"the network has the conditions: {has}; guidance and label dropout need y, or null for others")
         null = {"y": conditions["y"]}
+    if not null:
+        raise ValueError("null = {}, expected the null value of at least one condition")
+    if conditions is not None:
+        check_names(null, conditions)
     if isinstance(label := null.get("y", 0), int) and label < 0:
         raise ValueError(f"null = {dict(null)}, expected a label of at least 0")
     return dict(null)
@@ -179,22 +185,33 @@ def doubled(
     Conditions without a null value stay in both halves.
 
     Raises:
-        ValueError: a condition that has a null value is missing, or labels are not (B,) integers.
+        TypeError: a condition is no tensor.
+        ValueError: a condition that has a null value is missing, one has not B rows, labels are not (B,) integers, or a
+            null value has not the shape of one row.
     """
     for name in null:
         if name not in cond:
             raise ValueError(f"{name} is missing: a guided denoiser needs the condition to guide towards")
+    check_conditions(cond, len(x_t))
     if "y" in cond:
         check_labels(cond["y"], len(x_t))
-    twice = {name: torch.cat([value, _without(name, value, null)]) for name, value in cond.items()}
+    without = {name: null_like(name, null[name], value) if name in null else value for name, value in cond.items()}
+    twice = {name: torch.cat([value, without[name]]) for name, value in cond.items()}
     return torch.cat([x_t, x_t]), t if t.ndim == 0 else torch.cat([t, t]), twice
 
 
-def _without(name: str, value: Tensor, null: Mapping[str, Null]) -> Tensor:
-    return rows_of(null[name], value).to(value.dtype) if name in null else value
+def taken_labels(cond: dict[str, Tensor]) -> Tensor:
+    """The labels y, taken out of the conditions: a classifier reads them, and the denoiser that it guides does not.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if "y" not in cond:
+        raise ValueError("y is missing: a classifier needs the labels to guide towards")
+    return cond.pop("y")
 
 
-def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
     """`log p(y | x, t)` in nats by a classifier of noisy data: (B,).
 
     Arguments:
@@ -204,10 +221,8 @@ def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | Non
         y: labels (B,) in 0 .. K - 1.
 
     Raises:
-        ValueError: labels are missing or out of range, or the logits are not (B, K).
+        ValueError: labels are not (B,) integers or out of range, or the logits are not (B, K).
     """
-    if y is None:
-        raise ValueError("y is missing: a classifier needs the labels to guide towards")
     check_labels(y, len(x))
     logits = classifier(x, batch_time(t.to(parameter_dtype(classifier, t.dtype)), len(x)))
     if logits.ndim != 2 or len(logits) != len(x):

@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_core.conditions import check_conditions
 from diffusion_core.densities import PiecewiseTimes, learned_times, pilot_times
 from diffusion_core.randomness import Generator, Randomness, as_randomness
 from diffusion_core.times import TimeSampler
@@ -201,6 +202,7 @@ class Bound(ABC):
     def __init__(self, x_0: Tensor, times: TimeSampler, cond: Mapping[str, Tensor]) -> None:
         if len(x_0) < 1:
             raise ValueError("there are 0 examples, expected at least 1")
+        check_conditions(cond, len(x_0))
         self.x_0 = x_0
         self.times = times
         self.cond = cond

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.base import Denoiser, Loss, per_example
-from diffusion_core.conditions import Null, rows_of
+from diffusion_core.conditions import Null, check_conditions, null_like
 from diffusion_core.guidance import null_values
 from diffusion_core.randomness import Generator, Randomness, as_randomness
 from diffusion_core.times import TimeSampler
@@ -51,21 +51,24 @@ class Objective(nn.Module):
         self.null = null_values(denoiser, null) if label_dropout > 0 else {}
 
     def forward(self, x_0: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
-        """The weighted loss of each example: x_0 (B, *event) and conditions with B rows -> (B,)."""
+        """The weighted loss of each example: x_0 (B, *event) and conditions with B rows -> (B,).
+
+        Raises:
+            TypeError: a condition is no tensor.
+            ValueError: x_0 is not (B, *event), or a condition has not B rows.
+        """
         self.denoiser.check_event(x_0)
+        check_conditions(cond, len(x_0))
         randomness = as_randomness(generator)
         t, weight = (values.to(x_0.device) for values in self.times(len(x_0), randomness))
-        given = self._some(cond, len(x_0), randomness) if self.null and cond else cond
+        given = self._some(cond, x_0, randomness) if self.null and cond else cond
         loss = self.loss(self.denoiser, x_0, t, randomness, **given)
         if self.training:  # what is measured on held-out data must not move the training
             self.times.update(t.detach(), loss.detach())
         return loss * weight
 
-    def _some(self, cond: Mapping[str, Tensor], batch: int, randomness: Randomness) -> dict[str, Tensor]:
-        """The conditions with null values in the examples that are dropped."""
-        dropped = randomness.uniform((batch,), device=next(iter(cond.values())).device) < self.label_dropout
-        given = dict(cond)
-        for name in self.null.keys() & cond.keys():
-            value = cond[name]
-            given[name] = torch.where(per_example(dropped, value), rows_of(self.null[name], value).to(value.dtype), value)
-        return given
+    def _some(self, cond: Mapping[str, Tensor], x_0: Tensor, randomness: Randomness) -> dict[str, Tensor]:
+        """The conditions with null values in the examples whose conditions are dropped."""
+        dropped = randomness.uniform((len(x_0),), device=x_0.device) < self.label_dropout
+        null = {name: null_like(name, self.null[name], value) for name, value in cond.items() if name in self.null}
+        return {**cond, **{name: torch.where(per_example(dropped, none), none, cond[name]) for name, none in null.items()}}

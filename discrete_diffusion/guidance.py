@@ -47,6 +47,7 @@ from diffusion_core.guidance import (
     guided_logs,
     null_values,
     parameter_dtype,
+    taken_labels,
 )
 from discrete_diffusion.denoisers import Denoiser, Posterior
 from discrete_diffusion.divergence import conditional_divergence
@@ -188,12 +189,12 @@ class PosteriorGuidance(_ClassifierFree):
         Simple guidance mechanisms for discrete diffusion models (Schiff et al., 2024) | https://arxiv.org/abs/2412.10193
 
     Arguments:
-        denoiser: a denoiser whose network takes labels; two evaluations of it, in one batch, make one.
+        denoiser: a denoiser whose network takes conditions; two evaluations of it, in one batch, make one.
         scale: g as a function of time.
         null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
 
     Raises:
-        ValueError: the network is unconditional, or no null value is known.
+        ValueError: no null value is known, or one of a condition that the network does not have.
     """
 
 
@@ -204,12 +205,12 @@ class RateGuidance(_ClassifierFree):
         Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
 
     Arguments:
-        denoiser: a denoiser whose network takes labels; two evaluations of it, in one batch, make one.
+        denoiser: a denoiser whose network takes conditions; two evaluations of it, in one batch, make one.
         scale: g as a function of time.
         null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
 
     Raises:
-        ValueError: the network is unconditional, or no null value is known.
+        ValueError: no null value is known, or one of a condition that the network does not have.
     """
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
@@ -234,8 +235,7 @@ class _ByClassifier(_Guidance):
         return self.forward(x_t, t, **cond).distribution
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
-        if (y := cond.pop("y", None)) is None:
-            raise ValueError("y is missing: a classifier needs the labels to guide towards")
+        y = taken_labels(cond)
         base = self.denoiser(x_t, t, **cond)
         log_ratio = self.log_ratio(x_t, t, y)
         g = per_example(self.scale(t).to(log_ratio.dtype), log_ratio)

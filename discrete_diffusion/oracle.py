@@ -33,7 +33,7 @@ from discrete_diffusion.samplers.base import Sampler, Stage
 __all__ = ["EnumeratedCTMC", "kl_divergence", "labelled_network", "total_variation"]
 
 Network = Callable[..., Tensor]
-"""(x_t, t, y) -> logits."""
+"""(x_t, t, **cond) -> logits."""
 
 _LIMIT = 20_000
 
@@ -53,8 +53,8 @@ def labelled_network(networks: Sequence[Network]) -> Network:
 
     def network(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         if y is None:
-            return networks[-1](x_t, t, None)
-        answers = torch.stack([one(x_t, t, None) for one in networks])
+            return networks[-1](x_t, t)
+        answers = torch.stack([one(x_t, t) for one in networks])
         return answers[y, torch.arange(len(y))]
 
     return network
@@ -122,19 +122,19 @@ class EnumeratedCTMC:
             law = law[..., None] * one
         return law.flatten()
 
-    def x0_network(self) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-        """The exact log p(x_0^d | x_t) as a network for `X0Denoiser`: (x_t, t, y) -> (B, D, S)."""
+    def x0_network(self) -> Network:
+        """The exact log p(x_0^d | x_t) as a network for `X0Denoiser`: (x_t, t) -> (B, D, S)."""
 
-        def network(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        def network(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
             joint = self._joint(self._joint_columns(x_t, t))
             return torch.stack([self._axis_marginal(joint, d) for d in range(self.dimensions)], 1).log()
 
         return network
 
-    def leave_one_out_network(self) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-        """The exact log p_loo(x_0^d) as a network for `LeaveOneOutDenoiser`: (x_t, t, y) -> (B, D, S)."""
+    def leave_one_out_network(self) -> Network:
+        """The exact log p_loo(x_0^d) as a network for `LeaveOneOutDenoiser`: (x_t, t) -> (B, D, S)."""
 
-        def network(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        def network(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
             columns = self._joint_columns(x_t, t)
             marginals = []
             for d in range(self.dimensions):

@@ -21,6 +21,7 @@ from torch import Tensor
 from continuous_diffusion.samplers.base import Sampler
 from continuous_diffusion.samplers.variances import FixedSmall, ReverseVariance
 from diffusion_core import Denoiser, State, TimeGrid
+from diffusion_core.conditions import check_conditions
 
 __all__ = ["DDIM"]
 
@@ -81,13 +82,14 @@ class DDIM(Sampler):
 
         Arguments:
             x_0: clean data (B, *event).
-            y: labels (B,), where the network is conditional.
+            cond: conditions of the network by name, batch first.
 
         Raises:
-            ValueError: eta > 0, where there is noise that no map can undo, or x_0 has a wrong shape.
+            ValueError: eta > 0, where there is noise that no map can undo, or x_0 or a condition has a wrong shape.
         """
         if self.eta > 0:
             raise ValueError(f"eta = {self.eta}, expected 0 to encode: a step with noise cannot be undone")
+        check_conditions(cond, len(x_0))
         times = self.grid.times()[::-1]
         alpha = self.numbers(times[1], times[0]).alpha_s
         state = self.start(x_0)

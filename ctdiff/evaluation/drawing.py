@@ -23,6 +23,7 @@ from ctdiff.data import ImageData
 from ctdiff.evaluation.records import Parts
 from ctdiff.runs import Run
 from diffusion_core import BitsPerDim, GridTimes, Sampler, StratifiedTimes, TimeSampler, UniformGrid, stream_seed
+from diffusion_core.conditions import check_conditions
 from diffusion_core.densities import pilot_times
 
 __all__ = ["Drawn", "draw", "likelihood_times", "run_bits_per_dim"]
@@ -77,7 +78,11 @@ def draw(
         parts: where pieces are kept until all are there; None keeps none.
         title: what the progress bar says.
         progress: show it.
+
+    Raises:
+        ValueError: a condition has another number of rows than there are seeds.
     """
+    check_conditions(cond or {}, len(seeds))
     size = sampler.sub_batch * max(1, _PIECE // sampler.sub_batch)  # whole sub-batches: the last one alone is padded
     pieces = []
     with tqdm(total=len(seeds), desc=title, bar_format=_BAR, disable=not progress, leave=False) as bar:

@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ctdiff.training.ema import MovingAverage
 from diffusion_core import PerSampleRandomness
+from diffusion_core.conditions import check_conditions
 
 __all__ = ["MAX_SKIPPED", "Batch", "BatchSequence", "TrainStep", "fit"]
 
@@ -95,9 +96,9 @@ def fit(
         start: how many steps are done already.
 
     Raises:
-        TypeError: the batches are neither a sequence nor an iterable.
+        TypeError: the batches are neither a sequence nor an iterable; while iterating, the second of a batch is no mapping.
         ValueError: steps or accumulation below 1, start outside 0 .. steps, clip not positive; while
-            iterating, the batches ended.
+            iterating, the batches ended, or a condition has another number of rows than x_0.
         FloatingPointError: while iterating, after ten steps in a row without a finite gradient.
     """
     if steps < 1:
@@ -159,9 +160,15 @@ def _numbered(batches: BatchSequence | Iterable[Batch], start: int) -> Callable[
 
     def fetch(step: int) -> Batch:
         try:
-            return take(step)
+            x_0, cond = take(step)
         except (IndexError, StopIteration) as error:
             raise ValueError(f"the batches ended after {step - first}, before step {step + 1}") from error
+        if not isinstance(cond, Mapping):
+            raise TypeError(
+                f"a batch is (x_0, {type(cond).__name__}), expected conditions by name, such as (x_0, {{'y': labels}})"
+            )
+        check_conditions(cond, len(x_0))
+        return x_0, cond
 
     return fetch
 

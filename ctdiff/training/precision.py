@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from backbones import Backbone
+from diffusion_core.conditions import Null
 
 __all__ = ["HalfPrecision", "resolved_precision"]
 
@@ -40,6 +42,11 @@ class HalfPrecision(Backbone):
             backbone.in_channels, backbone.out_channels, backbone.num_classes, backbone.multiple, img_size=backbone.img_size
         )
         self.backbone = backbone
+
+    @property
+    def conditions(self) -> Mapping[str, Null]:
+        """The conditions of the wrapped network."""
+        return self.backbone.conditions
 
     def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         if x.device.type == "meta":  # without content there is nothing to round, and autocast knows no such device
