@@ -106,7 +106,7 @@ class ClassifierGuidance(Denoiser):
         Raises:
             ValueError: y is missing, is not (B,), not integer or out of range; and what the wrapped denoiser refuses.
         """
-        y = taken_labels(cond)
+        y = taken_labels(cond, len(x_t))
         base = self.denoiser(x_t, t, **cond)
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()

@@ -200,14 +200,17 @@ def doubled(
     return torch.cat([x_t, x_t]), t if t.ndim == 0 else torch.cat([t, t]), twice
 
 
-def taken_labels(cond: dict[str, Tensor]) -> Tensor:
-    """The labels y, taken out of the conditions: a classifier reads them, and the denoiser that it guides does not.
+def taken_labels(cond: dict[str, Tensor], batch: int) -> Tensor:
+    """The labels y (B,), taken out of the conditions: a classifier reads them, and the denoiser that it guides does not.
 
     Raises:
-        ValueError: there are none.
+        TypeError: a condition is no tensor.
+        ValueError: there are no labels, they are not (B,) integers, or a condition has not B rows.
     """
     if "y" not in cond:
         raise ValueError("y is missing: a classifier needs the labels to guide towards")
+    check_conditions(cond, batch)
+    check_labels(cond["y"], batch)
     return cond.pop("y")
 
 

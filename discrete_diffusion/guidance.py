@@ -235,7 +235,7 @@ class _ByClassifier(_Guidance):
         return self.forward(x_t, t, **cond).distribution
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
-        y = taken_labels(cond)
+        y = taken_labels(cond, len(x_t))
         base = self.denoiser(x_t, t, **cond)
         log_ratio = self.log_ratio(x_t, t, y)
         g = per_example(self.scale(t).to(log_ratio.dtype), log_ratio)

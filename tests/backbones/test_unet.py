@@ -160,7 +160,7 @@ def test_shapes_and_a_fresh_start_at_zero(name, shape):
         out = net(x, c)
         assert out.shape == (2, 2 * shape[0], *shape[1:])
         assert not out.any()
-        out = randomised(net)(x, c, torch.tensor([0, 2]))
+        out = randomised(net)(x, c, y=torch.tensor([0, 2]))
     assert out.isfinite().all()
     assert out.std() > 0.01
 

@@ -145,7 +145,9 @@ def test_batches_may_be_a_list_or_a_data_loader():
             list(fit(objective, given, state.optimizer, steps=3))
     assert losses[0] == losses[1] == losses[2]
     labelled = TensorDataset(torch.zeros(8, 4), torch.zeros(8, dtype=torch.int64))
-    with pytest.raises(TypeError, match=r"a batch is \(x_0, Tensor\), expected conditions by name, such as \(x_0, {'y': labels}\)"):
+    with pytest.raises(
+        TypeError, match=r"a batch is \(x_0, Tensor\), expected conditions by name, such as \(x_0, {'y': labels}\)"
+    ):
         next(fit(objective, DataLoader(labelled, batch_size=8), state.optimizer, steps=3))
     with pytest.raises(TypeError, match="batches is of type int, expected a sequence or an iterable"):
         fit(objective, 3, state.optimizer, steps=3)
