@@ -1,9 +1,10 @@
-"""The contract of a backbone: float images in, float images out, one real number an example, an optional label.
+"""The contract of a backbone: float images in, float images out, one real number an example, conditions by name.
 
 A backbone knows no process, no schedule and no guidance. `c` is whatever the caller wants the
 network to be told (a time in [0, 1], a log signal-to-noise ratio); how strongly the embedding
-stretches it is an argument of the network. Labels are 0 .. num_classes - 1, and num_classes
-itself is the null class, "no label", which is also what a missing label means.
+stretches it is an argument of the network. Conditions are tensors by name, batch first. Labels are one of them:
+y in 0 .. num_classes - 1, and num_classes itself is the null class, "no label". A network lists its conditions with the
+values that mean "none", and a condition that is omitted has that value.
 
 The base class refuses bad input once, in one place, and lets networks that halve the
 resolution work on any image: it repeats the last row and column up to the needed multiple and
@@ -13,7 +14,7 @@ cuts them off again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import TypeGuard, TypeVar
 
@@ -21,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, rows_of
 
 __all__ = [
     "Backbone",
@@ -209,31 +212,40 @@ class Backbone(nn.Module, ABC):
         self.use_checkpoint = use_checkpoint
         self.img_size = img_size
 
-    @abstractmethod
-    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
-        """The network on checked and padded input; y is given exactly where num_classes > 0."""
+    @property
+    def conditions(self) -> Mapping[str, Null]:
+        """The conditions that the network takes, by name, each with the value that means "none" for one example.
 
-    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+        Labels are the condition y, with the null class `num_classes`. A network with others adds them here.
+        """
+        return {"y": self.num_classes} if self.num_classes else {}
+
+    @abstractmethod
+    def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
+        """The network on checked and padded input, with every one of its conditions."""
+
+    def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """Evaluate the network: (B, C_in, H, W) -> (B, C_out, H, W), in the network's dtype.
 
         Arguments:
             x: floating images (B, C_in, H, W).
             c: one real number an example (B,).
-            y: labels (B,), integers in 0 .. num_classes; None is the null class.
+            cond: conditions by name, batch first; labels y (B,) are integers in 0 .. num_classes. One that is omitted has
+                its null value.
 
         Raises:
             TypeError: an input that is no tensor.
-            ValueError: a wrong shape or dtype, a label for an unconditional network, a label out of range.
+            ValueError: a wrong shape or dtype, a condition that the network does not take, a label out of range.
         """
-        self._check(x, c, y)
-        if self.num_classes and y is None:
-            y = torch.full_like(c, self.num_classes, dtype=torch.int64)
+        self._check(x, c)
+        self._check_conditions(cond, len(x))
         height, width = x.shape[-2:]
         bottom, right = -height % self.multiple, -width % self.multiple
         x = x.to(next(self.parameters()).dtype)
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom), mode="replicate")
-        out = self.predict(x, c, y)
+        absent = {name: rows_of(null, x).contiguous() for name, null in self.conditions.items() if name not in cond}
+        out = self.predict(x, c, **cond, **absent)
         return out[..., :height, :width] if bottom or right else out
 
     def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
@@ -242,8 +254,8 @@ class Backbone(nn.Module, ABC):
         out: Tensor = checkpoint(block, *inputs, use_reentrant=False) if saving else block(*inputs)
         return out
 
-    def _check(self, x: Tensor, c: Tensor, y: Tensor | None) -> None:
-        check_tensors(x=x, c=c, **({} if y is None else {"y": y}))
+    def _check(self, x: Tensor, c: Tensor) -> None:
+        check_tensors(x=x, c=c)
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {self.in_channels}, H, W)")
         if x.numel() == 0:
@@ -258,14 +270,13 @@ class Backbone(nn.Module, ABC):
             raise ValueError(f"c has shape {tuple(c.shape)}, expected ({len(x)},)")
         if not c.is_floating_point():
             raise ValueError(f"c has dtype {c.dtype}, expected a floating dtype")
-        if y is None:
+
+    def _check_conditions(self, cond: Mapping[str, Tensor], batch: int) -> None:
+        check_names(cond, self.conditions)
+        check_conditions(cond, batch)
+        if (y := cond.get("y")) is None:
             return
-        if self.num_classes == 0:
-            raise ValueError(f"labels of shape {tuple(y.shape)} were given to a network with num_classes = 0")
-        if y.shape != (len(x),):
-            raise ValueError(f"y has shape {tuple(y.shape)}, expected ({len(x)},)")
-        if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-            raise ValueError(f"y has dtype {y.dtype}, expected an integer dtype")
+        check_labels(y, batch)
         if y.device.type == "cpu" and not torch.compiler.is_compiling():
             wrong = y[(y < 0) | (y > self.num_classes)]
             if len(wrong):

@@ -213,10 +213,10 @@ class DiffiT(Backbone):
         self.norm = group_norm(widths[0], groups)
         self.out = zeroed(nn.Conv2d(widths[0], self.out_channels * patch_size**2, 3, padding=1))
 
-    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+    def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         e = self.time(c)
         if self.classes is not None:
-            e = e + self.classes(y)
+            e = e + self.classes(cond["y"])
         h = self.tokenizer(F.pixel_unshuffle(x, self.patch_size))
         kept = []
         for stage, downsample in zip(self.down, self.downsample, strict=True):
@@ -291,10 +291,10 @@ class LatentDiffiT(Backbone):
         self.norm = nn.LayerNorm(hidden_dim, eps=_EPS, elementwise_affine=False)
         self.out = zeroed(nn.Linear(hidden_dim, patch_size**2 * self.out_channels))
 
-    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+    def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         e = self.time(c)
         if self.classes is not None:
-            e = e + self.classes(y)
+            e = e + self.classes(cond["y"])
         z = self.embed(patchify(x, self.patch_size)).to(x.dtype)[:, None]  # (B, 1, N, d), one window; wide under autocast
         for block in self.blocks:
             z = self.run(block, z, e)

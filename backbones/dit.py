@@ -322,11 +322,11 @@ class DiT(Backbone):
         )
         self.final = conditioning.final_layer(hidden_dim, patch_size**2 * self.out_channels)
 
-    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+    def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         z = self.embed(patchify(x, self.patch_size)) + self.positions  # (B, N, d)
         e = self.time(c)[:, None]
         if self.classes is not None:
-            e = torch.cat([e, self.classes(y)[:, None]], dim=1)  # (B, 2, d)
+            e = torch.cat([e, self.classes(cond["y"])[:, None]], dim=1)  # (B, 2, d)
         patches = z.shape[1]
         z, e = self.conditioning.enter(z, e)
         for block in self.blocks:

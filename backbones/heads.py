@@ -15,6 +15,7 @@ it sees, and a log-scale. The scale is bounded smoothly,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from backbones.base import Backbone, check_at_least, check_tensors
 from backbones.distributions import Categorical, Distribution, Mixture
 from backbones.logistic import TruncatedLogistic
+from diffusion_core.conditions import Null
 
 __all__ = [
     "CategoricalHead",
@@ -277,15 +279,19 @@ class PixelLogits(nn.Module):
         self.channels = inputs.channels
         self.num_values = num_values
         self.num_states = num_states
-        self.num_classes = backbone.num_classes
 
-    def distribution(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Distribution:
+    @property
+    def conditions(self) -> Mapping[str, Null]:
+        """The conditions of the backbone, with the values that mean "none"."""
+        return self.backbone.conditions
+
+    def distribution(self, x: Tensor, c: Tensor, **cond: Tensor) -> Distribution:
         """The distribution of every clean pixel.
 
         Arguments:
             x: integer images (B, C, H, W) with values in 0 .. num_states - 1.
             c: one real number an example (B,).
-            y: labels (B,) in 0 .. num_classes; None is the null class.
+            cond: conditions of the backbone by name.
 
         Raises:
             TypeError: an input that is no tensor.
@@ -300,9 +306,9 @@ class PixelLogits(nn.Module):
             low, high = (int(end) for end in x.aminmax())
             if low < 0 or high >= self.num_states:
                 raise ValueError(f"x has values in {low} .. {high}, expected 0 .. {self.num_states - 1}")
-        distribution: Distribution = self.head(self.backbone(self.inputs(x, self.num_values), c, y), x)
+        distribution: Distribution = self.head(self.backbone(self.inputs(x, self.num_values), c, **cond), x)
         return distribution
 
-    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """The normalised logits of every clean pixel: (B, C, H, W) integers -> (B, C, H, W, S)."""
-        return self.distribution(x, c, y).logits
+        return self.distribution(x, c, **cond).logits

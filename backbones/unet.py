@@ -287,10 +287,10 @@ class UNet(Backbone):
             self.apply(fan_averaged)
         zeroed(self.out)
 
-    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+    def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         e = self.time(c)
         if self.classes is not None:
-            e = e + self.classes(y)
+            e = e + self.classes(cond["y"])
         e = F.silu(e)
         h = self.stem(F.pixel_unshuffle(x, self.patch_size))
         kept: list[Tensor] = []

@@ -162,11 +162,11 @@ class UViT(Backbone):
         self.out = truncated_normal(nn.Linear(hidden_dim, patch_size**2 * self.out_channels))
         self.final = nn.Conv2d(self.out_channels, self.out_channels, 3, padding=1) if final_conv else nn.Identity()
 
-    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+    def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         # Sinusoids of a double-precision time come down to the parameters' dtype; half precision starts inside the blocks.
         extras = [self.time(c).to(self.positions.dtype)[:, None]]
         if self.classes is not None:
-            extras.append(self.classes(y)[:, None])
+            extras.append(self.classes(cond["y"])[:, None])
         z = torch.cat([*extras, self.embed(patchify(x, self.patch_size))], dim=1) + self.positions  # (B, extras + N, d)
         kept = []
         for block in self.first:

@@ -52,7 +52,7 @@ def backbone_work(backbone: Backbone, half: bool) -> Work:
     def work() -> None:
         backbone.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            out = backbone(x, c, y)
+            out = backbone(x, c, y=y)
         out.float().square().mean().backward()
 
     return work

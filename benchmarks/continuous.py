@@ -45,7 +45,7 @@ class FixedNoise(nn.Module):
         super().__init__()
         self.noise = torch.randn(BATCH, *SHAPE)
 
-    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         return self.noise
 
 

@@ -46,7 +46,7 @@ class FixedLogits(torch.nn.Module):
         super().__init__()
         self.logits = torch.nn.Parameter(torch.randn(BATCH, *SHAPE, S))
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return self.logits
 
 
@@ -57,7 +57,7 @@ class FixedLogistic(torch.nn.Module):
         super().__init__()
         self.outputs = torch.nn.Parameter(torch.randn(2, BATCH, *SHAPE))
 
-    def distribution(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> TruncatedLogistic:
+    def distribution(self, x: Tensor, t: Tensor, **cond: Tensor) -> TruncatedLogistic:
         return TruncatedLogistic(self.outputs[0], self.outputs[1] - 2, S)
 
 

@@ -87,9 +87,9 @@ class Chains:
 
 
 METHODS: dict[str, Callable[[Chains, ConstantScale, QuadraticGrid], Sampler]] = {
-    "`PosteriorGuidance`, `Ancestral`": lambda c, g, grid: Ancestral(PosteriorGuidance(c.denoiser(), g, 2), grid),
-    "`PosteriorGuidance`, `Euler`": lambda c, g, grid: Euler(PosteriorGuidance(c.denoiser(), g, 2), grid),
-    "`RateGuidance`, `Euler`": lambda c, g, grid: Euler(RateGuidance(c.denoiser(), g, 2), grid),
+    "`PosteriorGuidance`, `Ancestral`": lambda c, g, grid: Ancestral(PosteriorGuidance(c.denoiser(), g, {"y": 2}), grid),
+    "`PosteriorGuidance`, `Euler`": lambda c, g, grid: Euler(PosteriorGuidance(c.denoiser(), g, {"y": 2}), grid),
+    "`RateGuidance`, `Euler`": lambda c, g, grid: Euler(RateGuidance(c.denoiser(), g, {"y": 2}), grid),
     "`ClassifierGuidance`, `Euler`": lambda c, g, grid: Euler(ClassifierGuidance(c.denoiser(), c.classifier, g), grid),
     "`TaylorClassifierGuidance`, `Euler`": lambda c, g, grid: Euler(
         TaylorClassifierGuidance(c.denoiser(), c.classifier, g), grid
@@ -141,11 +141,11 @@ class ConstantNoise(SharedRandomness):
         return torch.full(tuple(shape), self.value, dtype=dtype, device=device)
 
 
-def moments(sampler: gaussian.Sampler, x: Tensor, t: float, s: float | None, y: Tensor | None) -> tuple[Tensor, Tensor]:
+def moments(sampler: gaussian.Sampler, x: Tensor, t: float, s: float | None, **cond: Tensor) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of a step of x (B, 1) from t to s (None: the last step)."""
     none = torch.zeros(len(x), dtype=torch.int64)
     states = (State(x, t, ConstantNoise(z), 0, none, none) for z in (0.0, 1.0))
-    still, moved = (sampler.finish(state, y).x if s is None else sampler.step(state, t, s, y).x for state in states)
+    still, moved = (sampler.finish(state, **cond).x if s is None else sampler.step(state, t, s, **cond).x for state in states)
     return still, (moved - still).abs()
 
 
@@ -194,7 +194,7 @@ def gaussian_law(sampler: gaussian.Sampler, x: Tensor, label: int, finish: bool 
     batch, y = x[:, None], torch.full((len(x),), label)
     law = kernel(x, torch.zeros(1), torch.ones(1))[0]
     for t, s in pairwise([*sampler.grid.times(), None][: None if finish else -1]):
-        mean, std = (part[:, 0] for part in moments(sampler, batch, t, s, y))
+        mean, std = (part[:, 0] for part in moments(sampler, batch, t, s, y=y))
         law = law @ kernel(x, mean, std) if bool((std > 0).any()) else moved_law(x, law, mean)
     return law
 
@@ -229,7 +229,7 @@ def gaussian_inpainting_distances(rounds: Sequence[int], steps: int = 64, points
     for t, s in pairwise([*sampler.grid.times(), None]):
         alpha, sigma = process.schedule(torch.tensor(t, dtype=torch.float64))
         known = alpha * a + sigma * nodes
-        parts = [moments(sampler, torch.stack([value.expand_as(x), x], 1), t, s, None) for value in known]
+        parts = [moments(sampler, torch.stack([value.expand_as(x), x], 1), t, s) for value in known]
         shares = weights / weights.sum()
         if s is None:
             ends = [torch.stack([moved_law(x, law, mean[:, 1]) for mean, _ in parts]) for law in laws]

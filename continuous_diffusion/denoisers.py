@@ -2,7 +2,7 @@
 
 A parameterisation is four coefficients of time:
 
-    x0hat = c_skip(t) x_t + c_out(t) network(c_in(t) x_t, c_noise(t), y)
+    x0hat = c_skip(t) x_t + c_out(t) network(c_in(t) x_t, c_noise(t), **cond)
 
 | network predicts            | c_in      | c_skip           | c_out           | c_noise         |
 |-----------------------------|-----------|------------------|-----------------|-----------------|
@@ -48,8 +48,8 @@ __all__ = [
     "X0Denoiser",
 ]
 
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(x (B, *event), c (B,), y (B,) or None) -> (B, *event)."""
+Network = Callable[..., Tensor]
+"""(x (B, *event), c (B,), **cond) -> (B, *event)."""
 
 
 class Posterior(diffusion_core.Posterior):
@@ -88,7 +88,7 @@ class Denoiser(diffusion_core.Denoiser):
 
     Arguments:
         process: the Gaussian process whose noise it removes.
-        network: any callable (x, c, y) -> the shape of x; a module's parameters are registered.
+        network: any callable (x, c, **cond) -> the shape of x; a module's parameters are registered.
         event_shape: the shape of one example, such as (1, 28, 28).
 
     References:
@@ -110,7 +110,7 @@ class Denoiser(diffusion_core.Denoiser):
     def epsilon(self, output: Tensor, mean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The noise epshat from the network's output, without a division by sigma where there is a way: (B, *event)."""
 
-    def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def read(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Check the arguments and evaluate the network: its output in the dtype of x_t, and (c_skip, c_out) to read it with."""
         self.check_event(x_t)
         check_real(x_t)
@@ -118,7 +118,7 @@ class Denoiser(diffusion_core.Denoiser):
         c_in, c_skip, c_out, c_noise = self.coefficients(t)
         # Where one pass over the image can be seen to change nothing, it is saved: samplers have one time for the batch.
         x = x_t if c_in.ndim == 0 and readable(c_in) and c_in == 1 else match(c_in, x_t) * x_t
-        output = self.network(x, batch_time(c_noise.to(x_t.dtype), len(x_t)), y)
+        output = self.network(x, batch_time(c_noise.to(x_t.dtype), len(x_t)), **cond)
         output = output.to(x_t.dtype)  # the algebra stays in single precision when the network computes in half
         if not output.requires_grad:  # a training looks at its loss and its gradient instead
             check_finite(finite_examples(output), x_t, t)
@@ -136,20 +136,20 @@ class Denoiser(diffusion_core.Denoiser):
         var = match(self.process.schedule(t)[1].square(), x_t)
         return Posterior(mean, var, self.epsilon(output, mean, x_t, t))
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,).
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
+        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
         Raises:
             ValueError: x_t is not a real (B, *event_shape), t is not () or (B,) in [0, 1], or the
                 network returned another shape than it was given.
             NotFiniteError: the network returned an infinite number or NaN, and no gradient is formed of it.
         """
-        output, coefficients = self.read(x_t, t, y)
+        output, coefficients = self.read(x_t, t, **cond)
         return self.interpret(output, coefficients, x_t, t)
 
 
 class EpsilonDenoiser(Denoiser):
-    """The network predicts the noise: `x0hat = (x_t - sigma_t network(x_t, t, y)) / alpha_t`.
+    """The network predicts the noise: `x0hat = (x_t - sigma_t network(x_t, t, **cond)) / alpha_t`.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -168,7 +168,7 @@ class EpsilonDenoiser(Denoiser):
 
 
 class X0Denoiser(Denoiser):
-    """The network predicts the clean data: `x0hat = network(x_t, t, y)`.
+    """The network predicts the clean data: `x0hat = network(x_t, t, **cond)`.
 
     The noise that goes with it, `(x_t - alpha_t x0hat) / sigma_t`, needs t > 0.
     """
@@ -185,7 +185,7 @@ class X0Denoiser(Denoiser):
 
 
 class VelocityDenoiser(Denoiser):
-    """The network predicts `v = alpha_t eps - sigma_t x_0`: `x0hat = alpha_t x_t - sigma_t network(x_t, t, y)`.
+    """The network predicts `v = alpha_t eps - sigma_t x_0`: `x0hat = alpha_t x_t - sigma_t network(x_t, t, **cond)`.
 
     References:
         Progressive distillation for fast sampling of diffusion models (Salimans & Ho, 2022) | https://arxiv.org/abs/2202.00512
@@ -212,7 +212,7 @@ class KarrasDenoiser(Denoiser):
 
     Arguments:
         process: the Gaussian process whose noise it removes.
-        network: any callable (x, c, y) -> the shape of x, with c from about -2 (noise) or
+        network: any callable (x, c, **cond) -> the shape of x, with c from about -2 (noise) or
             less to 2 (data) or more, sign reversed: `c = -logSNR / 8`.
         event_shape: the shape of one example, such as (1, 28, 28).
         std: d, the standard deviation of the data; EDM's for images in [-1, 1] is 0.5.
@@ -273,15 +273,15 @@ class LearnedVarianceDenoiser(diffusion_core.Denoiser):
         """The network, which returns 2C channels."""
         return self.mean_denoiser.network
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,).
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
+        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
         Raises:
             ValueError: x_t is not a real (B, *event_shape), t is not () or (B,) in [0, 1], or the
                 network did not return twice as many channels as it was given.
             NotFiniteError: the network returned an infinite number or NaN, and no gradient is formed of it.
         """
-        output, coefficients = self.mean_denoiser.read(x_t, t, y)
+        output, coefficients = self.mean_denoiser.read(x_t, t, **cond)
         expected = (len(x_t), 2 * x_t.shape[1], *x_t.shape[2:])
         if output.shape != expected:
             raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {expected}: a mean and a variance")

@@ -23,12 +23,15 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess, match
 from diffusion_core import Denoiser
-from diffusion_core.guidance import Classifier, GuidanceScale, class_slope, doubled, guided, null_class_of
+from diffusion_core.conditions import Null
+from diffusion_core.guidance import Classifier, GuidanceScale, class_slope, doubled, guided, null_values, taken_labels
 
 __all__ = ["ClassifierFreeGuidance", "ClassifierGuidance"]
 
@@ -40,34 +43,36 @@ class ClassifierFreeGuidance(Denoiser):
         Classifier-free diffusion guidance (Ho & Salimans, 2022) | https://arxiv.org/abs/2207.12598
 
     Arguments:
-        denoiser: a denoiser whose network takes labels; two evaluations of it, in one batch, make one.
+        denoiser: a denoiser whose network takes conditions; two evaluations of it, in one batch, make one.
         scale: g as a function of time.
-        null_class: the label that means "no label"; None means the network's `num_classes`.
+        null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
 
     Raises:
-        ValueError: the network is unconditional, or no null class is known.
+        ValueError: no null value is known, or one of a condition that the network does not have.
     """
 
     process: GaussianProcess
 
-    def __init__(self, denoiser: Denoiser, scale: GuidanceScale, null_class: int | None = None) -> None:
+    def __init__(self, denoiser: Denoiser, scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
         super().__init__(denoiser.process, denoiser.event_shape)
-        self.null_class = null_class_of(denoiser, null_class)
+        self.null = null_values(denoiser, null)
         self.denoiser = denoiser
         self.scale = scale
         self.learns_variance = bool(denoiser.learns_variance)
         self.network_calls = 2 * denoiser.network_calls
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,).
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
+        """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
         Its variance, and what a network learned of it, is the conditional model's.
 
         Raises:
-            ValueError: y is None, is not (B,) or is not integer; and what the wrapped denoiser refuses.
+            ValueError: a condition to guide towards is missing, as in `doubled`; and what the wrapped denoiser refuses.
         """
         self.check_event(x_t)
-        both, n, g = self.denoiser(*doubled(x_t, t, y, self.null_class)), len(x_t), self.scale(t)
+        n, g = len(x_t), self.scale(t)
+        twice, times, conditions = doubled(x_t, t, cond, self.null)
+        both = self.denoiser(twice, times, **conditions)
         mean, epsilon = (guided(part[:n], part[n:], g) for part in (both.mean, both.epsilon))
         return Posterior(mean, both.var[:n], epsilon, None if both.interpolation is None else both.interpolation[:n])
 
@@ -94,14 +99,15 @@ class ClassifierGuidance(Denoiser):
         self.learns_variance = bool(denoiser.learns_variance)
         self.network_calls = denoiser.network_calls
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
         """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,) in 0 .. K - 1.
 
         Raises:
-            ValueError: y is None, is not (B,), not integer or out of range; and what the wrapped denoiser refuses.
+            ValueError: y is missing, is not (B,), not integer or out of range; and what the wrapped denoiser refuses.
             NotFiniteError: the classifier's output, or its slope, is infinite or not a number.
         """
-        base = self.denoiser(x_t, t, None)
+        y = taken_labels(cond, len(x_t))
+        base = self.denoiser(x_t, t, **cond)
         slope = class_slope(self.classifier, x_t, t, y)
         alpha, sigma = self.process.schedule(t)
         shift = match(sigma * self.scale(t), x_t) * slope  # (B, *event)

@@ -15,6 +15,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -60,9 +62,9 @@ def _check_beginning(process: GaussianProcess, t_max: float) -> None:
 
 
 class _Bound(Bound):
-    def __init__(self, denoiser: Denoiser, x_0: Tensor, y: Tensor | None, times: TimeSampler | None) -> None:
+    def __init__(self, denoiser: Denoiser, x_0: Tensor, times: TimeSampler | None, cond: Mapping[str, Tensor]) -> None:
         times = GridTimes(UniformGrid(999, 0.001)) if times is None else times
-        super().__init__(x_0, y, times)
+        super().__init__(x_0, times, cond)
         check_real(x_0)
         self.denoiser = denoiser
         self.process: GaussianProcess = denoiser.process  # type: ignore[assignment]
@@ -76,13 +78,13 @@ class _Bound(Bound):
         self.steps: Loss = ELBO() if self.chain is None else self.chain
 
     def integrand(self, rows: Tensor, t: Tensor, randomness: Randomness) -> Tensor:
-        return self.steps(self.denoiser, self.x_0[rows], t, None if self.y is None else self.y[rows], randomness)
+        return self.steps(self.denoiser, self.x_0[rows], t, randomness, **self.conditions(rows))
 
     def reconstruction(self, rows: Tensor, randomness: Randomness) -> Tensor:
-        x_0, y = self.x_0[rows], None if self.y is None else self.y[rows]
+        x_0 = self.x_0[rows]
         t = torch.tensor(self.times.t_min, dtype=torch.float64, device=x_0.device)
         epsilon = randomness.normal(x_0.shape, x_0.dtype, x_0.device)
-        posterior = self.denoiser(self.process.perturb(x_0, epsilon, t), t, y)
+        posterior = self.denoiser(self.process.perturb(x_0, epsilon, t), t, **self.conditions(rows))
         if self.chain is not None:
             every = torch.arange(len(x_0), device=x_0.device)
             return self.chain.reconstruction(posterior, Truth(self.process, x_0, epsilon, t), every)
@@ -95,18 +97,17 @@ class _Bound(Bound):
 def bits_per_dim(
     denoiser: Denoiser,
     x_0: Tensor,
-    y: Tensor | None = None,
     times: TimeSampler | None = None,
     draws: int = 16,
     batch_size: int = 64,
     generator: Generator = None,
+    **cond: Tensor,
 ) -> BitsPerDim:
     """Bound -log2 p(x_0) / D: in bits of a pixel's value where the process has `pixels`, of a density where it has none.
 
     Arguments:
         denoiser: any denoiser of the Gaussian engine, in evaluation mode.
         x_0: clean data (B, *event), as the process takes them: `process.pixels.encode` of integers.
-        y: labels (B,), where the network is conditional.
         times: `GridTimes(grid)` for the chain that walks a grid and ends on x_0, a density for infinitely many
             steps, at best one that `learn_times` made of these; its t_min is where the chain ends and its t_max where it
             starts. None is the chain of 1000 times, `GridTimes(UniformGrid(999, 0.001))`.
@@ -114,35 +115,36 @@ def bits_per_dim(
             drawn alike, N draws are all its terms, each once.
         batch_size: how many evaluations the network sees at once.
         generator: the source of randomness; one stream for everything.
+        cond: conditions of the network by name, batch first, such as labels y (B,).
 
     Raises:
         ValueError: draws or batch_size are out of range, there are no examples, t_min = 0, a chain whose first step is
             infinitely long in log-SNR, or data that are not the pixels that the process knows.
     """
-    return _Bound(denoiser, x_0, y, times).estimate(draws, batch_size, generator)
+    return _Bound(denoiser, x_0, times, cond).estimate(draws, batch_size, generator)
 
 
 def learn_times(
     denoiser: Denoiser,
     x_0: Tensor,
-    y: Tensor | None = None,
     times: TimeSampler | None = None,
     draws: int = 32,
     batch_size: int = 64,
     generator: Generator = None,
+    **cond: Tensor,
 ) -> TimeSampler:
     """The density of times that makes the error of `bits_per_dim` small, learned on other images than those it is used for.
 
     Arguments:
         denoiser: any denoiser of the Gaussian engine, in evaluation mode.
         x_0: clean data (B, *event), as the process takes them, such as 64 training images.
-        y: labels (B,), where the network is conditional.
         times: the chain or the interval, as in `bits_per_dim`.
         draws: how many times (and noises) an example: an even number, at least 4.
         batch_size: how many evaluations the network sees at once.
         generator: the source of randomness.
+        cond: conditions of the network by name, batch first.
 
     Raises:
         ValueError: as `bits_per_dim`, or no term is finite and positive.
     """
-    return _Bound(denoiser, x_0, y, times).learn_times(draws, batch_size, generator)
+    return _Bound(denoiser, x_0, times, cond).learn_times(draws, batch_size, generator)

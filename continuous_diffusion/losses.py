@@ -70,7 +70,7 @@ class Loss(diffusion_core.Loss):
     learns_variance: bool = False
     """Whether it teaches a variance, and so needs a denoiser that has one to learn."""
 
-    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, y: Tensor | None = None, generator: Generator = None) -> Tensor:
+    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
         """The loss of each example x_0 (B, *event) at its time t, () or (B,): (B,).
 
         Raises:
@@ -86,7 +86,7 @@ class Loss(diffusion_core.Loss):
         t = self.visited(t)
         epsilon = as_randomness(generator).normal(x_0.shape, x_0.dtype, x_0.device)
         x_t = denoiser.process.perturb(x_0, epsilon, t)
-        return self.compare(denoiser(x_t, t, y), Truth(denoiser.process, x_0, epsilon, t))
+        return self.compare(denoiser(x_t, t, **cond), Truth(denoiser.process, x_0, epsilon, t))
 
     def visited(self, t: Tensor) -> Tensor:
         """The time at which the data are noised for a given t: t itself, unless the loss knows but some times."""

@@ -17,7 +17,7 @@ and the law of some dimensions given the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess, check_real
 from diffusion_core import Denoiser, Generator, as_randomness, check_time, readable
+from diffusion_core.conditions import Null, check_names
 
 __all__ = ["GaussianMixture", "MixtureDenoiser"]
 
@@ -219,6 +220,11 @@ class MixtureDenoiser(Denoiser):
         """The number of classes of the data, which is also the label of the null class."""
         return self.mixture.num_classes
 
+    @property
+    def conditions(self) -> Mapping[str, Null]:
+        """The labels y, with the null class."""
+        return {"y": self.num_classes}
+
     def _components(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         self.check_event(x_t)
         check_real(x_t)
@@ -244,9 +250,14 @@ class MixtureDenoiser(Denoiser):
         _, _, offset, var, log_joint = self._components(x_t, t, y)
         return -(responsibilities(log_joint) * offset / var).sum(1).reshape(x_t.shape)
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        """The exact moments of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,)."""
-        alpha, sigma, offset, var, log_joint = self._components(x_t, t, y)
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
+        """The exact moments of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,), if any.
+
+        Raises:
+            ValueError: what is no label, or a condition other than y.
+        """
+        check_names(cond, self.conditions)
+        alpha, sigma, offset, var, log_joint = self._components(x_t, t, cond.get("y"))
         share = responsibilities(log_joint)  # (B, K, 1)
         v, mu = self.mixture.variances, self.mixture.means
         means = mu + alpha * v / var * offset  # (B, K, D)

@@ -50,8 +50,8 @@ def chosen_seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None)
     return list(seeds)
 
 
-def chosen_labels(run: Run, labels: Sequence[int] | None, count: int) -> torch.Tensor | None:
-    """Labels repeated up to `count`; without any, the classes in turn where the network is conditional.
+def chosen_labels(run: Run, labels: Sequence[int] | None, count: int) -> dict[str, torch.Tensor]:
+    """The condition y, labels repeated up to `count`; without any, the classes in turn where the network is conditional.
 
     Raises:
         ValueError: a label that the network does not have.
@@ -61,8 +61,8 @@ def chosen_labels(run: Run, labels: Sequence[int] | None, count: int) -> torch.T
         expected = f"0 .. {classes - 1}, or {classes} for none" if classes else "none: the network is unconditional"
         raise ValueError(f"label {wrong[0]}, expected {expected}")
     if not classes:
-        return None
-    return torch.tensor(list(labels or range(classes))).repeat(count)[:count].to(run.config.training.device)
+        return {}
+    return {"y": torch.tensor(list(labels or range(classes))).repeat(count)[:count].to(run.config.training.device)}
 
 
 def _targets(base: Path, suffixes: Sequence[str]) -> tuple[Path, ...]:
@@ -135,7 +135,8 @@ def sample_run(
     run = load_run(path, checkpoint, ema, device)
     configuration.override(run.config, overrides, sections=("sampler",))
     chosen = chosen_seeds(run, num_samples, seeds)
-    y = chosen_labels(run, labels, len(chosen))
+    cond = chosen_labels(run, labels, len(chosen))
+    y = cond.get("y")
     walker = run.sampler(steps, sampler)
     base = Path(out) if out is not None else run.path / "samples" / f"{sampler or run.config.sampler.name}_{walker.grid.steps}"
     paths = _targets(base, (".png", ".npz", ".gif") if gif else (".png", ".npz"))
@@ -143,7 +144,7 @@ def sample_run(
     states = walker.grid.steps + 2  # before the first step, after each, and the clean one
     shown = {round(i * (states - 1) / (_FRAMES - 1)) for i in range(_FRAMES)} if gif else {}
     with run.named():
-        for i, state in enumerate(walker.trajectory(len(chosen), y=y, seeds=chosen, progress=True)):
+        for i, state in enumerate(walker.trajectory(len(chosen), generator=None, seeds=chosen, progress=True, **cond)):
             last = state
             if i in shown:
                 frames.append(run.images(state.x).cpu())

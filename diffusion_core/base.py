@@ -102,7 +102,7 @@ class Posterior(ABC):
 
 
 class Denoiser(nn.Module, ABC):
-    """One reading of a network: (x_t, t, y) -> Posterior.
+    """One reading of a network: (x_t, t, **cond) -> Posterior.
 
     Arguments:
         process: the forward process whose noise it removes.
@@ -119,8 +119,11 @@ class Denoiser(nn.Module, ABC):
         self.event_shape = tuple(int(size) for size in event_shape)
 
     @abstractmethod
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Any:
-        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,)."""
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Any:
+        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and conditions by name, batch first.
+
+        Labels are the condition y (B,). A condition that is absent is omitted; it is never None.
+        """
 
     def check_event(self, x: Tensor) -> None:
         """Refuse a batch whose examples have another shape than this denoiser's.
@@ -136,7 +139,7 @@ class Loss(ABC):
     """A training loss: a small callable that returns one unreduced number an example."""
 
     @abstractmethod
-    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, y: Tensor | None = None, generator: Generator = None) -> Tensor:
+    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
         """The loss of each example in nats (or squared units) at its time t (B,): (B,)."""
 
     def check_times(self, times: TimeSampler) -> None:  # noqa: B027 - most losses have a meaning at any times

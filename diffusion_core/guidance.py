@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from diffusion_core.base import Denoiser, batch_time, per_example, readable
 from diffusion_core.checks import check_finite, check_positive, finite_examples
+from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, null_like
 
 __all__ = [
     "Classifier",
@@ -38,14 +39,14 @@ __all__ = [
     "GuidanceScale",
     "IntervalScale",
     "PowerCosineScale",
-    "check_labels",
     "class_log_prob",
     "class_slope",
     "doubled",
     "guided",
     "guided_logs",
-    "null_class_of",
+    "null_values",
     "parameter_dtype",
+    "taken_labels",
 ]
 
 Classifier = nn.Module | Callable[[Tensor, Tensor], Tensor]
@@ -152,50 +153,69 @@ def guided_logs(cond: Tensor, uncond: Tensor, g: Tensor) -> Tensor:
     return torch.where(g == 0, uncond, torch.where(g == 1, cond, mixed))
 
 
-def null_class_of(denoiser: Denoiser, null_class: int | None = None) -> int:
-    """The label that means "no label": the one given, or else the `num_classes` of the denoiser or its network.
+def null_values(denoiser: Denoiser, null: Mapping[str, Null] | None = None) -> dict[str, Null]:
+    """The values that stand for "none" of what guidance leads towards: those given, or the null class of the labels.
 
     Raises:
-        ValueError: the network is unconditional, or does not say and nothing is given, or null_class < 0.
+        ValueError: nothing is given and the network lists no labels, a condition that the network does not have, or a
+            null class that is negative.
     """
     network = getattr(denoiser, "network", denoiser)
-    classes = getattr(denoiser, "num_classes", getattr(network, "num_classes", None))
-    if classes == 0:
-        raise ValueError("the network has num_classes = 0: guidance needs a network that was trained with labels")
-    chosen = classes if null_class is None else null_class
-    if chosen is None:
-        raise ValueError(f"{type(network).__name__} has no num_classes: give the null_class of the network")
-    if chosen < 0:
-        raise ValueError(f"null_class = {chosen}, expected a label of at least 0")
-    return int(chosen)
+    conditions = getattr(denoiser, "conditions", getattr(network, "conditions", None))
+    if null is None:
+        if conditions is None:
+            raise ValueError(f"{type(network).__name__} lists no conditions: give null, such as {{'y': the null class}}")
+        if "y" not in conditions:
+            has = ", ".join(conditions) or "none"
+            raise ValueError(f"the network has the conditions: {has}; guidance and label dropout need y, or null for others")
+        null = {"y": conditions["y"]}
+    if not null:
+        raise ValueError("null = {}, expected the null value of at least one condition")
+    if conditions is not None:
+        check_names(null, conditions)
+    if isinstance(label := null.get("y", 0), int) and label < 0:
+        raise ValueError(f"null = {dict(null)}, expected a label of at least 0")
+    return dict(null)
 
 
-def check_labels(y: Tensor | None, batch: int) -> Tensor:
-    """The labels to guide towards, refused if they are missing or cannot be labels.
+def doubled(
+    x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor], null: Mapping[str, Null]
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """The batch twice, first with its conditions, then with null values: (2 B, *event), () or (2 B,), conditions.
 
-    Raises:
-        ValueError: y is None, is not (batch,) or is not integer.
-    """
-    if y is None:
-        raise ValueError("y is None: a guided denoiser needs the labels to guide towards")
-    if y.shape != (batch,):
-        raise ValueError(f"y has shape {tuple(y.shape)}, expected ({batch},)")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise ValueError(f"y has dtype {y.dtype}, expected an integer dtype")
-    return y
-
-
-def doubled(x_t: Tensor, t: Tensor, y: Tensor | None, null_class: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The batch whose first half has its labels and whose second half has none: (2 B, *event), () or (2 B,), (2 B,).
+    Conditions without a null value stay in both halves.
 
     Raises:
-        ValueError: y is None, is not (B,) or is not integer.
+        TypeError: a condition is no tensor.
+        ValueError: a condition that has a null value is missing, one has not B rows, labels are not (B,) integers, or a
+            null value has not the shape of one row.
     """
-    y = check_labels(y, len(x_t))
-    return torch.cat([x_t, x_t]), t if t.ndim == 0 else torch.cat([t, t]), torch.cat([y, torch.full_like(y, null_class)])
+    for name in null:
+        if name not in cond:
+            raise ValueError(f"{name} is missing: a guided denoiser needs the condition to guide towards")
+    check_conditions(cond, len(x_t))
+    if "y" in cond:
+        check_labels(cond["y"], len(x_t))
+    without = {name: null_like(name, null[name], value) if name in null else value for name, value in cond.items()}
+    twice = {name: torch.cat([value, without[name]]) for name, value in cond.items()}
+    return torch.cat([x_t, x_t]), t if t.ndim == 0 else torch.cat([t, t]), twice
 
 
-def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+def taken_labels(cond: dict[str, Tensor], batch: int) -> Tensor:
+    """The labels y (B,), taken out of the conditions: a classifier reads them, and the denoiser that it guides does not.
+
+    Raises:
+        TypeError: a condition is no tensor.
+        ValueError: there are no labels, they are not (B,) integers, or a condition has not B rows.
+    """
+    if "y" not in cond:
+        raise ValueError("y is missing: a classifier needs the labels to guide towards")
+    check_conditions(cond, batch)
+    check_labels(cond["y"], batch)
+    return cond.pop("y")
+
+
+def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
     """`log p(y | x, t)` in nats by a classifier of noisy data: (B,).
 
     Arguments:
@@ -205,10 +225,10 @@ def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | Non
         y: labels (B,) in 0 .. K - 1.
 
     Raises:
-        ValueError: labels are missing or out of range, or the logits are not (B, K).
+        ValueError: labels are not (B,) integers or out of range, or the logits are not (B, K).
         NotFiniteError: the logits say no distribution; a class of probability 0 may have -inf.
     """
-    y = check_labels(y, len(x))
+    check_labels(y, len(x))
     logits = classifier(x, batch_time(t.to(parameter_dtype(classifier, t.dtype)), len(x)))
     if logits.ndim != 2 or len(logits) != len(x):
         raise ValueError(f"the classifier's logits have shape {tuple(logits.shape)}, expected ({len(x)}, K)")
@@ -223,11 +243,11 @@ def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | Non
     return chosen
 
 
-def class_slope(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+def class_slope(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
     """`grad_x log p(y | x, t)` by a classifier that is differentiable in x; the arguments are those of `class_log_prob`.
 
     Raises:
-        ValueError: labels are missing or out of range, or the logits are not (B, K).
+        ValueError: labels are not (B,) integers or out of range, or the logits are not (B, K).
         NotFiniteError: the logits say no distribution, or have no finite slope, as where the classifier excludes the label.
     """
     with torch.enable_grad():

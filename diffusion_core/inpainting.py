@@ -90,19 +90,19 @@ class Inpainting(Sampler):
         at_s, at_t = (torch.tensor(value, dtype=torch.float64, device=state.x.device) for value in (s, t))
         return self.denoiser.process.renoise(state.x, at_s, at_t, state.randomness)
 
-    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
+    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
         """The wrapped step, replacement, and as many rounds of it as asked for."""
         x_0, known, *memory = state.memory
         inner = replace(state, memory=tuple(memory))
         for rounds_left in range(self.resample - 1, -1, -1):
-            landed = self._replaced(self.sampler.step(inner, t, s, y), (x_0, known), s)
+            landed = self._replaced(self.sampler.step(inner, t, s, **cond), (x_0, known), s)
             if rounds_left:
                 # What the wrapped sampler remembered of the way to t is as true of the next round.
                 inner = replace(landed, x=self._again(landed, s, t), t=t, memory=tuple(memory))
         return landed
 
-    def finish(self, state: State, y: Tensor | None = None) -> State:
+    def finish(self, state: State, **cond: Tensor) -> State:
         """The wrapped sampler's last step; the known dimensions are those of x_0, exactly."""
         x_0, known, *memory = state.memory
-        last = self.sampler.finish(replace(state, memory=tuple(memory)), y)
+        last = self.sampler.finish(replace(state, memory=tuple(memory)), **cond)
         return replace(last, x=torch.where(known, x_0, last.x), memory=(x_0, known, *last.memory))

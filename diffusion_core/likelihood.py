@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_core.conditions import check_conditions
 from diffusion_core.densities import PiecewiseTimes, learned_times, pilot_times
 from diffusion_core.randomness import Generator, Randomness, as_randomness
 from diffusion_core.times import TimeSampler
@@ -194,16 +195,21 @@ class Bound(ABC):
 
     Arguments:
         x_0: clean data (n, *event).
-        y: labels (n,), where the network is conditional.
         times: the density of times.
+        cond: conditions of the network by name, n rows each.
     """
 
-    def __init__(self, x_0: Tensor, y: Tensor | None, times: TimeSampler) -> None:
+    def __init__(self, x_0: Tensor, times: TimeSampler, cond: Mapping[str, Tensor]) -> None:
         if len(x_0) < 1:
             raise ValueError("there are 0 examples, expected at least 1")
+        check_conditions(cond, len(x_0))
         self.x_0 = x_0
-        self.y = y
         self.times = times
+        self.cond = cond
+
+    def conditions(self, rows: Tensor) -> dict[str, Tensor]:
+        """The conditions of the images at `rows` (b,)."""
+        return {name: value[rows] for name, value in self.cond.items()}
 
     @abstractmethod
     def integrand(self, rows: Tensor, t: Tensor, randomness: Randomness) -> Tensor:

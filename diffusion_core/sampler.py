@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_core.base import Denoiser
+from diffusion_core.conditions import check_conditions
 from diffusion_core.randomness import Generator, PerSampleRandomness, Randomness, as_randomness
 from diffusion_core.times import TimeGrid
 
@@ -95,18 +96,18 @@ class Sampler(ABC):
         self.sub_batch = sub_batch
 
     @abstractmethod
-    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
+    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
         """One reverse step from time t to time s < t; the state returned is at s."""
 
     @abstractmethod
-    def finish(self, state: State, y: Tensor | None = None) -> State:
+    def finish(self, state: State, **cond: Tensor) -> State:
         """What happens at t_min: the step from x_tmin to x_0; the state returned is at 0."""
 
-    def evaluate(self, state: State, t: float, y: Tensor | None = None) -> tuple[Any, State]:
+    def evaluate(self, state: State, t: float, **cond: Tensor) -> tuple[Any, State]:
         """The posterior at (state.x, t), and the state with the network calls counted."""
         time = torch.tensor(t, dtype=torch.float64, device=state.x.device)
         calls = state.network_calls + self.denoiser.network_calls
-        return self.denoiser(state.x, time, y), replace(state, network_calls=calls)
+        return self.denoiser(state.x, time, **cond), replace(state, network_calls=calls)
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
         """The state at t_max: n draws from the prior, or a given x (B, *event).
@@ -139,62 +140,62 @@ class Sampler(ABC):
         none = torch.zeros(batch, dtype=torch.int64, device=x.device)
         return State(x, self.grid.t_max, randomness, 0, none, none)
 
-    def _move(self, state: State, s: float | None, y: Tensor | None) -> State:
+    def _move(self, state: State, s: float | None, cond: Mapping[str, Tensor]) -> State:
         """One step to s, or the last one (s = None), in sub-batches where the chains have seeds."""
 
-        def advance(part: State, label: Tensor | None) -> State:
-            moved = self.finish(part, label) if s is None else self.step(part, part.t, s, label)
+        def advance(part: State, given: Mapping[str, Tensor]) -> State:
+            moved = self.finish(part, **given) if s is None else self.step(part, part.t, s, **given)
             if moved.t != (s or 0.0):
                 raise ValueError(f"{type(self).__name__} returned a state at t = {moved.t}, expected t = {s or 0.0}")
             return moved
 
         if not isinstance(state.randomness, PerSampleRandomness):
-            return advance(state, y)
+            return advance(state, cond)
         parts = state.split(self.sub_batch)
         rows = torch.arange(len(parts) * self.sub_batch).clamp(max=len(state.x) - 1).split(self.sub_batch)
-        return state.merged([advance(part, None if y is None else y[row]) for part, row in zip(parts, rows, strict=True)])
+        given = [{name: value[row] for name, value in cond.items()} for row in rows]
+        return state.merged([advance(part, own) for part, own in zip(parts, given, strict=True)])
 
     @torch.no_grad()
     def trajectory(
         self,
         n: int | Tensor,
-        y: Tensor | None = None,
+        *,
         generator: Generator = None,
         seeds: Sequence[int] | None = None,
         progress: bool = False,
+        **cond: Tensor,
     ) -> Iterator[State]:
         """Yield the state at t_max, after each of the N steps, and after the last one (x_0).
 
         Arguments:
             n: how many chains, or the noisy batch (B, *event) to start from.
-            y: labels (B,), where the network is conditional.
             generator: one stream for the batch.
             seeds: one integer a chain instead.
             progress: show a progress bar.
+            cond: conditions of the network by name, batch first, such as labels y (B,).
 
         Raises:
-            ValueError: as in `start`, or y is not (B,).
-            TypeError: as in `start`, or y is no tensor.
+            ValueError: as in `start`, or a condition has not one row a chain.
+            TypeError: as in `start`, or a condition is no tensor.
         """
         state = self.start(n, generator, seeds)
-        if y is not None and not isinstance(y, Tensor):
-            raise TypeError(f"y is of type {type(y).__name__}, expected a tensor of labels of shape ({len(state.x)},)")
-        if y is not None and y.shape != (len(state.x),):
-            raise ValueError(f"y has shape {tuple(y.shape)}, expected ({len(state.x)},)")
+        check_conditions(cond, len(state.x))
         yield state
         for s in tqdm([*self.grid.times()[1:], None], desc="sampling", disable=not progress, leave=False):
-            state = self._move(state, s, y)
+            state = self._move(state, s, cond)
             yield state
 
     def sample(
         self,
         n: int | Tensor,
-        y: Tensor | None = None,
+        *,
         generator: Generator = None,
         seeds: Sequence[int] | None = None,
         progress: bool = False,
+        **cond: Tensor,
     ) -> Tensor:
         """Draw samples x_0 (B, *event); the arguments are those of `trajectory`."""
-        for state in self.trajectory(n, y, generator, seeds, progress):
+        for state in self.trajectory(n, generator=generator, seeds=seeds, progress=progress, **cond):
             last = state
         return last.x

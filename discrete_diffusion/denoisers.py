@@ -27,7 +27,7 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -264,7 +264,7 @@ class Denoiser(diffusion_core.Denoiser):
 
     Arguments:
         process: the forward process.
-        network: any callable (x_t, t, y) -> logits (B, *event, S) with t of shape (B,), in the
+        network: any callable (x_t, t, **cond) -> logits (B, *event, S) with t of shape (B,), in the
             dtype of its parameters; if it
             has a method `distribution` with the same arguments (as `PixelLogits` has), that is
             called instead, and the axis of length S need not be formed.
@@ -278,7 +278,7 @@ class Denoiser(diffusion_core.Denoiser):
         super().__init__(process, event_shape)
         self.network = network
 
-    def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
+    def read(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Distribution:
         """Check the arguments and evaluate the network, which sees int64: the distribution it names, (B, *event).
 
         Raises:
@@ -289,7 +289,7 @@ class Denoiser(diffusion_core.Denoiser):
         check_time(t, len(x_t))
         check_states(x_t, self.process.rates.num_states, "x_t")
         c = batch_time(t.to(self._time_dtype(t)), len(x_t))
-        distribution = self._evaluate(self.network, x_t.long(), c, y)
+        distribution = self._evaluate(self.network, x_t.long(), c, cond)
         expected = (*x_t.shape, self.process.rates.data_states)
         if (*distribution.shape, distribution.num_values) != expected:
             found = (*distribution.shape, distribution.num_values)
@@ -305,19 +305,19 @@ class Denoiser(diffusion_core.Denoiser):
         return next((p.dtype for p in self.network.parameters() if p.is_floating_point()), t.dtype)
 
     @staticmethod
-    def _evaluate(network: Any, x_t: Tensor, c: Tensor, y: Tensor | None) -> Distribution:
+    def _evaluate(network: Any, x_t: Tensor, c: Tensor, cond: Mapping[str, Tensor]) -> Distribution:
         if hasattr(network, "distribution"):
-            distribution: Distribution = network.distribution(x_t, c, y)
+            distribution: Distribution = network.distribution(x_t, c, **cond)
             return distribution
-        return Categorical(network(x_t, c, y))
+        return Categorical(network(x_t, c, **cond))
 
     @abstractmethod
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
         """What the network's distribution at (x_t, t) means: the reading itself."""
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        """The posterior given x_t (B, *event) at time t, () or (B,), with labels y (B,)."""
-        return self.posterior(x_t, t, self.read(x_t, t, y))
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
+        """The posterior given x_t (B, *event) at time t, () or (B,), with the conditions of the network."""
+        return self.posterior(x_t, t, self.read(x_t, t, **cond))
 
 
 class X0Denoiser(Denoiser):

@@ -27,6 +27,7 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from functools import cached_property, partial
 
 import torch
@@ -37,16 +38,17 @@ from backbones.chunks import chunks
 from backbones.distributions import Categorical, Distribution
 from backbones.exponentials import decayed
 from diffusion_core import per_example
+from diffusion_core.conditions import Null
 from diffusion_core.guidance import (
     Classifier,
     GuidanceScale,
-    check_labels,
     class_log_prob,
     class_slope,
     doubled,
     guided_logs,
-    null_class_of,
+    null_values,
     parameter_dtype,
+    taken_labels,
 )
 from discrete_diffusion.denoisers import Denoiser, Posterior
 from discrete_diffusion.divergence import conditional_divergence
@@ -148,29 +150,30 @@ class _Guidance(Denoiser):
         return self.denoiser.posterior(x_t, t, distribution)
 
     @abstractmethod
-    def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
+    def read(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Distribution:
         """The guided distribution that clean values are drawn from, up to the evidence of the wrapped reading."""
 
 
 class _ClassifierFree(_Guidance):
-    def __init__(self, denoiser: Denoiser, scale: GuidanceScale, null_class: int | None = None) -> None:
+    def __init__(self, denoiser: Denoiser, scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
         super().__init__(denoiser, scale)
-        self.null_class = null_class_of(denoiser, null_class)
+        self.null = null_values(denoiser, null)
         self.network_calls = 2 * denoiser.network_calls
 
-    def both(self, x_t: Tensor, t: Tensor, y: Tensor | None) -> tuple[Distribution, Distribution]:
-        """The network's distributions with the labels and without them, from one call on a batch of 2 B."""
+    def both(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> tuple[Distribution, Distribution]:
+        """The network's distributions with the conditions and without them, from one call on a batch of 2 B."""
         self.check_event(x_t)
-        pair = self.denoiser.read(*doubled(x_t, t, y, self.null_class))
+        twice, times, conditions = doubled(x_t, t, given, self.null)
+        pair = self.denoiser.read(twice, times, **conditions)
         first, second = ([p[half] for p in pair.parameters()] for half in (slice(len(x_t)), slice(len(x_t), None)))
         return pair.with_parameters(first), pair.with_parameters(second)
 
-    def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
-        cond, uncond = self.both(x_t, t, y)
+    def read(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Distribution:
+        with_, without = self.both(x_t, t, cond)
         g = self.scale(t).expand(len(x_t))
         scores = [
-            guided_logs(_some(cond, part).scores, _some(uncond, part).scores, g[part])
-            for part in chunks(len(x_t), cond.shape.numel() * cond.num_values, x_t.device)
+            guided_logs(_some(with_, part).scores, _some(without, part).scores, g[part])
+            for part in chunks(len(x_t), with_.shape.numel() * with_.num_values, x_t.device)
         ]
         return Categorical(torch.cat(scores))
 
@@ -187,12 +190,12 @@ class PosteriorGuidance(_ClassifierFree):
         Simple guidance mechanisms for discrete diffusion models (Schiff et al., 2024) | https://arxiv.org/abs/2412.10193
 
     Arguments:
-        denoiser: a denoiser whose network takes labels; two evaluations of it, in one batch, make one.
+        denoiser: a denoiser whose network takes conditions; two evaluations of it, in one batch, make one.
         scale: g as a function of time.
-        null_class: the label that means "no label"; None means the network's `num_classes`.
+        null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
 
     Raises:
-        ValueError: the network is unconditional, or no null class is known.
+        ValueError: no null value is known, or one of a condition that the network does not have.
     """
 
 
@@ -203,20 +206,20 @@ class RateGuidance(_ClassifierFree):
         Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
 
     Arguments:
-        denoiser: a denoiser whose network takes labels; two evaluations of it, in one batch, make one.
+        denoiser: a denoiser whose network takes conditions; two evaluations of it, in one batch, make one.
         scale: g as a function of time.
-        null_class: the label that means "no label"; None means the network's `num_classes`.
+        null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
 
     Raises:
-        ValueError: the network is unconditional, or no null class is known.
+        ValueError: no null value is known, or one of a condition that the network does not have.
     """
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        (cond, uncond), g = self.both(x_t, t, y), self.scale(t)
-        cond, uncond = Categorical(cond.scores), Categorical(uncond.scores)
-        guided = Categorical(guided_logs(cond.scores, uncond.scores, g))
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
+        g = self.scale(t)
+        with_, without = (Categorical(part.scores) for part in self.both(x_t, t, cond))
+        guided = Categorical(guided_logs(with_.scores, without.scores, g))
         posterior = partial(self.posterior, x_t, t)
-        return _RatePosterior(posterior(cond), posterior(uncond), posterior(guided).distribution, g)
+        return _RatePosterior(posterior(with_), posterior(without), posterior(guided).distribution, g)
 
 
 class _ByClassifier(_Guidance):
@@ -229,12 +232,13 @@ class _ByClassifier(_Guidance):
     def log_ratio(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """`log p(y | x_t with d -> k, t) - log p(y | x_t, t)` for every dimension d and state k: (B, *event, n)."""
 
-    def read(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Distribution:
-        return self.forward(x_t, t, y).distribution
+    def read(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Distribution:
+        return self.forward(x_t, t, **cond).distribution
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Posterior:
-        base = self.denoiser(x_t, t, None)
-        log_ratio = self.log_ratio(x_t, t, check_labels(y, len(x_t)))
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
+        y = taken_labels(cond, len(x_t))
+        base = self.denoiser(x_t, t, **cond)
+        log_ratio = self.log_ratio(x_t, t, y)
         g = per_example(self.scale(t).to(log_ratio.dtype), log_ratio)
         # At g = 0 what the classifier excludes is not excluded.
         return _ClassifierPosterior(base, torch.where(g == 0, 0.0, g * log_ratio))

@@ -13,6 +13,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -34,16 +36,16 @@ def prior_divergence(process: CTMC, x_0: Tensor, t_max: float = 1.0) -> Tensor:
 
 
 class _Bound(Bound):
-    def __init__(self, denoiser: Denoiser, x_0: Tensor, y: Tensor | None, times: TimeSampler | None) -> None:
-        super().__init__(x_0, y, StratifiedTimes() if times is None else times)
+    def __init__(self, denoiser: Denoiser, x_0: Tensor, times: TimeSampler | None, cond: Mapping[str, Tensor]) -> None:
+        super().__init__(x_0, StratifiedTimes() if times is None else times, cond)
         self.denoiser = denoiser
 
     def integrand(self, rows: Tensor, t: Tensor, randomness: Randomness) -> Tensor:
-        return ELBO()(self.denoiser, self.x_0[rows], t, None if self.y is None else self.y[rows], randomness)
+        return ELBO()(self.denoiser, self.x_0[rows], t, randomness, **self.conditions(rows))
 
     def reconstruction(self, rows: Tensor, randomness: Randomness) -> Tensor:
         t_min = torch.tensor(self.times.t_min, dtype=torch.float64, device=self.x_0.device)
-        return CrossEntropy()(self.denoiser, self.x_0[rows], t_min, None if self.y is None else self.y[rows], randomness)
+        return CrossEntropy()(self.denoiser, self.x_0[rows], t_min, randomness, **self.conditions(rows))
 
     def prior(self) -> Tensor:
         return prior_divergence(self.denoiser.process, self.x_0, self.times.t_max)
@@ -52,51 +54,51 @@ class _Bound(Bound):
 def bits_per_dim(
     denoiser: Denoiser,
     x_0: Tensor,
-    y: Tensor | None = None,
     times: TimeSampler | None = None,
     draws: int = 16,
     batch_size: int = 64,
     generator: Generator = None,
+    **cond: Tensor,
 ) -> BitsPerDim:
     """Bound -log2 p(x_0) / D by Monte Carlo.
 
     Arguments:
         denoiser: any denoiser of the discrete engine, in evaluation mode.
         x_0: clean states (B, *event), integer.
-        y: labels (B,), where the network is conditional.
         times: the density of times, at best one that `learn_times` made; its t_min is where the chain ends and its t_max
             where it starts. None is uniform, from 0.01 to 1.
         draws: how many times (and noises) an example: an even number, at least 4.
         batch_size: how many evaluations the network sees at once.
         generator: the source of randomness; one stream for everything.
+        cond: conditions of the network by name, batch first, such as labels y (B,).
 
     Raises:
         ValueError: draws or batch_size are out of range, or there are no examples.
     """
-    return _Bound(denoiser, x_0, y, times).estimate(draws, batch_size, generator)
+    return _Bound(denoiser, x_0, times, cond).estimate(draws, batch_size, generator)
 
 
 def learn_times(
     denoiser: Denoiser,
     x_0: Tensor,
-    y: Tensor | None = None,
     times: TimeSampler | None = None,
     draws: int = 32,
     batch_size: int = 64,
     generator: Generator = None,
+    **cond: Tensor,
 ) -> TimeSampler:
     """The density of times that makes the error of `bits_per_dim` small, learned on other images than those it is used for.
 
     Arguments:
         denoiser: any denoiser of the discrete engine, in evaluation mode.
         x_0: clean states (B, *event), integer, such as 64 training images.
-        y: labels (B,), where the network is conditional.
         times: the interval, as in `bits_per_dim`.
         draws: how many times (and noises) an example: an even number, at least 4.
         batch_size: how many evaluations the network sees at once.
         generator: the source of randomness.
+        cond: conditions of the network by name, batch first.
 
     Raises:
         ValueError: draws or batch_size are out of range, there are no examples, or no integrand is finite and positive.
     """
-    return _Bound(denoiser, x_0, y, times).learn_times(draws, batch_size, generator)
+    return _Bound(denoiser, x_0, times, cond).learn_times(draws, batch_size, generator)

@@ -33,12 +33,10 @@ class Loss(diffusion_core.Loss):
     Subclasses state what they ask of the posterior; the noising is written here.
     """
 
-    def __call__(
-        self, denoiser: Denoiser, x_0: Tensor, t: Tensor, y: Tensor | None = None, generator: Generator = None
-    ) -> Tensor:
+    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
         """The loss in nats of each example x_0 (B, *event) at its time t (B,): (B,)."""
         x_t = denoiser.process.sample(x_0, t, generator)
-        return self.evaluate(denoiser(x_t, t, y), x_0.long())
+        return self.evaluate(denoiser(x_t, t, **cond), x_0.long())
 
     @abstractmethod
     def evaluate(self, posterior: Posterior, x_0: Tensor) -> Tensor:

@@ -32,8 +32,8 @@ from discrete_diffusion.samplers.base import Sampler, Stage
 
 __all__ = ["EnumeratedCTMC", "kl_divergence", "labelled_network", "total_variation"]
 
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(x_t, t, y) -> logits."""
+Network = Callable[..., Tensor]
+"""(x_t, t, **cond) -> logits."""
 
 _LIMIT = 20_000
 
@@ -53,8 +53,8 @@ def labelled_network(networks: Sequence[Network]) -> Network:
 
     def network(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         if y is None:
-            return networks[-1](x_t, t, None)
-        answers = torch.stack([one(x_t, t, None) for one in networks])
+            return networks[-1](x_t, t)
+        answers = torch.stack([one(x_t, t) for one in networks])
         return answers[y, torch.arange(len(y))]
 
     return network
@@ -122,19 +122,19 @@ class EnumeratedCTMC:
             law = law[..., None] * one
         return law.flatten()
 
-    def x0_network(self) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-        """The exact log p(x_0^d | x_t) as a network for `X0Denoiser`: (x_t, t, y) -> (B, D, S)."""
+    def x0_network(self) -> Network:
+        """The exact log p(x_0^d | x_t) as a network for `X0Denoiser`: (x_t, t) -> (B, D, S)."""
 
-        def network(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        def network(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
             joint = self._joint(self._joint_columns(x_t, t))
             return torch.stack([self._axis_marginal(joint, d) for d in range(self.dimensions)], 1).log()
 
         return network
 
-    def leave_one_out_network(self) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-        """The exact log p_loo(x_0^d) as a network for `LeaveOneOutDenoiser`: (x_t, t, y) -> (B, D, S)."""
+    def leave_one_out_network(self) -> Network:
+        """The exact log p_loo(x_0^d) as a network for `LeaveOneOutDenoiser`: (x_t, t) -> (B, D, S)."""
 
-        def network(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        def network(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
             columns = self._joint_columns(x_t, t)
             marginals = []
             for d in range(self.dimensions):
@@ -233,8 +233,8 @@ class EnumeratedCTMC:
             result = (result[:, :, None] * moves[:, d, None, :]).flatten(1)
         return result.sum(0)
 
-    def _labels(self, y: int | None) -> Tensor | None:
-        return None if y is None else torch.full((len(self.noisy),), y)
+    def _labels(self, y: int | None) -> dict[str, Tensor]:
+        return {} if y is None else {"y": torch.full((len(self.noisy),), y)}
 
     @torch.no_grad()
     def sampler_law(self, sampler: Sampler, start: Tensor | None = None, finish: bool = True, y: int | None = None) -> Tensor:
@@ -250,17 +250,17 @@ class EnumeratedCTMC:
             the law over clean states (S^D,), or over noisy states (n^D,) without the last step.
         """
         times = sampler.grid.times()
-        labels = self._labels(y)
+        cond = self._labels(y)
         law = self.marginal(times[0]) if start is None else start
         for t, s in itertools.pairwise(times):
-            for stage in sampler.stages(t, s, labels):
+            for stage in sampler.stages(t, s, **cond):
                 law = self.compose(law, stage)
-        return self.compose(law, lambda x: sampler.finish_law(x, labels)) if finish else law
+        return self.compose(law, lambda x: sampler.finish_law(x, **cond)) if finish else law
 
     @torch.no_grad()
     def inpainting_law(self, inpainting: Inpainting, sampler: Sampler, y: int | None = None) -> Tensor:
         """The exact law over clean states (S^D,) of an `Inpainting` of one x_0 around a sampler of the discrete engine."""
-        times, labels = sampler.grid.times(), self._labels(y)
+        times, cond = sampler.grid.times(), self._labels(y)
         x_0, known = inpainting.x_0[:1], inpainting.known[0]
         itself = torch.eye(self.num_states, dtype=torch.float64)[self.noisy]  # (n^D, D, n)
 
@@ -273,9 +273,9 @@ class EnumeratedCTMC:
             tau_s, tau_t = (self.process.tau(torch.tensor(value, dtype=torch.float64)) for value in (s, t))
             again = self.process.rates.transition_from(self.noisy, remaining(tau_s, tau_t))
             for rounds_left in range(inpainting.resample - 1, -1, -1):
-                for stage in sampler.stages(t, s, labels):
+                for stage in sampler.stages(t, s, **cond):
                     law = self.compose(law, stage)
                 law = self._moved(law, replaced(s))
                 law = self._moved(law, again) if rounds_left else law
         exact = torch.eye(self.data_states, dtype=torch.float64)[x_0]
-        return self._moved(law, torch.where(known[:, None], exact, sampler.finish_law(self.noisy, labels).double()))
+        return self._moved(law, torch.where(known[:, None], exact, sampler.finish_law(self.noisy, **cond).double()))

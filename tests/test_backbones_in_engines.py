@@ -59,10 +59,10 @@ GAUSSIAN = [(learned, inputs) for learned in (False, True) for inputs in INPUTS 
 def objective_of(denoiser: Any, loss: Any, num_classes: int) -> Objective:
     # A sum over the steps of a chain is drawn at all times.
     times = UniformTimes(0.0, 1.0) if isinstance(loss, continuous.HybridLoss) else UniformTimes(0.1, 0.95)
-    return Objective(denoiser, loss, times, 0.25 if num_classes else 0.0, num_classes or None)
+    return Objective(denoiser, loss, times, 0.25 if num_classes else 0.0)
 
 
-def steps_and_samples(backbone: Backbone, engine: Engine, images: Tensor, y: Tensor | None) -> Tensor:
+def steps_and_samples(backbone: Backbone, engine: Engine, images: Tensor, **cond: Tensor) -> Tensor:
     """Two training steps and four samples; what is measured on the way is asserted."""
     objective, sampler = engine(backbone)
     parameters = dict(objective.named_parameters())
@@ -70,7 +70,7 @@ def steps_and_samples(backbone: Backbone, engine: Engine, images: Tensor, y: Ten
 
     def gradients() -> tuple[Tensor, dict[str, Tensor]]:
         optimizer.zero_grad()
-        loss = objective(images, y, torch.Generator().manual_seed(1))
+        loss = objective(images, torch.Generator().manual_seed(1), **cond)
         assert loss.shape == (len(images),)
         assert loss.dtype == torch.float32
         assert loss.isfinite().all()
@@ -94,19 +94,19 @@ def steps_and_samples(backbone: Backbone, engine: Engine, images: Tensor, y: Ten
     for name, gradient in plain.items():
         assert torch.equal(checkpointed[name], gradient), name
     with torch.no_grad():
-        half = engine(HalfPrecision(backbone))[0](images, y, torch.Generator().manual_seed(1))
+        half = engine(HalfPrecision(backbone))[0](images, torch.Generator().manual_seed(1), **cond)
     torch.testing.assert_close(half, loss, rtol=0.03, atol=0)
     assert not torch.equal(half, loss)  # bfloat16 was in it
 
     optimizer.step()
     assert all(parameter.isfinite().all() for parameter in parameters.values())
-    labels = None if y is None else torch.tensor([0, 1, 2, CLASSES])
-    return sampler.sample(4, labels, torch.Generator().manual_seed(2))
+    wanted = {"y": torch.tensor([0, 1, 2, CLASSES])} if cond else {}
+    return sampler.sample(4, generator=torch.Generator().manual_seed(2), **wanted)
 
 
-def data(image: tuple[int, int, int], num_classes: int) -> tuple[Tensor, Tensor | None]:
+def data(image: tuple[int, int, int], num_classes: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Two integer images, and labels of which one is the null class."""
-    return torch.randint(S, (2, *image)), torch.tensor([1, num_classes]) if num_classes else None
+    return torch.randint(S, (2, *image)), {"y": torch.tensor([1, num_classes])} if num_classes else {}
 
 
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
@@ -145,7 +145,8 @@ def test_discrete_engine(backbone, image, num_classes, head, inputs):
         denoiser, loss, sampler = reading(model, image)
         return objective_of(denoiser, loss, num_classes), sampler
 
-    x = steps_and_samples(net, engine, *data(image, num_classes))
+    pixels, cond = data(image, num_classes)
+    x = steps_and_samples(net, engine, pixels, **cond)
     assert x.shape == (4, *image)
     assert not x.is_floating_point()
     assert int(x.min()) >= 0
@@ -171,8 +172,8 @@ def test_gaussian_engine(backbone, image, num_classes, learned, inputs):
         sampler = continuous.Ancestral(denoiser, GRID, variance=continuous.LearnedRange(), clip=1.0)
         return objective_of(denoiser, loss, num_classes), sampler
 
-    pixels, y = data(image, num_classes)
-    x = steps_and_samples(net, engine, coding(pixels, S), y)
+    pixels, cond = data(image, num_classes)
+    x = steps_and_samples(net, engine, coding(pixels, S), **cond)
     assert x.shape == (4, *event)
     assert x.isfinite().all()
 
@@ -181,9 +182,9 @@ def test_gaussian_engine(backbone, image, num_classes, learned, inputs):
 def test_half_precision_keeps_the_checks_and_the_padding(backbone):
     net = small(backbone, (1, 28, 28), (1, 1), CLASSES)
     half, c = HalfPrecision(net), torch.zeros(2)
-    assert half(torch.zeros(2, 1, 28, 28), c, torch.tensor([0, CLASSES])).dtype == torch.float32
+    assert half(torch.zeros(2, 1, 28, 28), c, y=torch.tensor([0, CLASSES])).dtype == torch.float32
     with pytest.raises(ValueError, match=r"y has the value 4, expected 0 .. 3"):
-        half(torch.zeros(2, 1, 28, 28), c, torch.tensor([0, 4]))
+        half(torch.zeros(2, 1, 28, 28), c, y=torch.tensor([0, 4]))
     if net.img_size is None:
         assert half(torch.zeros(2, 1, 27, 30), c).shape == (2, 1, 27, 30)
     else:

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -30,14 +30,14 @@ NETWORK = r"^the network's output at t = 0\.6 is not finite$"
 class Spoiled(nn.Module):
     """A network that answers 0, but from t = 0.6 on `value` in one place of the last example."""
 
-    num_classes = 2
+    conditions: ClassVar[dict[str, int]] = {"y": 2}
 
     def __init__(self, *width: int, value: float = math.nan, channels: int = 2) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(()))
         self.shape, self.value = (channels, SHAPE[1], *width), value
 
-    def forward(self, x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         out = torch.zeros(len(x), *self.shape) + self.weight * 0
         spoiled = out.detach().clone()
         spoiled[-1, 0, 0] = torch.tensor([self.value, *[0.0] * (VALUES - 1)] if len(self.shape) > 2 else self.value)
@@ -106,7 +106,7 @@ def test_an_encoding_an_inpainting_and_a_given_batch_are_looked_at():
     x = torch.zeros(2, *SHAPE)
     x[1, 0, 0] = math.inf
 
-    def through(x: Tensor, c: Tensor, y: Tensor | None = None) -> Tensor:
+    def through(x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         return x
 
     denoiser = continuous.EpsilonDenoiser(gaussian().process, through, SHAPE)
@@ -119,7 +119,7 @@ def test_guidance_without_a_classifier_names_the_network(guided):
     engine, denoiser = (continuous_samplers, gaussian()) if guided.__module__.startswith("c") else (discrete_samplers, chain())
     for walker in samplers(engine, guided(denoiser, ConstantScale(2.0))).values():
         with pytest.raises(NotFiniteError, match=NETWORK):
-            walker.sample(3, torch.tensor([0, 1, 1]))
+            walker.sample(3, y=torch.tensor([0, 1, 1]))
 
 
 def classifier(x: Tensor, c: Tensor, answer: float) -> Tensor:
@@ -143,9 +143,9 @@ def test_a_classifier_is_named_rather_than_the_network(guided, answer):
     )
     walker = engine.Ancestral(guided(denoiser, partial(classifier, answer=answer), ConstantScale(2.0)), GRID)
     with pytest.raises(NotFiniteError, match=r"^the classifier's output at t = 0\.6 is not finite$"):
-        walker.sample(3, torch.tensor([0, 1, 1]))
+        walker.sample(3, y=torch.tensor([0, 1, 1]))
     fine = guided(denoiser, partial(classifier, answer=0.0), ConstantScale(2.0))
-    assert engine.Ancestral(fine, GRID).sample(3, torch.tensor([0, 1, 1])).isfinite().all()
+    assert engine.Ancestral(fine, GRID).sample(3, y=torch.tensor([0, 1, 1])).isfinite().all()
 
 
 @pytest.mark.parametrize("guided", [continuous.ClassifierGuidance, discrete.TaylorClassifierGuidance])
@@ -161,7 +161,7 @@ def test_a_slope_that_is_not_finite_is_the_classifier_s(guided):
         return torch.stack([(x.flatten(1).sum(1) * 0).abs().sqrt(), torch.zeros(len(x))], 1)
 
     with pytest.raises(NotFiniteError, match=r"^the slope of the classifier's log p\(y \| x, t\) at t = 1 is not finite$"):
-        engine.Ancestral(guided(denoiser, root, ConstantScale(2.0)), GRID).sample(3, torch.tensor([0, 1, 1]))
+        engine.Ancestral(guided(denoiser, root, ConstantScale(2.0)), GRID).sample(3, y=torch.tensor([0, 1, 1]))
 
 
 @pytest.mark.parametrize("engine", [continuous, discrete])

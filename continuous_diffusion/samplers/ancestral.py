@@ -48,9 +48,9 @@ class Ancestral(Sampler):
         self.variance = FixedSmall() if variance is None else variance
         self.variance.check(denoiser)
 
-    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
+    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
         """`x_s ~ N(c_0 x0hat + c_t x_t, variance)`."""
         step, x_t = self.numbers(t, s), state.x
-        posterior, state = self.evaluate(state, t, y)
+        posterior, state = self.evaluate(state, t, **cond)
         mean = self.mixed(posterior.mean, step.c_0, x_t, step.c_t)
         return replace(state, x=self.noisy(mean, self.variance(step, posterior), state), t=s)

@@ -142,7 +142,7 @@ class Sampler(diffusion_core.Sampler):
         noise = state.randomness.normal(x.shape, x.dtype, x.device)
         return x.addcmul_(noise, std) if isinstance(std, Tensor) else x.add_(noise, alpha=std)
 
-    def finish(self, state: State, y: Tensor | None = None) -> State:
+    def finish(self, state: State, **cond: Tensor) -> State:
         """The step t_min -> 0 without noise: x_0 = x0hat(x_tmin), one network call."""
-        posterior, state = self.evaluate(state, self.grid.t_min, y)
+        posterior, state = self.evaluate(state, self.grid.t_min, **cond)
         return replace(state, x=self.clipped(posterior.mean), t=0.0)

@@ -21,6 +21,7 @@ from torch import Tensor
 from continuous_diffusion.samplers.base import Sampler
 from continuous_diffusion.samplers.variances import FixedSmall, ReverseVariance
 from diffusion_core import Denoiser, State, TimeGrid
+from diffusion_core.conditions import check_conditions
 
 __all__ = ["DDIM"]
 
@@ -61,10 +62,10 @@ class DDIM(Sampler):
         self.variance = FixedSmall() if variance is None else variance
         self.variance.check(denoiser)
 
-    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
+    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
         """`x_s = alpha_s x0hat + sqrt(sigma_s^2 - eta_s^2) epshat + eta_s z`."""
         step, x_t = self.numbers(t, s), state.x
-        posterior, state = self.evaluate(state, t, y)
+        posterior, state = self.evaluate(state, t, **cond)
         c_t = math.sqrt(max(step.sigma_s**2 - self.eta**2 * step.small, 0.0)) / step.sigma_t
         x = self.mixed(posterior.mean, step.alpha_s - c_t * step.alpha_t, x_t, c_t)
         if self.eta > 0:
@@ -72,7 +73,7 @@ class DDIM(Sampler):
         return replace(state, x=x, t=s)
 
     @torch.no_grad()
-    def encode(self, x_0: Tensor, y: Tensor | None = None) -> Tensor:
+    def encode(self, x_0: Tensor, **cond: Tensor) -> Tensor:
         """Follow the deterministic map upwards, from clean data to x at t_max, which `sample` decodes.
 
         A step upwards takes epshat where it begins, as a step downwards does:
@@ -81,22 +82,23 @@ class DDIM(Sampler):
 
         Arguments:
             x_0: clean data (B, *event).
-            y: labels (B,), where the network is conditional.
+            cond: conditions of the network by name, batch first.
 
         Raises:
-            ValueError: eta > 0, where there is noise that no map can undo, or x_0 has a wrong shape.
+            ValueError: eta > 0, where there is noise that no map can undo, or x_0 or a condition has a wrong shape.
         """
         if self.eta > 0:
             raise ValueError(f"eta = {self.eta}, expected 0 to encode: a step with noise cannot be undone")
+        check_conditions(cond, len(x_0))
         times = self.grid.times()[::-1]
         alpha = self.numbers(times[1], times[0]).alpha_s
         state = self.start(x_0)
         # `sample` ends on x0hat(x_tmin). One step of a fixed-point iteration inverts that: alpha x_0 + sigma epshat(alpha x_0).
-        posterior, state = self.evaluate(replace(state, x=alpha * x_0), times[0], y)
+        posterior, state = self.evaluate(replace(state, x=alpha * x_0), times[0], **cond)
         state = replace(state, x=alpha * (2 * x_0 - self.clipped(posterior.mean)))
         for s, t in pairwise(times):
             up, x_s = self.numbers(t, s), state.x
-            posterior, state = self.evaluate(state, s, y)
+            posterior, state = self.evaluate(state, s, **cond)
             c_s = up.sigma_t / up.sigma_s
             state = replace(state, x=self.mixed(posterior.mean, up.alpha_t - c_s * up.alpha_s, x_s, c_s), t=t)
         return state.x

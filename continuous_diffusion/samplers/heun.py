@@ -41,15 +41,15 @@ class Heun(Sampler):
         Elucidating the design space of diffusion-based generative models (Karras et al., 2022) | https://arxiv.org/abs/2206.00364
     """
 
-    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
+    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
         """DDIM's step, corrected by what x0hat has become at its end."""
         step, x_t = self.numbers(t, s), state.x
         if s == 0:
             raise ValueError("a step to s = 0, expected s > 0: the second evaluation needs some noise to look at")
         c_t = step.sigma_s / step.sigma_t
-        first, state = self.evaluate(state, t, y)
+        first, state = self.evaluate(state, t, **cond)
         x = self.mixed(first.mean, step.alpha_s - c_t * step.alpha_t, x_t, c_t)
-        second, state = self.evaluate(replace(state, x=x), s, y)
+        second, state = self.evaluate(replace(state, x=x), s, **cond)
         sine = step.sigma_t * step.alpha_s - step.alpha_t * step.sigma_s
         cosine = step.alpha_t * step.alpha_s + step.sigma_t * step.sigma_s
         delta = math.atan2(sine, cosine)

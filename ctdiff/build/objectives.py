@@ -126,8 +126,8 @@ class PerDimension(Loss):
     def check_times(self, times: TimeSampler) -> None:
         self.loss.check_times(times)
 
-    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, y: Tensor | None = None, generator: Generator = None) -> Tensor:
-        return self.loss(denoiser, x_0, t, y, generator) / self.dimensions
+    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
+        return self.loss(denoiser, x_0, t, generator, **cond) / self.dimensions
 
 
 def build_loss(config: ConfigDict) -> Loss:
@@ -149,9 +149,8 @@ def build_validation_times(config: ConfigDict) -> TimeSampler:
 
 def build_objective(config: ConfigDict, denoiser: Denoiser) -> Objective:
     """The training objective."""
-    classes = config.model.num_classes
-    dropout = config.loss.label_dropout if classes else 0.0
-    return Objective(denoiser, build_loss(config), build_times(config), dropout, classes or None)
+    dropout = config.loss.label_dropout if config.model.num_classes else 0.0
+    return Objective(denoiser, build_loss(config), build_times(config), dropout)
 
 
 def build_optimizer(config: ConfigDict, network: nn.Module) -> Optimizer:

@@ -71,7 +71,7 @@ class EncodedBatches:
     Arguments:
         batches: pixels (B, C, H, W) and labels.
         pixels: the encoding.
-        labelled: whether labels are passed on.
+        labelled: whether conditions are passed on.
     """
 
     batches: BatchSequence
@@ -79,8 +79,8 @@ class EncodedBatches:
     labelled: bool
 
     def __getitem__(self, step: int) -> Batch:
-        x_0, y = self.batches[step]
-        return self.pixels.encode(x_0), y if self.labelled else None
+        x_0, cond = self.batches[step]
+        return self.pixels.encode(x_0), cond if self.labelled else {}
 
 
 def build_batches(config: ConfigDict, images: data.ImageData) -> EncodedBatches:

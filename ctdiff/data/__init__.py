@@ -1,6 +1,6 @@
 """Data: every source gives `Splits` of `ImageData`, uint8 in memory, integers 0 .. S - 1 out.
 
-    source -> Splits -> resized -> quantise (or as_states) -> fraction -> Batches -> (x_0, y)
+    source -> Splits -> resized -> quantise (or as_states) -> fraction -> Batches -> (x_0, cond)
 
 Sources read (`embedded_mnist`, `idx_folder`, ...), transforms are functions from `Splits` to
 `Splits` or from `ImageData` to `ImageData`, and `Batches` gives the batch of any step.

@@ -73,7 +73,7 @@ class Flip:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """An endless, shuffled sequence of batches (x_0, y) that can be entered at any step.
+    """An endless, shuffled sequence of batches (x_0, cond) that can be entered at any step.
 
     `batches[k]` is batch k; iterating starts at batch 0, `batches.from_step(k)` at batch k.
 
@@ -125,20 +125,20 @@ class Batches:
             first += len(part)
         return torch.cat(parts)
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """Batch `step`: x_0 (B, C, H, W) int64 and y (B,) int64 or None."""
+    def __getitem__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Batch `step`: x_0 (B, C, H, W) int64 and, where there are labels, the condition y (B,) int64."""
         indices = self.indices(step)
         x_0 = self.images[indices]
         for change, stream in ((self.flip, _FLIP), (self.rotation, _ROTATION)):
             if change is not None:
                 x_0 = change(x_0, PerSampleRandomness.keyed(stream_seed(self.seed, stream), step, 0, self.batch_size))
-        return x_0.long(), None if self.labels is None else self.labels[indices]
+        return x_0.long(), {} if self.labels is None else {"y": self.labels[indices]}
 
-    def from_step(self, step: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def from_step(self, step: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Yield batch `step` and all that follow, without end."""
         while True:
             yield self[step]
             step += 1
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         return self.from_step(0)

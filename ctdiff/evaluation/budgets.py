@@ -17,25 +17,25 @@ from diffusion_core import Sampler
 __all__ = ["most_steps", "network_calls", "step_costs"]
 
 
-def network_calls(sampler: Sampler, y: Tensor | None = None) -> int:
+def network_calls(sampler: Sampler, **cond: Tensor) -> int:
     """How many network evaluations a sample costs: one chain is walked, and counts them.
 
     Arguments:
         sampler: the sampler, whose sub-batches become of one chain.
-        y: the label (1,) of that chain, where the network is conditional.
+        cond: the conditions of that chain, one row each.
     """
     sampler.sub_batch = 1
-    for state in sampler.trajectory(1, y=y, seeds=[0]):
+    for state in sampler.trajectory(1, generator=None, seeds=[0], progress=False, **cond):
         calls = state.network_calls
     return calls
 
 
-def step_costs(make: Callable[[int], Sampler], y: Tensor | None = None) -> Callable[[int], int | None]:
+def step_costs(make: Callable[[int], Sampler], **cond: Tensor) -> Callable[[int], int | None]:
     """What numbers of steps cost: each is counted by walking one chain, once.
 
     Arguments:
         make: the sampler with a number of steps.
-        y: the label (1,) of the chain, where the network is conditional.
+        cond: the conditions of the chain, one row each.
 
     Returns:
         Steps -> network calls, None where the sampler cannot make so many.
@@ -51,7 +51,7 @@ def step_costs(make: Callable[[int], Sampler], y: Tensor | None = None) -> Calla
             sampler = make(steps)
         except ValueError:  # a table of T times has no more than T - 1 steps
             return None
-        return network_calls(sampler, y)
+        return network_calls(sampler, **cond)
 
     return cost
 

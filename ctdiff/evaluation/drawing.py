@@ -7,7 +7,7 @@ and are the same. The likelihood bound is taken in blocks of images, each with r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,6 +23,7 @@ from ctdiff.data import ImageData
 from ctdiff.evaluation.records import Parts
 from ctdiff.runs import Run
 from diffusion_core import BitsPerDim, GridTimes, Sampler, StratifiedTimes, TimeSampler, UniformGrid, stream_seed
+from diffusion_core.conditions import check_conditions
 from diffusion_core.densities import pilot_times
 
 __all__ = ["Drawn", "draw", "likelihood_times", "run_bits_per_dim"]
@@ -48,10 +49,10 @@ class Drawn:
     seconds: float
 
 
-def _piece(run: Run, sampler: Sampler, seeds: list[int], y: Tensor | None, bar: tqdm) -> dict[str, np.ndarray]:
+def _piece(run: Run, sampler: Sampler, seeds: list[int], cond: Mapping[str, Tensor], bar: tqdm) -> dict[str, np.ndarray]:
     begun = time.perf_counter()
     with run.named():
-        for state in sampler.trajectory(len(seeds), y=y, seeds=seeds):
+        for state in sampler.trajectory(len(seeds), generator=None, seeds=seeds, progress=False, **cond):
             last = state
             bar.update(min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n))  # thirds add up to more than 1 at times
     images = run.images(last.x).to("cpu", torch.uint8)
@@ -63,7 +64,7 @@ def draw(
     run: Run,
     sampler: Sampler,
     seeds: list[int],
-    y: Tensor | None = None,
+    cond: Mapping[str, Tensor] | None = None,
     parts: Parts | None = None,
     title: str = "samples",
     progress: bool = False,
@@ -74,19 +75,24 @@ def draw(
         run: whose samples they are.
         sampler: one of the run's.
         seeds: one a sample.
-        y: labels (N,), where the network is conditional.
+        cond: conditions of the network by name, N rows each; None is none.
         parts: where pieces are kept until all are there; None keeps none.
         title: what the progress bar says.
         progress: show it.
+
+    Raises:
+        ValueError: a condition has another number of rows than there are seeds.
     """
+    check_conditions(cond or {}, len(seeds))
     size = sampler.sub_batch * max(1, _PIECE // sampler.sub_batch)  # whole sub-batches: the last one alone is padded
     pieces = []
     with tqdm(total=len(seeds), desc=title, bar_format=_BAR, disable=not progress, leave=False) as bar:
         for first in range(0, len(seeds), size):
-            chosen, label = seeds[first : first + size], None if y is None else y[first : first + size]
+            chosen = seeds[first : first + size]
+            given = {name: value[first : first + size] for name, value in (cond or {}).items()}
 
-            def make(chosen: list[int] = chosen, label: Tensor | None = label) -> dict[str, np.ndarray]:
-                return _piece(run, sampler, chosen, label, bar)
+            def make(chosen: list[int] = chosen, given: Mapping[str, Tensor] = given) -> dict[str, np.ndarray]:
+                return _piece(run, sampler, chosen, given, bar)
 
             pieces.append(make() if parts is None else parts.get(f"samples_{first:06d}", make))
             bar.update(min(first + size, len(seeds)) - bar.n)
@@ -106,7 +112,7 @@ def likelihood_times(run: Run) -> TimeSampler:
     return GridTimes(build.build_grid(run.config, steps=T - 1) if given else UniformGrid(T - 1, 1 / T))
 
 
-def _labelled(run: Run, data: ImageData) -> tuple[Tensor, Tensor | None]:
+def _labelled(run: Run, data: ImageData) -> tuple[Tensor, dict[str, Tensor]]:
     """Images as the run's process takes them, and their labels where the network takes some.
 
     Raises:
@@ -114,10 +120,10 @@ def _labelled(run: Run, data: ImageData) -> tuple[Tensor, Tensor | None]:
     """
     x_0 = run.encode(data.images)
     if not run.config.model.num_classes:
-        return x_0, None
+        return x_0, {}
     if data.labels is None:
         raise ValueError("the images have no labels, expected some: the network is conditional")
-    return x_0, data.labels.to(x_0.device)
+    return x_0, {"y": data.labels.to(x_0.device)}
 
 
 def _arrays(bits: BitsPerDim) -> dict[str, np.ndarray]:
@@ -161,10 +167,10 @@ def run_bits_per_dim(
     with tqdm(total=total, desc="bits/dim", bar_format=_BAR, disable=not progress, leave=False) as bar:
 
         def learn() -> dict[str, np.ndarray]:
-            x_0, y = _labelled(run, pilot.select(torch.arange(min(len(pilot), _PILOT))))
+            x_0, cond = _labelled(run, pilot.select(torch.arange(min(len(pilot), _PILOT))))
             noise = torch.Generator().manual_seed(stream_seed(seed, 0))
             with run.named():
-                return {"masses": engine.learn_times(denoiser, x_0, y, likelihood_times(run), generator=noise).masses}
+                return {"masses": engine.learn_times(denoiser, x_0, likelihood_times(run), generator=noise, **cond).masses}
 
         times = pilot_times(likelihood_times(run)).with_masses(piece("bits_times", learn)["masses"].tolist())
         bar.update(total - len(data))
@@ -173,9 +179,9 @@ def run_bits_per_dim(
 
             def make(first: int = first, block: ImageData = block) -> dict[str, np.ndarray]:
                 noise = torch.Generator().manual_seed(stream_seed(seed, 1, first))
-                x_0, y = _labelled(run, block)
+                x_0, cond = _labelled(run, block)
                 with run.named():
-                    return _arrays(engine.bits_per_dim(denoiser, x_0, y, times, draws, generator=noise))
+                    return _arrays(engine.bits_per_dim(denoiser, x_0, times, draws, generator=noise, **cond))
 
             arrays = piece(f"bits_{first:06d}", make)
             bits.append(BitsPerDim(**{name: torch.from_numpy(array) for name, array in arrays.items()}))

@@ -149,8 +149,8 @@ def kept_picture(path: Path, run: Run, steps: int, seeds: Sequence[int], progres
             picture.verify()
     except Exception:  # missing, or damaged in any way: a sample depends on its seed alone, so it is drawn again
         chosen = list(seeds[:SHOWN])
-        y = chosen_labels(run, None, len(chosen))
-        drawn = draw(run, run.sampler(steps), chosen, y, title=f"picture of {run.path.name}", progress=progress)
+        cond = chosen_labels(run, None, len(chosen))
+        drawn = draw(run, run.sampler(steps), chosen, cond, title=f"picture of {run.path.name}", progress=progress)
         keep_picture(path, drawn.images, run.config.data.num_values)
         return path.read_bytes()
     return content

@@ -218,13 +218,13 @@ def _measured(
         what["settings"] = {**settings, "checkpoints": [each], "extractor": None, "reference": None}
         parts = Parts(folder, what)
         kept.append(parts)
-        y = chosen_labels(run, settings["labels"], len(seeds))
-        drawn = draw(run, run.sampler(), seeds, y, parts, f"{len(seeds)} samples of step {run.step}", progress)
+        cond = chosen_labels(run, settings["labels"], len(seeds))
+        drawn = draw(run, run.sampler(), seeds, cond, parts, f"{len(seeds)} samples of step {run.step}", progress)
         found: dict[str, Any] = {
             "step": run.step,
             "network_calls": drawn.network_calls,
             "seconds_per_sample": drawn.seconds / len(seeds),
-            "metrics": _rows(judge.measure(drawn.images, y)),
+            "metrics": _rows(judge.measure(drawn.images, cond.get("y"))),
         }
         if bound["images"]:
             held_out = splits.test.select(torch.arange(bound["images"]))
@@ -232,7 +232,7 @@ def _measured(
             found["metrics"]["bits/dim"] = likelihood(bits).as_dict()
             found["bits_per_dim"] = bits.summary()
         checkpoints.append(found)
-    noise = _rows(judge.noise(len(seeds), y))
+    noise = _rows(judge.noise(len(seeds), cond.get("y")))
     if bound["images"]:
         guess = math.log2(splits.train.num_values)
         noise["bits/dim"] = Measurement("bits/dim", guess, guess, guess, bound["images"], 0).as_dict()

@@ -163,15 +163,15 @@ def _run_cell(
         steps = most_steps(calls, cost)
     if steps is None:
         return {"steps": None}
-    y = chosen_labels(contender.run, None, len(seeds))
+    cond = chosen_labels(contender.run, None, len(seeds))
     title = f"{contender.name}, {contender.sampler}, {calls} calls"
-    drawn = draw(contender.run, contender.walker(steps), seeds, y, title=title, progress=progress)
+    drawn = draw(contender.run, contender.walker(steps), seeds, cond, title=title, progress=progress)
     keep_picture(picture, drawn.images, contender.run.config.data.num_values)  # before the result: a cell that is done has one
     return {
         "steps": steps,
         "network_calls": drawn.network_calls,
         "seconds_per_sample": drawn.seconds / len(seeds),
-        "metrics": {name: row.as_dict() for name, row in judge.measure(drawn.images, y).items()},
+        "metrics": {name: row.as_dict() for name, row in judge.measure(drawn.images, cond.get("y")).items()},
     }
 
 
@@ -288,7 +288,7 @@ def _cells(
 ) -> list[dict[str, Any]]:
     """Every cell: those that are in the folder, and new ones, which then are."""
     folder.mkdir(exist_ok=True)
-    costs = {each: step_costs(each.walker, chosen_labels(each.run, None, 1)) for each in contenders}
+    costs = {each: step_costs(each.walker, **chosen_labels(each.run, None, 1)) for each in contenders}
     cells: list[dict[str, Any]] = []
     plan = list(itertools.product(contenders, budgets))
     for contender, budget in tqdm(plan, desc="cells", unit="cell", disable=not progress, leave=False):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -27,11 +27,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from ctdiff.training.checkpoints import not_finite
 from ctdiff.training.ema import MovingAverage
 from diffusion_core import PerSampleRandomness
+from diffusion_core.conditions import check_conditions
 
 __all__ = ["DIVERGED", "MAX_SKIPPED", "Batch", "BatchSequence", "TrainStep", "fit"]
 
-Batch: TypeAlias = tuple[Tensor, Tensor | None]
-"""Clean examples x_0 (B, *event) and their labels y (B,), or None."""
+Batch: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
+"""Clean examples x_0 (B, *event) and their conditions by name, such as labels y (B,); {} without any."""
 
 
 @runtime_checkable
@@ -85,8 +86,8 @@ def fit(
     """Train, yielding after every step.
 
     Arguments:
-        objective: (x_0, y, generator) -> the loss of each example (B,).
-        batches: pairs (x_0, y): `batches[k]` is the batch of step k, counted from 0; or an
+        objective: (x_0, generator, **cond) -> the loss of each example (B,).
+        batches: pairs (x_0, cond): `batches[k]` is the batch of step k, counted from 0; or an
             iterable, such as a DataLoader, whose first batch is that of step `start`.
         optimizer: holds the parameters to train.
         steps: the number of the last step.
@@ -98,9 +99,9 @@ def fit(
         start: how many steps are done already.
 
     Raises:
-        TypeError: the batches are neither a sequence nor an iterable.
+        TypeError: the batches are neither a sequence nor an iterable; while iterating, the second of a batch is no mapping.
         ValueError: steps or accumulation below 1, start outside 0 .. steps, clip not positive; while
-            iterating, the batches ended.
+            iterating, the batches ended, or a condition has another number of rows than x_0.
         FloatingPointError: while iterating, after ten steps in a row without a finite gradient, or after the last step
             if it has left weights that are not finite.
     """
@@ -120,10 +121,10 @@ def fit(
         skipped_in_a_row = 0
         for step in range(start, steps):
             began = time.perf_counter()
-            x_0, y = fetch(step)
+            x_0, cond = fetch(step)
             objective.train()
             optimizer.zero_grad(set_to_none=True)
-            loss = _gradient(objective, x_0, y, seed, step, accumulation, parameters[0].device)
+            loss = _gradient(objective, x_0, cond, seed, step, accumulation, parameters[0].device)
             grad_norm = float(nn.utils.clip_grad_norm_(parameters, largest))
             lr = float(optimizer.param_groups[0]["lr"])
             skipped = not (math.isfinite(loss) and math.isfinite(grad_norm))
@@ -161,19 +162,25 @@ def _numbered(batches: BatchSequence | Iterable[Batch], start: int) -> Callable[
             return next(iterator)
 
     else:
-        raise TypeError(f"batches is of type {type(batches).__name__}, expected a sequence or an iterable of pairs (x_0, y)")
+        raise TypeError(f"batches is of type {type(batches).__name__}, expected a sequence or an iterable of pairs (x_0, cond)")
 
     def fetch(step: int) -> Batch:
         try:
-            return take(step)
+            x_0, cond = take(step)
         except (IndexError, StopIteration) as error:
             raise ValueError(f"the batches ended after {step - first}, before step {step + 1}") from error
+        if not isinstance(cond, Mapping):
+            raise TypeError(
+                f"a batch is (x_0, {type(cond).__name__}), expected conditions by name, such as (x_0, {{'y': labels}})"
+            )
+        check_conditions(cond, len(x_0))
+        return x_0, cond
 
     return fetch
 
 
 def _gradient(
-    objective: nn.Module, x_0: Tensor, y: Tensor | None, seed: int, step: int, parts: int, device: torch.device
+    objective: nn.Module, x_0: Tensor, cond: Mapping[str, Tensor], seed: int, step: int, parts: int, device: torch.device
 ) -> float:
     """Form the gradient of the batch's mean loss, part by part; returns that loss."""
     total = len(x_0)
@@ -181,9 +188,9 @@ def _gradient(
     loss = torch.zeros((), device=device)
     for first in range(0, total, size):
         part = x_0[first : first + size].to(device)
-        label = None if y is None else y[first : first + size].to(device)
+        given = {name: value[first : first + size].to(device) for name, value in cond.items()}
         noise = PerSampleRandomness.keyed(seed, step, first, len(part), total)
-        part_loss = objective(part, label, noise).sum() / total
+        part_loss = objective(part, noise, **given).sum() / total
         part_loss.backward()
         loss += part_loss.detach()
     return float(loss)

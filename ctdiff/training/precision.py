@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from backbones import Backbone
+from diffusion_core.conditions import Null
 
 __all__ = ["HalfPrecision", "resolved_precision"]
 
@@ -41,8 +43,13 @@ class HalfPrecision(Backbone):
         )
         self.backbone = backbone
 
-    def predict(self, x: Tensor, c: Tensor, y: Tensor | None) -> Tensor:
+    @property
+    def conditions(self) -> Mapping[str, Null]:
+        """The conditions of the wrapped network."""
+        return self.backbone.conditions
+
+    def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         if x.device.type == "meta":  # without content there is nothing to round, and autocast knows no such device
-            return self.backbone.predict(x, c, y).float()
+            return self.backbone.predict(x, c, **cond).float()
         with torch.autocast(x.device.type, torch.bfloat16):
-            return self.backbone.predict(x, c, y).float()
+            return self.backbone.predict(x, c, **cond).float()

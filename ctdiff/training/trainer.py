@@ -98,16 +98,16 @@ def validation_loss(objective: Objective, config: ConfigDict, images: ImageData)
     for first in range(0, count, size):
         rows = slice(first, min(first + size, count))
         x_0 = pixels.encode(images.images[rows].long()).to(device)
-        y = None if labels is None else labels[rows].to(device)
+        cond = {} if labels is None else {"y": labels[rows].to(device)}
         noise = PerSampleRandomness.keyed(seed, 0, first, len(x_0), count)
-        total += float(objective(x_0, y, noise).double().sum())
+        total += float(objective(x_0, noise, **cond).double().sum())
     return total / count
 
 
-def _labels(config: ConfigDict, count: int) -> Tensor | None:
+def _labels(config: ConfigDict, count: int) -> dict[str, Tensor]:
     """The classes in turn, for a conditional network."""
     classes = config.model.num_classes
-    return torch.arange(count, device=config.training.device) % classes if classes else None
+    return {"y": torch.arange(count, device=config.training.device) % classes} if classes else {}
 
 
 def _draw(config: ConfigDict, sampler: Sampler, count: int, stop: StopRequest, keep: int = 1) -> list[Tensor] | None:
@@ -116,7 +116,8 @@ def _draw(config: ConfigDict, sampler: Sampler, count: int, stop: StopRequest, k
     total = sampler.grid.steps + 2  # states: before the first step, after each, and the clean one
     wanted = {round(i * (total - 1) / max(keep - 1, 1)) for i in range(keep)} if keep > 1 else {total - 1}
     kept = []
-    for i, state in enumerate(sampler.trajectory(count, y=_labels(config, count), seeds=range(count), progress=True)):
+    states = sampler.trajectory(count, generator=None, seeds=range(count), progress=True, **_labels(config, count))
+    for i, state in enumerate(states):
         if stop:
             return None
         if i in wanted:

@@ -25,15 +25,15 @@ class Ancestral(Sampler):
         Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
     """
 
-    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
-        posterior, state = self.evaluate(state, t, y)
+    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
+        posterior, state = self.evaluate(state, t, **cond)
         x_0 = posterior.sample(state.randomness)
         s_, t_ = (torch.tensor(value, dtype=torch.float64, device=state.x.device) for value in (s, t))
         x = self.denoiser.process.bridge(x_0, state.x, s_, t_, state.randomness)
         return replace(state, x=x, t=s)
 
-    def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
-        probs = self.posterior(x_t, t, y).probs
+    def law(self, x_t: Tensor, t: float, s: float, **cond: Tensor) -> Tensor:
+        probs = self.posterior(x_t, t, **cond).probs
         s_, t_ = (torch.tensor(value, dtype=torch.float64, device=x_t.device) for value in (s, t))
         law = self.denoiser.process.bridge_law(x_t, s_, t_)  # (B, *event, S, n)
         return (probs[..., None].to(law.dtype) * law).sum(-2)

@@ -25,8 +25,8 @@ class Euler(Sampler):
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
     """
 
-    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
-        posterior, state = self.evaluate(state, t, y)
+    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
+        posterior, state = self.evaluate(state, t, **cond)
         jumps = posterior.jumps()
         x = state.x
         leaves = (t - s) * check_rates(jumps).flatten()
@@ -42,8 +42,8 @@ class Euler(Sampler):
         cut = (leaves > 1).reshape(x.shape).flatten(1).sum(-1)
         return replace(state, x=moved.reshape(x.shape), t=s, clamped=state.clamped + cut)
 
-    def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
-        jumps: Jumps = self.posterior(x_t, t, y).jumps()
+    def law(self, x_t: Tensor, t: float, s: float, **cond: Tensor) -> Tensor:
+        jumps: Jumps = self.posterior(x_t, t, **cond).jumps()
         total = check_rates(jumps)[..., None]
         # min(h, 1 / Lambda) is the time that the rates act for.
         moved = jumps.matrix() * torch.where(total > 0, 1 / total, t - s).clamp(max=t - s)

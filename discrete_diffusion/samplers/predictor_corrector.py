@@ -68,22 +68,22 @@ class PredictorCorrector(Sampler):
         time = torch.tensor(s, dtype=torch.float64, device=reverse.x.device)
         return SumJumps(reverse, ForwardJumps(self.denoiser.process, reverse.x, time, reverse.total.dtype))
 
-    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
-        state = self.predictor.step(state, t, s, y)
+    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
+        state = self.predictor.step(state, t, s, **cond)
         for _ in range(self._corrections(s)):
-            posterior, state = self.evaluate(state, s, y)
+            posterior, state = self.evaluate(state, s, **cond)
             jumps = self._jumps(s, posterior.jumps())
             state = landed(state, self.leap.draw(jumps, self.step_multiplier * (t - s), state.randomness), s)
         return state
 
-    def correction_law(self, x_s: Tensor, s: float, h: float, y: Tensor | None = None) -> Tensor:
+    def correction_law(self, x_s: Tensor, s: float, h: float, **cond: Tensor) -> Tensor:
         """The law of one corrector leap of length h at time s: (B, *event) -> (B, *event, n)."""
-        return self.leap.law(self._jumps(s, self.posterior(x_s, s, y).jumps()), h)
+        return self.leap.law(self._jumps(s, self.posterior(x_s, s, **cond).jumps()), h)
 
-    def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
+    def law(self, x_t: Tensor, t: float, s: float, **cond: Tensor) -> Tensor:
         """The predictor's law; the whole step is `stages`."""
-        return self.predictor.law(x_t, t, s, y)
+        return self.predictor.law(x_t, t, s, **cond)
 
-    def stages(self, t: float, s: float, y: Tensor | None = None) -> list[Stage]:
+    def stages(self, t: float, s: float, **cond: Tensor) -> list[Stage]:
         h = self.step_multiplier * (t - s)
-        return [*self.predictor.stages(t, s, y), *[lambda x: self.correction_law(x, s, h, y)] * self._corrections(s)]
+        return [*self.predictor.stages(t, s, **cond), *[lambda x: self.correction_law(x, s, h, **cond)] * self._corrections(s)]

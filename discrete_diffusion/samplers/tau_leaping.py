@@ -42,9 +42,9 @@ class TauLeaping(Sampler):
         self.leap = CategoricalLeap() if leap is None else leap
         self.leap.check(denoiser.process.rates)
 
-    def step(self, state: State, t: float, s: float, y: Tensor | None = None) -> State:
-        posterior, state = self.evaluate(state, t, y)
+    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
+        posterior, state = self.evaluate(state, t, **cond)
         return landed(state, self.leap.draw(posterior.jumps(), t - s, state.randomness), s)
 
-    def law(self, x_t: Tensor, t: float, s: float, y: Tensor | None = None) -> Tensor:
-        return self.leap.law(self.posterior(x_t, t, y).jumps(), t - s)
+    def law(self, x_t: Tensor, t: float, s: float, **cond: Tensor) -> Tensor:
+        return self.leap.law(self.posterior(x_t, t, **cond).jumps(), t - s)

@@ -55,10 +55,10 @@ def test_network_keeps_the_contract(backbone, head, inputs, values, masked):
     c, y = torch.rand(2, dtype=torch.float64), torch.tensor([0, 2])
 
     with torch.no_grad():
-        logits = model(x, c, y)
+        logits = model(x, c, y=y)
         assert logits.shape == (2, 3, 20, 12, values)
         torch.testing.assert_close(logits.logsumexp(-1), torch.zeros(2, 3, 20, 12).double(), atol=1e-12, rtol=0)
-        distribution = model.distribution(x.to(torch.uint8), c, y)
+        distribution = model.distribution(x.to(torch.uint8), c, y=y)
         k = torch.randint(values, (2, 3, 20, 12))
         value = distribution.log_prob(k)
         torch.testing.assert_close(value, logits.gather(-1, k.unsqueeze(-1)).squeeze(-1), atol=1e-10, rtol=1e-10)
@@ -67,7 +67,7 @@ def test_network_keeps_the_contract(backbone, head, inputs, values, masked):
         assert int(sample.min()) >= 0
         assert int(sample.max()) < values
         # Examples know nothing of one another. (In single precision the tail of a narrow logistic enlarges rounding errors.)
-        torch.testing.assert_close(model(x[:1], c[:1], y[:1]), logits[:1], atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(model(x[:1], c[:1], y=y[:1]), logits[:1], atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -89,21 +89,26 @@ def test_bad_input_gets_one_clear_error(backbone):
         net(x, torch.tensor(0.5))
     with pytest.raises(ValueError, match=r"c has dtype torch.int64"):
         net(x, torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"labels of shape \(2,\) were given to a network with num_classes = 0"):
-        net(x, c, torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="the condition y was given to a network with the conditions: none"):
+        net(x, c, y=torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="the condition text was given to a network with the conditions: y"):
+        labelled(x, c, text=torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"y has the value 4, expected 0 .. 3"):
-        labelled(x, c, torch.tensor([0, 4]))
+        labelled(x, c, y=torch.tensor([0, 4]))
     with pytest.raises(ValueError, match=r"y has the value -1"):
-        labelled(x, c, torch.tensor([0, -1]))
-    with pytest.raises(ValueError, match=r"y has shape \(3,\), expected \(2,\)"):
-        labelled(x, c, torch.zeros(3, dtype=torch.int64))
+        labelled(x, c, y=torch.tensor([0, -1]))
+    with pytest.raises(ValueError, match=r"y has shape \(3,\), expected 2 rows"):
+        labelled(x, c, y=torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"y has shape \(2, 1\), expected \(2,\)"):
+        labelled(x, c, y=torch.zeros(2, 1, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"y has dtype torch.float32"):
-        labelled(x, c, torch.zeros(2))
+        labelled(x, c, y=torch.zeros(2))
     for value in (0.5, None, [0.5, 0.5]):
         with pytest.raises(TypeError, match=rf"c = {re.escape(repr(value))}, expected a tensor"):
             net(x, value)
-    with pytest.raises(TypeError, match=r"y = 1, expected a tensor"):
-        labelled(x, c, 1)
+    for value in (1, None):  # a condition that is absent is omitted
+        with pytest.raises(TypeError, match=rf"y is of type {type(value).__name__}, expected a tensor with 2 rows"):
+            labelled(x, c, y=value)
     with pytest.raises(TypeError, match=r"x = None, expected a tensor"):
         net(None, c)
     with pytest.raises(ValueError, match=r"in_channels = 0, expected at least 1"):
@@ -143,7 +148,7 @@ def test_one_graph_without_a_break(backbone, use_checkpoint):
     net = perturbed(build(backbone, img_size=8, in_channels=1, num_classes=3, **settings))
     x, c, y = labelled_input()
     compiled = torch.compile(net, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x, c, y), net(x, c, y), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(compiled(x, c, y=y), net(x, c, y=y), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -153,17 +158,17 @@ def test_safetensors_keep_every_weight(backbone, tmp_path: Path):
     assert len(set(storages)) == len(storages)  # no two names for one tensor, which safetensors would refuse
     save_file(net.state_dict(), tmp_path / "model.safetensors")
     other.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
-    inputs = labelled_input()
-    assert torch.equal(net(*inputs), other(*inputs))
+    x, c, y = labelled_input()
+    assert torch.equal(net(x, c, y=y), other(x, c, y=y))
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_logits_are_float32_in_half_precision(head):
     model = network(BACKBONES[0], head, INPUTS[0], masked=False)
     x, c, y = torch.randint(S, (2, 3, 20, 12)), torch.rand(2), torch.tensor([0, 3])
-    exact = model(x, c, y)
+    exact = model(x, c, y=y)
     with torch.autocast("cpu", torch.bfloat16):
-        half = model(x, c, y)
+        half = model(x, c, y=y)
     assert half.dtype == torch.float32
     assert (half.exp() - exact.exp()).abs().mean() < 0.02
     torch.testing.assert_close(half.logsumexp(-1), torch.zeros(2, 3, 20, 12), atol=1e-5, rtol=0)
@@ -196,7 +201,7 @@ def test_norms_and_softmax_are_float32_under_autocast(backbone):
     net = perturbed(build(backbone, img_size=8, in_channels=1, num_classes=3, **SMALL))
     x, c, y = labelled_input()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Watch() as watch:
-        net(x, c.double(), y)
+        net(x, c.double(), y=y)
     assert watch.seen["scaled_dot_product_attention"] > 0
     assert watch.seen["layer_norm"] + watch.seen["group_norm"] > 2
 
@@ -204,9 +209,9 @@ def test_norms_and_softmax_are_float32_under_autocast(backbone):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_half_precision_weights_are_close(backbone):
     net = perturbed(build(backbone, img_size=8, in_channels=1, num_classes=3, **SMALL), 0.05)
-    inputs = labelled_input()
+    x, c, y = labelled_input()
     with torch.no_grad():
-        exact, half = net(*inputs), net.bfloat16()(*inputs)
+        exact, half = net(x, c, y=y), net.bfloat16()(x, c, y=y)
     assert half.dtype == torch.bfloat16
     assert (half.float() - exact).norm() < 0.05 * exact.norm()
 
@@ -223,10 +228,11 @@ def test_more_channels_out_than_in(backbone):
 def test_the_output_depends_on_time_and_class(backbone):
     net = perturbed(build(backbone, img_size=8, in_channels=1, num_classes=3, **SMALL)).eval()
     x, c, y = labelled_input()
-    out = net(x, c, y)
-    assert not torch.allclose(net(x, c.flip(0), y), out)
-    assert not torch.allclose(net(x, c, y.flip(0)), out)
+    out = net(x, c, y=y)
+    assert not torch.allclose(net(x, c.flip(0), y=y), out)
+    assert not torch.allclose(net(x, c, y=y.flip(0)), out)
     torch.testing.assert_close(net(x, c)[1], out[1])  # no label is the null class
+    assert net.conditions == {"y": 3}
 
 
 COUNTS = (

@@ -150,7 +150,7 @@ def test_the_attention_map_of_a_network_changes_with_its_time_and_label():
 
     net.blocks[1].attention.register_forward_pre_hook(keep)
     for c, y in ((0.2, 0), (0.7, 0), (0.2, 1)):
-        net(torch.ones(1, 1, 8, 8), torch.tensor([c]), torch.tensor([y]))
+        net(torch.ones(1, 1, 8, 8), torch.tensor([c]), y=torch.tensor([y]))
     assert not torch.allclose(maps[0], maps[1], atol=1e-4)
     assert not torch.allclose(maps[0], maps[2], atol=1e-4)
 
@@ -272,12 +272,12 @@ def test_fresh_image_networks_are_zero_at_any_size(settings, image):
 def test_fresh_latent_networks_are_zero(image):
     net = LatentDiffiT(image[1:], image[0], 4, 2, 16, 2, num_classes=3, out_channels=5)
     x, c, y = torch.randn(2, *image), torch.rand(2), torch.tensor([0, 2])
-    assert net(x, c, y).shape == (2, 5, *image[1:])
-    assert not net(x, c, y).any()
+    assert net(x, c, y=y).shape == (2, 5, *image[1:])
+    assert not net(x, c, y=y).any()
     perturbed(net)
-    assert not torch.allclose(net(x, c, y), net(x, 1 - c, y))
-    assert not torch.allclose(net(x, c, y), net(x, c, y - y + 1))
-    assert torch.equal(net(x, c), net(x, c, torch.tensor([3, 3])))
+    assert not torch.allclose(net(x, c, y=y), net(x, 1 - c, y=y))
+    assert not torch.allclose(net(x, c, y=y), net(x, c, y=y - y + 1))
+    assert torch.equal(net(x, c), net(x, c, y=torch.tensor([3, 3])))
 
 
 def test_padding_repeats_the_border():

@@ -84,7 +84,7 @@ def test_fresh_adaln_zero_blocks_are_the_identity():
 @pytest.mark.parametrize("conditioning", BLOCKS)
 def test_a_fresh_network_is_exactly_zero(conditioning):
     net = DiT((8, 12), 3, 2, 3, 16, 2, num_classes=4, out_channels=6, conditioning=conditioning)
-    out = net(torch.randn(2, 3, 8, 12), torch.rand(2), torch.tensor([0, 4]))
+    out = net(torch.randn(2, 3, 8, 12), torch.rand(2), y=torch.tensor([0, 4]))
     assert out.shape == (2, 6, 8, 12)
     assert not out.any()
 
@@ -162,7 +162,7 @@ def test_the_network_is_its_formula(conditioning):
     z = net.embed(patches) + net.positions
     z = follow(net, z, net.time(c), net.classes(y))
     expected = F.fold(z.unflatten(-1, (4, 3)).mT.flatten(2).mT, (4, 6), 2, stride=2)
-    torch.testing.assert_close(net(x, c, y), expected)
+    torch.testing.assert_close(net(x, c, y=y), expected)
 
 
 @pytest.mark.parametrize("conditioning", BLOCKS)
@@ -170,9 +170,9 @@ def test_time_and_class_reach_the_output(conditioning):
     net = perturbed(DiT(8, 1, 4, 2, 16, 2, num_classes=3, conditioning=conditioning))
     plain = perturbed(DiT(8, 1, 4, 2, 16, 2, conditioning=conditioning))
     x, c, y = torch.randn(2, 1, 8, 8), torch.tensor([0.2, 0.7]), torch.tensor([0, 2])
-    assert not torch.allclose(net(x, c, y), net(x, c + 0.1, y))
-    assert not torch.allclose(net(x, c, y), net(x, c, torch.tensor([1, 2]))[:1])
-    assert torch.equal(net(x, c), net(x, c, torch.tensor([3, 3])))
+    assert not torch.allclose(net(x, c, y=y), net(x, c + 0.1, y=y))
+    assert not torch.allclose(net(x, c, y=y), net(x, c, y=torch.tensor([1, 2]))[:1])
+    assert torch.equal(net(x, c), net(x, c, y=torch.tensor([3, 3])))
     assert not torch.allclose(plain(x, c), plain(x, c + 0.1))
 
 
@@ -182,7 +182,7 @@ def test_without_positions_patches_may_be_permuted(conditioning):
     net.positions.zero_()
     x, c, y = torch.randn(1, 1, 8, 8), torch.rand(1), torch.tensor([1])
     rolled = x.roll((2, 4), (2, 3))  # by whole patches
-    torch.testing.assert_close(net(rolled, c, y), net(x, c, y).roll((2, 4), (2, 3)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(net(rolled, c, y=y), net(x, c, y=y).roll((2, 4), (2, 3)), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("conditioning", BLOCKS)
@@ -191,7 +191,7 @@ def test_one_graph_without_a_break(conditioning):
     net = perturbed(DiT(8, 1, 4, 1, 16, 2, num_classes=3, conditioning=conditioning))
     x, c, y = torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 3])
     compiled = torch.compile(net, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x, c, y), net(x, c, y))
+    torch.testing.assert_close(compiled(x, c, y=y), net(x, c, y=y))
 
 
 @pytest.mark.parametrize("conditioning", BLOCKS)
@@ -221,7 +221,7 @@ def test_checkpointing_changes_no_gradient(conditioning):
     x, c, y = torch.randn(2, 1, 8, 8), torch.rand(2), torch.tensor([0, 3])
     gradients = []
     for net.use_checkpoint in (False, True):
-        gradients.append(torch.autograd.grad(net(x, c, y).square().sum(), list(net.parameters())))
+        gradients.append(torch.autograd.grad(net(x, c, y=y).square().sum(), list(net.parameters())))
     for plain, checkpointed in zip(*gradients, strict=True):
         assert torch.equal(plain, checkpointed)
 

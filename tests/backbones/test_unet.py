@@ -80,7 +80,7 @@ def test_the_compact_network_keeps_its_function():
     settings = {**COMPACT, "blocks": (2, 3), "up_blocks": (1, 1), "patch_size": 2, "attention_levels": (0, -1)}
     net = filled(UNet(2, 2, num_classes=3, **settings))
     with torch.no_grad():
-        out = net(images(2, 2, 6, 5), torch.tensor([0.1, 0.8]).double(), torch.tensor([1, 3]))[:, :, ::3, ::2]
+        out = net(images(2, 2, 6, 5), torch.tensor([0.1, 0.8]).double(), y=torch.tensor([1, 3]))[:, :, ::3, ::2]
     expected = [
         [[-0.3085492014, -0.8930542334, -0.9409477289], [0.4732892281, 0.4442083228, 0.2373837925]],
         [[0.9915950266, 1.6001092321, 1.3147836927], [0.0565292733, -0.3151940618, 0.2427666995]],
@@ -124,7 +124,7 @@ def test_the_adm_setting_is_the_published_function():
     net = filled(UNet(2, 4, num_classes=3, **NETWORKS["adm_imagenet64"]))
     c = torch.tensor([0.1, 0.8], dtype=torch.float64)
     with torch.no_grad():
-        out = net(images(2, 2, 8, 8), c, torch.tensor([2, 0]))[:, :, ::4, ::6]
+        out = net(images(2, 2, 8, 8), c, y=torch.tensor([2, 0]))[:, :, ::4, ::6]
     expected = [
         [[0.8950200673, 1.2136729735], [0.7045759671, 0.8379854180]],
         [[0.3605909595, 0.3186771739], [0.7087250930, -0.1719318697]],
@@ -145,8 +145,8 @@ def test_without_a_learned_null_no_label_adds_nothing():
     x, c = images(2, 2, 8, 8), torch.tensor([0.1, 0.8], dtype=torch.float64)
     with torch.no_grad():
         assert torch.equal(net(x, c), unconditional(x, c))
-        assert torch.equal(net(x, c, torch.tensor([3, 3])), unconditional(x, c))
-        mixed = net(x, c, torch.tensor([3, 1]))
+        assert torch.equal(net(x, c, y=torch.tensor([3, 3])), unconditional(x, c))
+        mixed = net(x, c, y=torch.tensor([3, 1]))
     torch.testing.assert_close(mixed[0], unconditional(x, c)[0])
     assert not torch.allclose(mixed[1], unconditional(x, c)[1])
 
@@ -160,7 +160,7 @@ def test_shapes_and_a_fresh_start_at_zero(name, shape):
         out = net(x, c)
         assert out.shape == (2, 2 * shape[0], *shape[1:])
         assert not out.any()
-        out = randomised(net)(x, c, torch.tensor([0, 2]))
+        out = randomised(net)(x, c, y=torch.tensor([0, 2]))
     assert out.isfinite().all()
     assert out.std() > 0.01
 
@@ -182,7 +182,7 @@ def test_checkpointing_changes_no_gradient(name):
         for module in counted:
             module.register_forward_pre_hook(lambda *_: calls.__setitem__(-1, calls[-1] + 1))
         torch.manual_seed(1)
-        net(torch.ones(2, 1, 8, 8), torch.tensor([0.2, 0.7]), torch.tensor([1, 2])).square().sum().backward()
+        net(torch.ones(2, 1, 8, 8), torch.tensor([0.2, 0.7]), y=torch.tensor([1, 2])).square().sum().backward()
         gradients.append([parameter.grad for parameter in net.parameters()])
     assert calls == [len(counted), 2 * len(counted)]  # each block and each attention is recomputed
     for plain, checkpointed in zip(*gradients, strict=True):
@@ -328,8 +328,8 @@ def test_no_graph_breaks():
     torch._dynamo.reset()
     compiled = torch.compile(net, backend="eager", fullgraph=True)
     x, c = torch.randn(2, 1, 9, 8), torch.rand(2)
-    out = compiled(x, c, torch.tensor([0, 2]))
-    torch.testing.assert_close(out, net(x, c, torch.tensor([0, 2])))
+    out = compiled(x, c, y=torch.tensor([0, 2]))
+    torch.testing.assert_close(out, net(x, c, y=torch.tensor([0, 2])))
     out.sum().backward()
     assert net.stem.weight.grad.any()
 

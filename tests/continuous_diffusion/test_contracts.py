@@ -110,7 +110,7 @@ def test_losses(loss, reading, num_values, toy_network):
     denoiser = image_denoiser(reading, toy_network, loss.learns_variance, num_values)
     x_0 = PixelScale(num_values).encode(torch.randint(num_values, (5, 1, 6, 6)))
     t, y = torch.linspace(0.01, 1, 5), torch.arange(5) % 4
-    values = loss()(denoiser, x_0, t, y, torch.Generator().manual_seed(0))
+    values = loss()(denoiser, x_0, t, torch.Generator().manual_seed(0), y=y)
     assert values.shape == (5,)
     values.sum().backward()
     assert all(p.grad.isfinite().all() for p in denoiser.parameters())
@@ -169,7 +169,7 @@ class TestOnAGpu:
             if loss.learns_variance and not denoiser.learns_variance:
                 continue
             x_0 = torch.rand(4, 1, 6, 6, device="cuda")
-            values = Objective(denoiser, loss(), times_for(loss))(x_0, torch.zeros(4, dtype=torch.int64, device="cuda"))
+            values = Objective(denoiser, loss(), times_for(loss))(x_0, y=torch.zeros(4, dtype=torch.int64, device="cuda"))
             assert (values.shape, values.device.type) == ((4,), "cuda")
 
     @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -29,8 +29,8 @@ def test_mean_and_noise_agree_with_the_formula(process, toy_network):
     denoiser = EpsilonDenoiser(process, toy_network().double(), (1, 4, 4))
     x_t = torch.randn(3, 1, 4, 4, dtype=torch.float64)
     t, y = torch.tensor([0.1, 0.5, 1.0], dtype=torch.float64), torch.tensor([0, 3, 1])
-    posterior = denoiser(x_t, t, y)
-    output = denoiser.network(x_t, t, y)
+    posterior = denoiser(x_t, t, y=y)
+    output = denoiser.network(x_t, t, y=y)
     assert torch.equal(posterior.epsilon, output)
     torch.testing.assert_close(process.perturb(posterior.mean, output, t), x_t)
     torch.testing.assert_close(posterior.var[:, 0, 0, 0], process.schedule(t)[1] ** 2)
@@ -74,7 +74,7 @@ def test_bad_input(process, toy_network, x, t, message):
 
 
 def test_wrong_network(process):
-    denoiser = EpsilonDenoiser(process, lambda x, c, y=None: x[:, :1], (2, 4))
+    denoiser = EpsilonDenoiser(process, lambda x, c, **cond: x[:, :1], (2, 4))
     with pytest.raises(ValueError, match=r"the network returned shape \(3, 1, 4\), expected \(3, 2, 4\)"):
         denoiser(torch.zeros(3, 2, 4), torch.tensor(0.5))
 
@@ -114,7 +114,7 @@ def test_all_readings_give_the_same_clean_data(schedule, first, other, toy_netwo
     t = torch.tensor([0.01, 0.1, 0.5, 0.8, 0.97], dtype=torch.float64)
     alpha, sigma = (value[:, None, None, None] for value in schedule(t))
     one = first(process, toy_network().double(), (1, 4, 4))(x_t, t)
-    two = other(process, lambda x, c, y: outputs_for(other, one, x_t, alpha, sigma), (1, 4, 4))(x_t, t)
+    two = other(process, lambda x, c, **cond: outputs_for(other, one, x_t, alpha, sigma), (1, 4, 4))(x_t, t)
     torch.testing.assert_close(two.mean, one.mean, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(two.epsilon, one.epsilon, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(process.perturb(two.mean, two.epsilon, t), x_t, rtol=1e-10, atol=1e-10)
@@ -127,7 +127,7 @@ def test_karras_input_and_target_have_variance_1():
     x_0, epsilon = torch.randn(2, 100_000, 1, dtype=torch.float64, generator=generator)
     seen = []
 
-    def network(x, c, y):
+    def network(x, c, **cond):
         seen.append((x, c))
         return x
 
@@ -150,16 +150,16 @@ def test_learned_variance(process, reading, toy_network):
     network = toy_network(2)
     denoiser = LearnedVarianceDenoiser(reading(process, network, (1, 4, 4)))
     x_t, t, y = torch.randn(3, 1, 4, 4), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 3, 1])
-    posterior = denoiser(x_t, t, y)
-    plain = reading(process, lambda *arguments: network(*arguments)[:, :1], (1, 4, 4))
+    posterior = denoiser(x_t, t, y=y)
+    plain = reading(process, lambda x, c, **cond: network(x, c, **cond)[:, :1], (1, 4, 4))
     c_in, _, _, c_noise = plain.coefficients(t)
-    v = (network(c_in[:, None, None, None] * x_t, c_noise, y)[:, 1:] + 1) / 2
+    v = (network(c_in[:, None, None, None] * x_t, c_noise, y=y)[:, 1:] + 1) / 2
     torch.testing.assert_close(posterior.interpolation, v)
     for name in ("mean", "var", "epsilon"):
-        torch.testing.assert_close(getattr(posterior, name), getattr(plain(x_t, t, y), name))
+        torch.testing.assert_close(getattr(posterior, name), getattr(plain(x_t, t, y=y), name))
     assert denoiser.learns_variance
     assert not plain.learns_variance
-    assert plain(x_t, t, y).interpolation is None
+    assert plain(x_t, t, y=y).interpolation is None
     assert denoiser.network is network
     assert {id(p) for p in denoiser.parameters()} == {id(p) for p in network.parameters()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -55,29 +56,29 @@ def test_guided_noise_is_the_score_of_the_tilted_marginal(t, denoiser):
             ClassifierFreeGuidance(denoiser, ConstantScale(g)),
             ClassifierGuidance(denoiser, denoiser.class_log_probs, ConstantScale(g)),
         ):
-            posterior = guided(X, t, Y)
+            posterior = guided(X, t, y=Y)
             torch.testing.assert_close(posterior.epsilon, -sigma * score)
             torch.testing.assert_close(alpha * posterior.mean + sigma * posterior.epsilon, X)
 
 
 def test_ends_of_the_scale_are_the_plain_models(denoiser):
     t = torch.tensor(0.4, dtype=torch.float64)
-    for g, label in ((0.0, None), (1.0, Y)):
-        posterior, expected = ClassifierFreeGuidance(denoiser, ConstantScale(g))(X, t, Y), denoiser(X, t, label)
+    for g, given in ((0.0, {}), (1.0, {"y": Y})):
+        posterior, expected = ClassifierFreeGuidance(denoiser, ConstantScale(g))(X, t, y=Y), denoiser(X, t, **given)
         # Sums over components are rounded in another way for a batch of 2 B.
         torch.testing.assert_close(posterior.mean, expected.mean, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(posterior.epsilon, expected.epsilon, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(posterior.var, denoiser(X, t, Y).var, rtol=1e-12, atol=1e-12)
-    mixed = ClassifierFreeGuidance(denoiser, ConstantScale(2.0))(X, t, 1 - Y)
-    torch.testing.assert_close(mixed.var, denoiser(X, t, 1 - Y).var, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(posterior.var, denoiser(X, t, y=Y).var, rtol=1e-12, atol=1e-12)
+    mixed = ClassifierFreeGuidance(denoiser, ConstantScale(2.0))(X, t, y=1 - Y)
+    torch.testing.assert_close(mixed.var, denoiser(X, t, y=1 - Y).var, rtol=1e-12, atol=1e-12)
 
 
 def test_strength_follows_time(denoiser):
     t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
     for scale in (IntervalScale(3.0, 0.3, 0.6), PowerCosineScale(3.0)):
-        together = ClassifierFreeGuidance(denoiser, scale)(X, t, Y)
+        together = ClassifierFreeGuidance(denoiser, scale)(X, t, y=Y)
         for i, g in enumerate(scale(t).tolist()):
-            alone = ClassifierFreeGuidance(denoiser, ConstantScale(g))(X[i : i + 1], t[i], Y[:1])
+            alone = ClassifierFreeGuidance(denoiser, ConstantScale(g))(X[i : i + 1], t[i], y=Y[:1])
             torch.testing.assert_close(together.epsilon[i], alone.epsilon[0])
 
 
@@ -113,22 +114,22 @@ def test_seeds_labels_and_calls(denoiser):
     ):
         y = torch.arange(20) % 2
         for sampler in (DDIM(guided, UniformGrid(4), eta=0.5), Ancestral(guided, UniformGrid(4))):
-            together = sampler.sample(20, y, seeds=range(20))
-            uneven = torch.cat([sampler.sample(7, y[:7], seeds=range(7)), sampler.sample(13, y[7:], seeds=range(7, 20))])
+            together = sampler.sample(20, seeds=range(20), y=y)
+            uneven = torch.cat([sampler.sample(7, seeds=range(7), y=y[:7]), sampler.sample(13, seeds=range(7, 20), y=y[7:])])
             assert torch.equal(together, uneven)
-            states = list(sampler.trajectory(2, y[:2], seeds=[0, 1]))
+            states = list(sampler.trajectory(2, seeds=[0, 1], y=y[:2]))
             assert [state.network_calls for state in states] == [each * i for i in range(6)]
             assert not states[-1].x.requires_grad
-        with pytest.raises(ValueError, match="y is None: a guided denoiser needs the labels"):
+        with pytest.raises(ValueError, match=r"y is missing: a .* needs the (labels|condition) to guide towards"):
             sampler.sample(2)
         with pytest.raises(ValueError, match=r"y has dtype torch\.float32"):
-            sampler.sample(2, torch.zeros(2))
+            sampler.sample(2, y=torch.zeros(2))
 
 
 class TwoHalves(nn.Module):
     """Predicts a mean and a variance, both of which know the label."""
 
-    num_classes = 2
+    conditions: ClassVar[dict[str, int]] = {"y": 2}
 
     def forward(self, x, c, y=None):
         label = torch.full((len(x),), 2) if y is None else y
@@ -140,24 +141,24 @@ def test_what_was_learned_of_the_variance_is_kept():
     denoiser = LearnedVarianceDenoiser(EpsilonDenoiser(GaussianProcess(CosineSchedule()), TwoHalves(), (1, 2, 2)))
     x, y, t = torch.randn(3, 1, 2, 2), torch.tensor([0, 1, 0]), torch.tensor(0.5)
     free = ClassifierFreeGuidance(denoiser, ConstantScale(3.0))
-    assert free.null_class == 2
-    assert torch.equal(free(x, t, y).interpolation, denoiser(x, t, y).interpolation)
+    assert free.null == {"y": 2}
+    assert torch.equal(free(x, t, y=y).interpolation, denoiser(x, t, y=y).interpolation)
     by_classifier = ClassifierGuidance(denoiser, lambda x, c: x.flatten(1), ConstantScale(3.0))
-    assert torch.equal(by_classifier(x, t, y).interpolation, denoiser(x, t).interpolation)
+    assert torch.equal(by_classifier(x, t, y=y).interpolation, denoiser(x, t).interpolation)
     assert free.learns_variance
     assert by_classifier.learns_variance
-    plain = EpsilonDenoiser(GaussianProcess(CosineSchedule()), lambda x, c, y=None: x, (1, 2, 2))
-    guided = ClassifierFreeGuidance(plain, ConstantScale(1.0), 2)
+    plain = EpsilonDenoiser(GaussianProcess(CosineSchedule()), lambda x, c, **cond: x, (1, 2, 2))
+    guided = ClassifierFreeGuidance(plain, ConstantScale(1.0), {"y": 2})
     assert not guided.learns_variance
-    assert guided(x, t, y).interpolation is None
+    assert guided(x, t, y=y).interpolation is None
 
 
 def test_unconditional_networks_are_refused():
     class Unconditional(nn.Module):
-        num_classes = 0
+        conditions: ClassVar[dict[str, int]] = {}
 
     reading = EpsilonDenoiser(GaussianProcess(CosineSchedule()), Unconditional(), (1, 2, 2))
-    with pytest.raises(ValueError, match="num_classes = 0: guidance needs a network that was trained with labels"):
+    with pytest.raises(ValueError, match="the network has the conditions: none; guidance and label dropout need y"):
         ClassifierFreeGuidance(reading, ConstantScale(2.0))
 
 
@@ -169,9 +170,9 @@ def test_on_an_absent_accelerator(monkeypatch, toy_network):
         classifier = nn.Sequential(nn.Flatten(), nn.Linear(36, 4))
         scale, y = IntervalScale(2.0, 0.1, 0.9), torch.zeros(3, dtype=torch.int64)
         for guided in (
-            ClassifierFreeGuidance(denoiser, scale, 3),
+            ClassifierFreeGuidance(denoiser, scale, {"y": 3}),
             ClassifierGuidance(denoiser, lambda x, c: classifier(x), scale),
         ):
             for sampler in (DDIM(guided, UniformGrid(2)), Ancestral(guided, UniformGrid(2))):
-                x = sampler.sample(3, y)
+                x = sampler.sample(3, y=y)
                 assert (x.shape, x.device.type, x.dtype) == ((3, 1, 6, 6), "cuda", torch.float32)

@@ -110,7 +110,7 @@ def test_the_standard_error_is_what_repetition_shows(mixture_1d):
     x_0 = mixture_1d.sample(50, torch.Generator().manual_seed(0))
     times = GridTimes(LogSNRGrid(20, 0.002, 1.0))
     for draws in (4, 20):
-        runs = [bits_per_dim(denoiser, x_0, None, times, draws, 2000, torch.Generator().manual_seed(i)) for i in range(60)]
+        runs = [bits_per_dim(denoiser, x_0, times, draws, 2000, torch.Generator().manual_seed(i)) for i in range(60)]
         seen = torch.tensor([run.value for run in runs]).std().item()
         stated = torch.tensor([run.standard_error for run in runs]).mean().item()
         assert 0.75 * seen < stated < 1.6 * seen
@@ -126,7 +126,7 @@ def test_learned_times_leave_the_bound_and_shrink_its_error(chain, mixture_1d):
     sample = -mixture_1d.log_prob(x_0).mean().item() - mixture_1d.entropy()  # what these examples say of the law
     interval = GridTimes(grid) if chain else StratifiedTimes(0.002, 1.0)
     pilot = mixture_1d.sample(64, torch.Generator().manual_seed(1))
-    learned = learn_times(denoiser, pilot, None, interval, generator=torch.Generator().manual_seed(2))
+    learned = learn_times(denoiser, pilot, interval, generator=torch.Generator().manual_seed(2))
     assert isinstance(learned, GridTimes) == chain
     errors = []
     for times in (interval, learned):
@@ -174,7 +174,7 @@ def test_the_default_is_the_published_chain(toy_network):
     denoiser = EpsilonDenoiser(process, toy_network(), (1, 6, 6))
     x_0 = PixelScale(256).encode(torch.randint(256, (3, 1, 6, 6)))
     runs = [
-        bits_per_dim(denoiser, x_0, torch.arange(3), times, 6, 4, torch.Generator().manual_seed(0))
+        bits_per_dim(denoiser, x_0, times, 6, 4, torch.Generator().manual_seed(0), y=torch.arange(3))
         for times in (None, GridTimes(VLB().grid), GridTimes(UniformGrid(999, 0.001)))
     ]
     assert runs[0].summary() == runs[1].summary() == runs[2].summary()

@@ -102,7 +102,8 @@ def test_weighted_targets_are_one_loss(process, toy_network):
 
 def test_labels_and_gradients_reach_the_network(process, toy_network):
     denoiser = EpsilonDenoiser(process, toy_network(), SHAPE)
-    EpsilonLoss()(denoiser, torch.zeros(3, *SHAPE), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 1, 2])).mean().backward()
+    t, y = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 1, 2])
+    EpsilonLoss()(denoiser, torch.zeros(3, *SHAPE), t, y=y).mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in denoiser.parameters())
 
 

@@ -157,7 +157,7 @@ def test_labels_give_the_exact_conditional_denoiser(labelled):
     assert (denoiser.num_classes, denoiser.learns_variance) == (2, False)
     x_t, y = torch.randn(6, 2, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
     t = torch.linspace(0.1, 1, 6, dtype=torch.float64)
-    posterior, log_prob, score = denoiser(x_t, t, y), denoiser.log_prob(x_t, t, y), denoiser.score(x_t, t, y)
+    posterior, log_prob, score = denoiser(x_t, t, y=y), denoiser.log_prob(x_t, t, y), denoiser.score(x_t, t, y)
     for label in (0, 1, 2):
         rows = y == label
         alone = MixtureDenoiser(process, labelled if label == 2 else labelled.of_class(label))
@@ -185,9 +185,9 @@ def test_bad_labels(labelled):
     denoiser = MixtureDenoiser(GaussianProcess(CosineSchedule()), labelled)
     x_t, t = torch.zeros(2, 2), torch.tensor(0.5)
     with pytest.raises(ValueError, match=r"y = \[0, 3\], expected labels 0 .. 2, the last one the null class"):
-        denoiser(x_t, t, torch.tensor([0, 3]))
+        denoiser(x_t, t, y=torch.tensor([0, 3]))
     with pytest.raises(ValueError, match=r"y has shape \(3,\), expected \(2,\)"):
-        denoiser(x_t, t, torch.zeros(3, dtype=torch.int64))
+        denoiser(x_t, t, y=torch.zeros(3, dtype=torch.int64))
     with pytest.raises(ValueError, match=r"label = 5, expected one of \[0, 1\]"):
         labelled.of_class(5)
     for labels in ([0], [0, -1]):

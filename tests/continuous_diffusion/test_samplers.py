@@ -161,7 +161,7 @@ class TestTextbook:
 
         def learned(out):
             return LearnedVarianceDenoiser(
-                EpsilonDenoiser(process, lambda x, c, y: torch.cat([network_3d(x, c), torch.full_like(x, out)], 1), (2, 4))
+                EpsilonDenoiser(process, lambda x, c, **cond: torch.cat([network_3d(x, c), torch.full_like(x, out)], 1), (2, 4))
             )
 
         x = torch.randn(3, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
@@ -327,8 +327,10 @@ def test_encoding_reads_labels_clips_and_refuses_noise(toy_network):
     denoiser = EpsilonDenoiser(GaussianProcess(CosineSchedule()), toy_network(), (1, 8, 8))
     x_0, labels = torch.rand(2, 1, 8, 8) * 2 - 1, torch.tensor([0, 3])
     sampler = DDIM(denoiser, UniformGrid(10), clip=1.0)
-    assert not torch.equal(sampler.encode(x_0, labels), sampler.encode(x_0, labels.flip(0)))
+    assert not torch.equal(sampler.encode(x_0, y=labels), sampler.encode(x_0, y=labels.flip(0)))
     assert not sampler.encode(x_0).requires_grad
+    with pytest.raises(ValueError, match=r"y has shape \(1,\), expected 2 rows"):
+        sampler.encode(x_0, y=labels[:1])
     with pytest.raises(ValueError, match=r"eta = 0.5, expected 0 to encode"):
         DDIM(denoiser, UniformGrid(10), eta=0.5).encode(x_0)
     with pytest.raises(ValueError, match=r"x has shape \(2, 1, 8, 7\), expected \(B, 1, 8, 8\)"):
@@ -337,7 +339,7 @@ def test_encoding_reads_labels_clips_and_refuses_noise(toy_network):
 
 def twice(network):
     """A network with twice the channels, for a learned variance."""
-    return lambda x, c, y: torch.cat([network(x, c, y), network(-x, c, y).tanh()], 1)
+    return lambda x, c, **cond: torch.cat([network(x, c, **cond), network(-x, c, **cond).tanh()], 1)
 
 
 def test_seeds_do_not_depend_on_the_batch(toy_network):
@@ -351,9 +353,9 @@ def test_seeds_do_not_depend_on_the_batch(toy_network):
         DDIM(denoiser, grid, eta=0.5),
         Heun(denoiser, grid),
     ):
-        whole = sampler.sample(64, labels, seeds=range(64))
+        whole = sampler.sample(64, seeds=range(64), y=labels)
         for edges in ([0, 16, 32, 48, 64], [0, 7, 64]):
-            parts = [sampler.sample(b - a, labels[a:b], seeds=range(a, b)) for a, b in pairwise(edges)]
+            parts = [sampler.sample(b - a, seeds=range(a, b), y=labels[a:b]) for a, b in pairwise(edges)]
             assert torch.equal(whole, torch.cat(parts))
 
 
@@ -371,7 +373,7 @@ def test_trajectory_and_counters(toy_network):
 def test_grids_and_state_are_left_alone(grid, toy_network):
     """A step returns new tensors: neither the state nor what the network returned is written to."""
     output = torch.randn(3, 1, 8, 8)
-    denoiser = VelocityDenoiser(GaussianProcess(CosineSchedule()), lambda x, c, y: output, (1, 8, 8))
+    denoiser = VelocityDenoiser(GaussianProcess(CosineSchedule()), lambda x, c, **cond: output, (1, 8, 8))
     for sampler in (Ancestral(denoiser, grid), DDIM(denoiser, grid, eta=1.0, clip=1.0), Heun(denoiser, grid)):
         before, kept = output.clone(), []
         for state in sampler.trajectory(3, generator=torch.Generator().manual_seed(0)):

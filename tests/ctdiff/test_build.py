@@ -62,8 +62,8 @@ def _step(config):
     torch.manual_seed(0)
     network = build.build_network(config)
     objective = build.build_objective(config, build.build_denoiser(config, build.build_process(config), network))
-    x_0, y = build.build_batches(config, _images(config))[0]
-    loss = objective(x_0, y, PerSampleRandomness.keyed(0, 0, 0, len(x_0)))
+    x_0, cond = build.build_batches(config, _images(config))[0]
+    loss = objective(x_0, PerSampleRandomness.keyed(0, 0, 0, len(x_0)), **cond)
     loss.mean().backward()
     assert loss.shape == (config.training.batch_size,)
     assert loss.isfinite().all()
@@ -73,8 +73,8 @@ def _step(config):
 
 def _draw(config, **options):
     denoiser = build.build_denoiser(config, build.build_process(config), build.build_network(config)).eval()
-    y = torch.tensor([0, 4, 2]) if config.model.num_classes else None
-    x = build.build_sampler(config, denoiser, **options).sample(3, y, seeds=[1, 2, 3])
+    cond = {"y": torch.tensor([0, 4, 2])} if config.model.num_classes else {}
+    x = build.build_sampler(config, denoiser, **options).sample(3, seeds=[1, 2, 3], **cond)
     images = build.build_pixels(config).decode(x)
     assert images.shape == (3, *build.event_shape(config))
     assert not images.is_floating_point()
@@ -106,8 +106,8 @@ def test_large_presets_take_a_step_on_generated_images(preset):
     network = build.build_network(config)
     denoiser = build.build_denoiser(config, build.build_process(config), network)
     images = ImageData(_images(config).images[:1], None, config.data.num_values)
-    x_0, y = build.build_batches(config, images)[0]
-    loss = build.build_objective(config, denoiser)(x_0, y).mean()
+    x_0, cond = build.build_batches(config, images)[0]
+    loss = build.build_objective(config, denoiser)(x_0, **cond).mean()
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
@@ -335,8 +335,8 @@ def test_gaussian_bounds_are_per_dimension(name):
     loss = build.build_loss(config)
     x_0, t = build.build_pixels(config).encode(torch.full((2, 1, 8, 8), 3)), torch.tensor([0.3, 0.0005])
     denoiser = build.build_denoiser(config, build.build_process(config), build.build_network(config))
-    whole = loss.loss(denoiser, x_0, t, None, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(loss(denoiser, x_0, t, None, torch.Generator().manual_seed(0)), whole / 64)
+    whole = loss.loss(denoiser, x_0, t, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loss(denoiser, x_0, t, torch.Generator().manual_seed(0)), whole / 64)
 
 
 def test_losses_are_per_dimension():
@@ -464,7 +464,7 @@ def test_guidance(preset, form, scale):
     forms = {"posterior": discrete.PosteriorGuidance, "rate": discrete.RateGuidance}
     assert type(guided) is (continuous.ClassifierFreeGuidance if preset == "mnist_guided" else forms[form])
     assert guided.denoiser is denoiser
-    assert guided.null_class == 10
+    assert guided.null == {"y": 10}
     scales = {
         "constant": ConstantScale(1.5),
         "interval": IntervalScale(1.5, 0.2, 0.8),
@@ -485,11 +485,11 @@ def test_labels(preset):
     objective = build.build_objective(
         config, build.build_denoiser(config, build.build_process(config), build.build_network(config))
     )
-    assert (objective.label_dropout, objective.null_class) == (0.5, 10)
-    x_0, y = build.build_batches(config, _images(config))[0]
-    assert y is not None
-    assert objective(x_0, y).shape == (4,)
-    assert build.build_batches(small(preset), _images(config))[0][1] is None
+    assert (objective.label_dropout, objective.null) == (0.5, {"y": 10})
+    x_0, cond = build.build_batches(config, _images(config))[0]
+    assert set(cond) == {"y"}
+    assert objective(x_0, **cond).shape == (4,)
+    assert build.build_batches(small(preset), _images(config))[0][1] == {}
     with pytest.raises(ValueError, match=r"10 classes, config\.model\.num_classes = 9"):
         build.build_data(small(preset, model__num_classes=9))
 

@@ -83,8 +83,8 @@ def test_every_preset_trains_two_steps_and_samples(preset, tmp_path, capsys):
     assert arrays["network_calls"] == (4 if config.sampler.guidance != 1 else 2)
     loaded = load_run(run)
     assert loaded.step == 2
-    y = torch.tensor([0, 1, 2]) if config.model.num_classes else None
-    x = loaded.images(loaded.sampler(steps=1).sample(3, y, seeds=[0, 1, 2]))
+    cond = {"y": torch.tensor([0, 1, 2])} if config.model.num_classes else {}
+    x = loaded.images(loaded.sampler(steps=1).sample(3, seeds=[0, 1, 2], **cond))
     assert np.array_equal(x.numpy(), arrays["images"])
 
 

@@ -135,13 +135,13 @@ def test_every_image_comes_once_an_epoch(batch_size: int) -> None:
 def test_batches_hold_the_images_and_labels_of_their_indices() -> None:
     data = some_data(10)
     batches = Batches(data.images, data.labels, 4)
-    x_0, y = batches[3]
+    x_0, cond = batches[3]
     assert x_0.dtype == torch.int64
     assert x_0.equal(data.images[batches.indices(3)].long())
     assert data.labels is not None
-    assert y is not None
-    assert y.equal(data.labels[batches.indices(3)])
-    assert Batches(data.images, None, 4)[3][1] is None
+    assert set(cond) == {"y"}
+    assert cond["y"].equal(data.labels[batches.indices(3)])
+    assert Batches(data.images, None, 4)[3][1] == {}
 
 
 @pytest.mark.parametrize("rotation", [None, Rotation(10.0)])
@@ -150,11 +150,9 @@ def test_the_order_can_be_entered_at_any_step(rotation: Rotation | None) -> None
     whole = list(islice(Batches(data.images, data.labels, 4, seed=2, rotation=rotation), 12))
     for first in (0, 1, 5, 11):
         fresh = Batches(data.images, data.labels, 4, seed=2, rotation=rotation)
-        for (x, y), (x_again, y_again) in zip(whole[first:], fresh.from_step(first), strict=False):
+        for (x, cond), (x_again, cond_again) in zip(whole[first:], fresh.from_step(first), strict=False):
             assert x.equal(x_again)
-            assert y is not None
-            assert y_again is not None
-            assert y.equal(y_again)
+            assert cond["y"].equal(cond_again["y"])
     assert not whole[0][0].equal(Batches(data.images, data.labels, 4, seed=3, rotation=rotation)[0][0])
 
 

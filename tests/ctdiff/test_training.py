@@ -90,8 +90,8 @@ class _Spoiled(ToyObjective):
         super().__init__(network)
         self.bad, self.where, self.calls = bad, where, 0
 
-    def forward(self, x_0, y=None, generator=None):
-        loss = super().forward(x_0, y, generator)
+    def forward(self, x_0, generator):
+        loss = super().forward(x_0, generator)
         self.calls += 1
         if self.calls - 1 not in self.bad:
             return loss
@@ -135,7 +135,7 @@ def test_batches_may_be_an_iterator():
 
 def test_batches_may_be_a_list_or_a_data_loader():
     batches = [BATCHES[0], BATCHES[1]]
-    examples = TensorDataset(torch.cat([x_0 for x_0, _ in batches]), torch.zeros(16))
+    examples = [(x, {}) for x_0, _ in batches for x in x_0]
     losses = []
     for given in (batches, tuple(batches), DataLoader(examples, batch_size=8)):
         objective, state = make(steps=3, dropout=0.0)
@@ -144,6 +144,11 @@ def test_batches_may_be_a_list_or_a_data_loader():
         with pytest.raises(ValueError, match="the batches ended after 2, before step 3"):
             list(fit(objective, given, state.optimizer, steps=3))
     assert losses[0] == losses[1] == losses[2]
+    labelled = TensorDataset(torch.zeros(8, 4), torch.zeros(8, dtype=torch.int64))
+    with pytest.raises(
+        TypeError, match=r"a batch is \(x_0, Tensor\), expected conditions by name, such as \(x_0, {'y': labels}\)"
+    ):
+        next(fit(objective, DataLoader(labelled, batch_size=8), state.optimizer, steps=3))
     with pytest.raises(TypeError, match="batches is of type int, expected a sequence or an iterable"):
         fit(objective, 3, state.optimizer, steps=3)
 

@@ -21,8 +21,7 @@ class ToyObjective(nn.Module):
         self.network = network
         self.seen: list[Tensor] = []
 
-    def forward(self, x_0: Tensor, y: Tensor | None = None, generator: PerSampleRandomness | None = None) -> Tensor:
-        assert generator is not None
+    def forward(self, x_0: Tensor, generator: PerSampleRandomness) -> Tensor:
         noise = generator.normal(x_0.shape)
         self.seen.append(noise)
         return (x_0 - self.network(x_0 + noise)).square().sum(1)
@@ -31,8 +30,8 @@ class ToyObjective(nn.Module):
 class ToyBatches:
     """The batch of a step is a function of its number."""
 
-    def __getitem__(self, step: int) -> tuple[Tensor, None]:
-        return torch.randn(8, 4, generator=torch.Generator().manual_seed(step)), None
+    def __getitem__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return torch.randn(8, 4, generator=torch.Generator().manual_seed(step)), {}
 
 
 def make(steps: int, dropout: float = 0.3) -> tuple[ToyObjective, TrainingState]:

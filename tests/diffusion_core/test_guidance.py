@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core import ConstantScale, Denoiser, GuidanceScale, IntervalScale, PowerCosineScale
-from diffusion_core.guidance import class_log_prob, doubled, guided, guided_logs, null_class_of
+from diffusion_core.guidance import class_log_prob, doubled, guided, guided_logs, null_values, taken_labels
 
 SCALES = [ConstantScale(2.5), IntervalScale(2.5, 0.25, 0.75), PowerCosineScale(2.5, 2.0)]
 
@@ -80,11 +80,11 @@ def test_logarithms_of_zero():
 
 
 class Labelled(nn.Module):
-    """A network that says how many classes it has."""
+    """A network that says what conditions it has."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, **conditions: object) -> None:
         super().__init__()
-        self.num_classes = num_classes
+        self.conditions = conditions
 
 
 class Reading(Denoiser):
@@ -94,35 +94,48 @@ class Reading(Denoiser):
         super().__init__(nn.Identity(), (2,))
         self.network = network
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return x_t
 
 
-def test_null_class():
-    assert null_class_of(Reading(Labelled(10))) == 10
-    assert null_class_of(Reading(Labelled(10)), 3) == 3
-    assert null_class_of(Reading(len), 3) == 3
+def test_null_values():
+    both = Reading(Labelled(y=10, context=torch.zeros(3, 2)))
+    assert null_values(both) == null_values(Reading(len), {"y": 10}) == {"y": 10}
+    assert set(null_values(both, {"context": 0.0, "y": 3})) == {"context", "y"}
     assert Reading(len).network_calls == 1
-    with pytest.raises(ValueError, match="num_classes = 0: guidance needs a network that was trained with labels"):
-        null_class_of(Reading(Labelled(0)))
-    with pytest.raises(ValueError, match="num_classes = 0"):
-        null_class_of(Reading(Labelled(0)), 3)
-    with pytest.raises(ValueError, match="builtin_function_or_method has no num_classes: give the null_class"):
-        null_class_of(Reading(len))
-    with pytest.raises(ValueError, match="null_class = -2"):
-        null_class_of(Reading(len), -2)
+    for network, null, message in (
+        (Labelled(), None, "the network has the conditions: none; guidance and label dropout need y, or null for others"),
+        (Labelled(context=0.0), None, "the network has the conditions: context; guidance and label dropout need y"),
+        (len, None, r"builtin_function_or_method lists no conditions: give null, such as {'y': the null class}"),
+        (Labelled(y=10), {"text": 0}, "the condition text was given to a network with the conditions: y"),
+        (Labelled(y=10), {}, "null = {}, expected the null value of at least one condition"),
+        (len, {"y": -2}, "null = {'y': -2}, expected a label of at least 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            null_values(Reading(network), null)
 
 
 def test_one_batch_for_both():
-    x, y = torch.randn(3, 2), torch.tensor([0, 1, 2])
-    both, t, labels = doubled(x, torch.tensor(0.5), y, 7)
+    x, t, y, context = torch.randn(3, 2), torch.tensor(0.5), torch.tensor([0, 1, 2]), torch.randn(3, 4, 5, dtype=torch.float64)
+    empty = torch.full((4, 5), 7.0)
+    both, time, given = doubled(x, t, {"y": y, "context": context}, {"y": 7})
     assert torch.equal(both, torch.cat([x, x]))
-    assert t.shape == ()
-    assert labels.tolist() == [0, 1, 2, 7, 7, 7]
-    assert doubled(x, torch.tensor([0.1, 0.2, 0.3]), y, 7)[1].shape == (6,)
-    for wrong, message in ((None, "y is None"), (y[:2], r"y has shape \(2,\)"), (y.float(), "dtype torch.float32")):
+    assert time.shape == ()
+    assert given["y"].tolist() == [0, 1, 2, 7, 7, 7]
+    assert torch.equal(given["context"], torch.cat([context, context]))  # what has no null value stays
+    given = doubled(x, torch.tensor([0.1, 0.2, 0.3]), {"y": y, "context": context}, {"context": empty})
+    assert given[1].shape == (6,)
+    assert torch.equal(given[2]["y"], torch.cat([y, y]))
+    assert torch.equal(given[2]["context"], torch.cat([context, empty.double().expand(3, 4, 5)]))
+    for wrong, null, message in (
+        ({}, {"y": 7}, "y is missing: a guided denoiser needs the condition to guide towards"),
+        ({"y": y[:2]}, {"y": 7}, r"y has shape \(2,\), expected 3 rows"),
+        ({"y": y.float()}, {"y": 7}, "y has dtype torch.float32"),
+        ({"y": y, "context": context[:2]}, {"y": 7}, r"context has shape \(2, 4, 5\), expected 3 rows"),
+        ({"context": context}, {"context": 7.0}, r"null value of context has shape \(\), expected \(4, 5\)"),
+    ):
         with pytest.raises(ValueError, match=message):
-            doubled(x, t, wrong, 7)
+            doubled(x, t, wrong, null)
 
 
 class Classifier(nn.Module):
@@ -148,3 +161,10 @@ def test_reading_a_classifier():
         class_log_prob(classifier, x, t, y + 1)
     with pytest.raises(ValueError, match=r"logits have shape \(3,\), expected \(3, K\)"):
         class_log_prob(lambda x, c: x[:, 0], x, t, y)
+    cond = {"y": y, "context": x}
+    assert torch.equal(taken_labels(cond, 3), y)
+    assert set(cond) == {"context"}
+    with pytest.raises(ValueError, match="y is missing: a classifier needs the labels"):
+        taken_labels(cond, 3)
+    with pytest.raises(ValueError, match=r"y has shape \(2,\), expected 3 rows"):
+        taken_labels({"y": y[:2]}, 3)

@@ -209,15 +209,15 @@ class TestGeneratorsOfOneDevice:
         source, device, drawn_on = drawing
         with torch.device(device):
             chain = discrete.CTMC(discrete.rates.BirthDeathRates(8), discrete.schedules.Constant(3.0))
-            loo = discrete.LeaveOneOutDenoiser(chain, lambda x, t, y=None: torch.zeros(*x.shape, 8, dtype=torch.float32), (5,))
+            loo = discrete.LeaveOneOutDenoiser(chain, lambda x, t, **cond: torch.zeros(*x.shape, 8, dtype=torch.float32), (5,))
             process = continuous.GaussianProcess(continuous.CosineSchedule())
-            gaussian = continuous.EpsilonDenoiser(process, lambda x, c, y=None: x, (5,))
+            gaussian = continuous.EpsilonDenoiser(process, lambda x, c, **cond: x, (5,))
             grid = UniformGrid(3, t_max=0.9)
             x_0, y = torch.zeros(4, 5, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
             for times in (StratifiedTimes(), ImportanceTimes(), GridTimes(grid)):
                 for denoiser, data, loss in ((loo, x_0, discrete.ELBO()), (gaussian, x_0.float(), continuous.EpsilonLoss())):
-                    objective = Objective(denoiser, loss, times, label_dropout=0.5, null_class=0)
-                    value = objective(data, y, generator=source)
+                    objective = Objective(denoiser, loss, times, label_dropout=0.5, null={"y": 0})
+                    value = objective(data, generator=source, y=y)
                     assert (value.device.type, value.shape) == (device, (4,))
             for sampler in (
                 discrete.samplers.Ancestral(loo, grid),

@@ -266,7 +266,7 @@ class Fixed(Denoiser):
     def __init__(self) -> None:
         super().__init__(nn.Identity(), (2,))
 
-    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return x_t
 
 
@@ -275,16 +275,16 @@ class Square(Loss):
 
     labels: Tensor | None = None
 
-    def __call__(self, denoiser, x_0, t, y=None, generator=None):
-        self.labels = y
+    def __call__(self, denoiser, x_0, t, generator=None, **cond):
+        self.labels = cond.get("y")
         return t**2
 
 
 def test_the_objective_integrates_the_loss_and_drops_labels():
     loss = Square()
-    objective = Objective(Fixed(), loss, StratifiedTimes(0.1), label_dropout=0.25, null_class=10)
+    objective = Objective(Fixed(), loss, StratifiedTimes(0.1), label_dropout=0.25, null={"y": 10})
     x_0, y = torch.zeros(4000, 2), torch.arange(4000) % 10
-    assert objective(x_0, y, PerSampleRandomness(range(4000))).mean().item() == pytest.approx((1 - 0.1**3) / 3, rel=1e-2)
+    assert objective(x_0, PerSampleRandomness(range(4000)), y=y).mean().item() == pytest.approx((1 - 0.1**3) / 3, rel=1e-2)
     assert loss.labels is not None
     dropped = loss.labels == 10
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.03)
@@ -302,8 +302,8 @@ def test_only_training_teaches_the_times():
 
 def test_bad_objectives_are_named():
     with pytest.raises(ValueError, match=r"label_dropout = 1\.5"):
-        Objective(Fixed(), Square(), UniformTimes(), label_dropout=1.5, null_class=0)
-    with pytest.raises(ValueError, match="needs a null_class"):
+        Objective(Fixed(), Square(), UniformTimes(), label_dropout=1.5, null={"y": 0})
+    with pytest.raises(ValueError, match="Fixed lists no conditions: give null, such as"):
         Objective(Fixed(), Square(), UniformTimes(), label_dropout=0.1)
     with pytest.raises(ValueError, match=r"x has shape \(4, 3\)"):
         Objective(Fixed(), Square(), UniformTimes())(torch.zeros(4, 3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import mpmath
 import numpy as np
@@ -183,7 +184,7 @@ def reference(case: Case, reading: str) -> tuple[Array, Array, Array]:
 def evaluated(reading: str, case: Case, dtype: torch.dtype) -> tuple[Array, Array]:
     """The integrand of a network with these logits, and its gradient by them, both finite."""
     scores = case.scores.to(dtype, copy=True).requires_grad_()
-    denoiser = READINGS[reading](case.process, lambda x, t, y=None: scores, case.x_0.shape[1:])
+    denoiser = READINGS[reading](case.process, lambda x, t, **cond: scores, case.x_0.shape[1:])
     value = denoiser(case.x_t, case.t).rate_divergence(case.x_0)
     (gradient,) = torch.autograd.grad(value.sum(), scores)
     assert value.isfinite().all()
@@ -220,7 +221,7 @@ def test_no_integrand_of_a_large_batch_is_infinite(process, t):
     x_0, x_t = torch.randint(size, (2, 8, 512))
     time = torch.full((8,), t, dtype=F64)
     scores = 3 * torch.randn(8, 512, size)
-    denoiser = LeaveOneOutDenoiser(process, lambda x, c, y=None: scores.to(c.dtype), (512,))
+    denoiser = LeaveOneOutDenoiser(process, lambda x, c, **cond: scores.to(c.dtype), (512,))
     narrow, wide = denoiser(x_t, time.float()).rate_divergence(x_0), denoiser(x_t, time).rate_divergence(x_0)
     assert narrow.dtype == F32
     outflow = process.conditional_rates(x_0, x_t, time, F64).sum(-1)
@@ -234,7 +235,7 @@ def test_a_model_that_is_sure_of_something_else_pays_in_proportion(reading, dtyp
     process, spread = CTMC(AbsorbingRates(3), LinearSurvival()), torch.tensor([100.0, 300.0, 600.0, math.inf], dtype=dtype)
     scores = torch.stack([-spread, torch.zeros_like(spread), torch.zeros_like(spread)], -1)[:, None]  # (4, 1, 3)
     x_0, t = torch.zeros(4, 1, dtype=torch.int64), torch.tensor(0.25, dtype=dtype)
-    value = READINGS[reading](process, lambda x, c, y=None: scores, (1,))(x_0 + 3, t).rate_divergence(x_0)
+    value = READINGS[reading](process, lambda x, c, **cond: scores, (1,))(x_0 + 3, t).rate_divergence(x_0)
     torch.testing.assert_close(value[:, 0].to(dtype), 4 * (spread + math.log(2)), rtol=PRECISION[dtype], atol=0)
 
 
@@ -246,13 +247,13 @@ def test_rate_guidance_of_any_logits_has_the_integrand_of_its_powers(name):
     pair = torch.stack([case.scores, case.scores.flip(-1)])  # with the label 0, and without
 
     class Network(torch.nn.Module):
-        num_classes = 1
+        conditions: ClassVar[dict[str, int]] = {"y": 1}
 
         def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
             return pair.flatten(0, 1)
 
     denoiser = RateGuidance(READINGS[reading](case.process, Network(), (4,)), ConstantScale(g))
-    value = denoiser(case.x_t, case.t, torch.zeros(len(case.t), dtype=torch.int64)).rate_divergence(case.x_0)
+    value = denoiser(case.x_t, case.t, y=torch.zeros(len(case.t), dtype=torch.int64)).rate_divergence(case.x_0)
     log_w, cond, *_ = log_ratios(case, pair[0].double().numpy(), reading)
     _, uncond, *_ = log_ratios(case, pair[1].double().numpy(), reading)
     with np.errstate(invalid="ignore"):
@@ -272,10 +273,10 @@ def test_classifier_guidance_of_a_sure_classifier_has_the_integrand_of_its_odds(
     def classifier(x: Tensor, c: Tensor) -> Tensor:
         return torch.stack([0 * c, 120 * x.to(c.dtype).sum(1)], 1)
 
-    plain = LeaveOneOutDenoiser(case.process, lambda x, t, y=None: case.scores, (4,))
+    plain = LeaveOneOutDenoiser(case.process, lambda x, t, **cond: case.scores, (4,))
     denoiser = ClassifierGuidance(plain, classifier, ConstantScale(1.0))
     label = torch.zeros(len(case.t), dtype=torch.int64)
-    value = denoiser(case.x_t, case.t, label).rate_divergence(case.x_0)
+    value = denoiser(case.x_t, case.t, y=label).rate_divergence(case.x_0)
     tilt = torch.empty(*case.x_t.shape, 4, dtype=F64)
     for d in range(4):
         for state in range(4):

@@ -48,7 +48,7 @@ def guide(chains: Chains, method: str, scale):
         return ClassifierGuidance(chains.denoiser(), chains.classifier, scale)
     if method == "TaylorClassifierGuidance":
         return TaylorClassifierGuidance(chains.denoiser(), chains.classifier, scale)
-    return {"PosteriorGuidance": PosteriorGuidance, "RateGuidance": RateGuidance}[method](chains.denoiser(), scale, 2)
+    return {"PosteriorGuidance": PosteriorGuidance, "RateGuidance": RateGuidance}[method](chains.denoiser(), scale, {"y": 2})
 
 
 def labels(x: Tensor, y: int = 0) -> Tensor:
@@ -70,7 +70,7 @@ def test_ends_of_the_scale_are_the_plain_processes(name, method, g, sized_chains
     """g = 0 is the unconditional, g = 1 the conditional one: rates, ratios, jumps and, without a classifier, draws."""
     here, t = sized_chains[name], torch.tensor(0.37, dtype=torch.float64)
     x = here.mean.noisy
-    posterior, expected = guide(here, method, ConstantScale(g))(x, t, labels(x)), plain(here, g)(x, t)
+    posterior, expected = guide(here, method, ConstantScale(g))(x, t, y=labels(x)), plain(here, g)(x, t)
     torch.testing.assert_close(posterior.reverse_rates.double(), expected.reverse_rates.double())
     torch.testing.assert_close(posterior.jumps().total.double(), expected.jumps().total.double())
     torch.testing.assert_close(posterior.jumps().matrix().double(), expected.jumps().matrix().double())
@@ -84,8 +84,8 @@ def test_the_two_forms_are_what_their_formulas_say(name, sized_chains):
     here, t, g = sized_chains[name], torch.tensor(0.15, dtype=torch.float64), 2.5
     x = here.mean.noisy
     cond, uncond = plain(here, 1.0)(x, t), plain(here, 0.0)(x, t)
-    rate = guide(here, "RateGuidance", ConstantScale(g))(x, t, labels(x))
-    form = guide(here, "PosteriorGuidance", ConstantScale(g))(x, t, labels(x))
+    rate = guide(here, "RateGuidance", ConstantScale(g))(x, t, y=labels(x))
+    form = guide(here, "PosteriorGuidance", ConstantScale(g))(x, t, y=labels(x))
     c, u = cond.reverse_rates.double(), uncond.reverse_rates.double()
     expected = torch.where(u > 0, c**g * u.clamp(min=1e-300) ** (1 - g), 0.0)
     torch.testing.assert_close(rate.reverse_rates.double(), expected)
@@ -109,7 +109,7 @@ def test_an_exact_classifier_is_the_rate_form(name, sized_chains):
     here, t, scale = sized_chains[name], torch.tensor(0.15, dtype=torch.float64), ConstantScale(2.5)
     x = here.mean.noisy
     rates, exact, taylor = (
-        guide(here, method, scale)(x, t, labels(x)).reverse_rates.double()
+        guide(here, method, scale)(x, t, y=labels(x)).reverse_rates.double()
         for method in ("RateGuidance", "ClassifierGuidance", "TaylorClassifierGuidance")
     )
     torch.testing.assert_close(exact, rates)
@@ -177,7 +177,7 @@ def test_runs_agree_with_the_exact_law(name, method, sized_chains):
     for sampler in samplers:
         generator = torch.Generator().manual_seed(5)
         rows = torch.multinomial(here.mean.marginal(0.9), chains, replacement=True, generator=generator)
-        x_0 = sampler.sample(here.mean.noisy[rows], torch.zeros(chains, dtype=torch.int64), generator)
+        x_0 = sampler.sample(here.mean.noisy[rows], generator=generator, y=torch.zeros(chains, dtype=torch.int64))
         counts = torch.bincount((x_0 * torch.tensor([here.mean.data_states, 1])).sum(-1), minlength=len(here.mean.data_law))
         law = here.mean.sampler_law(sampler, y=0)
         assert chisquare(counts.numpy(), (law / law.sum() * chains).numpy()).pvalue > 1e-4
@@ -189,18 +189,18 @@ def test_seeds_labels_and_calls(method, chains):
     denoiser = guide(here, method, PowerCosineScale(3.0))
     sampler = TauLeaping(denoiser, UniformGrid(4), leap=OrdinalLeap())
     y = torch.arange(20) % 2
-    together = sampler.sample(20, y, seeds=range(20))
-    uneven = torch.cat([sampler.sample(7, y[:7], seeds=range(7)), sampler.sample(13, y[7:], seeds=range(7, 20))])
+    together = sampler.sample(20, seeds=range(20), y=y)
+    uneven = torch.cat([sampler.sample(7, seeds=range(7), y=y[:7]), sampler.sample(13, seeds=range(7, 20), y=y[7:])])
     assert torch.equal(together, uneven)
-    calls = [state.network_calls for state in sampler.trajectory(2, y[:2], seeds=[0, 1])]
+    calls = [state.network_calls for state in sampler.trajectory(2, seeds=[0, 1], y=y[:2])]
     each = 1 if "Classifier" in method else 2
     assert calls == [each * i for i in range(6)]
-    with pytest.raises(ValueError, match="y is None: a guided denoiser needs the labels"):
+    with pytest.raises(ValueError, match=r"y is missing: a .* needs the (labels|condition) to guide towards"):
         sampler.sample(2)
     with pytest.raises(ValueError, match=r"y has dtype torch\.float32"):
-        sampler.sample(2, torch.zeros(2))
-    with pytest.raises(ValueError, match=r"y has shape \(3,\), expected \(2,\)"):
-        denoiser(torch.zeros(2, 2, dtype=torch.int64), torch.tensor(0.5), y[:3])
+        sampler.sample(2, y=torch.zeros(2))
+    with pytest.raises(ValueError, match=r"y has shape \(3,\), expected (2 rows|\(2,\))"):
+        denoiser(torch.zeros(2, 2, dtype=torch.int64), torch.tensor(0.5), y=y[:3])
 
 
 def test_both_readings_give_one_guided_law(chains):
@@ -209,8 +209,8 @@ def test_both_readings_give_one_guided_law(chains):
     network = labelled_network([chain.x0_network() for chain in (*here.classes, here.mean)])
     for cls in (PosteriorGuidance, RateGuidance):
         scale = ConstantScale(2.0)
-        one = cls(X0Denoiser(here.process, network, (2,)), scale, 2)(x, t, labels(x, 1))
-        other = cls(here.denoiser(), scale, 2)(x, t, labels(x, 1))
+        one = cls(X0Denoiser(here.process, network, (2,)), scale, {"y": 2})(x, t, y=labels(x, 1))
+        other = cls(here.denoiser(), scale, {"y": 2})(x, t, y=labels(x, 1))
         torch.testing.assert_close(one.probs, other.probs)
         torch.testing.assert_close(one.jumps().matrix().double(), other.jumps().matrix().double())
 
@@ -219,10 +219,10 @@ def test_scales_change_with_time_example_by_example(chains):
     here = chains["uniform"]
     denoiser = guide(here, "PosteriorGuidance", IntervalScale(3.0, 0.2, 0.6))
     x, y = here.mean.noisy[:2], torch.tensor([0, 1])
-    posterior = denoiser(x, torch.tensor([0.1, 0.4], dtype=torch.float64), y)
+    posterior = denoiser(x, torch.tensor([0.1, 0.4], dtype=torch.float64), y=y)
     for i, (t, g) in enumerate([(0.1, 1.0), (0.4, 3.0)]):
         alone = guide(here, "PosteriorGuidance", ConstantScale(g))(
-            x[i : i + 1], torch.tensor(t, dtype=torch.float64), y[i : i + 1]
+            x[i : i + 1], torch.tensor(t, dtype=torch.float64), y=y[i : i + 1]
         )
         torch.testing.assert_close(posterior.probs[i], alone.probs[0])
 
@@ -234,7 +234,7 @@ def test_a_guided_process_has_a_likelihood(chains):
     bounds = []
     for g in (1.0, 3.0):
         denoiser = guide(here, "RateGuidance", ConstantScale(g))
-        estimate = bits_per_dim(denoiser, x_0, labels(x_0), draws=4, generator=torch.Generator().manual_seed(0))
+        estimate = bits_per_dim(denoiser, x_0, draws=4, generator=torch.Generator().manual_seed(0), y=labels(x_0))
         bounds.append(estimate.value)
     plain_bound = bits_per_dim(plain(here, 1.0), x_0, draws=4, generator=torch.Generator().manual_seed(0)).value
     assert bounds[0] == pytest.approx(plain_bound, rel=1e-5)
@@ -245,10 +245,10 @@ def test_zeros_stay_zeros(chains):
     """A value that the unconditional model excludes is excluded, at any g > 0."""
     process = chains["uniform"].process
     table = torch.tensor([[0.0, -1.0, -2.0, -3.0], [0.0, -torch.inf, -1.0, -torch.inf]])
-    denoiser = LeaveOneOutDenoiser(process, lambda x, t, y=None: table[y][:, None].expand(*x.shape, 4), (2,))
+    denoiser = LeaveOneOutDenoiser(process, lambda x, t, y: table[y][:, None].expand(*x.shape, 4), (2,))
     x, t = torch.zeros(1, 2, dtype=torch.int64), torch.tensor(0.5)
     for g, zeros in ((0.0, [1, 3]), (0.5, [1, 3]), (1.0, []), (4.0, [1, 3])):
-        probs = PosteriorGuidance(denoiser, ConstantScale(g), 1)(x, t, torch.tensor([0])).probs
+        probs = PosteriorGuidance(denoiser, ConstantScale(g), {"y": 1})(x, t, y=torch.tensor([0])).probs
         assert torch.equal((probs[0, 0] == 0).nonzero()[:, 0], torch.tensor(zeros, dtype=torch.int64))
 
 
@@ -291,22 +291,22 @@ def test_networks_on_an_absent_accelerator(masked, monkeypatch):
             grid = UniformGrid(2, t_max=0.9)
             for sampler in (Ancestral(guided, grid), Euler(guided, grid), TauLeaping(guided, grid)):
                 with torch.no_grad():
-                    state = sampler.finish(sampler.step(sampler.start(x), 0.5, 0.4, y), y)
+                    state = sampler.finish(sampler.step(sampler.start(x), 0.5, 0.4, y=y), y=y)
                 assert (state.x.device.type, state.x.shape) == ("cuda", x.shape)
-            assert ELBO()(guided, x, torch.rand(2), y).shape == (2,)
+            assert ELBO()(guided, x, torch.rand(2), y=y).shape == (2,)
 
 
 def test_networks_with_their_own_classes():
     process = CTMC(GaussianTargetRates(4, 1.5, 2.0), Constant(3.0))
     denoiser = LeaveOneOutDenoiser(process, pixel_network(4, 4, 3), (1, 4, 4))
     guided = PosteriorGuidance(denoiser, ConstantScale(2.0))
-    assert guided.null_class == 3
-    x_0 = TauLeaping(guided, UniformGrid(2)).sample(3, torch.tensor([0, 1, 2]), seeds=range(3))
+    assert guided.null == {"y": 3}
+    x_0 = TauLeaping(guided, UniformGrid(2)).sample(3, seeds=range(3), y=torch.tensor([0, 1, 2]))
     assert x_0.shape == (3, 1, 4, 4)
     exact = ClassifierGuidance(denoiser, Classifier(4, 16), ConstantScale(2.0), chunk=100)
     whole = ClassifierGuidance(denoiser, exact.classifier, ConstantScale(2.0))
     t, y = torch.tensor(0.4), torch.tensor([0, 1, 2])
-    torch.testing.assert_close(exact(x_0, t, y).reverse_rates, whole(x_0, t, y).reverse_rates)
+    torch.testing.assert_close(exact(x_0, t, y=y).reverse_rates, whole(x_0, t, y=y).reverse_rates)
     # A classifier that is linear in the one-hot coding up to its softmax: the expansion is near the exact ratio.
     taylor = TaylorClassifierGuidance(denoiser, exact.classifier, ConstantScale(2.0))
     assert (taylor.log_ratio(x_0, t, y) - exact.log_ratio(x_0, t, y)).abs().max() < 0.05
@@ -315,21 +315,21 @@ def test_networks_with_their_own_classes():
 def test_bad_arguments_are_named(chains):
     here, scale = chains["uniform"], ConstantScale(1.0)
     process = here.process
-    with pytest.raises(ValueError, match="num_classes = 0: guidance needs a network that was trained with labels"):
+    with pytest.raises(ValueError, match="the network has the conditions: none; guidance and label dropout need y"):
         PosteriorGuidance(LeaveOneOutDenoiser(process, pixel_network(4, 4, 0), (1, 4, 4)), scale)
-    with pytest.raises(ValueError, match="give the null_class"):
+    with pytest.raises(ValueError, match=r"function lists no conditions: give null, such as {'y': the null class}"):
         RateGuidance(here.denoiser(), scale)
-    with pytest.raises(ValueError, match="null_class = -1"):
-        RateGuidance(here.denoiser(), scale, -1)
+    with pytest.raises(ValueError, match=r"null = {'y': -1}, expected a label of at least 0"):
+        RateGuidance(here.denoiser(), scale, {"y": -1})
     with pytest.raises(ValueError, match="chunk = 0"):
         ClassifierGuidance(here.denoiser(), here.classifier, scale, 0)
     x, t = here.mean.noisy, torch.tensor(0.5)
     with pytest.raises(ValueError, match=r"y has the value 2, expected 0 \.\. 1"):
-        ClassifierGuidance(here.denoiser(), here.classifier, scale)(x, t, labels(x, 2))
+        ClassifierGuidance(here.denoiser(), here.classifier, scale)(x, t, y=labels(x, 2))
     with pytest.raises(ValueError, match=r"logits have shape \(16,\), expected \(16, K\)"):
-        TaylorClassifierGuidance(here.denoiser(), lambda code, c: code.sum((1, 2)), scale)(x, t, labels(x))
+        TaylorClassifierGuidance(here.denoiser(), lambda code, c: code.sum((1, 2)), scale)(x, t, y=labels(x))
     with pytest.raises(ValueError, match=r"x has shape \(16, 2, 1\)"):
-        PosteriorGuidance(here.denoiser(), scale, 2)(x[..., None], t, labels(x))
+        PosteriorGuidance(here.denoiser(), scale, {"y": 2})(x[..., None], t, y=labels(x))
 
 
 def test_listed_jumps_have_their_law():
@@ -348,5 +348,5 @@ def test_labelled_networks_answer_by_label(chains):
     networks = [one.x0_network() for one in (*chains["uniform"].classes, chain)]
     network, t = labelled_network(networks), torch.full((16,), 0.3, dtype=torch.float64)
     for label, one in enumerate(networks):
-        torch.testing.assert_close(network(chain.noisy, t, labels(chain.noisy, label)), one(chain.noisy, t, None))
-    torch.testing.assert_close(network(chain.noisy, t), networks[-1](chain.noisy, t, None))
+        torch.testing.assert_close(network(chain.noisy, t, y=labels(chain.noisy, label)), one(chain.noisy, t))
+    torch.testing.assert_close(network(chain.noisy, t), networks[-1](chain.noisy, t))

@@ -111,20 +111,20 @@ def test_a_run_tells_what_it_cost(chain, exact):
 
 def test_guided_inpainting():
     chains = Chains(PROCESSES["Gaussian target"](), class_laws())
-    sampler = Ancestral(PosteriorGuidance(chains.denoiser(), ConstantScale(1.0), 2), QuadraticGrid(48, t_min=1e-3))
+    sampler = Ancestral(PosteriorGuidance(chains.denoiser(), ConstantScale(1.0), {"y": 2}), QuadraticGrid(48, t_min=1e-3))
     inpainting = Inpainting(sampler, torch.tensor([2, 0]), torch.tensor([True, False]), 10)
     law = chains.mean.inpainting_law(inpainting, sampler, y=1).reshape(4, 4)
     target = class_laws()[1].reshape(4, 4)[2]
     assert law[2].sum().item() == pytest.approx(1, abs=1e-6)
     assert 0.5 * (law[2] - target / target.sum()).abs().sum() < 0.1
-    x_0 = inpainting.sample(5, torch.ones(5, dtype=torch.int64), seeds=range(5))
+    x_0 = inpainting.sample(5, seeds=range(5), y=torch.ones(5, dtype=torch.int64))
     assert (x_0[:, 0] == 2).all()
 
 
 def test_on_an_absent_accelerator(process):
     with FakeTensorMode(), torch.device("cuda"):
         table = torch.zeros(4, 4)
-        denoiser = LeaveOneOutDenoiser(process("gaussian_target", 4), lambda x, t, y=None: table[x], (1, 4, 4))
+        denoiser = LeaveOneOutDenoiser(process("gaussian_target", 4), lambda x, t, **cond: table[x], (1, 4, 4))
         x_0 = torch.zeros(1, 4, 4, dtype=torch.int64)
         inpainting = Inpainting(Ancestral(denoiser, UniformGrid(2)), x_0, x_0 == 0, 2)
         with torch.no_grad():

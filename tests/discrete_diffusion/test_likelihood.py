@@ -45,7 +45,7 @@ def test_a_perturbed_denoiser_scores_worse(name, n, chain, exact):
     denoiser = exact(oracle)
     network = denoiser.network
     noise = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    denoiser.network = lambda x, t, y=None: network(x, t, y) + 0.3 * noise
+    denoiser.network = lambda x, t, **cond: network(x, t, **cond) + 0.3 * noise
     assert oracle.bound(denoiser, 0.05, nodes=100) > oracle.exact_bound(0.05) + 1e-3
 
 
@@ -144,7 +144,7 @@ def test_an_evidence_floor_bounds_the_ratio(t):
     process = CTMC(BirthDeathRates(64), Constant(1.0))
     x_t, time = torch.full((1, 1, 1, 1), 20), torch.tensor(t, dtype=torch.float64)
     ratios = [
-        X0Denoiser(process, lambda x, c, y=None: torch.zeros(*x.shape, 64), (1, 1, 1), floor)(x_t, time).ratio.max().item()
+        X0Denoiser(process, lambda x, c, **cond: torch.zeros(*x.shape, 64), (1, 1, 1), floor)(x_t, time).ratio.max().item()
         for floor in (0.0, 1e-3)
     ]
     assert ratios[0] > 1e40
@@ -160,7 +160,7 @@ def test_draws_with_an_evidence_floor_have_its_law(t):
     mu, log_scale = torch.tensor([[-0.8], [0.8]]).expand(2, 20_000), torch.tensor([[-1.0], [-2.0]]).expand(2, 20_000)
     x_t = torch.tensor([[3], [12]]).expand(2, 20_000)
     distribution = TruncatedLogistic(mu, log_scale, 16)
-    posterior = X0Denoiser(process, lambda x, c, y=None: None, (20_000,), 0.3).posterior(x_t, time, distribution)
+    posterior = X0Denoiser(process, lambda x, c, **cond: None, (20_000,), 0.3).posterior(x_t, time, distribution)
     evidence = process.kernel(time, torch.float64).columns(x_t)
     law = distribution.logits.double().exp() * (evidence / (0.3 * evidence.amax(-1, keepdim=True))).clamp(max=1)
     kept = law.sum(-1)
@@ -173,7 +173,7 @@ def test_draws_with_an_evidence_floor_have_its_law(t):
         statistic = ((observed - expected).square() / expected)[likely].sum().item()
         assert statistic < scipy.stats.chi2.ppf(0.9999, int(likely.sum()))
     with pytest.raises(ValueError, match=r"evidence_floor = 1\.5, expected a share in \[0, 1\]"):
-        X0Denoiser(process, lambda x, c, y=None: None, (1,), 1.5)
+        X0Denoiser(process, lambda x, c, **cond: None, (1,), 1.5)
 
 
 def test_differences_of_two_models_are_paired(chain, exact):
@@ -181,7 +181,7 @@ def test_differences_of_two_models_are_paired(chain, exact):
     oracle = chain("gaussian_target")
     one, network = exact(oracle), exact(oracle).network
     bias = torch.tensor([0.3, -0.2, 0.1, 0.0], dtype=torch.float64)
-    other = LeaveOneOutDenoiser(oracle.process, lambda x, t, y=None: network(x, t, y) + bias, (2,))
+    other = LeaveOneOutDenoiser(oracle.process, lambda x, t, **cond: network(x, t, **cond) + bias, (2,))
     rows = torch.multinomial(oracle.data_law, 400, replacement=True, generator=torch.Generator().manual_seed(5))
     x_0, interval = oracle.clean[rows], StratifiedTimes(t_min=0.05)
     a, b = (
@@ -262,7 +262,7 @@ def test_float32_gradients_are_those_of_float64(name):
     gradients = []
     for dtype in (torch.float32, torch.float64):
         scores = torch.randn(4, 1, 4, 4, 256, generator=torch.Generator().manual_seed(3)).to(dtype).requires_grad_()
-        denoiser = LeaveOneOutDenoiser(process, lambda x, c, y=None, scores=scores: scores, (1, 4, 4))
+        denoiser = LeaveOneOutDenoiser(process, lambda x, c, scores=scores, **cond: scores, (1, 4, 4))
         denoiser(x_t, t.to(dtype)).rate_divergence(x_0).sum().backward()
         gradients.append(scores.grad.double().flatten(1))
     error = (gradients[0] - gradients[1]).norm(dim=1) / gradients[1].norm(dim=1)
@@ -278,7 +278,7 @@ def test_fused_gradient_is_the_gradient(chain):
         t = torch.tensor([0.05, 0.2, 0.5, 0.8], dtype=torch.float64)
         x_t = oracle.process.sample(x_0, t, states)
         scores = torch.randn(4, 3, n, dtype=torch.float64, generator=states, requires_grad=True)
-        denoiser = LeaveOneOutDenoiser(oracle.process, lambda x, c, y, scores=scores: scores, (3,))
+        denoiser = LeaveOneOutDenoiser(oracle.process, lambda x, c, scores=scores, **cond: scores, (3,))
         weight = torch.rand(4, 3, dtype=torch.float64, generator=states)
         posterior = denoiser(x_t, t)
         (fused,) = torch.autograd.grad((weight * posterior.rate_divergence(x_0)).sum(), scores)
@@ -304,7 +304,7 @@ def test_absorbing_gradients_exist_where_nothing_is_masked(process):
 def test_second_derivatives_are_refused(chain):
     oracle = chain("uniform")
     scores = torch.randn(16, 2, 4, requires_grad=True)
-    denoiser = LeaveOneOutDenoiser(oracle.process, lambda x, t, y=None: scores, (2,))
+    denoiser = LeaveOneOutDenoiser(oracle.process, lambda x, t, **cond: scores, (2,))
     divergence = denoiser(oracle.clean, torch.tensor(0.5)).rate_divergence(oracle.clean)
     (gradient,) = torch.autograd.grad((scores.sum(-1) * divergence).sum(), scores, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
@@ -338,7 +338,9 @@ def test_bad_arguments_are_named(chain, exact):
     with pytest.raises(ValueError, match=r"x has shape \(16, 1, 2\)"):
         exact(oracle)(oracle.clean[:, None], torch.tensor(0.5))
     with pytest.raises(ValueError, match=r"expected \(16, 2, 4\)"):
-        LeaveOneOutDenoiser(oracle.process, lambda x, t, y: torch.zeros(*x.shape, 5), (2,))(oracle.clean, torch.tensor(0.5))
+        LeaveOneOutDenoiser(oracle.process, lambda x, t, **cond: torch.zeros(*x.shape, 5), (2,))(
+            oracle.clean, torch.tensor(0.5)
+        )
     with pytest.raises(ValueError, match="expected AbsorbingRates"):
         AbsorbingDenoiser(oracle.process, oracle.x0_network(), (2,))
 
@@ -361,6 +363,6 @@ def test_leave_one_out_posterior_of_a_compact_head_is_that_of_its_logits(t):
     time = torch.tensor(t, dtype=torch.float64)
     x_0 = torch.randint(64, (3, 5))
     x_t = process.sample(x_0, time)
-    posterior = LeaveOneOutDenoiser(process, lambda x, c, y=None: None, (5,)).posterior(x_t, time, Mixture(weights, parts))
+    posterior = LeaveOneOutDenoiser(process, lambda x, c, **cond: None, (5,)).posterior(x_t, time, Mixture(weights, parts))
     expected = posterior.logits.gather(-1, x_0[..., None])[..., 0]
     torch.testing.assert_close(posterior.log_prob(x_0), expected, atol=1e-4, rtol=1e-4)

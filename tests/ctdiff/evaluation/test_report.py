@@ -186,17 +186,19 @@ def test_bits_per_dim_is_that_of_the_engine(preset, runs, monkeypatch):
     engine = drawing.continuous if build.is_gaussian(run.config) else drawing.discrete
     denoiser = build.with_evidence_floor(run.config, run.denoiser)
 
-    def encoded(images: ImageData) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return run.encode(images.images), images.labels if preset == "classes" else None
+    def labels(images: ImageData) -> dict[str, torch.Tensor]:
+        return {"y": images.labels} if preset == "classes" else {}
 
     def noise(*key: int) -> torch.Generator:
         return torch.Generator().manual_seed(stream_seed(0, *key))
 
     few = pilot.select(torch.arange(min(64, len(pilot))))
-    times = engine.learn_times(denoiser, *encoded(few), drawing.likelihood_times(run), generator=noise(0))
+    interval = drawing.likelihood_times(run)
+    times = engine.learn_times(denoiser, run.encode(few.images), interval, generator=noise(0), **labels(few))
+    blocks = [data.select(torch.tensor(rows)) for rows in ([0, 1], [2])]
     parts = [
-        engine.bits_per_dim(denoiser, *encoded(data.select(torch.tensor(rows))), times, 4, generator=noise(1, rows[0]))
-        for rows in ([0, 1], [2])
+        engine.bits_per_dim(denoiser, run.encode(block.images), times, 4, generator=noise(1, first), **labels(block))
+        for first, block in zip((0, 2), blocks, strict=True)
     ]
     expected = torch.cat([part.images for part in parts])
     torch.testing.assert_close(found.images, expected, rtol=1e-9, atol=0)
@@ -218,6 +220,8 @@ def test_samples_do_not_depend_on_pieces(runs, monkeypatch, tmp_path):
     assert torch.equal(draw(run, run.sampler(), list(range(9)), parts=parts).images, whole.images)
     parts.clear()
     assert not parts.folder.exists()
+    with pytest.raises(ValueError, match=r"y has shape \(3,\), expected 2 rows"):
+        draw(run, run.sampler(), [0, 1], {"y": torch.zeros(3)})
 
 
 def test_the_progress_bar_ends_where_it_should(runs, monkeypatch):
