@@ -224,7 +224,7 @@ def _sampler() -> ConfigDict:
             "num_samples": 64,  # an 8x8 grid
             "sub_batch": 16,  # how many samples the network sees at once; a sample depends on it in the last bits
             # Of x0: values that led to x_t with less than this share of the largest probability count less.
-            "evidence_floor": 0.01,
+            "evidence_floor": 0.1,
             "argmax": False,  # the last step draws; its mode is sharper and biased
             "leap": "ordinal",  # tau_leaping and the corrector: grey levels add up; categorical where values have no order
             "corrector_steps": 0,  # leaps that follow each step; a network call each
