@@ -35,8 +35,8 @@ import torch
 from torch import Tensor, nn
 
 import diffusion_core
-from backbones.distributions import Categorical, Distribution
 from diffusion_core import Generator, as_randomness, batch_time, check_time, readable
+from diffusion_core.distributions import Categorical, Distribution
 from discrete_diffusion.divergence import conditional_divergence, rate_divergence
 from discrete_diffusion.jumps import Jumps, ReverseJumps, UnmaskingJumps, unmasking_rate
 from discrete_diffusion.process import CTMC

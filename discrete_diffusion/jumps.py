@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.distributions import inverse_cdf
-from backbones.exponentials import decayed
 from diffusion_core import per_example
+from diffusion_core.distributions import inverse_cdf
+from diffusion_core.distributions.numerics import decayed
 from discrete_diffusion.process import CTMC
 
 __all__ = ["ForwardJumps", "Jumps", "ReverseJumps", "SumJumps", "UnmaskingJumps", "unmasking_rate"]

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("discrete_diffusion", "continuous_diffusion")
 CORE = {"backbones", "diffusion_core"}
 MAY_IMPORT = {
-    "backbones": set(),
+    "backbones": {"diffusion_core"},
     "diffusion_core": set(),
     "discrete_diffusion": CORE,
     "continuous_diffusion": CORE,

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from backbones.distributions import inverse_cdf
-from backbones.exponentials import decayed, lowest
 from diffusion_core import readable
+from diffusion_core.distributions import inverse_cdf
+from diffusion_core.distributions.numerics import decayed, lowest
 
 if TYPE_CHECKING:
     from discrete_diffusion.rates.base import TransitionKernel

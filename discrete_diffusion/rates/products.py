@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.distributions import first_above, inverse_cdf
 from diffusion_core import readable
+from diffusion_core.distributions.inversion import first_above, inverse_cdf
 
 __all__ = ["ProductSampler", "draw_product"]
 
