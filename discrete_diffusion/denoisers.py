@@ -166,7 +166,7 @@ class _LeaveOneOutPosterior(Posterior):
     @property
     def ratio(self) -> Tensor:
         kernel = self.process.kernel(self.t, self.rate_dtype(scores := self._prior.scores))
-        u = kernel.propagate(scores.to(kernel.dtype).softmax(-1))
+        u = kernel.matmul(scores.to(kernel.dtype).softmax(-1))
         return u / u.gather(-1, self.x_t[..., None])
 
     def jumps(self) -> Jumps:

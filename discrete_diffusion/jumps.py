@@ -97,7 +97,7 @@ class ReverseJumps(Jumps):
         shift = self._inflow.shift.flatten().index_select(0, padded)
         weights = self._scores.flatten(0, -2).index_select(0, padded).sub_(shift[:, None])
         decayed(weights, out=weights)
-        flow = self._kernel.propagate(weights)[: len(positions)]
+        flow = self._kernel.matmul(weights)[: len(positions)]
         x = self.x.flatten()[positions]
         rates = self._rates.rates_to(x, weights.dtype).scatter(-1, x[:, None], 0.0)
         return flow.mul_(rates).mul_(self._scale.flatten()[positions, None])

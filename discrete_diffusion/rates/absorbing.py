@@ -107,14 +107,14 @@ class _AbsorbingKernel(TransitionKernel):
         stays = torch.where(x == self._mask, 1.0, per_example(self._alpha, x))
         return torch.where(x == y, stays, torch.where(y == self._mask, per_example(self._masked, x), 0.0))
 
-    def propagate(self, w: Tensor) -> Tensor:
+    def matmul(self, w: Tensor) -> Tensor:
         w = w.to(self.dtype)
         data = w[..., : self._mask]
         # Weight that is on the mask already stays there; weights over the data have none.
         at_mask = per_example(self._masked, w) * data.sum(-1, keepdim=True) + w[..., self._mask :].sum(-1, keepdim=True)
         return torch.cat([per_example(self._alpha, w) * data, at_mask], -1)
 
-    def pull(self, g: Tensor) -> Tensor:
+    def rmatmul(self, g: Tensor) -> Tensor:
         g = g.to(self.dtype)
         return per_example(self._alpha, g) * g[..., : self._mask] + per_example(self._masked, g) * g[..., self._mask :]
 

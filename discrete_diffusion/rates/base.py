@@ -101,12 +101,12 @@ class TransitionKernel(ABC):
         """P[x, y]: (B, *event)."""
 
     @abstractmethod
-    def propagate(self, w: Tensor) -> Tensor:
+    def matmul(self, w: Tensor) -> Tensor:
         """w P for weights over the data states, or over all: (B, *event, S or n) -> (B, *event, n)."""
 
     @abstractmethod
-    def pull(self, g: Tensor) -> Tensor:
-        """g P^T restricted to the data states, the transpose of propagate: (B, *event, n) -> (B, *event, S)."""
+    def rmatmul(self, g: Tensor) -> Tensor:
+        """g P^T restricted to the data states, the transpose of `matmul`: (B, *event, n) -> (B, *event, S)."""
 
     @abstractmethod
     def inflow(self, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,9 +233,9 @@ class RateMatrix(nn.Module, ABC):
         last = torch.full_like(x, self.num_states - 1)
         return torch.cat([columns, kernel.entries(last, x)[..., None]], -1)
 
-    def propagate(self, w: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def matmul(self, w: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """w P_tau for weights over the data states, or over all: (B, *event, S or n) -> (B, *event, n)."""
-        return self.kernel(tau, dtype).propagate(w)
+        return self.kernel(tau, dtype).matmul(w)
 
     def entry(self, x: Tensor, y: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """P_tau[x, y]: (B, *event) -> (B, *event)."""

@@ -167,10 +167,10 @@ class _DenseKernel(TransitionKernel):
             place = place + n * n * torch.arange(len(self.matrix), device=x.device).reshape(-1, *(1,) * (x.ndim - 1))
         return self.matrix.reshape(-1).index_select(0, place.flatten()).view(x.shape)
 
-    def propagate(self, w: Tensor) -> Tensor:
+    def matmul(self, w: Tensor) -> Tensor:
         return self._multiply(w, self.matrix)
 
-    def pull(self, g: Tensor) -> Tensor:
+    def rmatmul(self, g: Tensor) -> Tensor:
         return self._multiply(g, self.matrix.mT)
 
     def _multiply(self, w: Tensor, matrix: Tensor) -> Tensor:

@@ -110,12 +110,12 @@ class _UniformKernel(TransitionKernel):
     def entries(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.where(x == y, per_example(self._same, x), per_example(self._b, x))
 
-    def propagate(self, w: Tensor) -> Tensor:
+    def matmul(self, w: Tensor) -> Tensor:
         w = w.to(self.dtype)
         return per_example(self._a, w) * w + per_example(self._b, w) * w.sum(-1, keepdim=True)
 
-    def pull(self, g: Tensor) -> Tensor:
-        return self.propagate(g)
+    def rmatmul(self, g: Tensor) -> Tensor:
+        return self.matmul(g)
 
     def inflow(self, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         w = w.to(self.dtype)
