@@ -41,7 +41,7 @@ from discrete_diffusion.divergence import conditional_divergence, rate_divergenc
 from discrete_diffusion.jumps import Jumps, ReverseJumps, UnmaskingJumps, unmasking_rate
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.absorbing import AbsorbingRates
-from discrete_diffusion.rates.base import check_states
+from discrete_diffusion.rates.checks import check_states
 
 __all__ = ["AbsorbingDenoiser", "Denoiser", "LeaveOneOutDenoiser", "Posterior", "X0Denoiser"]
 

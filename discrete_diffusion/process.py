@@ -26,7 +26,8 @@ from torch import Tensor
 
 import diffusion_core
 from diffusion_core import Generator, as_randomness, check_time, per_example, readable
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, remaining
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
+from discrete_diffusion.rates.checks import check_states, remaining
 from discrete_diffusion.schedules import Schedule
 
 __all__ = ["CTMC"]

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, per_example
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, check_tau, remaining
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
+from discrete_diffusion.rates.checks import check_states, check_tau, remaining
 
 __all__ = ["AbsorbingRates"]
 

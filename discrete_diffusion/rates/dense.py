@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, readable
-from discrete_diffusion.rates.alias import JumpSampler
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, check_tau, remaining
-from discrete_diffusion.rates.inflow import BlockedInflow, Inflow
-from discrete_diffusion.rates.products import ProductSampler, draw_product
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
+from discrete_diffusion.rates.checks import check_states, check_tau, remaining
+from discrete_diffusion.rates.fast.alias import JumpSampler
+from discrete_diffusion.rates.fast.inflow import BlockedInflow
+from discrete_diffusion.rates.fast.products import ProductSampler, draw_product
+from discrete_diffusion.rates.fast.transitions import TransitionMatrices
+from discrete_diffusion.rates.inflow import Inflow
 from discrete_diffusion.rates.structure import checked_generator, checked_stationary, stationary_law
 from discrete_diffusion.rates.tables import Recent, Tables, narrowed
-from discrete_diffusion.rates.transitions import TransitionMatrices
 
 __all__ = ["DenseRates"]
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, per_example
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, check_tau, remaining, scaled
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
+from discrete_diffusion.rates.checks import check_states, check_tau, remaining, scaled
 
 __all__ = ["UniformRates"]
 

@@ -25,9 +25,9 @@ from discrete_diffusion.rates import (
     RateMatrix,
     UniformRates,
 )
-from discrete_diffusion.rates.alias import alias_table
-from discrete_diffusion.rates.inflow import BlockedInflow
-from discrete_diffusion.rates.products import ProductSampler
+from discrete_diffusion.rates.fast.alias import alias_table
+from discrete_diffusion.rates.fast.inflow import BlockedInflow
+from discrete_diffusion.rates.fast.products import ProductSampler
 
 F64 = torch.float64
 
