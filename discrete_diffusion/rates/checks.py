@@ -8,7 +8,7 @@ from torch import Tensor
 from diffusion_core import readable
 from diffusion_core.checks import check_positive
 
-__all__ = ["check_states", "check_tau", "remaining", "scaled"]
+__all__ = ["check_bridge", "check_states", "check_tau", "remaining", "scaled"]
 
 
 def check_states(x: Tensor, size: int, name: str = "x") -> None:
@@ -52,6 +52,19 @@ def remaining(tau_s: Tensor, tau_t: Tensor) -> Tensor:
         pair = [value.expand(torch.broadcast_shapes(tau_s.shape, tau_t.shape)).flatten()[i].item() for value in (tau_s, tau_t)]
         raise ValueError(f"tau_s = {pair[0]} exceeds tau_t = {pair[1]}: a bridge goes from t back to s < t")
     return torch.where(tau_s == tau_t, 0.0, tau_t - tau_s)
+
+
+def check_bridge(x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, size: int) -> Tensor:
+    """Refuse the ends of a bridge that are no states or times; returns what is left of it, `tau_t - tau_s` in float64.
+
+    Raises:
+        ValueError: see `check_states`, `check_tau` and `remaining`.
+    """
+    check_states(x_0, size, "x_0")
+    check_states(x_t, size, "x_t")
+    check_tau(tau_s, len(x_0))
+    check_tau(tau_t, len(x_0))
+    return remaining(tau_s.double(), tau_t.double())
 
 
 def scaled(scale: float) -> float:
