@@ -196,13 +196,15 @@ def test_results_follow_the_dtype_of_tau(rates: RateMatrix) -> None:
 
 
 @examples
-def test_kernels_made_for_inference_can_train(rates: RateMatrix) -> None:
-    tau = scalar(0.83)
-    with torch.inference_mode():
-        rates.matmul(torch.ones(2, rates.data_states), tau)
-    w = torch.ones(2, rates.data_states, requires_grad=True)
-    rates.matmul(w, tau).sum().backward()
-    assert w.grad is not None
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_kernels_made_for_inference_can_train(rates: RateMatrix, dtype: torch.dtype) -> None:
+    for tau in (scalar(0.83), torch.tensor([0.83, 0.2], dtype=F64)):
+        w = torch.ones(2, rates.data_states, requires_grad=True)
+        with torch.inference_mode():
+            rates.kernel(tau, dtype).rmatmul(rates.matmul(w, tau, dtype))
+        kernel = rates.kernel(tau, dtype)
+        kernel.rmatmul(kernel.matmul(w)).sum().backward()
+        assert w.grad is not None
 
 
 @examples

@@ -32,7 +32,8 @@ class MatrixKernel(TransitionKernel):
 
     def __init__(self, rates: RateMatrix, tau: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
         super().__init__(rates, tau, dtype)
-        self.matrix = narrowed(exact, dtype)
+        with torch.inference_mode(False):  # a kept kernel may be met again in training
+            self.matrix = narrowed(exact, dtype)
         self._exact = exact
         self._transposed: Tensor | None = None
         self._inflow: Tensor | None = None
