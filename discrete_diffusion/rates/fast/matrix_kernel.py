@@ -102,7 +102,7 @@ class MatrixKernel(TransitionKernel):
     def _jumps(self) -> Tensor:
         """R without its diagonal, in float64."""
         states = torch.arange(self.matrix.shape[-1], device=self.matrix.device)
-        return self.rates.rates_from(states, torch.float64).fill_diagonal_(0.0)
+        return self.rates.rates_from(states, torch.float64).scatter(-1, states[:, None], 0.0)
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
         if self._draws is None:
