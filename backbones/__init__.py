@@ -3,7 +3,6 @@
 from backbones.attention import CrossAttention, ImageAttention, TokenAttention
 from backbones.base import Backbone
 from backbones.diffit import DIFFIT_SIZES, DiffiT, LatentDiffiT
-from backbones.distributions import Categorical, Distribution, Mixture, inverse_cdf
 from backbones.dit import DIT_SIZES, AdaLNBlock, AdaLNZeroBlock, CrossAttentionBlock, DiT, DiTBlock, InContextBlock
 from backbones.embeddings import ClassEmbedding, SinusoidalEmbedding, TimeEmbedding
 from backbones.heads import (
@@ -18,7 +17,6 @@ from backbones.heads import (
     TruncatedLogisticHead,
     bin_centres,
 )
-from backbones.logistic import TruncatedLogistic
 from backbones.unet import UNET_SIZES, UNet
 from backbones.uvit import UVIT_SIZES, UViT
 
@@ -30,7 +28,6 @@ __all__ = [
     "AdaLNBlock",
     "AdaLNZeroBlock",
     "Backbone",
-    "Categorical",
     "CategoricalHead",
     "ClassEmbedding",
     "CrossAttention",
@@ -38,14 +35,12 @@ __all__ = [
     "DiT",
     "DiTBlock",
     "DiffiT",
-    "Distribution",
     "EmbeddedInput",
     "Head",
     "ImageAttention",
     "InContextBlock",
     "LatentDiffiT",
     "LogisticMixtureHead",
-    "Mixture",
     "OneHotInput",
     "OrdinalInput",
     "PixelInput",
@@ -53,10 +48,8 @@ __all__ = [
     "SinusoidalEmbedding",
     "TimeEmbedding",
     "TokenAttention",
-    "TruncatedLogistic",
     "TruncatedLogisticHead",
     "UNet",
     "UViT",
     "bin_centres",
-    "inverse_cdf",
 ]

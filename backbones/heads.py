@@ -21,9 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone, check_at_least, check_tensors
-from backbones.distributions import Categorical, Distribution, Mixture
-from backbones.logistic import TruncatedLogistic
 from diffusion_core.conditions import Null
+from diffusion_core.distributions import Categorical, Distribution, Mixture, TruncatedLogistic
 
 __all__ = [
     "CategoricalHead",

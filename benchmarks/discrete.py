@@ -26,9 +26,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from backbones import TruncatedLogistic
 from ctdiff.memory import keep_freed_memory
 from diffusion_core import State, UniformGrid, as_randomness
+from diffusion_core.distributions import TruncatedLogistic
 from discrete_diffusion import CTMC, ELBO, CrossEntropy, LeaveOneOutDenoiser, X0Denoiser
 from discrete_diffusion.rates import GaussianTargetRates, UniformRates
 from discrete_diffusion.samplers import Ancestral, Euler, OrdinalLeap, Sampler, TauLeaping

@@ -35,14 +35,14 @@ import torch
 from torch import Tensor, nn
 
 import diffusion_core
-from backbones.distributions import Categorical, Distribution
 from diffusion_core import Generator, as_randomness, batch_time, check_time, readable
 from diffusion_core.checks import check_finite
+from diffusion_core.distributions import Categorical, Distribution
 from discrete_diffusion.divergence import conditional_divergence, rate_divergence
 from discrete_diffusion.jumps import Jumps, ReverseJumps, UnmaskingJumps, unmasking_rate
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.absorbing import AbsorbingRates
-from discrete_diffusion.rates.base import check_states
+from discrete_diffusion.rates.checks import check_states
 
 __all__ = ["AbsorbingDenoiser", "Denoiser", "LeaveOneOutDenoiser", "Posterior", "X0Denoiser"]
 
@@ -167,7 +167,7 @@ class _LeaveOneOutPosterior(Posterior):
     @property
     def ratio(self) -> Tensor:
         kernel = self.process.kernel(self.t, self.rate_dtype(scores := self._prior.scores))
-        u = kernel.propagate(scores.to(kernel.dtype).softmax(-1))
+        u = kernel.matmul(scores.to(kernel.dtype).softmax(-1))
         return u / u.gather(-1, self.x_t[..., None])
 
     def jumps(self) -> Jumps:

@@ -14,8 +14,8 @@ the logits is formed in the same pass:
     dl/dr_y = R_t[y, x] (1 - w_y / r_y),   dl/du_y = dl/dr_y / u_x,   dl/du_x = -sum_y dl/dr_y r_y / u_x
     dl/dp = dl/du P^T,   dl/dlogits = p (dl/dp - <p, dl/dp>)
 
-Here phi is as accurate as z is: what rounding adds to l is small beside `sum_y R_t[y, x] w_y`, the rate at
-which the reverse process of x_0 leaves x.
+Here phi is as accurate as z is: what rounding adds to l is small beside `sum_y R_t[y, x] w_y`, the exit
+rate of the reverse process of x_0 at x.
 
 Precision: near t = 0 transition probabilities fall below what float32 holds, near t = 1 the
 difference r - w cancels; examples at such times are computed in float64, the others in
@@ -179,7 +179,7 @@ def _divergence_and_slope(
     """
     at_x = x_t[..., None]
     p = torch.softmax(scores, -1)
-    r = kernel.propagate(p)
+    r = kernel.matmul(p)
     w = kernel.rows(x_0)
     u_x, q_x = r.gather(-1, at_x), w.gather(-1, at_x)
     r.mul_(q_x / u_x)
@@ -194,14 +194,14 @@ def _divergence_and_slope(
     values: Tensor = torch.linalg.vecdot(w.mul_(rates), z.sub_(1).sub_(logarithm)) * (beta / q_x[..., 0])
     if gradient is None:
         return values
-    pulled = kernel.pull(slope)
+    by_p = kernel.rmatmul(slope)
     scale = beta[..., None] / u_x
-    centre = torch.linalg.vecdot(p, pulled)[..., None]
-    pulled = torch.addcmul(centre.mul_(scale).neg_(), pulled, scale, out=pulled)
-    if pulled.dtype == gradient.dtype:
-        torch.mul(pulled, p, out=gradient)
+    centre = torch.linalg.vecdot(p, by_p)[..., None]
+    by_p = torch.addcmul(centre.mul_(scale).neg_(), by_p, scale, out=by_p)
+    if by_p.dtype == gradient.dtype:
+        torch.mul(by_p, p, out=gradient)
     else:
-        gradient.copy_(pulled.mul_(p))
+        gradient.copy_(by_p.mul_(p))
     return values
 
 

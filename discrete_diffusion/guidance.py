@@ -34,11 +34,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.chunks import chunks
-from backbones.distributions import Categorical, Distribution
-from backbones.exponentials import decayed
 from diffusion_core import per_example
 from diffusion_core.conditions import Null
+from diffusion_core.distributions import Categorical, Distribution
+from diffusion_core.distributions.numerics import chunks, decayed
 from diffusion_core.guidance import (
     Classifier,
     GuidanceScale,

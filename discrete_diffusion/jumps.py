@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.distributions import inverse_cdf
-from backbones.exponentials import decayed
 from diffusion_core import per_example
+from diffusion_core.distributions import inverse_cdf
+from diffusion_core.distributions.numerics import decayed
 from discrete_diffusion.process import CTMC
 
 __all__ = ["ForwardJumps", "Jumps", "ReverseJumps", "SumJumps", "UnmaskingJumps", "unmasking_rate"]
@@ -97,7 +97,7 @@ class ReverseJumps(Jumps):
         shift = self._inflow.shift.flatten().index_select(0, padded)
         weights = self._scores.flatten(0, -2).index_select(0, padded).sub_(shift[:, None])
         decayed(weights, out=weights)
-        flow = self._kernel.propagate(weights)[: len(positions)]
+        flow = self._kernel.matmul(weights)[: len(positions)]
         x = self.x.flatten()[positions]
         rates = self._rates.rates_to(x, weights.dtype).scatter(-1, x[:, None], 0.0)
         return flow.mul_(rates).mul_(self._scale.flatten()[positions, None])

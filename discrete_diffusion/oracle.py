@@ -27,7 +27,7 @@ from diffusion_core import Inpainting
 from discrete_diffusion.denoisers import Denoiser
 from discrete_diffusion.likelihood import prior_divergence
 from discrete_diffusion.process import CTMC
-from discrete_diffusion.rates.base import remaining
+from discrete_diffusion.rates.checks import remaining
 from discrete_diffusion.samplers.base import Sampler, Stage
 
 __all__ = ["EnumeratedCTMC", "kl_divergence", "labelled_network", "total_variation"]

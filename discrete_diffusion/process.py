@@ -26,7 +26,8 @@ from torch import Tensor
 
 import diffusion_core
 from diffusion_core import Generator, as_randomness, check_time, per_example, readable
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, remaining
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
+from discrete_diffusion.rates.checks import check_states, remaining
 from discrete_diffusion.schedules import Schedule
 
 __all__ = ["CTMC"]
@@ -164,7 +165,7 @@ class CTMC(diffusion_core.Process):
         possible = evidence > 0
         # Divided by 1 where it is not used, so that no gradient there is undefined.
         weights = torch.where(possible, p.to(kernel.dtype) / torch.where(possible, evidence, 1.0), 0.0)
-        return kernel.propagate(weights)
+        return kernel.matmul(weights)
 
     def conditional_rates(self, x_0: Tensor, x_t: Tensor, t: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """`R_t[y, x_t] w_y`: the reverse rates given x_0, zero at y = x_t: (B, *event, n)."""

@@ -10,14 +10,13 @@ References:
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, per_example
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, check_tau, remaining
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
+from discrete_diffusion.rates.checks import check_bridge, check_states, check_tau
 
 __all__ = ["AbsorbingRates"]
 
@@ -35,7 +34,7 @@ class AbsorbingRates(RateMatrix):
 
     def kernel(self, tau: Tensor, dtype: torch.dtype | None = None) -> TransitionKernel:
         check_tau(tau)
-        return _AbsorbingKernel(tau.double(), self.data_states, tau.dtype if dtype is None else dtype)
+        return _AbsorbingKernel(self, tau.double(), tau.dtype if dtype is None else dtype)
 
     def rates_from(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         x = x.long()[..., None]
@@ -53,10 +52,6 @@ class AbsorbingRates(RateMatrix):
     def exit_rates(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         return (x != self.mask).to(dtype)
 
-    @property
-    def float32_range(self) -> tuple[float, float]:
-        return math.inf, math.inf  # many entries of P are zero at any tau
-
     def prior(self, tau_1: Tensor) -> Tensor:
         """The mixture of 1 - alpha_1 mask and alpha_1 uniform: not all of the data need be masked at t = 1."""
         alpha = torch.exp(-tau_1.double())
@@ -71,11 +66,7 @@ class AbsorbingRates(RateMatrix):
         return torch.where(u < masked, self.mask, x.long())
 
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
-        check_states(x_0, self.num_states, "x_0")
-        check_states(x_t, self.num_states, "x_t")
-        check_tau(tau_s, len(x_0))
-        check_tau(tau_t, len(x_0))
-        rest = remaining(tau_s.double(), tau_t.double())
+        rest = check_bridge(x_0, x_t, tau_s, tau_t, self.num_states)
         # A masked x_t was unmasked at s with weight alpha_s (1 - alpha_r), masked with weight 1 - alpha_s.
         open_ = per_example(torch.exp(-tau_s.double()) * -torch.expm1(-rest), x_0)
         closed = per_example(-torch.expm1(-tau_s.double()), x_0)
@@ -84,10 +75,9 @@ class AbsorbingRates(RateMatrix):
 
 
 class _AbsorbingKernel(TransitionKernel):
-    def __init__(self, tau: Tensor, data_states: int, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self._tau = tau
-        self._mask = data_states
+    def __init__(self, rates: AbsorbingRates, tau: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(rates, tau, dtype)
+        self._mask = rates.mask
         self._alpha = torch.exp(-tau).to(dtype)
         self._masked = (-torch.expm1(-tau)).to(dtype)
 
@@ -107,14 +97,14 @@ class _AbsorbingKernel(TransitionKernel):
         stays = torch.where(x == self._mask, 1.0, per_example(self._alpha, x))
         return torch.where(x == y, stays, torch.where(y == self._mask, per_example(self._masked, x), 0.0))
 
-    def propagate(self, w: Tensor) -> Tensor:
+    def matmul(self, w: Tensor) -> Tensor:
         w = w.to(self.dtype)
         data = w[..., : self._mask]
         # Weight that is on the mask already stays there; weights over the data have none.
         at_mask = per_example(self._masked, w) * data.sum(-1, keepdim=True) + w[..., self._mask :].sum(-1, keepdim=True)
         return torch.cat([per_example(self._alpha, w) * data, at_mask], -1)
 
-    def pull(self, g: Tensor) -> Tensor:
+    def rmatmul(self, g: Tensor) -> Tensor:
         g = g.to(self.dtype)
         return per_example(self._alpha, g) * g[..., : self._mask] + per_example(self._masked, g) * g[..., self._mask :]
 
@@ -132,7 +122,3 @@ class _AbsorbingKernel(TransitionKernel):
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
         return x_0.long()
-
-    def select(self, index: slice, dtype: torch.dtype) -> TransitionKernel:
-        tau = self._tau if self._tau.ndim == 0 else self._tau[index]
-        return _AbsorbingKernel(tau, self._mask, dtype)

@@ -4,11 +4,13 @@
     P_tau = exp(tau R),   P_tau[x_0, x_t]
 
 Dimensions of the data evolve independently, so one small matrix describes the noise of them
-all. A `RateMatrix` makes a `TransitionKernel`, P_tau at given times as a linear operator, and
-draws from it. Generators with structure do all this in O(n) or O(1) a dimension without any
-(n, n) matrix.
+all. A `RateMatrix` makes a `TransitionKernel`, P_tau at given times as a linear operator.
 
-Everything divides by P, so P is non-negative and relatively accurate in every entry: 1e-6
+To write a rate matrix of your own, define `kernel`, `rates_from` and `rates_to`, and for its kernel `rows`, `columns`,
+`matmul` and `rmatmul`. Everything else follows from these: the methods below say how, in the plainest way, which is
+right for any generator. Override what your generator can do faster.
+
+Everything divides by P, so P should be non-negative and relatively accurate in every entry: 1e-6
 wherever P > 1e-38.
 
 Shapes: x is (B, *event) integer, or any shape where tau has none; tau is () or (B,), the
@@ -17,76 +19,45 @@ integral of the rate over time, and may be infinite (P is then the stationary li
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_core import Generator, readable
-from diffusion_core.checks import check_positive
+from diffusion_core import Generator, as_randomness
+from diffusion_core.distributions import inverse_cdf
+from discrete_diffusion.rates.checks import check_bridge, check_states, check_tau
 from discrete_diffusion.rates.inflow import Inflow
+from discrete_diffusion.rates.structure import checked_generator, stationary_law
 from discrete_diffusion.rates.tables import Array, Tables
 
-__all__ = ["RateMatrix", "TransitionKernel", "check_states", "check_tau", "remaining", "scaled"]
+__all__ = ["RateMatrix", "TransitionKernel", "draw_product"]
 
 
-def check_states(x: Tensor, size: int, name: str = "x") -> None:
-    """Refuse states that are not integers in 0 .. size - 1; values are only read where that is free.
-
-    Raises:
-        ValueError: naming the dtype or a value.
-    """
-    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        raise ValueError(f"{name} has dtype {x.dtype}, expected an integer dtype")
-    if not readable(x):
-        torch._assert_async(((x >= 0) & (x < size)).all(), f"{name} leaves 0 .. {size - 1}")
-    elif x.numel():
-        low, high = (int(value) for value in x.aminmax())
-        if low < 0 or high >= size:
-            raise ValueError(f"{name} has the value {low if low < 0 else high}, expected values in 0 .. {size - 1}")
-
-
-def check_tau(tau: Tensor, batch: int | None = None) -> None:
-    """Refuse values of tau of a wrong shape, dtype or sign; values are only read where that is free.
-
-    Raises:
-        ValueError: tau is not () or (batch,), not floating, negative or NaN.
-    """
-    if tau.ndim > 1 or (batch is not None and tau.shape not in ((), (batch,))):
-        raise ValueError(f"tau has shape {tuple(tau.shape)}, expected () or {'(B,)' if batch is None else (batch,)}")
-    if not tau.is_floating_point():
-        raise ValueError(f"tau has dtype {tau.dtype}, expected a floating dtype")
-    if readable(tau) and not bool((tau >= 0).all()):
-        raise ValueError(f"tau = {tau[~(tau >= 0)].flatten()[0].item()}, expected a non-negative number")
-
-
-def remaining(tau_s: Tensor, tau_t: Tensor) -> Tensor:
-    """`tau_t - tau_s`, and 0 where both are infinite.
-
-    Raises:
-        ValueError: tau_s > tau_t.
-    """
-    if readable(tau_s) and readable(tau_t) and bool((tau_s > tau_t).any()):
-        i = int((tau_s > tau_t).flatten().int().argmax())
-        pair = [value.expand(torch.broadcast_shapes(tau_s.shape, tau_t.shape)).flatten()[i].item() for value in (tau_s, tau_t)]
-        raise ValueError(f"tau_s = {pair[0]} exceeds tau_t = {pair[1]}: a bridge goes from t back to s < t")
-    return torch.where(tau_s == tau_t, 0.0, tau_t - tau_s)
-
-
-def scaled(scale: float) -> float:
-    """A rate constant, checked to be positive and finite."""
-    check_positive("scale", scale)
-    return float(scale)
+def draw_product(row: Tensor, column: Tensor, b: Tensor, u: Tensor) -> Tensor:
+    """`k ~ row[k] column[k]`, from column alone where that is zero, b where it is zero too: (..., n), (...) -> (...)."""
+    weights = row * column
+    weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, column)
+    return torch.where(weights.sum(-1) > 0, inverse_cdf(weights, u), b)
 
 
 class TransitionKernel(ABC):
     """P_tau for one tau, (), or for one tau an example, (B,), as a linear operator; made by `RateMatrix.kernel`.
 
     All results are in `dtype`. x is (B, *event) integer, or any shape where tau is ().
+
+    Arguments:
+        rates: the generator whose kernel it is.
+        tau: () or (B,).
+        dtype: of all results.
     """
 
-    dtype: torch.dtype
+    def __init__(self, rates: RateMatrix, tau: Tensor, dtype: torch.dtype) -> None:
+        self.rates = rates
+        self.tau = tau
+        self.dtype = dtype
 
     @abstractmethod
     def rows(self, x: Tensor) -> Tensor:
@@ -97,44 +68,50 @@ class TransitionKernel(ABC):
         """P[x_0, x] for every data state x_0: (B, *event, S)."""
 
     @abstractmethod
-    def entries(self, x: Tensor, y: Tensor) -> Tensor:
-        """P[x, y]: (B, *event)."""
-
-    @abstractmethod
-    def propagate(self, w: Tensor) -> Tensor:
+    def matmul(self, w: Tensor) -> Tensor:
         """w P for weights over the data states, or over all: (B, *event, S or n) -> (B, *event, n)."""
 
     @abstractmethod
-    def pull(self, g: Tensor) -> Tensor:
-        """g P^T restricted to the data states, the transpose of propagate: (B, *event, n) -> (B, *event, S)."""
+    def rmatmul(self, g: Tensor) -> Tensor:
+        """g P^T restricted to the data states, the transpose of `matmul`: (B, *event, n) -> (B, *event, S)."""
 
-    @abstractmethod
+    def entries(self, x: Tensor, y: Tensor) -> Tensor:
+        """P[x, y]: (B, *event)."""
+        return self.rows(x).gather(-1, y.long()[..., None])[..., 0]
+
     def inflow(self, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(w P)_x` and `sum_{y != x} (w P)_y R[y, x]`, both (B, *event), without forming w P.
+        """`(w P)_x` and `sum_{y != x} (w P)_y R[y, x]`, both (B, *event).
 
         Arguments:
             w: weights over the data states (B, *event, S).
             x: states (B, *event).
         """
+        flow = self.matmul(w)
+        return flow.gather(-1, x.long()[..., None])[..., 0], torch.linalg.vecdot(flow, self._jumps_to(x))
+
+    def inflow_columns(self, x: Tensor) -> Tensor:
+        """`sum_{y != x} P[x_0, y] R[y, x]` for every data state x_0: (B, *event) -> (B, *event, S)."""
+        return self.rmatmul(self._jumps_to(x))
 
     def inflow_draws(self, scores: Tensor, x: Tensor) -> Inflow:
         """The two numbers of `inflow` for `w = exp(scores - shift)`, and draws of where it comes from; scalar tau only."""
         return Inflow(self, scores.to(self.dtype), x)
 
-    @abstractmethod
-    def inflow_columns(self, x: Tensor) -> Tensor:
-        """`sum_{y != x} P[x_0, y] R[y, x]` for every data state x_0: (B, *event) -> (B, *event, S)."""
-
-    @abstractmethod
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
         """`y ~ P[x_0, y] R[y, x]`, y != x, for lists x_0, x (M,) and uniforms u (M,) in float64; scalar tau only.
 
         Where the law is empty, since x_0 leads to no neighbour of x, y is drawn from R[y, x] alone.
         """
+        exact = self.select(slice(None), torch.float64)
+        return draw_product(exact.rows(x_0), exact._jumps_to(x), x.long(), u)
 
-    @abstractmethod
     def select(self, index: slice, dtype: torch.dtype) -> TransitionKernel:
         """The kernel of some examples (of all, where tau is ()), in another dtype."""
+        return self.rates.kernel(self.tau if self.tau.ndim == 0 else self.tau[index], dtype)
+
+    def _jumps_to(self, x: Tensor) -> Tensor:
+        """R[., x], zero at x: (...) -> (..., n)."""
+        return self.rates.rates_to(x, self.dtype).scatter(-1, x.long()[..., None], 0.0)
 
 
 class RateMatrix(nn.Module, ABC):
@@ -144,22 +121,23 @@ class RateMatrix(nn.Module, ABC):
     are in tau's dtype unless another one is asked for.
 
     Arguments:
-        num_states: n, at least 2.
-        data_states: S: n, or n - 1 where the last state is a mask.
-        stationary: the law (n,) that every start leads to.
+        num_states: n.
+        data_states: S, at least 2: n, or n - 1 where the last state is a mask; None means n.
+        stationary: the law (n,) that every start leads to, where it is known in closed form; None computes it from the rates.
     """
 
-    stationary: Tensor
+    _place: Tensor
 
-    def __init__(self, num_states: int, data_states: int, stationary: Array) -> None:
+    def __init__(self, num_states: int, data_states: int | None = None, stationary: Array | None = None) -> None:
         super().__init__()
-        if data_states < 2:
-            raise ValueError(f"{data_states} states, expected at least 2")
         self.num_states = num_states
-        self.data_states = data_states
+        self.data_states = num_states if data_states is None else data_states
+        if self.data_states < 2:
+            raise ValueError(f"{self.data_states} states, expected at least 2")
         self._tables = Tables()
-        self._tables["stationary"] = stationary
-        self.register_buffer("stationary", torch.tensor(stationary, dtype=torch.float64), persistent=False)
+        if stationary is not None:
+            self._tables["stationary"] = stationary
+        self.register_buffer("_place", torch.empty(0, dtype=torch.float64), persistent=False)  # follows the module's device
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RateMatrix:
         """Follow the module's device, but keep float64: `half()` is about networks."""
@@ -183,15 +161,17 @@ class RateMatrix(nn.Module, ABC):
     def rates_to(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """R[., x], the diagonal included: (...) -> (..., n)."""
 
-    @abstractmethod
     def exit_rates(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """-R[x, x]: (...) -> (...)."""
+        return -self.rates_from(x, dtype).gather(-1, x.long()[..., None])[..., 0]
 
-    @abstractmethod
     def sample_from(self, x: Tensor, tau: Tensor, generator: Generator = None) -> Tensor:
         """Draw from P_tau[x, .]: (B, *event) -> (B, *event), int64."""
+        check_states(x, self.num_states)
+        check_tau(tau, len(x))
+        u = as_randomness(generator).uniform(x.shape, torch.float64, x.device)
+        return inverse_cdf(self.transition_from(x, tau, torch.float64), u)
 
-    @abstractmethod
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
         """Draw `x_s ~ P_{tau_s}[x_0, .] P_{tau_t - tau_s}[., x_t]`: (B, *event) -> (B, *event), int64.
 
@@ -206,19 +186,38 @@ class RateMatrix(nn.Module, ABC):
             tau_t: () or (B,).
             generator: the source of randomness.
         """
+        rest = check_bridge(x_0, x_t, tau_s, tau_t, self.num_states)
+        u = as_randomness(generator).uniform(x_0.shape, torch.float64, x_0.device)
+        row, column = self.transition_from(x_0, tau_s, torch.float64), self.transition_to(x_t, rest, torch.float64)
+        return draw_product(row, column, x_t.long(), u)
 
     @property
-    @abstractmethod
     def float32_range(self) -> tuple[float, float]:
-        """The values of tau between which float32 is enough for ratios of transition probabilities.
+        """The values of tau between which float32 is enough for ratios of transition probabilities; (inf, inf) for none.
 
         Below, some P_tau is under 1e-18 and products of such leave float32. Above, all
         `P_tau[x, y] / stationary[y]` are within 0.03 of 1, and differences of ratios cancel.
         """
+        return math.inf, math.inf
+
+    @property
+    def stationary(self) -> Tensor:
+        """The law with `pi R = 0` that every start leads to: (n,), in float64.
+
+        Raises:
+            ValueError: the rates are no generator, or its chain has several closed classes.
+        """
+        return self._stationary_on(self._place.device)
+
+    def _stationary_on(self, device: torch.device) -> Tensor:
+        if "stationary" not in self._tables:
+            states = torch.arange(self.num_states, device=self._place.device)
+            self._tables["stationary"] = stationary_law(checked_generator(self.rates_from(states, torch.float64)))
+        return self._tables.on("stationary", device)
 
     def prior(self, tau_1: Tensor) -> Tensor:
         """The law (n,), in float64, from which sampling starts after a forward process of length tau_1, ()."""
-        return self._tables.on("stationary", tau_1.device)
+        return self._stationary_on(tau_1.device)
 
     def transition_from(self, x: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """P_tau[x, .]: (B, *event) -> (B, *event, n)."""
@@ -230,12 +229,12 @@ class RateMatrix(nn.Module, ABC):
         columns = kernel.columns(x)
         if self.num_states == self.data_states:
             return columns
-        last = torch.full_like(x, self.num_states - 1)
+        last = torch.full_like(x, self.num_states - 1, dtype=torch.int64)
         return torch.cat([columns, kernel.entries(last, x)[..., None]], -1)
 
-    def propagate(self, w: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def matmul(self, w: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """w P_tau for weights over the data states, or over all: (B, *event, S or n) -> (B, *event, n)."""
-        return self.kernel(tau, dtype).propagate(w)
+        return self.kernel(tau, dtype).matmul(w)
 
     def entry(self, x: Tensor, y: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """P_tau[x, y]: (B, *event) -> (B, *event)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from discrete_diffusion.rates.base import scaled
+from discrete_diffusion.rates.checks import scaled
 from discrete_diffusion.rates.dense import DenseRates
 
 __all__ = ["BirthDeathRates"]

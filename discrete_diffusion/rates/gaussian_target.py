@@ -18,7 +18,7 @@ import math
 import numpy as np
 
 from diffusion_core.checks import check_positive
-from discrete_diffusion.rates.base import scaled
+from discrete_diffusion.rates.checks import scaled
 from discrete_diffusion.rates.dense import DenseRates
 
 __all__ = ["GaussianTargetRates"]

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, per_example
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel, check_states, check_tau, remaining, scaled
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
+from discrete_diffusion.rates.checks import check_bridge, check_states, check_tau, scaled
 
 __all__ = ["UniformRates"]
 
@@ -29,12 +30,12 @@ class UniformRates(RateMatrix):
     """
 
     def __init__(self, num_states: int, scale: float = 1.0) -> None:
-        super().__init__(num_states, num_states, np.full(num_states, 1 / num_states))
+        super().__init__(num_states, stationary=np.full(num_states, 1 / num_states))
         self.scale = scaled(scale)
 
     def kernel(self, tau: Tensor, dtype: torch.dtype | None = None) -> TransitionKernel:
         check_tau(tau)
-        return _UniformKernel(tau.double(), self.num_states, self.scale, tau.dtype if dtype is None else dtype)
+        return _UniformKernel(self, tau.double(), tau.dtype if dtype is None else dtype)
 
     def rates_from(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         rates = torch.full((*x.shape, self.num_states), self.scale / self.num_states, dtype=dtype, device=x.device)
@@ -63,11 +64,7 @@ class UniformRates(RateMatrix):
         return torch.where(u < forgotten, _index(u / forgotten, self.num_states), x.long())
 
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
-        check_states(x_0, self.num_states, "x_0")
-        check_states(x_t, self.num_states, "x_t")
-        check_tau(tau_s, len(x_0))
-        check_tau(tau_t, len(x_0))
-        rest = remaining(tau_s.double(), tau_t.double())
+        rest = check_bridge(x_0, x_t, tau_s, tau_t, self.num_states)
         # (a_s [k = x_0] + b_s) (a_r [k = x_t] + b_r) is a mixture of x_0, x_t and the uniform law.
         a_s, b_s = (per_example(value, x_0) for value in self._coefficients(tau_s.double()))
         a_r, b_r = (per_example(value, x_0) for value in self._coefficients(rest))
@@ -89,15 +86,14 @@ def _index(u: Tensor, size: int) -> Tensor:
 
 
 class _UniformKernel(TransitionKernel):
-    def __init__(self, tau: Tensor, num_states: int, scale: float, dtype: torch.dtype) -> None:
-        self.dtype = dtype
-        self._tau = tau
-        self._num_states = num_states
-        self._scale = scale
-        forgotten = -torch.expm1(-scale * tau)
-        self._a = torch.exp(-scale * tau).to(dtype)
-        self._b = (forgotten / num_states).to(dtype)
-        self._same = (1 - forgotten * ((num_states - 1) / num_states)).to(dtype)
+    def __init__(self, rates: UniformRates, tau: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(rates, tau, dtype)
+        self._num_states = n = rates.num_states
+        self._scale = rates.scale
+        self._forgotten = -torch.expm1(-rates.scale * tau)
+        self._a = torch.exp(-rates.scale * tau).to(dtype)
+        self._b = (self._forgotten / n).to(dtype)
+        self._same = (1 - self._forgotten * ((n - 1) / n)).to(dtype)
 
     def rows(self, x: Tensor) -> Tensor:
         b, same = per_example(self._b, x), per_example(self._same, x)
@@ -110,12 +106,12 @@ class _UniformKernel(TransitionKernel):
     def entries(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.where(x == y, per_example(self._same, x), per_example(self._b, x))
 
-    def propagate(self, w: Tensor) -> Tensor:
+    def matmul(self, w: Tensor) -> Tensor:
         w = w.to(self.dtype)
         return per_example(self._a, w) * w + per_example(self._b, w) * w.sum(-1, keepdim=True)
 
-    def pull(self, g: Tensor) -> Tensor:
-        return self.propagate(g)
+    def rmatmul(self, g: Tensor) -> Tensor:
+        return self.matmul(g)
 
     def inflow(self, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         w = w.to(self.dtype)
@@ -127,17 +123,15 @@ class _UniformKernel(TransitionKernel):
 
     def inflow_columns(self, x: Tensor) -> Tensor:
         # sum_{y != x} P[x_0, y] = 1 - P[x_0, x]
-        b, forgotten = per_example(self._b, x), -torch.expm1(-self._scale * self._tau)
-        rate = self._scale / self._num_states
-        at_x = rate * per_example((forgotten * ((self._num_states - 1) / self._num_states)).to(self.dtype), x)
+        b, rate = per_example(self._b, x), self._scale / self._num_states
+        at_x = rate * per_example((self._forgotten * ((self._num_states - 1) / self._num_states)).to(self.dtype), x)
         columns = (rate * (1 - b))[..., None].expand(*x.shape, self._num_states).clone()
         return columns.scatter_(-1, x.long()[..., None], at_x.expand(x.shape)[..., None])
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
         n = self._num_states
         x_0, x = x_0.long(), x.long()
-        forgotten = -torch.expm1(-self._scale * self._tau)
-        b, same = forgotten / n, 1 - forgotten * ((n - 1) / n)
+        b, same = self._forgotten / n, 1 - self._forgotten * ((n - 1) / n)
         # From x_0 = x: any of the n - 1 others alike. From another x_0: itself, or one of the other n - 2.
         other = _index(u, n - 1)
         other = other + (other >= x)
@@ -146,7 +140,3 @@ class _UniformKernel(TransitionKernel):
         third = third + (third >= torch.minimum(x_0, x))
         third = third + (third >= torch.maximum(x_0, x))
         return torch.where(x_0 == x, other, torch.where(v < same, x_0, third))
-
-    def select(self, index: slice, dtype: torch.dtype) -> TransitionKernel:
-        tau = self._tau if self._tau.ndim == 0 else self._tau[index]
-        return _UniformKernel(tau, self._num_states, self._scale, dtype)

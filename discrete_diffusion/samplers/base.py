@@ -20,7 +20,7 @@ from torch import Tensor
 import diffusion_core
 from diffusion_core import Generator, State, TimeGrid
 from discrete_diffusion.denoisers import Denoiser, Posterior
-from discrete_diffusion.rates.base import check_states
+from discrete_diffusion.rates.checks import check_states
 
 __all__ = ["Sampler", "Stage"]
 

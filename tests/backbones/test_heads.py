@@ -6,18 +6,17 @@ import pytest
 import torch
 
 from backbones import (
-    Categorical,
     CategoricalHead,
     EmbeddedInput,
     LogisticMixtureHead,
     OneHotInput,
     OrdinalInput,
     PixelLogits,
-    TruncatedLogistic,
     TruncatedLogisticHead,
     UNet,
     bin_centres,
 )
+from diffusion_core.distributions import Categorical, TruncatedLogistic
 
 
 def test_ordinal_input_is_bin_centres():

@@ -83,7 +83,7 @@ def test_second_derivative_of_weighted_phi_is_that_of_the_logarithm():
 
 
 def dense(n: int) -> DenseRates:
-    """Neither symmetric nor reversible; the largest rate of leaving a state is 1."""
+    """Neither symmetric nor reversible; the largest exit rate is 1."""
     jumps = np.random.default_rng(n).random((n, n)) ** (8 if n > 16 else 2) + 1e-6
     np.fill_diagonal(jumps, 0.0)
     jumps /= jumps.sum(1).max()

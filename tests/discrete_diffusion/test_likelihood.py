@@ -10,8 +10,8 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from backbones import Mixture, TruncatedLogistic
 from diffusion_core import PerSampleRandomness, SharedRandomness, StratifiedTimes
+from diffusion_core.distributions import Mixture, TruncatedLogistic
 from discrete_diffusion import ELBO, CrossEntropy, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim, learn_times
 from discrete_diffusion.denoisers import AbsorbingDenoiser
 from discrete_diffusion.process import CTMC

@@ -25,9 +25,9 @@ from discrete_diffusion.rates import (
     RateMatrix,
     UniformRates,
 )
-from discrete_diffusion.rates.alias import alias_table
-from discrete_diffusion.rates.inflow import BlockedInflow
-from discrete_diffusion.rates.products import ProductSampler
+from discrete_diffusion.rates.fast.alias import alias_table
+from discrete_diffusion.rates.fast.inflow import BlockedInflow
+from discrete_diffusion.rates.fast.products import ProductSampler
 
 F64 = torch.float64
 
@@ -170,9 +170,9 @@ def test_operators_agree_with_the_matrix(rates: RateMatrix, batched: bool) -> No
     torch.testing.assert_close(rates.entry(x, y, tau), p[example, x, y], **close)
     w, v = (torch.rand(4, 3, 2, k, dtype=F64, generator=torch.Generator().manual_seed(k)) for k in (size, n))
     pushed = torch.einsum("bijk,bkl->bijl", w, p[:, :size])
-    torch.testing.assert_close(rates.propagate(w, tau), pushed, **close)
-    torch.testing.assert_close(rates.propagate(v, tau), torch.einsum("bijk,bkl->bijl", v, p), **close)
-    torch.testing.assert_close(kernel.pull(v), torch.einsum("bijl,bkl->bijk", v, p[:, :size]), **close)
+    torch.testing.assert_close(rates.matmul(w, tau), pushed, **close)
+    torch.testing.assert_close(rates.matmul(v, tau), torch.einsum("bijk,bkl->bijl", v, p), **close)
+    torch.testing.assert_close(kernel.rmatmul(v), torch.einsum("bijl,bkl->bijk", v, p[:, :size]), **close)
     at_x, inflow = kernel.inflow(w, x)
     torch.testing.assert_close(at_x, pushed.gather(-1, x[..., None])[..., 0], **close)
     torch.testing.assert_close(inflow, (pushed * jumps.T[x]).sum(-1), **close)
@@ -189,20 +189,22 @@ def test_results_follow_the_dtype_of_tau(rates: RateMatrix) -> None:
         tau = torch.tensor(0.5, dtype=dtype)
         assert rates.transition_from(x, tau).dtype == dtype
         assert rates.entry(x, x, tau).dtype == dtype
-        assert rates.propagate(torch.ones(2, 3, rates.data_states), tau).dtype == dtype
+        assert rates.matmul(torch.ones(2, 3, rates.data_states), tau).dtype == dtype
     assert rates.transition_from(x, scalar(0.5), torch.float32).dtype == torch.float32
     w = torch.rand(2, 3, rates.data_states, dtype=F64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda w: rates.propagate(w, scalar(0.5)), (w,))
+    assert torch.autograd.gradcheck(lambda w: rates.matmul(w, scalar(0.5)), (w,))
 
 
 @examples
-def test_kernels_made_for_inference_can_train(rates: RateMatrix) -> None:
-    tau = scalar(0.83)
-    with torch.inference_mode():
-        rates.propagate(torch.ones(2, rates.data_states), tau)
-    w = torch.ones(2, rates.data_states, requires_grad=True)
-    rates.propagate(w, tau).sum().backward()
-    assert w.grad is not None
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_kernels_made_for_inference_can_train(rates: RateMatrix, dtype: torch.dtype) -> None:
+    for tau in (scalar(0.83), torch.tensor([0.83, 0.2], dtype=F64)):
+        w = torch.ones(2, rates.data_states, requires_grad=True)
+        with torch.inference_mode():
+            rates.kernel(tau, dtype).rmatmul(rates.matmul(w, tau, dtype))
+        kernel = rates.kernel(tau, dtype)
+        kernel.rmatmul(kernel.matmul(w)).sum().backward()
+        assert w.grad is not None
 
 
 @examples
@@ -540,8 +542,8 @@ def test_runs_on_an_accelerator_that_is_not_there(rates: RateMatrix, inside: boo
             kernel = rates.kernel(tau)
             assert rates.transition_from(x, tau).shape == (4, 700, n)
             assert rates.transition_to(x, tau).shape == (4, 700, n)
-            assert rates.propagate(w, tau).shape == (4, 700, n)
-            assert kernel.pull(rates.propagate(w, tau)).shape == (4, 700, size)
+            assert rates.matmul(w, tau).shape == (4, 700, n)
+            assert kernel.rmatmul(rates.matmul(w, tau)).shape == (4, 700, size)
             assert [part.shape for part in kernel.inflow(w, x)] == [(4, 700), (4, 700)]
             for result in (rates.entry(x, x, tau), rates.sample_from(x, tau), rates.sample_bridge(x, x, 0.5 * tau, tau)):
                 assert result.shape == x.shape

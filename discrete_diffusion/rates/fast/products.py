@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.distributions import first_above, inverse_cdf
 from diffusion_core import readable
+from diffusion_core.distributions.inversion import first_above
+from discrete_diffusion.rates.base import draw_product
 
-__all__ = ["ProductSampler", "draw_product"]
+__all__ = ["ProductSampler"]
 
 _BLOCK = 16
 _LARGEST = 2**24  # entries of the table of block sums, 128 MB
@@ -82,13 +83,6 @@ class ProductSampler:
 
     def _draw_rows(self, a: Tensor, b: Tensor, u: Tensor) -> Tensor:
         return draw_product(self._left.index_select(0, a), self._right.index_select(0, b), b, u)
-
-
-def draw_product(row: Tensor, column: Tensor, b: Tensor, u: Tensor) -> Tensor:
-    """`k ~ row[k] column[k]`, from column alone where that is zero, b where it is zero too: (..., n), (...) -> (...)."""
-    weights = row * column
-    weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, column)
-    return torch.where(weights.sum(-1) > 0, inverse_cdf(weights, u), b)
 
 
 def _advance(table: Tensor, start: Tensor, v: Tensor, count: int, stride: int) -> Tensor:

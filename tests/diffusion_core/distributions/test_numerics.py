@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from backbones.exponentials import decayed, log_sum
+from diffusion_core.distributions.numerics import decayed, log_sum
 
 DTYPES = [(torch.float32, -87.0, 3e-7), (torch.float64, -700.0, 1e-15)]
 

@@ -30,9 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.chunks import chunks
-from backbones.distributions import Distribution, centred
-from backbones.exponentials import decayed
+from diffusion_core.distributions.base import Distribution
+from diffusion_core.distributions.inversion import centred
+from diffusion_core.distributions.numerics import chunks, decayed
 
 __all__ = ["TruncatedLogistic"]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbones import Categorical, Distribution, Mixture, TruncatedLogistic
+from diffusion_core.distributions import Categorical, Distribution, Mixture, TruncatedLogistic
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates import BirthDeathRates
 from discrete_diffusion.schedules import Exponential

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from backbones import TruncatedLogistic
+from diffusion_core.distributions import TruncatedLogistic
 
 SIZES = [2, 3, 7, 16, 33, 128, 255, 256]
 

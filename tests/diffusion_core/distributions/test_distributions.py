@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from backbones import Categorical, Mixture, TruncatedLogistic, inverse_cdf
+from diffusion_core.distributions import Categorical, Mixture, TruncatedLogistic, inverse_cdf
 
 SIZES = [2, 3, 15, 16, 17, 31, 32, 33, 48, 100, 255, 256, 257]
 

@@ -1,0 +1,157 @@
+"""Distributions over S values, that may know them without the S axis.
+
+A head of a network returns one of these. `Categorical` has a logit for each value; the truncated logistic has a location
+and a scale, so that the log-probability of one value and a sample cost O(1) a position. They know no process.
+
+With S values a position, whatever has an axis of S is hundreds of times larger than what a compact
+head returns. On a CPU such arrays leave the cache, and reading them costs more than computing
+them. So the batch is cut into chunks that fit, and the gradient by the distribution's
+parameters is formed while a chunk is there:
+
+    value = f(theta),      d (sum_i g_i value_i) / d theta_i = g_i  d value_i / d theta_i
+
+which holds as every position has its own value and its own parameters.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_core.distributions.numerics import chunks, decayed
+
+__all__ = ["Distribution", "evaluated_by_chunks"]
+
+
+class Distribution(ABC):
+    """Independent distributions over the values 0 .. S - 1 at every position (B, *event).
+
+    Arguments:
+        shape: the positions (B, *event).
+        num_values: the number S of values.
+
+    Raises:
+        ValueError: num_values < 2.
+    """
+
+    def __init__(self, shape: torch.Size, num_values: int) -> None:
+        if num_values < 2:
+            raise ValueError(f"num_values = {num_values}, expected at least 2")
+        self.shape = shape
+        self.num_values = num_values
+
+    @abstractmethod
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The tensors that say everything: each (B, *event) with axes of its own after them, or none."""
+
+    @abstractmethod
+    def with_parameters(self, parameters: Sequence[Tensor]) -> Distribution:
+        """Distributions of this kind, for as many examples as the given parameters have."""
+
+    def defined(self) -> Tensor:
+        """Of which examples the parameters say a distribution, being finite: bool (B,)."""
+        ends = [parameter.flatten(1).aminmax(dim=1) for parameter in self.parameters()]
+        return torch.stack([low.isfinite() & high.isfinite() for low, high in ends]).all(0)
+
+    @property
+    @abstractmethod
+    def logits(self) -> Tensor:
+        """Normalised log-probabilities (B, *event, S)."""
+
+    @property
+    def scores(self) -> Tensor:
+        """Log-probabilities up to a constant a position (B, *event, S): `logits`, unless less work gives them."""
+        return self.logits
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Probabilities (B, *event, S)."""
+        return decayed(self.logits)
+
+    @abstractmethod
+    def log_prob(self, k: Tensor) -> Tensor:
+        """The log-probability of the integers k (B, *event), in nats: (B, *event)."""
+
+    @abstractmethod
+    def log_expectation(self, weights: Callable[[slice], Tensor]) -> Tensor:
+        """`log sum_k p(k) f_k` of positive functions f of the values, in nats: (B, *event).
+
+        Arguments:
+            weights: some examples -> their f (b, *event, S), without a gradient.
+        """
+
+    @abstractmethod
+    def sample(self, u: Tensor) -> Tensor:
+        """The values (B, *event), int64, that uniform numbers u (B, *event) in [0, 1) stand for."""
+
+    @abstractmethod
+    def mode(self) -> Tensor:
+        """The most probable value at every position: (B, *event), int64."""
+
+    def _check_values(self, k: Tensor) -> None:
+        if k.shape != self.shape or k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
+            raise ValueError(
+                f"k has shape {tuple(k.shape)} and dtype {k.dtype}, expected integers of shape {tuple(self.shape)}"
+            )
+        if k.device.type == "cpu" and k.numel() and not torch.compiler.is_compiling():
+            low, high = (int(end) for end in k.aminmax())
+            if low < 0 or high >= self.num_values:
+                raise ValueError(f"k has values in {low} .. {high}, expected 0 .. {self.num_values - 1}")
+
+    def _check_uniform(self, u: Tensor) -> None:
+        if u.shape != self.shape or not u.is_floating_point():
+            raise ValueError(f"u has shape {tuple(u.shape)} and dtype {u.dtype}, expected floating {tuple(self.shape)}")
+        if u.device.type == "cpu" and u.numel() and not torch.compiler.is_compiling():
+            low, high = (float(end) for end in u.aminmax())
+            if not (low >= 0 and high < 1):
+                raise ValueError(f"u has values in {low} .. {high}, expected numbers in [0, 1)")
+
+
+def evaluated_by_chunks(function: Callable[[Distribution, slice], Tensor], distribution: Distribution) -> Tensor:
+    """A number for every position, differentiable in the distribution's parameters: (B, *event).
+
+    Arguments:
+        function: (the distributions of some examples, which ones) -> their values (b, *event); the value
+            of a position depends on that position's distribution only.
+        distribution: the distributions of the whole batch.
+    """
+    parameters = distribution.parameters()
+    if parameters[0].device.type != "cpu" or torch.compiler.is_compiling():
+        return function(distribution, slice(None))
+    values: Tensor = _ByChunks.apply(function, distribution, *parameters)
+    return values
+
+
+class _ByChunks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, function: Any, distribution: Distribution, *parameters: Tensor) -> Tensor:
+        needed = ctx.needs_input_grad[2:]
+        differentiated = [i for i, need in enumerate(needed) if need]
+        gradients = {i: torch.empty_like(parameters[i]) for i in differentiated}
+        values = []
+        for part in chunks(len(parameters[0]), distribution.shape.numel() * distribution.num_values, parameters[0].device):
+            leaves = [p[part].detach().requires_grad_(need) for p, need in zip(parameters, needed, strict=True)]
+            with torch.set_grad_enabled(bool(differentiated)):
+                value = function(distribution.with_parameters(leaves), part)
+                total = value.sum()
+            if differentiated:
+                found = torch.autograd.grad(total, [leaves[i] for i in differentiated])
+                for i, gradient in zip(differentiated, found, strict=True):
+                    gradients[i][part] = gradient
+            values.append(value.detach())
+        ctx.differentiated = differentiated
+        ctx.save_for_backward(*gradients.values())
+        return torch.cat(values)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        out: list[Tensor | None] = [None] * len(ctx.needs_input_grad)
+        for i, gradient in zip(ctx.differentiated, ctx.saved_tensors, strict=True):
+            out[i + 2] = gradient * upstream.reshape(*upstream.shape, *(1,) * (gradient.ndim - upstream.ndim))
+        return tuple(out)

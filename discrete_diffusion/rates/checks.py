@@ -1,0 +1,73 @@
+"""Arguments that cannot be meant, refused with their name and value."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffusion_core import readable
+from diffusion_core.checks import check_positive
+
+__all__ = ["check_bridge", "check_states", "check_tau", "remaining", "scaled"]
+
+
+def check_states(x: Tensor, size: int, name: str = "x") -> None:
+    """Refuse states that are not integers in 0 .. size - 1; values are only read where that is free.
+
+    Raises:
+        ValueError: naming the dtype or a value.
+    """
+    if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        raise ValueError(f"{name} has dtype {x.dtype}, expected an integer dtype")
+    if not readable(x):
+        torch._assert_async(((x >= 0) & (x < size)).all(), f"{name} leaves 0 .. {size - 1}")
+    elif x.numel():
+        low, high = (int(value) for value in x.aminmax())
+        if low < 0 or high >= size:
+            raise ValueError(f"{name} has the value {low if low < 0 else high}, expected values in 0 .. {size - 1}")
+
+
+def check_tau(tau: Tensor, batch: int | None = None) -> None:
+    """Refuse values of tau of a wrong shape, dtype or sign; values are only read where that is free.
+
+    Raises:
+        ValueError: tau is not () or (batch,), not floating, negative or NaN.
+    """
+    if tau.ndim > 1 or (batch is not None and tau.shape not in ((), (batch,))):
+        raise ValueError(f"tau has shape {tuple(tau.shape)}, expected () or {'(B,)' if batch is None else (batch,)}")
+    if not tau.is_floating_point():
+        raise ValueError(f"tau has dtype {tau.dtype}, expected a floating dtype")
+    if readable(tau) and not bool((tau >= 0).all()):
+        raise ValueError(f"tau = {tau[~(tau >= 0)].flatten()[0].item()}, expected a non-negative number")
+
+
+def remaining(tau_s: Tensor, tau_t: Tensor) -> Tensor:
+    """`tau_t - tau_s`, and 0 where both are infinite.
+
+    Raises:
+        ValueError: tau_s > tau_t.
+    """
+    if readable(tau_s) and readable(tau_t) and bool((tau_s > tau_t).any()):
+        i = int((tau_s > tau_t).flatten().int().argmax())
+        pair = [value.expand(torch.broadcast_shapes(tau_s.shape, tau_t.shape)).flatten()[i].item() for value in (tau_s, tau_t)]
+        raise ValueError(f"tau_s = {pair[0]} exceeds tau_t = {pair[1]}: a bridge goes from t back to s < t")
+    return torch.where(tau_s == tau_t, 0.0, tau_t - tau_s)
+
+
+def check_bridge(x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, size: int) -> Tensor:
+    """Refuse the ends of a bridge that are no states or times; returns what is left of it, `tau_t - tau_s` in float64.
+
+    Raises:
+        ValueError: see `check_states`, `check_tau` and `remaining`.
+    """
+    check_states(x_0, size, "x_0")
+    check_states(x_t, size, "x_t")
+    check_tau(tau_s, len(x_0))
+    check_tau(tau_t, len(x_0))
+    return remaining(tau_s.double(), tau_t.double())
+
+
+def scaled(scale: float) -> float:
+    """A rate constant, checked to be positive and finite."""
+    check_positive("scale", scale)
+    return float(scale)

@@ -1,0 +1,89 @@
+"""The inflow of every dimension where `H[x_0, x] = sum_{y != x} P[x_0, y] R[y, x]` is a table.
+
+The sums of blocks of 16 products `w(x_0) H[x_0, x]` give the total and are kept: a draw reads them, and then one block.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffusion_core.distributions import inverse_cdf
+from diffusion_core.distributions.numerics import decayed, lowest
+from discrete_diffusion.rates.base import TransitionKernel
+from discrete_diffusion.rates.inflow import Inflow
+
+__all__ = ["BlockedInflow"]
+
+_BLOCK = 16
+_CACHED = 2**18  # elements, of which two chunks, and their results, stay in the caches of two cores
+
+
+class BlockedInflow(Inflow):
+    """The same with the block sums kept; S is a multiple of 64.
+
+    Scores of ordinary size need no shift, and finding the largest takes as long as all else that is done to them: only
+    dimensions whose sums leave the middle of the dtype's range are summed again with theirs. In sums of that size the
+    smallest normal number is as good as 0, so weights below it are not flushed, which takes an eighth longer; only a block
+    without other weights has to be noticed, where one is drawn.
+
+    Arguments:
+        kernel: P_tau for scalar tau.
+        scores: log w over the data states (B, *event, S), contiguous.
+        x: noisy states (B, *event).
+        columns: P[., x] for every x (n, S).
+        inflows: H[., x] for every x (n, S).
+    """
+
+    def __init__(self, kernel: TransitionKernel, scores: Tensor, x: Tensor, columns: Tensor, inflows: Tensor) -> None:
+        self._prepare(kernel, scores, x)
+        self._columns, self._inflows = columns, inflows
+        n, size = self._scores.shape
+        self._blocks = size // _BLOCK
+        self._sums = scores.new_empty(n, self._blocks)
+        self._shift.zero_()
+        rows = _CACHED // size
+        # Buffers that stay in the cache: fresh tensors for each chunk take an eighth longer.
+        buffers = scores.new_empty(2, min(rows, n), size)
+        at_x = scores.new_empty(n)
+        parts = (tensor.split(rows) for tensor in (self._scores, self._x, at_x, self._sums))
+        for some_scores, some_x, some_at, some_sums in zip(*parts, strict=True):
+            weights = buffers[0, : len(some_x)]
+            torch.clamp(some_scores, min=lowest(scores.dtype), out=weights).exp_()
+            self._add_up(weights, some_x, some_at, some_sums, buffers[1])
+        total = self._sums.sum(-1)
+        small = torch.finfo(scores.dtype).tiny ** (2 / 3)
+        ordinary = (at_x > small) & (at_x < 1 / small) & (total > small) & (total < 1 / small)
+        extreme = self._x[:0] if bool(ordinary.all()) else (~ordinary).nonzero()[:, 0]
+        self._shifted = len(extreme) > 0
+        for places in extreme.split(rows) if self._shifted else ():
+            selected = self._scores.index_select(0, places)
+            shift = torch.amax(selected, -1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
+            at, again = at_x.index_select(0, places), self._sums.index_select(0, places)
+            weights = decayed(selected.sub_(shift), out=selected)
+            self._add_up(weights, self._x.index_select(0, places), at, again, buffers[1])
+            self._shift[places], at_x[places], self._sums[places], total[places] = shift, at, again, again.sum(-1)
+        self.at_x, self.total = at_x.view(x.shape), total.view(x.shape)
+
+    def _add_up(self, weights: Tensor, x: Tensor, at_x: Tensor, sums: Tensor, buffer: Tensor) -> None:
+        """`w . P[., x]`, and the sums of blocks of `w H[., x]`: weights (M, S) -> (M,) and (M, S / 16)."""
+        flow = buffer[: len(x)]
+        torch.index_select(self._columns, 0, x, out=flow)
+        torch.sum(flow.mul_(weights), -1, out=at_x)
+        torch.index_select(self._inflows, 0, x, out=flow)
+        torch.mv(flow.mul_(weights).view(-1, _BLOCK), weights.new_ones(_BLOCK), out=sums.view(-1))
+
+    def draw(self, positions: Tensor, u: Tensor) -> Tensor:
+        x = self._x.index_select(0, positions)
+        block = inverse_cdf(self._sums.index_select(0, positions), u[:, 0])
+        scores = self._scores.view(-1, _BLOCK).index_select(0, positions * self._blocks + block)
+        if self._shifted:
+            scores.sub_(self._shift.index_select(0, positions))
+        # Above this both give the same bits, so what is drawn does not depend on who else draws.
+        flushed = len(x) > 0 and not bool(scores.amin() > lowest(scores.dtype) + 0.01)
+        weights = decayed(scores, out=scores) if flushed else scores.exp_()
+        weights.mul_(self._inflows.view(-1, _BLOCK).index_select(0, x * self._blocks + block))
+        x_0 = block * _BLOCK + inverse_cdf(weights, u[:, 1])
+        if flushed and len(lost := (weights.sum(-1) == 0).nonzero()[:, 0]):
+            x_0[lost] = self._sources(positions[lost], u[lost, 0])
+        return self._kernel.draw_inflow(x_0, x, u[:, 2])

@@ -1,0 +1,115 @@
+"""The kernel of a generator whose P_tau is formed as a matrix: rows, columns and products of it serve all dimensions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffusion_core import readable
+from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
+from discrete_diffusion.rates.fast.inflow import BlockedInflow
+from discrete_diffusion.rates.fast.products import ProductSampler
+from discrete_diffusion.rates.inflow import Inflow
+from discrete_diffusion.rates.tables import narrowed
+
+__all__ = ["MatrixKernel", "take_rows"]
+
+
+def take_rows(table: Tensor, x: Tensor) -> Tensor:
+    """Rows of a table: (m, n), (...) -> (..., n)."""
+    return table.index_select(0, x.long().flatten()).view(*x.shape, table.shape[-1])
+
+
+class MatrixKernel(TransitionKernel):
+    """One P (n, n), or one P an example (B, n, n); tables that are not always needed are made on demand.
+
+    Arguments:
+        rates: the generator, whose states are all data.
+        tau: () or (B,).
+        exact: P_tau in float64.
+        dtype: of all results.
+    """
+
+    def __init__(self, rates: RateMatrix, tau: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(rates, tau, dtype)
+        with torch.inference_mode(False):  # a kept kernel may be met again in training
+            self.matrix = narrowed(exact, dtype)
+        self._exact = exact
+        self._transposed: Tensor | None = None
+        self._inflow: Tensor | None = None
+        self._draws: ProductSampler | None = None
+
+    def _own(self, table: Tensor, x: Tensor) -> Tensor:
+        """Row x of the table, or of the example's own: (n, n) or (B, n, n) -> (B, *event, n)."""
+        if table.ndim == 2:
+            return take_rows(table, x)
+        batch = torch.arange(len(table), device=x.device).reshape(-1, *(1,) * (x.ndim - 1))
+        return take_rows(table.flatten(0, 1), x + table.shape[-1] * batch)
+
+    def rows(self, x: Tensor) -> Tensor:
+        return self._own(self.matrix, x)
+
+    def columns(self, x: Tensor) -> Tensor:
+        return self._own(self._columns(), x)
+
+    def _columns(self) -> Tensor:
+        """P, transposed."""
+        if self._transposed is None:
+            self._transposed = self.matrix.mT.contiguous()
+        return self._transposed
+
+    def entries(self, x: Tensor, y: Tensor) -> Tensor:
+        n = self.matrix.shape[-1]
+        place = x.long() * n + y
+        if self.matrix.ndim == 3:
+            place = place + n * n * torch.arange(len(self.matrix), device=x.device).reshape(-1, *(1,) * (x.ndim - 1))
+        return self.matrix.reshape(-1).index_select(0, place.flatten()).view(x.shape)
+
+    def matmul(self, w: Tensor) -> Tensor:
+        return self._multiply(w, self.matrix)
+
+    def rmatmul(self, g: Tensor) -> Tensor:
+        return self._multiply(g, self.matrix.mT)
+
+    def _multiply(self, w: Tensor, matrix: Tensor) -> Tensor:
+        w = w.to(self.dtype)
+        if matrix.ndim == 2:
+            return w @ matrix
+        if len(matrix) == 1:  # a batched product of one is a slow one
+            return w @ matrix[0]
+        return torch.bmm(w.reshape(len(matrix), w.shape[1:-1].numel(), w.shape[-1]), matrix).view(w.shape)
+
+    def inflow(self, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        w = w.to(self.dtype)
+        return torch.linalg.vecdot(w, self.columns(x)), torch.linalg.vecdot(w, self.inflow_columns(x))
+
+    def inflow_draws(self, scores: Tensor, x: Tensor) -> Inflow:
+        scores = scores.to(self.dtype)
+        if not readable(x) or scores.shape[-1] % 64:  # few values, or an accelerator: blocks would not pay
+            return Inflow(self, scores, x)
+        return BlockedInflow(self, scores.contiguous(), x.long(), self._columns(), self._inflows())
+
+    def inflow_columns(self, x: Tensor) -> Tensor:
+        return self._own(self._inflows(), x)
+
+    def _inflows(self) -> Tensor:
+        """`H[x_0, x]`, transposed."""
+        if self._inflow is None:
+            inflow = self._exact @ self._jumps()
+            self._inflow = narrowed(inflow.mT, self.dtype).contiguous()
+        return self._inflow
+
+    def _jumps(self) -> Tensor:
+        """R without its diagonal, in float64."""
+        states = torch.arange(self.matrix.shape[-1], device=self.matrix.device)
+        return self.rates.rates_from(states, torch.float64).scatter(-1, states[:, None], 0.0)
+
+    def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
+        if self._draws is None:
+            self._draws = ProductSampler(self._exact, self._jumps())
+        return self._draws.draw(x_0.long(), x.long(), u)
+
+    def select(self, index: slice, dtype: torch.dtype) -> MatrixKernel:
+        every = self.tau.ndim == 0
+        tau, exact = (self.tau, self._exact) if every else (self.tau[index], self._exact[index])
+        return MatrixKernel(self.rates, tau, exact, dtype)
