@@ -1,6 +1,6 @@
 """What the discrete and the continuous engine truly share: nouns, times, randomness, the reverse loop."""
 
-from diffusion_core.base import Denoiser, Loss, Posterior, Process, Schedule, batch_time, check_time, per_example, readable
+from diffusion_core.base import Denoiser, Loss, Posterior, Process, Schedule
 from diffusion_core.checks import NotFiniteError
 from diffusion_core.densities import GridTimes, PiecewiseTimes, learned_times
 from diffusion_core.guidance import ConstantScale, GuidanceScale, IntervalScale, PowerCosineScale
@@ -17,6 +17,7 @@ from diffusion_core.randomness import (
     stream_seed,
 )
 from diffusion_core.sampler import Sampler, State
+from diffusion_core.tensors import batch_time, check_time, per_example, readable
 from diffusion_core.times import (
     CosineGrid,
     CustomGrid,

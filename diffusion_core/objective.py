@@ -7,10 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from diffusion_core.base import Denoiser, Loss, per_example
+from diffusion_core.base import Denoiser, Loss
 from diffusion_core.conditions import Null, check_conditions, null_like
 from diffusion_core.guidance import null_values
 from diffusion_core.randomness import Generator, Randomness, as_randomness
+from diffusion_core.tensors import per_example
 from diffusion_core.times import TimeSampler
 
 __all__ = ["Objective"]

@@ -60,6 +60,12 @@ def labelled_network(networks: Sequence[Network]) -> Network:
     return network
 
 
+def _logits(marginals: Sequence[Tensor]) -> Tensor:
+    """Unnormalised laws of D dimensions, (B, S) each, as logits (B, D, S); flat where x_t cannot occur."""
+    laws = torch.stack(list(marginals), 1)
+    return torch.where(laws.sum(-1, keepdim=True) > 0, laws, 1.0).log()
+
+
 def _enumerate(values: int, dimensions: int) -> Tensor:
     return torch.tensor(list(itertools.product(range(values), repeat=dimensions)), dtype=torch.int64)
 
@@ -127,7 +133,7 @@ class EnumeratedCTMC:
 
         def network(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
             joint = self._joint(self._joint_columns(x_t, t))
-            return torch.stack([self._axis_marginal(joint, d) for d in range(self.dimensions)], 1).log()
+            return _logits([self._axis_marginal(joint, d) for d in range(self.dimensions)])
 
         return network
 
@@ -140,7 +146,7 @@ class EnumeratedCTMC:
             for d in range(self.dimensions):
                 others = [torch.ones_like(column) if i == d else column for i, column in enumerate(columns)]
                 marginals.append(self._axis_marginal(self._joint(others), d))
-            return torch.stack(marginals, 1).log()
+            return _logits(marginals)
 
         return network
 

@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ctdiff.evaluation import (
@@ -24,11 +25,12 @@ from ctdiff.evaluation import (
 )
 from ctdiff.evaluation.judges import Judge
 from ctdiff.evaluation.page import _overlap
+from ctdiff.evaluation.plots import _draw, _note
 from ctdiff.evaluation.records import to_json
 from ctdiff.evaluation.tables import number, shortfall
 from diffusion_core import BitsPerDim
 
-from .tiny_runs import images, pixels, tiny_run
+from .tiny_runs import pixels, tiny_run
 
 BITS = BitsPerDim(
     diffusion_draws=torch.full((3, 4), math.inf, dtype=torch.float64),
@@ -38,8 +40,13 @@ BITS = BitsPerDim(
 )
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return tiny_run(tmp_path_factory.mktemp("runs"), "run", "mnist_ddpm")
+
+
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(trained, monkeypatch):
     """A run whose bits per dimension are infinite, and whose FID is not a number."""
     measure = Judge.measure
 
@@ -51,10 +58,10 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(Judge, "measure", spoiled)
     for module in ("report", "portraits"):
         monkeypatch.setattr(f"ctdiff.evaluation.{module}.run_bits_per_dim", lambda *arguments: BITS)
-    return tiny_run(tmp_path, "run", "mnist_ddpm", **images(tmp_path))
+    return trained
 
 
-def test_a_report_shows_them_and_repeats(run, tmp_path):
+def test_a_report_shows_them_and_repeats(run):
     quick = {"num_samples": 20, "steps": 1, "likelihood_images": 2, "draws": 4, "replicates": 3, "checkpoints": "all"}
     content = evaluate_run(run, pixels(), **quick)
     text = evaluation_table(content)
@@ -104,26 +111,34 @@ def test_what_is_not_a_number_is_never_the_best():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("metric", ["FID", "class-KL"])
-def test_plots_mark_what_has_no_place_on_an_axis(metric, tmp_path):
+def test_plots_mark_what_has_no_place_on_an_axis(tmp_path):
     def row(value, low, high, floor=None):
-        return {"name": metric, "value": value, "low": low, "high": high, "n_fake": 9, "floor": floor}
+        return {"name": "metric", "value": value, "low": low, "high": high, "n_fake": 9, "floor": floor}
 
     fine, infinite, missing = row(2.0, 1.0, 3.0), row("inf", "nan", "nan"), row("nan", "nan", "nan")
-    colours = []
-    for rows, floor in (([fine, infinite], fine), ([missing, infinite], None), ([missing, infinite], missing)):
-        rows = [{**each, "floor": floor} for each in rows]
+    for metric, rows, floor in (
+        ("FID", [fine, infinite], fine),
+        ("FID", [missing, infinite], None),
+        ("class-KL", [missing, infinite], missing),
+    ):
+        measured = [{metric: {**each, "floor": floor}} for each in rows]
         cells = [
-            {"run": "r", "sampler": "s", "network_calls": 4 * i, "seconds_per_sample": i, "metrics": {metric: each}}
-            for i, each in enumerate(rows, start=1)
+            {"run": "r", "sampler": "s", "network_calls": 4 * i, "seconds_per_sample": i, "metrics": each}
+            for i, each in enumerate(measured, start=1)
         ]
         content = {"cells": cells, "settings": {"calls": [4, 8]}, "environment": {"threads": 1}}
         comparison_plot(tmp_path / "comparison.png", content, metric)
         with Image.open(tmp_path / "comparison.png") as picture:
-            colours.append(picture.convert("RGB").getcolors(1 << 20))
-    assert all(any(colour == (31, 119, 180) for _, colour in found) for found in colours), "a mark for what is not finite"
-    found = [{"step": i, "metrics": {"FID": each}} for i, each in enumerate(rows)]
-    checkpoint_curve(
-        tmp_path / "curve.png", {"run": "r", "settings": {"sampler": {"name": "s", "steps": 2}}, "checkpoints": found}
-    )
-    assert (tmp_path / "curve.png").stat().st_size > 0
+            picture.verify()
+    checkpoints = [{"step": i, "metrics": {"FID": each}} for i, each in enumerate((infinite, missing))]
+    settings = {"sampler": {"name": "s", "steps": 2}}
+    checkpoint_curve(tmp_path / "curve.png", {"run": "r", "settings": settings, "checkpoints": checkpoints})
+    with Image.open(tmp_path / "curve.png") as picture:
+        picture.verify()
+
+    axes = Figure().add_subplot()
+    _draw(axes, [4, 8, 16], [fine, infinite, missing], color="red")
+    (marks,) = [line for line in axes.lines if line.get_marker() == "x"]
+    assert (list(marks.get_xdata()), marks.get_color()) == ([8, 16], "red")
+    assert all(0.9 < height < 1 for height in marks.get_ydata()), "of the axes' height"
+    assert (_note([fine]), _note([fine, missing])) == ("", "; crosses at the top: not finite")
