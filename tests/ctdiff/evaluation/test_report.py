@@ -251,7 +251,7 @@ def test_what_contradicts_the_run_is_refused(runs, tmp_path, monkeypatch):
         ({"checkpoints": "some"}, ValueError, "checkpoints = 'some', expected"),
         ({"likelihood_images": 25}, ValueError, r"likelihood_images = 25, expected 0 \.\. 24: there are 24 held-out images"),
         ({"draws": 1}, ValueError, "draws = 1, expected an even number of at least 4"),
-        ({"overrides": ["--config.sampler.guidance=2.0"]}, ValueError, "conditions: none; guidance and label dropout need y"),
+        ({"overrides": ["--config.sampler.guidance=2.0"]}, ValueError, "guidance needs a network that was trained with labels"),
         ({"overrides": ["--config.training.steps=2"]}, ValueError, "config.training.steps is not a key"),
         ({"out": tmp_path / "report.txt"}, ValueError, "expected a file that ends in .json"),
     ):
