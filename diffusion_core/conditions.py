@@ -24,7 +24,7 @@ def rows_of(null: Null, like: Tensor) -> Tensor:
 
 
 def null_like(name: str, null: Null, value: Tensor) -> Tensor:
-    """A null value in every row of a condition, in the shape of its values (B, ...) and, where they are floating, in their dtype.
+    """A null value in every row of a condition: in the shape of its values (B, ...) and, if they are floating, in their dtype.
 
     Integers keep their own: the null class may be more than a narrow dtype of labels holds.
 
