@@ -24,7 +24,9 @@ def rows_of(null: Null, like: Tensor) -> Tensor:
 
 
 def null_like(name: str, null: Null, value: Tensor) -> Tensor:
-    """A null value in every row of a condition, in the shape and dtype of its values (B, ...).
+    """A null value in every row of a condition: in the shape of its values (B, ...) and, if they are floating, in their dtype.
+
+    Integers keep their own: the null class may be more than a narrow dtype of labels holds.
 
     Raises:
         ValueError: the null value is not of the shape of one row.
@@ -33,7 +35,7 @@ def null_like(name: str, null: Null, value: Tensor) -> Tensor:
     if rows.shape != value.shape:
         found, expected = tuple(rows.shape[1:]), tuple(value.shape[1:])
         raise ValueError(f"the null value of {name} has shape {found}, expected {expected}: that of one example")
-    return rows.to(value.dtype)
+    return rows.to(value.dtype) if value.is_floating_point() else rows
 
 
 def check_names(names: Iterable[str], conditions: Iterable[str]) -> None:

@@ -127,6 +127,7 @@ def test_one_batch_for_both():
     assert given[1].shape == (6,)
     assert torch.equal(given[2]["y"], torch.cat([y, y]))
     assert torch.equal(given[2]["context"], torch.cat([context, empty.double().expand(3, 4, 5)]))
+    assert doubled(x, t, {"y": y.byte()}, {"y": 256})[2]["y"].tolist() == [0, 1, 2, 256, 256, 256]
     for wrong, null, message in (
         ({}, {"y": 7}, "y is missing: a guided denoiser needs the condition to guide towards"),
         ({"y": y[:2]}, {"y": 7}, r"y has shape \(2,\), expected 3 rows"),

@@ -187,6 +187,8 @@ class TestGeneratorsOfOneDevice:
 
             return on_its_device
 
+        with torch.device("cpu"):
+            torch.empty(0)  # torch lists what a device context redirects once, at its first use: not with what is patched here
         for name in ("rand", "randn", "randint", "poisson"):
             monkeypatch.setattr(torch, name, checked(getattr(torch, name)))
         with FakeTensorMode():

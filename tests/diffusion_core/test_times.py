@@ -289,6 +289,8 @@ def test_the_objective_integrates_the_loss_and_drops_labels():
     dropped = loss.labels == 10
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert torch.equal(loss.labels[~dropped], y[~dropped])
+    Objective(Fixed(), loss, StratifiedTimes(0.1), label_dropout=1.0, null={"y": 256})(x_0, y=y.byte())
+    assert (loss.labels == 256).all()
 
 
 def test_only_training_teaches_the_times():
