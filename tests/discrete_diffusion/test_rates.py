@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -28,6 +27,8 @@ from discrete_diffusion.rates import (
 from discrete_diffusion.rates.fast.alias import alias_table
 from discrete_diffusion.rates.fast.inflow import BlockedInflow
 from discrete_diffusion.rates.fast.products import ProductSampler
+
+from .chi_squares import chi_square
 
 F64 = torch.float64
 
@@ -98,23 +99,6 @@ def scalar(tau: float) -> Tensor:
 
 def matrix(rates: RateMatrix, tau: float) -> Tensor:
     return rates.transition_from(torch.arange(rates.num_states), scalar(tau))
-
-
-def chi_square(draws: Tensor, law: Tensor) -> float:
-    """The p-value of integer draws under a law; improbable values are pooled."""
-    expected = law.double().numpy() * draws.numel()
-    observed = np.bincount(draws.flatten().numpy(), minlength=len(expected))
-    assert len(observed) == len(expected)
-    assert observed[law.numpy() == 0].sum() == 0
-    rare = expected < 5
-    observed = np.append(observed[~rare], observed[rare].sum())
-    expected = np.append(expected[~rare], expected[rare].sum())
-    if expected[-1] < 5:
-        assert observed[-1] < 30
-        observed, expected = observed[:-1], expected[:-1]
-    if len(expected) < 2:
-        return 1.0
-    return float(scipy.stats.chisquare(observed, expected * observed.sum() / expected.sum()).pvalue)
 
 
 def test_there_are_rate_matrices() -> None:
