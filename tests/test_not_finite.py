@@ -15,9 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import continuous_diffusion as continuous
 import discrete_diffusion as discrete
-from backbones import Categorical, Mixture, TruncatedLogistic
 from continuous_diffusion import samplers as continuous_samplers
 from diffusion_core import ConstantScale, Inpainting, NotFiniteError, Objective, Sampler, UniformGrid, UniformTimes
+from diffusion_core.distributions import Categorical, Mixture, TruncatedLogistic
 from discrete_diffusion import rates, schedules
 from discrete_diffusion import samplers as discrete_samplers
 
