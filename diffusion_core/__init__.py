@@ -1,6 +1,6 @@
 """What the discrete and the continuous engine truly share: nouns, times, randomness, the reverse loop."""
 
-from diffusion_core.base import Denoiser, Loss, Posterior, Process, Schedule, batch_time, check_time, per_example, readable
+from diffusion_core.base import Denoiser, Loss, Posterior, Process, Schedule, batch_time, check_time, per_example
 from diffusion_core.densities import GridTimes, PiecewiseTimes, learned_times
 from diffusion_core.guidance import ConstantScale, GuidanceScale, IntervalScale, PowerCosineScale
 from diffusion_core.importance import ImportanceTimes
@@ -28,6 +28,7 @@ from diffusion_core.times import (
     UniformGrid,
     UniformTimes,
 )
+from diffusion_core.values import readable
 
 __all__ = [
     "BitsDifference",

@@ -29,8 +29,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from diffusion_core.base import Denoiser, batch_time, per_example, readable
+from diffusion_core.base import Denoiser, batch_time, per_example
 from diffusion_core.checks import check_positive
+from diffusion_core.values import readable
 
 __all__ = [
     "Classifier",
