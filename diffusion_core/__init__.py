@@ -17,7 +17,7 @@ from diffusion_core.randomness import (
     stream_seed,
 )
 from diffusion_core.sampler import Sampler, State
-from diffusion_core.tensors import batch_time, check_time, per_example, readable
+from diffusion_core.tensors import batch_time, check_time, per_example
 from diffusion_core.times import (
     CosineGrid,
     CustomGrid,
@@ -30,6 +30,7 @@ from diffusion_core.times import (
     UniformGrid,
     UniformTimes,
 )
+from diffusion_core.values import readable
 
 __all__ = [
     "BitsDifference",

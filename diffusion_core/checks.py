@@ -8,7 +8,8 @@ import operator
 import torch
 from torch import Tensor
 
-from diffusion_core.tensors import batch_time, readable
+from diffusion_core.tensors import batch_time
+from diffusion_core.values import readable
 
 __all__ = ["NotFiniteError", "check_finite", "check_integer", "check_positive", "finite_examples"]
 

@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from diffusion_core.base import Denoiser
 from diffusion_core.checks import check_finite, check_positive, finite_examples
 from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, null_like
-from diffusion_core.tensors import batch_time, per_example, readable
+from diffusion_core.tensors import batch_time, per_example
+from diffusion_core.values import readable
 
 __all__ = [
     "Classifier",

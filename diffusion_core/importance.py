@@ -17,8 +17,8 @@ from torch import Tensor
 
 from diffusion_core.checks import check_integer
 from diffusion_core.densities import find_piece
-from diffusion_core.tensors import readable
 from diffusion_core.times import TimeSampler, check_interval, clamped
+from diffusion_core.values import readable
 
 __all__ = ["ImportanceTimes"]
 

@@ -1,16 +1,12 @@
-"""Times and values as tensors: their checks, their shapes, and whether they may be read."""
+"""Times and values as tensors: their checks and their shapes."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["batch_time", "check_time", "per_example", "readable"]
+from diffusion_core.values import check_within
 
-
-def readable(tensor: Tensor) -> bool:
-    """Whether looking at the values of a tensor is possible and costs nothing: it is real, and on the CPU."""
-    return tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter)
+__all__ = ["batch_time", "check_time", "per_example"]
 
 
 def check_time(t: Tensor, batch: int) -> None:
@@ -26,14 +22,7 @@ def check_time(t: Tensor, batch: int) -> None:
         raise ValueError(f"t has shape {tuple(t.shape)}, expected () or ({batch},)")
     if not t.is_floating_point():
         raise ValueError(f"t has dtype {t.dtype}, expected a floating dtype")
-    if t.ndim == 0 and readable(t) and 0 <= t.item() <= 1:
-        return
-    inside = ((t >= 0) & (t <= 1)).all()
-    if not readable(t):
-        torch._assert_async(inside, "t is outside [0, 1]")
-    elif not inside:
-        outside = t[~((t >= 0) & (t <= 1))].flatten()[0].item()
-        raise ValueError(f"t = {outside} is outside [0, 1]")
+    check_within(t, 0, 1, "t = {} is outside [0, 1]")
 
 
 def batch_time(t: Tensor, batch: int) -> Tensor:

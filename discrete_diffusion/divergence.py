@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_core import readable
+from diffusion_core.values import ANYTHING, ends, readable
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.base import TransitionKernel
 
@@ -49,9 +49,11 @@ class _WeightedPhi(torch.autograd.Function):
         z, excess = r / w, r - w
         m = z - 1
         value = torch.log(z).neg_().add_(m).mul_(w)
-        if not (readable(z) and z.numel() and bool(z.amin() >= torch.finfo(z.dtype).tiny) and bool(z.amax() < torch.inf)):
+        tiny = torch.finfo(z.dtype).tiny
+        low, high = ends(z, ANYTHING)
+        if not (low >= tiny and high < torch.inf):
             # Where z leaves the range, as it does where w = 0, the logarithms are formed apart; xlogy(0, .) is 0.
-            inside = (z >= torch.finfo(z.dtype).tiny) & (z < torch.inf)
+            inside = (z >= tiny) & (z < torch.inf)
             value = torch.where(inside, value, excess - (torch.xlogy(w, r) - torch.xlogy(w, w)))
         # log(1 + m) = 2 atanh(s) with s = m / (2 + m), so phi = m - 2 atanh(s) = m s - 2 (s^3 / 3 + s^5 / 5 + ..).
         s = excess / (r + w)

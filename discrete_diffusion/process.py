@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 import diffusion_core
-from diffusion_core import Generator, as_randomness, check_time, per_example, readable
+from diffusion_core import Generator, as_randomness, check_time, per_example
+from diffusion_core.values import ANYTHING, ends, listed
 from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
 from discrete_diffusion.rates.checks import check_states, remaining
 from discrete_diffusion.schedules import Schedule
@@ -111,15 +112,12 @@ class CTMC(diffusion_core.Process):
 
         On an accelerator, where looking at the times would stall it, float64.
         """
-        if not readable(t):
-            return torch.float64
-        return torch.float64 if bool(self.needs_float64(t).any()) else torch.float32
+        least, _ = ends(self.tau(t), ANYTHING)
+        return torch.float32 if least > self.rates.float32_range[0] else torch.float64
 
     def divergence_dtypes(self, t: Tensor) -> list[torch.dtype]:
         """For each time of t (B,), the dtype in which differences of ratios keep 4 digits."""
-        if not readable(t):
-            return [torch.float64] * len(t)
-        wide = (self.needs_float64(t) | self.nearly_mixed(t)).tolist()
+        wide = listed(self.needs_float64(t) | self.nearly_mixed(t), unseen=True)
         return [torch.float64 if needed else torch.float32 for needed in wide]
 
     def forward_rates(self, x: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core.distributions.numerics import chunks, decayed
+from diffusion_core.values import NOTHING, ends
 
 __all__ = ["Distribution", "evaluated_by_chunks"]
 
@@ -98,18 +99,16 @@ class Distribution(ABC):
             raise ValueError(
                 f"k has shape {tuple(k.shape)} and dtype {k.dtype}, expected integers of shape {tuple(self.shape)}"
             )
-        if k.device.type == "cpu" and k.numel() and not torch.compiler.is_compiling():
-            low, high = (int(end) for end in k.aminmax())
-            if low < 0 or high >= self.num_values:
-                raise ValueError(f"k has values in {low} .. {high}, expected 0 .. {self.num_values - 1}")
+        low, high = ends(k, NOTHING)
+        if low < 0 or high >= self.num_values:
+            raise ValueError(f"k has values in {low} .. {high}, expected 0 .. {self.num_values - 1}")
 
     def _check_uniform(self, u: Tensor) -> None:
         if u.shape != self.shape or not u.is_floating_point():
             raise ValueError(f"u has shape {tuple(u.shape)} and dtype {u.dtype}, expected floating {tuple(self.shape)}")
-        if u.device.type == "cpu" and u.numel() and not torch.compiler.is_compiling():
-            low, high = (float(end) for end in u.aminmax())
-            if not (low >= 0 and high < 1):
-                raise ValueError(f"u has values in {low} .. {high}, expected numbers in [0, 1)")
+        low, high = ends(u, NOTHING)
+        if not (low >= 0 and high < 1):
+            raise ValueError(f"u has values in {low} .. {high}, expected numbers in [0, 1)")
 
 
 def evaluated_by_chunks(function: Callable[[Distribution, slice], Tensor], distribution: Distribution) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffusion_core.values import NOTHING, ends
+
 __all__ = ["BLOCK", "block_sums", "centred", "chosen", "first_above", "inverse_cdf"]
 
 BLOCK = 16
@@ -85,7 +87,7 @@ def _cumulative(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """The cumulative weights (N, n), and the fraction u of the total, kept below it whatever was rounded: (N, 1)."""
     cumulative = weights.cumsum(-1, dtype=u.dtype)
     total = cumulative[:, -1:].contiguous()  # read thrice
-    if total.device.type == "cpu" and not torch.compiler.is_compiling() and not bool((total < torch.inf).all()):
+    if not ends(total, NOTHING)[1] < torch.inf:
         raise ValueError("weights are infinite or not numbers: nothing can be drawn from them")
     return cumulative, torch.minimum(u * total, _below(total))
 

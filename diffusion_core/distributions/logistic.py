@@ -33,6 +33,7 @@ from torch import Tensor
 from diffusion_core.distributions.base import Distribution
 from diffusion_core.distributions.inversion import centred
 from diffusion_core.distributions.numerics import chunks, decayed
+from diffusion_core.values import ANYTHING, NOTHING, ends
 
 __all__ = ["TruncatedLogistic"]
 
@@ -120,7 +121,7 @@ class _LogSum(torch.autograd.Function):
             total = terms.sum(-1)
             out[part] = total.log()
             least = 2**32 * torch.finfo(f.dtype).tiny  # below, what was rounded to 0 may count
-            if f.device.type != "cpu" or torch.compiler.is_compiling() or bool(total.min() < least):
+            if not ends(total, ANYTHING)[0] >= least:
                 z = torch.addcmul(-m * k, edges, k)
                 logs = F.logsigmoid(z[..., 1:]) + F.logsigmoid(-z[..., :-1]) + f.log()
                 shift = torch.where(total < least, logs.amax(-1), 0)
@@ -236,6 +237,6 @@ class TruncatedLogistic(Distribution):
 
     def _value_at(self, place: Tensor) -> Tensor:
         """The value whose bin a place is in, in bins from the lower end on; the end bins take what is outside."""
-        if place.device.type == "cpu" and not torch.compiler.is_compiling() and bool(place.isnan().any()):
+        if math.isnan(ends(place, NOTHING)[0]):
             raise ValueError("a location or a scale is not a number: nothing can be drawn")
         return place.clamp_(0, self.num_values - 1).long()  # rounds down, as no place is negative now

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffusion_core import readable
 from diffusion_core.checks import check_positive
+from diffusion_core.values import NOTHING, check_within, ends
 
 __all__ = ["check_bridge", "check_states", "check_tau", "remaining", "scaled"]
 
@@ -19,12 +19,7 @@ def check_states(x: Tensor, size: int, name: str = "x") -> None:
     """
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise ValueError(f"{name} has dtype {x.dtype}, expected an integer dtype")
-    if not readable(x):
-        torch._assert_async(((x >= 0) & (x < size)).all(), f"{name} leaves 0 .. {size - 1}")
-    elif x.numel():
-        low, high = (int(value) for value in x.aminmax())
-        if low < 0 or high >= size:
-            raise ValueError(f"{name} has the value {low if low < 0 else high}, expected values in 0 .. {size - 1}")
+    check_within(x, 0, size - 1, f"{name} has the value {{}}, expected values in 0 .. {size - 1}")
 
 
 def check_tau(tau: Tensor, batch: int | None = None) -> None:
@@ -37,8 +32,9 @@ def check_tau(tau: Tensor, batch: int | None = None) -> None:
         raise ValueError(f"tau has shape {tuple(tau.shape)}, expected () or {'(B,)' if batch is None else (batch,)}")
     if not tau.is_floating_point():
         raise ValueError(f"tau has dtype {tau.dtype}, expected a floating dtype")
-    if readable(tau) and not bool((tau >= 0).all()):
-        raise ValueError(f"tau = {tau[~(tau >= 0)].flatten()[0].item()}, expected a non-negative number")
+    least, _ = ends(tau, NOTHING)
+    if not least >= 0:
+        raise ValueError(f"tau = {least}, expected a non-negative number")
 
 
 def remaining(tau_s: Tensor, tau_t: Tensor) -> Tensor:
@@ -47,11 +43,12 @@ def remaining(tau_s: Tensor, tau_t: Tensor) -> Tensor:
     Raises:
         ValueError: tau_s > tau_t.
     """
-    if readable(tau_s) and readable(tau_t) and bool((tau_s > tau_t).any()):
+    rest = torch.where(tau_s == tau_t, 0.0, tau_t - tau_s)
+    if ends(rest, NOTHING)[0] < 0:
         i = int((tau_s > tau_t).flatten().int().argmax())
         pair = [value.expand(torch.broadcast_shapes(tau_s.shape, tau_t.shape)).flatten()[i].item() for value in (tau_s, tau_t)]
         raise ValueError(f"tau_s = {pair[0]} exceeds tau_t = {pair[1]}: a bridge goes from t back to s < t")
-    return torch.where(tau_s == tau_t, 0.0, tau_t - tau_s)
+    return rest
 
 
 def check_bridge(x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, size: int) -> Tensor:

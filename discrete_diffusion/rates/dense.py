@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion_core import Generator, as_randomness, readable
+from diffusion_core import Generator, as_randomness
 from discrete_diffusion.rates.base import RateMatrix
 from discrete_diffusion.rates.checks import check_bridge, check_states, check_tau
 from discrete_diffusion.rates.fast.alias import JumpSampler
@@ -23,7 +23,7 @@ from discrete_diffusion.rates.fast.matrix_kernel import MatrixKernel, take_rows
 from discrete_diffusion.rates.fast.products import ProductSampler
 from discrete_diffusion.rates.fast.transitions import TransitionMatrices
 from discrete_diffusion.rates.structure import checked_generator, checked_stationary, stationary_law
-from discrete_diffusion.rates.tables import Recent
+from discrete_diffusion.rates.tables import Recent, key_of
 
 __all__ = ["DenseRates"]
 
@@ -66,10 +66,10 @@ class DenseRates(RateMatrix):
         check_tau(tau)
         dtype = tau.dtype if dtype is None else dtype
         tau = tau.detach().double()
-        if not readable(tau) or tau.numel() * self.num_states**2 > _CACHED:
+        key = key_of(tau) if tau.numel() * self.num_states**2 <= _CACHED else None
+        if key is None:
             return self._make(tau, dtype)
         recent = self._kernels if tau.ndim == 0 else self._batches
-        key = tau.item() if tau.ndim == 0 else tuple(tau.tolist())
         exact = recent.get((key, torch.float64), lambda: self._make(tau, torch.float64))
         return exact if dtype == torch.float64 else recent.get((key, dtype), lambda: exact.select(slice(None), dtype))
 
@@ -112,6 +112,4 @@ class DenseRates(RateMatrix):
         def make() -> ProductSampler:
             return ProductSampler(self.transition(tau_s), self.transition(rest))
 
-        if not (readable(tau_s) and readable(rest)):
-            return make()
-        return self._bridges.get((tau_s.item(), rest.item()), make)
+        return self._bridges.get(key_of(tau_s, rest), make)

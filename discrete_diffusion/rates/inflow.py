@@ -19,13 +19,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffusion_core import readable
 from diffusion_core.distributions import inverse_cdf
-from diffusion_core.distributions.numerics import decayed
+from diffusion_core.distributions.numerics import chunks, decayed
 
 __all__ = ["Inflow"]
-
-_CHUNK = 2**19  # elements: a chunk of rows of weights stays in cache
 
 
 class _Kernel(Protocol):
@@ -78,10 +75,8 @@ class Inflow:
     def _sources(self, positions: Tensor, u: Tensor) -> Tensor:
         """`x_0 ~ w(x_0) H[x_0, x]` from all weights of some dimensions: flat positions (M,), uniforms (M,) -> (M,)."""
         x = self._x.index_select(0, positions)
-        size = _CHUNK // self._scores.shape[-1] if readable(x) else max(len(x), 1)
         x_0 = torch.empty_like(x)
-        for start in range(0, len(x), size):
-            part = slice(start, start + size)
+        for part in chunks(len(x), len(x) * self._scores.shape[-1], x.device):
             scores = self._scores.index_select(0, positions[part]).sub_(self._shift.index_select(0, positions[part]))
             weights = decayed(scores, out=scores).mul_(self._kernel.inflow_columns(x[part]))
             x_0[part] = inverse_cdf(weights, u[part])

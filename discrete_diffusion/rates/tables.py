@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_core.arrays import plain
+from diffusion_core.values import readable
 
-__all__ = ["Array", "Recent", "Tables", "narrowed"]
+__all__ = ["Array", "Recent", "Tables", "key_of", "narrowed"]
 
 Value = TypeVar("Value")
 
@@ -75,6 +76,13 @@ class Tables:
         return tensor
 
 
+def key_of(*tensors: Tensor) -> Hashable | None:
+    """The numbers of tensors as a key for `Recent`, or None where they may not be read."""
+    if not all(readable(tensor) for tensor in tensors):
+        return None
+    return tuple(tuple(tensor.flatten().tolist()) for tensor in tensors)
+
+
 class Recent(Generic[Value]):
     """The last few values that were computed, by key; copies of a module start empty.
 
@@ -89,8 +97,10 @@ class Recent(Generic[Value]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Recent[Value]:
         return Recent(self._size)
 
-    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
-        """The value of a key, made if it is not among the last few."""
+    def get(self, key: Hashable | None, make: Callable[[], Value]) -> Value:
+        """The value of a key, made if it is not among the last few; with key None it is made and not kept."""
+        if key is None:
+            return make()
         if key in self._values:
             self._values.move_to_end(key)
         else:

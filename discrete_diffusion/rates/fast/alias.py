@@ -25,7 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion_core import Randomness, per_example, readable
+from diffusion_core import Randomness, per_example
+from diffusion_core.values import ends
 from discrete_diffusion.rates.tables import Array, Tables
 
 __all__ = ["JumpSampler", "alias_table"]
@@ -117,7 +118,8 @@ class JumpSampler:
         u = randomness.uniform((len(x), digits, *x.shape[1:]), torch.float64, x.device)
         x = x.long()
         # Every number is drawn whether used or not, so that streams do not depend on the batch.
-        used = -(-int(number.max()).bit_length() // self._bits) if readable(number) and number.numel() else digits
+        largest = int(ends(number, unseen=(0, most))[1])
+        used = -(-largest.bit_length() // self._bits)
         for i in range(used):
             v = u[:, i] * n
             column = v.long().clamp_(max=n - 1)
