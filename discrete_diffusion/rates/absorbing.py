@@ -50,7 +50,7 @@ class AbsorbingRates(RateMatrix):
         return rates.scatter_(-1, x, -(x != self.mask).to(dtype))
 
     def exit_rates(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        return (x != self.mask).to(dtype)
+        return (~_at(x, self.mask)).to(dtype)
 
     def prior(self, tau_1: Tensor) -> Tensor:
         """The mixture of 1 - alpha_1 mask and alpha_1 uniform: not all of the data need be masked at t = 1."""
@@ -71,7 +71,12 @@ class AbsorbingRates(RateMatrix):
         open_ = per_example(torch.exp(-tau_s.double()) * -torch.expm1(-rest), x_0)
         closed = per_example(-torch.expm1(-tau_s.double()), x_0)
         u = as_randomness(generator).uniform(x_0.shape, torch.float64, x_0.device)
-        return torch.where((x_t == self.mask) & (u * (open_ + closed) < open_), x_0.long(), x_t.long())
+        return torch.where(_at(x_t, self.mask) & (u * (open_ + closed) < open_), x_0.long(), x_t.long())
+
+
+def _at(x: Tensor, mask: int) -> Tensor:
+    """Where x is the mask, asked in int64: in uint8, 0 equals 256."""
+    return x.long() == mask
 
 
 class _AbsorbingKernel(TransitionKernel):
@@ -84,18 +89,18 @@ class _AbsorbingKernel(TransitionKernel):
     def rows(self, x: Tensor) -> Tensor:
         rows = torch.zeros(*x.shape, self._mask + 1, dtype=self.dtype, device=x.device)
         rows[..., self._mask] = per_example(self._masked, x).expand(x.shape)
-        stays = torch.where(x == self._mask, 1.0, per_example(self._alpha, x))
+        stays = torch.where(_at(x, self._mask), 1.0, per_example(self._alpha, x))
         return rows.scatter_(-1, x.long()[..., None], stays[..., None])
 
     def columns(self, x: Tensor) -> Tensor:
-        at_mask = (x == self._mask)[..., None]
+        at_mask = _at(x, self._mask)[..., None]
         value = torch.arange(self._mask, device=x.device)
         alpha, masked = per_example(self._alpha, x)[..., None], per_example(self._masked, x)[..., None]
         return torch.where(at_mask, masked, torch.where(value == x[..., None], alpha, 0.0))
 
     def entries(self, x: Tensor, y: Tensor) -> Tensor:
-        stays = torch.where(x == self._mask, 1.0, per_example(self._alpha, x))
-        return torch.where(x == y, stays, torch.where(y == self._mask, per_example(self._masked, x), 0.0))
+        stays = torch.where(_at(x, self._mask), 1.0, per_example(self._alpha, x))
+        return torch.where(x == y, stays, torch.where(_at(y, self._mask), per_example(self._masked, x), 0.0))
 
     def matmul(self, w: Tensor) -> Tensor:
         w = w.to(self.dtype)
@@ -112,12 +117,12 @@ class _AbsorbingKernel(TransitionKernel):
         w = w.to(self.dtype)
         alpha, masked = per_example(self._alpha, x), per_example(self._masked, x)
         total = w.sum(-1)
-        at_mask = x == self._mask
+        at_mask = _at(x, self._mask)
         w_x = w.gather(-1, x.long().clamp(max=self._mask - 1)[..., None])[..., 0]
         return torch.where(at_mask, masked * total, alpha * w_x), torch.where(at_mask, alpha * total, 0.0)
 
     def inflow_columns(self, x: Tensor) -> Tensor:
-        rate = torch.where(x == self._mask, per_example(self._alpha, x), 0.0)
+        rate = torch.where(_at(x, self._mask), per_example(self._alpha, x), 0.0)
         return rate[..., None].expand(*x.shape, self._mask)
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:

@@ -151,6 +151,24 @@ def test_kernels_compute_what_the_plain_one_does(
 
 
 @every_pair
+def test_states_are_of_any_integer_dtype(cls: type[RateMatrix], size: int) -> None:
+    """Pixels in uint8 too, also where the number of states or the mask does not fit into it."""
+    rates, _ = pair(cls, size)
+    x_0, x = (states(size, 4, 40, seed=seed) for seed in range(2))
+    x_0[0, 0] = x[0, 0] = x[0, 1] = 0
+    w = torch.rand(4, 40, size, dtype=F64, generator=torch.Generator().manual_seed(2))
+
+    def answers(dtype: torch.dtype) -> list[Tensor]:
+        a, b, tau, kernel = x_0.to(dtype), x.to(dtype), scalar(0.4), rates.kernel(scalar(0.4))
+        made = [kernel.rows(a), kernel.columns(b), kernel.entries(a, b), *kernel.inflow(w, b), kernel.inflow_columns(b)]
+        made += [rates.rates_from(a), rates.rates_to(a), rates.exit_rates(a), rates.transition_to(a, tau)]
+        made.append(rates.sample_from(a, tau, torch.Generator().manual_seed(0)))
+        return [*made, rates.sample_bridge(a, b, tau, 2 * tau, torch.Generator().manual_seed(0))]
+
+    assert all(torch.equal(one, other) for one, other in zip(answers(torch.uint8), answers(torch.int64), strict=True))
+
+
+@every_pair
 def test_kernels_draw_from_the_law_of_the_plain_one(cls: type[RateMatrix], size: int) -> None:
     rates, plain = pair(cls, size)
     generator, ones = torch.Generator().manual_seed(3), torch.ones(4000, dtype=torch.int64)
