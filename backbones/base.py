@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, rows_of
+from diffusion_core.values import check_within
 
 __all__ = [
     "Backbone",
@@ -277,7 +278,4 @@ class Backbone(nn.Module, ABC):
         if (y := cond.get("y")) is None:
             return
         check_labels(y, batch)
-        if y.device.type == "cpu" and not torch.compiler.is_compiling():
-            wrong = y[(y < 0) | (y > self.num_classes)]
-            if len(wrong):
-                raise ValueError(f"y has the value {int(wrong[0])}, expected 0 .. {self.num_classes} (the null class)")
+        check_within(y, 0, self.num_classes, f"y has the value {{}}, expected 0 .. {self.num_classes} (the null class)")

@@ -33,7 +33,7 @@ from diffusion_core.base import Denoiser
 from diffusion_core.checks import check_finite, check_positive, finite_examples
 from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, null_like
 from diffusion_core.tensors import batch_time, per_example
-from diffusion_core.values import readable
+from diffusion_core.values import check_within
 
 __all__ = [
     "Classifier",
@@ -236,11 +236,7 @@ def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> T
         raise ValueError(f"the classifier's logits have shape {tuple(logits.shape)}, expected ({len(x)}, K)")
     check_finite(logits.amax(1).isfinite(), x, t, "the classifier's output")
     classes = logits.shape[1]
-    inside = ((y >= 0) & (y < classes)).all()
-    if not readable(y):
-        torch._assert_async(inside, "a label is outside the classifier's classes")
-    elif not inside:
-        raise ValueError(f"y has the value {int(y[(y < 0) | (y >= classes)][0])}, expected 0 .. {classes - 1}")
+    check_within(y, 0, classes - 1, f"y has the value {{}}, expected 0 .. {classes - 1}")
     chosen: Tensor = logits.log_softmax(-1).gather(1, y.long()[:, None])[:, 0]
     return chosen
 

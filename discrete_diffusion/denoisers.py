@@ -218,7 +218,7 @@ class _FlooredX0Posterior(_LeaveOneOutPosterior):
 class _AbsorbingPosterior(Posterior):
     def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution) -> None:
         super().__init__(process, x_t, t)
-        self._masked = x_t == process.rates.data_states
+        self._masked = self.x_t == process.rates.data_states
         self._distribution = distribution
 
     @cached_property
