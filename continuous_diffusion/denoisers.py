@@ -83,7 +83,7 @@ class Posterior(diffusion_core.Posterior):
         return self.mean
 
 
-class Denoiser(diffusion_core.Denoiser):
+class Denoiser(diffusion_core.Denoiser[Posterior]):
     """A network between four coefficients; subclasses say which.
 
     Arguments:
@@ -242,7 +242,7 @@ class KarrasDenoiser(Denoiser):
         return match(sigma / variance, x_t) * x_t - match(alpha * self.std / variance.sqrt(), x_t) * output
 
 
-class LearnedVarianceDenoiser(diffusion_core.Denoiser):
+class LearnedVarianceDenoiser(diffusion_core.Denoiser[Posterior]):
     """Any reading whose network also predicts the variance of a reverse step.
 
     The network returns twice as many channels: the first half is the reading's, the second one

@@ -36,7 +36,7 @@ from diffusion_core.guidance import Classifier, GuidanceScale, class_slope, doub
 __all__ = ["ClassifierFreeGuidance", "ClassifierGuidance"]
 
 
-class ClassifierFreeGuidance(Denoiser):
+class ClassifierFreeGuidance(Denoiser[Posterior]):
     """`epsilon_g = epsilon(x_t, t) + g (epsilon(x_t, t, y) - epsilon(x_t, t))`, both from one batch of 2 B.
 
     References:
@@ -53,7 +53,7 @@ class ClassifierFreeGuidance(Denoiser):
 
     process: GaussianProcess
 
-    def __init__(self, denoiser: Denoiser, scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
+    def __init__(self, denoiser: Denoiser[Posterior], scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
         super().__init__(denoiser.process, denoiser.event_shape)
         self.null = null_values(denoiser, null)
         self.denoiser = denoiser
@@ -77,7 +77,7 @@ class ClassifierFreeGuidance(Denoiser):
         return Posterior(mean, both.var[:n], epsilon, None if both.interpolation is None else both.interpolation[:n])
 
 
-class ClassifierGuidance(Denoiser):
+class ClassifierGuidance(Denoiser[Posterior]):
     """`epsilon_g = epsilon(x_t, t) - sigma_t g grad log p(y | x_t, t)`: a model without labels, a classifier with them.
 
     References:
@@ -91,7 +91,7 @@ class ClassifierGuidance(Denoiser):
 
     process: GaussianProcess
 
-    def __init__(self, denoiser: Denoiser, classifier: Classifier, scale: GuidanceScale) -> None:
+    def __init__(self, denoiser: Denoiser[Posterior], classifier: Classifier, scale: GuidanceScale) -> None:
         super().__init__(denoiser.process, denoiser.event_shape)
         self.denoiser = denoiser
         self.classifier = classifier

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.divergence import reconstruction_error
 from continuous_diffusion.losses import ELBO, VLB, Loss, Truth
 from continuous_diffusion.process import GaussianProcess, check_real
@@ -62,7 +63,9 @@ def _check_beginning(process: GaussianProcess, t_max: float) -> None:
 
 
 class _Bound(Bound):
-    def __init__(self, denoiser: Denoiser, x_0: Tensor, times: TimeSampler | None, cond: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, denoiser: Denoiser[Posterior], x_0: Tensor, times: TimeSampler | None, cond: Mapping[str, Tensor]
+    ) -> None:
         times = GridTimes(UniformGrid(999, 0.001)) if times is None else times
         super().__init__(x_0, times, cond)
         check_real(x_0)
@@ -95,7 +98,7 @@ class _Bound(Bound):
 
 
 def bits_per_dim(
-    denoiser: Denoiser,
+    denoiser: Denoiser[Posterior],
     x_0: Tensor,
     times: TimeSampler | None = None,
     draws: int = 16,
@@ -125,7 +128,7 @@ def bits_per_dim(
 
 
 def learn_times(
-    denoiser: Denoiser,
+    denoiser: Denoiser[Posterior],
     x_0: Tensor,
     times: TimeSampler | None = None,
     draws: int = 32,

@@ -192,7 +192,7 @@ def responsibilities(log_joint: Tensor) -> Tensor:
     return (log_joint - log_joint.logsumexp(1, keepdim=True)).exp()[:, :, None]
 
 
-class MixtureDenoiser(Denoiser):
+class MixtureDenoiser(Denoiser[Posterior]):
     """The exact denoiser of a Gaussian mixture.
 
     Its posterior has the exact mean and the exact variance of every dimension; as a law it is the

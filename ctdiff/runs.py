@@ -235,7 +235,7 @@ class Run:
     path: Path
     config: ConfigDict
     step: int
-    denoiser: Denoiser
+    denoiser: Denoiser[object]
 
     @property
     def checkpoint(self) -> Path:
@@ -254,7 +254,7 @@ class Run:
         except NotFiniteError as error:
             raise NotFiniteError(f"{self.checkpoint}: {error}") from error
 
-    def sampler(self, steps: int | None = None, name: str | None = None) -> Sampler:
+    def sampler(self, steps: int | None = None, name: str | None = None) -> Sampler[object]:
         """The configuration's sampler, or one with another number of steps, or another one by name."""
         return build.build_sampler(self.config, self.denoiser, steps=steps, name=name)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from diffusion_core.times import TimeSampler
 
 __all__ = ["Denoiser", "Loss", "Posterior", "Process", "Schedule"]
+
+P = TypeVar("P", covariant=True)
+"""What a denoiser says of the clean data: the engine's posterior."""
 
 
 class Schedule(ABC):
@@ -62,7 +65,7 @@ class Posterior(ABC):
         """The most probable value of every dimension: (B, *event)."""
 
 
-class Denoiser(nn.Module, ABC):
+class Denoiser(nn.Module, ABC, Generic[P]):
     """One reading of a network: (x_t, t, **cond) -> Posterior.
 
     Arguments:
@@ -80,11 +83,15 @@ class Denoiser(nn.Module, ABC):
         self.event_shape = tuple(int(size) for size in event_shape)
 
     @abstractmethod
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Any:
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
         """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and conditions by name, batch first.
 
         Labels are the condition y (B,). A condition that is absent is omitted; it is never None.
         """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P: ...
 
     def check_event(self, x: Tensor) -> None:
         """Refuse a batch whose examples have another shape than this denoiser's.

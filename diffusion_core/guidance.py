@@ -155,7 +155,7 @@ def guided_logs(cond: Tensor, uncond: Tensor, g: Tensor) -> Tensor:
     return torch.where(g == 0, uncond, torch.where(g == 1, cond, mixed))
 
 
-def null_values(denoiser: Denoiser, null: Mapping[str, Null] | None = None) -> dict[str, Null]:
+def null_values(denoiser: Denoiser[object], null: Mapping[str, Null] | None = None) -> dict[str, Null]:
     """The values that stand for "none" of what guidance leads towards: those given, or the null class of the labels.
 
     Raises:

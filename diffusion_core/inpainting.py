@@ -28,7 +28,7 @@ from diffusion_core.sampler import Sampler, State
 __all__ = ["Inpainting"]
 
 
-class Inpainting(Sampler):
+class Inpainting(Sampler[object]):
     """A sampler whose known dimensions follow given data.
 
     Arguments:
@@ -41,7 +41,7 @@ class Inpainting(Sampler):
         ValueError: x_0 or known have a wrong shape, known is not bool, or resample < 1.
     """
 
-    def __init__(self, sampler: Sampler, x_0: Tensor, known: Tensor, resample: int = 1) -> None:
+    def __init__(self, sampler: Sampler[object], x_0: Tensor, known: Tensor, resample: int = 1) -> None:
         super().__init__(sampler.denoiser, sampler.grid, sub_batch=sampler.sub_batch)
         event = sampler.denoiser.event_shape
         shape = ", ".join(map(str, event))

@@ -35,7 +35,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Denoiser[object],
         loss: Loss,
         times: TimeSampler,
         label_dropout: float = 0.0,

@@ -16,13 +16,13 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_core.base import Denoiser
+from diffusion_core.base import Denoiser, P
 from diffusion_core.conditions import check_conditions
 from diffusion_core.randomness import Generator, PerSampleRandomness, Randomness, as_randomness
 from diffusion_core.times import TimeGrid
@@ -79,7 +79,7 @@ class State:
         )
 
 
-class Sampler(ABC):
+class Sampler(ABC, Generic[P]):
     """Walks a denoiser down a time grid.
 
     Arguments:
@@ -88,7 +88,7 @@ class Sampler(ABC):
         sub_batch: with seeds, how many chains the network sees at once.
     """
 
-    def __init__(self, denoiser: Denoiser, grid: TimeGrid, *, sub_batch: int = 16) -> None:
+    def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: int = 16) -> None:
         if sub_batch < 1:
             raise ValueError(f"sub_batch = {sub_batch}, expected at least 1")
         self.denoiser = denoiser
@@ -103,7 +103,7 @@ class Sampler(ABC):
     def finish(self, state: State, **cond: Tensor) -> State:
         """What happens at t_min: the step from x_tmin to x_0; the state returned is at 0."""
 
-    def evaluate(self, state: State, t: float, **cond: Tensor) -> tuple[Any, State]:
+    def evaluate(self, state: State, t: float, **cond: Tensor) -> tuple[P, State]:
         """The posterior at (state.x, t), and the state with the network calls counted."""
         time = torch.tensor(t, dtype=torch.float64, device=state.x.device)
         calls = state.network_calls + self.denoiser.network_calls

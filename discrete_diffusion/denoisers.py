@@ -259,7 +259,7 @@ class _AbsorbingPosterior(Posterior):
         return torch.where(self._masked, rate, 0.0) * torch.where(self._masked, surprise, 0.0)
 
 
-class Denoiser(diffusion_core.Denoiser):
+class Denoiser(diffusion_core.Denoiser[Posterior]):
     """Reads a network as a posterior over clean values.
 
     Arguments:

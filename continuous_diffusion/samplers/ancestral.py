@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.samplers.base import Sampler
 from continuous_diffusion.samplers.variances import FixedSmall, ReverseVariance
 from diffusion_core import Denoiser, State, TimeGrid
@@ -37,7 +38,7 @@ class Ancestral(Sampler):
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Denoiser[Posterior],
         grid: TimeGrid,
         *,
         variance: ReverseVariance | None = None,

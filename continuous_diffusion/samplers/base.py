@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 import diffusion_core
+from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess
 from diffusion_core import Denoiser, Generator, State, TimeGrid, readable
 
@@ -75,7 +76,7 @@ def step_numbers(process: GaussianProcess, times: Sequence[float]) -> list[Step]
     return [Step(*row) for row in (table.tolist() if readable(table) else [[math.nan] * len(numbers)] * len(t))]
 
 
-class Sampler(diffusion_core.Sampler):
+class Sampler(diffusion_core.Sampler[Posterior]):
     """A sampler whose steps are functions of x_t and x0hat, and which ends on x0hat.
 
     Arguments:
@@ -90,7 +91,9 @@ class Sampler(diffusion_core.Sampler):
         TypeError: the denoiser's process is not Gaussian.
     """
 
-    def __init__(self, denoiser: Denoiser, grid: TimeGrid, *, clip: float | None = None, sub_batch: int = 16) -> None:
+    def __init__(
+        self, denoiser: Denoiser[Posterior], grid: TimeGrid, *, clip: float | None = None, sub_batch: int = 16
+    ) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch)
         if grid.t_min <= 0:
             raise ValueError(f"t_min = {grid.t_min}, expected t_min > 0: the step t_min -> 0 is the sampler's last")

@@ -18,6 +18,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.samplers.base import Sampler
 from continuous_diffusion.samplers.variances import FixedSmall, ReverseVariance
 from diffusion_core import Denoiser, State, TimeGrid
@@ -47,7 +48,7 @@ class DDIM(Sampler):
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Denoiser[Posterior],
         grid: TimeGrid,
         *,
         eta: float = 0.0,

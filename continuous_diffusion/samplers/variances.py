@@ -32,7 +32,7 @@ class ReverseVariance(ABC):
     def __call__(self, step: Step, posterior: Posterior) -> float | Tensor:
         """The standard deviation of x_s given x_t: a number, or one for every dimension (B, *event)."""
 
-    def check(self, denoiser: Denoiser) -> None:
+    def check(self, denoiser: Denoiser[Posterior]) -> None:
         """Refuse a denoiser that cannot say what this variance reads.
 
         Raises:

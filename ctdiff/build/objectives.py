@@ -147,7 +147,7 @@ def build_validation_times(config: ConfigDict) -> TimeSampler:
     return StratifiedTimes(config.process.t_min, config.process.t_max)
 
 
-def build_objective(config: ConfigDict, denoiser: Denoiser) -> Objective:
+def build_objective(config: ConfigDict, denoiser: Denoiser[object]) -> Objective:
     """The training objective."""
     dropout = config.loss.label_dropout if config.model.num_classes else 0.0
     return Objective(denoiser, build_loss(config), build_times(config), dropout)

@@ -74,7 +74,7 @@ TRAINING_SCHEDULES = ("laplace", "cauchy")
 
 _MISFIT = 4.0  # how many times too fast or too slow the slowest mode may be
 
-DENOISERS: dict[str, Callable[..., Denoiser]] = {
+DENOISERS: dict[str, Callable[..., Denoiser[object]]] = {
     "x0": discrete.X0Denoiser,
     "leave_one_out": discrete.LeaveOneOutDenoiser,
     "absorbing": discrete.AbsorbingDenoiser,
@@ -157,14 +157,14 @@ def misfit(config: ConfigDict) -> str | None:
     )
 
 
-def with_evidence_floor(config: ConfigDict, denoiser: Denoiser) -> Denoiser:
+def with_evidence_floor(config: ConfigDict, denoiser: Denoiser[object]) -> Denoiser[object]:
     """The denoiser that samples are drawn from and likelihoods are taken of: an x0 reading gets its evidence floor."""
     if isinstance(denoiser, discrete.X0Denoiser):
         return discrete.X0Denoiser(denoiser.process, denoiser.network, denoiser.event_shape, config.sampler.evidence_floor)
     return denoiser
 
 
-def build_denoiser(config: ConfigDict, process: Process, network: nn.Module) -> Denoiser:
+def build_denoiser(config: ConfigDict, process: Process, network: nn.Module) -> Denoiser[object]:
     """The configuration's reading of a network, as it is trained."""
     name, shape = config.model.parameterisation, event_shape(config)
     if not is_gaussian(config):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from ml_collections import ConfigDict
@@ -66,7 +66,7 @@ SCALES: dict[str, Callable[[ConfigDict], GuidanceScale]] = {
     "interval": lambda c: IntervalScale(c.guidance, *c.guidance_interval),
     "power_cosine": lambda c: PowerCosineScale(c.guidance, c.guidance_power),
 }
-GUIDANCE: dict[str, Callable[[Any, GuidanceScale], Denoiser]] = {
+GUIDANCE: dict[str, Callable[[Any, GuidanceScale], Denoiser[object]]] = {
     "posterior": discrete.guidance.PosteriorGuidance,
     "rate": discrete.guidance.RateGuidance,
 }
@@ -83,7 +83,7 @@ VARIANCES: dict[str, Callable[[], gaussian_samplers.ReverseVariance]] = {
     "large": gaussian_samplers.FixedLarge,
     "learned": gaussian_samplers.LearnedRange,
 }
-GAUSSIAN_SAMPLERS: dict[str, Callable[[Denoiser, TimeGrid, ConfigDict], Sampler]] = {
+GAUSSIAN_SAMPLERS: dict[str, Callable[[Any, TimeGrid, ConfigDict], Sampler[object]]] = {
     "ancestral": lambda d, grid, c: gaussian_samplers.Ancestral(
         d, grid, variance=VARIANCES[c.variance](), clip=c.clip or None, sub_batch=c.sub_batch
     ),
@@ -116,18 +116,20 @@ def build_grid(config: ConfigDict, *, steps: int | None = None, name: str | None
     return GRIDS[settings.grid](settings.steps if steps is None else steps, t_min, t_max)
 
 
-def build_guidance(config: ConfigDict, denoiser: Denoiser) -> Denoiser:
+def build_guidance(config: ConfigDict, denoiser: Denoiser[object]) -> Denoiser[object]:
     """The denoiser as it is where the scale is 1, the conditional model; guided where it is another."""
     settings = config.sampler
     if settings.guidance == 1:
         return denoiser
     scale = SCALES[settings.guidance_scale](settings)
     if is_gaussian(config):
-        return continuous.ClassifierFreeGuidance(denoiser, scale)
+        return continuous.ClassifierFreeGuidance(cast("Denoiser[continuous.Posterior]", denoiser), scale)
     return GUIDANCE[settings.guidance_form](denoiser, scale)
 
 
-def build_sampler(config: ConfigDict, denoiser: Denoiser, *, steps: int | None = None, name: str | None = None) -> Sampler:
+def build_sampler(
+    config: ConfigDict, denoiser: Denoiser[object], *, steps: int | None = None, name: str | None = None
+) -> Sampler[object]:
     """A sampler of a denoiser: the configuration's, or one with another number of steps, or another one by name.
 
     Raises:

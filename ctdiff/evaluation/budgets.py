@@ -17,7 +17,7 @@ from diffusion_core import Sampler
 __all__ = ["most_steps", "network_calls", "step_costs"]
 
 
-def network_calls(sampler: Sampler, **cond: Tensor) -> int:
+def network_calls(sampler: Sampler[object], **cond: Tensor) -> int:
     """How many network evaluations a sample costs: one chain is walked, and counts them.
 
     Arguments:
@@ -30,7 +30,7 @@ def network_calls(sampler: Sampler, **cond: Tensor) -> int:
     return calls
 
 
-def step_costs(make: Callable[[int], Sampler], **cond: Tensor) -> Callable[[int], int | None]:
+def step_costs(make: Callable[[int], Sampler[object]], **cond: Tensor) -> Callable[[int], int | None]:
     """What numbers of steps cost: each is counted by walking one chain, once.
 
     Arguments:

@@ -49,7 +49,9 @@ class Drawn:
     seconds: float
 
 
-def _piece(run: Run, sampler: Sampler, seeds: list[int], cond: Mapping[str, Tensor], bar: tqdm) -> dict[str, np.ndarray]:
+def _piece(
+    run: Run, sampler: Sampler[object], seeds: list[int], cond: Mapping[str, Tensor], bar: tqdm
+) -> dict[str, np.ndarray]:
     begun = time.perf_counter()
     with run.named():
         for state in sampler.trajectory(len(seeds), generator=None, seeds=seeds, progress=False, **cond):
@@ -62,7 +64,7 @@ def _piece(run: Run, sampler: Sampler, seeds: list[int], cond: Mapping[str, Tens
 
 def draw(
     run: Run,
-    sampler: Sampler,
+    sampler: Sampler[object],
     seeds: list[int],
     cond: Mapping[str, Tensor] | None = None,
     parts: Parts | None = None,

@@ -59,7 +59,7 @@ class _Contender:
     sampler: str
     weights: str
 
-    def walker(self, steps: int) -> Sampler:
+    def walker(self, steps: int) -> Sampler[object]:
         """The sampler with a number of steps."""
         return self.run.sampler(steps)
 

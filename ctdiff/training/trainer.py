@@ -61,7 +61,7 @@ class _Parts:
 
     objective: Objective
     state: TrainingState
-    averaged: Denoiser
+    averaged: Denoiser[object]
     averaged_objective: Objective
 
 
@@ -110,7 +110,7 @@ def _labels(config: ConfigDict, count: int) -> dict[str, Tensor]:
     return {"y": torch.arange(count, device=config.training.device) % classes} if classes else {}
 
 
-def _draw(config: ConfigDict, sampler: Sampler, count: int, stop: StopRequest, keep: int = 1) -> list[Tensor] | None:
+def _draw(config: ConfigDict, sampler: Sampler[object], count: int, stop: StopRequest, keep: int = 1) -> list[Tensor] | None:
     """Images of the seeds 0 .. count - 1 at `keep` times, evenly spaced in steps, the last one clean; None if stopped."""
     pixels = build.build_pixels(config)
     total = sampler.grid.steps + 2  # states: before the first step, after each, and the clean one
@@ -210,7 +210,7 @@ def _run(
     return done
 
 
-def _pictures(config: ConfigDict, folder: RunFolder, averaged: Denoiser, stop: StopRequest) -> None:
+def _pictures(config: ConfigDict, folder: RunFolder, averaged: Denoiser[object], stop: StopRequest) -> None:
     """The final grid, the process over time and the loss curve."""
     sampler = build.build_sampler(config, averaged)
     values = config.data.num_values

@@ -28,7 +28,7 @@ Stage = Callable[[Tensor], Tensor]
 """One stage of a step: x (B, *event) -> probabilities of every dimension's next state (B, *event, n)."""
 
 
-class Sampler(diffusion_core.Sampler):
+class Sampler(diffusion_core.Sampler[Posterior]):
     """Walks a denoiser of the discrete engine down a time grid.
 
     Arguments:
