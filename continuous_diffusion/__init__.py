@@ -27,6 +27,7 @@ from continuous_diffusion.schedules import (
     ShiftedCosineSchedule,
     SigmoidSchedule,
     TabulatedSchedule,
+    VariancePreserving,
 )
 from continuous_diffusion.times import LogSNRGrid, LogSNRTimes
 from continuous_diffusion.weights import (
@@ -85,6 +86,7 @@ __all__ = [
     "SquaredError",
     "TabulatedSchedule",
     "Unweighted",
+    "VariancePreserving",
     "VelocityDenoiser",
     "VelocityLoss",
     "Weight",

@@ -12,11 +12,12 @@ A parameterisation is four coefficients of time:
 | Karras, std d of the data   | 1 / n     | alpha d^2 / n^2  | sigma d / n     | -logSNR(t) / 8  |
 
 with `n^2 = alpha^2 d^2 + sigma^2`, the variance of x_t. The four are one another's images: given x_t, each
-determines eps, x_0 and v. They differ in what an error of the network does: in eps it is
-multiplied by sigma / alpha, which is large in the noise, in x_0 by 1, and in v by sigma.
+determines eps, x_0 and v. They differ in what an error of the network does to x_0: in eps it is
+multiplied by sigma / alpha, which is large in the noise, in x_0 by 1, and in v by sigma. All but v hold for any
+(alpha, sigma); v is for schedules that preserve the variance, `alpha^2 + sigma^2 = 1`.
 
 Squared-error training teaches the mean of p(x_0 | x_t) and nothing of its variance. The
-posterior of a network denoiser therefore states a variance by convention: sigma_t^2, which is
+posterior of a network denoiser therefore states a variance by convention: sigma_t^2 / (alpha_t^2 + sigma_t^2), which is
 exact for white data of variance 1 and, averaged over x_t, at least the best linear
 denoiser's error for any data in [-1, 1] (whose second moment is at most 1). The samplers
 use the mean alone, unless the network has a second half of outputs that was taught the variance of a
@@ -34,8 +35,10 @@ from torch import Tensor
 
 import diffusion_core
 from continuous_diffusion.process import GaussianProcess, check_real, match
-from diffusion_core import Generator, as_randomness, batch_time, check_time, readable
+from continuous_diffusion.schedules import VariancePreserving
+from diffusion_core import Generator, as_randomness, batch_time, check_time
 from diffusion_core.checks import check_finite, check_positive, finite_examples
+from diffusion_core.values import ANYTHING, ends
 
 __all__ = [
     "Denoiser",
@@ -116,8 +119,8 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
         check_real(x_t)
         check_time(t, len(x_t))
         c_in, c_skip, c_out, c_noise = self.coefficients(t)
-        # Where one pass over the image can be seen to change nothing, it is saved: samplers have one time for the batch.
-        x = x_t if c_in.ndim == 0 and readable(c_in) and c_in == 1 else match(c_in, x_t) * x_t
+        # Where a pass over the image can be seen to change nothing, it is saved.
+        x = x_t if ends(c_in, ANYTHING) == (1, 1) else match(c_in, x_t) * x_t
         output = self.network(x, batch_time(c_noise.to(x_t.dtype), len(x_t)), **cond)
         output = output.to(x_t.dtype)  # the algebra stays in single precision when the network computes in half
         if not output.requires_grad:  # a training looks at its loss and its gradient instead
@@ -129,11 +132,9 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
         if output.shape != x_t.shape:
             raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {tuple(x_t.shape)}")
         c_skip, c_out = coefficients
-        if c_skip.ndim == 0 and readable(c_skip):  # one time for the batch, as samplers have
-            mean = (x_t * c_skip.item()).add_(output, alpha=c_out.item())
-        else:
-            mean = torch.addcmul(match(c_skip, x_t) * x_t, match(c_out, x_t), output)
-        var = match(self.process.schedule(t)[1].square(), x_t)
+        mean = torch.addcmul(match(c_skip, x_t) * x_t, match(c_out, x_t), output)
+        alpha, sigma = self.process.schedule(t)
+        var = match(sigma.square() / (alpha.square() + sigma.square()), x_t)
         return Posterior(mean, var, self.epsilon(output, mean, x_t, t))
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
@@ -149,7 +150,7 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
 
 
 class EpsilonDenoiser(Denoiser):
-    """The network predicts the noise: `x0hat = (x_t - sigma_t network(x_t, t, **cond)) / alpha_t`.
+    """The network predicts the noise: `x0hat = (x_t - sigma_t network(x_t, t, **cond)) / alpha_t`, which needs alpha_t > 0.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -187,9 +188,25 @@ class X0Denoiser(Denoiser):
 class VelocityDenoiser(Denoiser):
     """The network predicts `v = alpha_t eps - sigma_t x_0`: `x0hat = alpha_t x_t - sigma_t network(x_t, t, **cond)`.
 
+    Arguments:
+        process: the Gaussian process whose noise it removes; its schedule preserves the variance.
+        network: any callable (x, c, **cond) -> the shape of x; a module's parameters are registered.
+        event_shape: the shape of one example, such as (1, 28, 28).
+
+    Raises:
+        TypeError: the schedule is not VariancePreserving, and x0hat is another function of x_t and v.
+
     References:
         Progressive distillation for fast sampling of diffusion models (Salimans & Ho, 2022) | https://arxiv.org/abs/2202.00512
     """
+
+    def __init__(self, process: GaussianProcess, network: Network, event_shape: Sequence[int]) -> None:
+        super().__init__(process, network, event_shape)
+        if not isinstance(process.schedule, VariancePreserving):
+            raise TypeError(
+                f"the schedule is {type(process.schedule).__name__}, expected a VariancePreserving one: "
+                "v = alpha eps - sigma x_0 gives x_0 only where alpha^2 + sigma^2 = 1"
+            )
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         alpha, sigma = self.process.schedule(t)

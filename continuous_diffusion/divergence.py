@@ -7,7 +7,7 @@ r = log(beta / beta~) = log(sigma_t^2 / sigma_s^2),
     KL(q(x_s | x_t, x_0) || p(x_s | x_t)) = 1/2 [ v r + e^{-v r} - 1 + e^{-v r} c_0^2 (x_0 - x0hat)^2 / beta~ ]
     c_0^2 (x_0 - x0hat)^2 / beta~ = (snr_s - snr_t) (x_0 - x0hat)^2 = (snr_s / snr_t - 1) (eps - epshat)^2
 
-since `c_0^2 / beta~ = abar_s beta / (sigma_s^2 sigma_t^2) = snr_s - snr_t`. In eps nothing cancels at small t. The
+since `c_0^2 / beta~ = (alpha_s^2 / sigma_s^2) (1 - snr_t / snr_s) = snr_s - snr_t`. In eps nothing cancels at small t. The
 last step, from t_1 to the data, has no bridge: its term is -log p(x_0 | x_t1), the density of
 N(x0hat, V), or its mass on the bin of x_0 where the data are pixels.
 
@@ -36,12 +36,12 @@ def step_divergence(process: GaussianProcess, error: Tensor, interpolation: floa
         error: eps - epshat at time t (B, *event).
         interpolation: v, one number or (B, *event): 0 for the variance beta~, 1 for beta.
         s: where the step ends, () or (B,), above 0.
-        t: where it begins, of the shape of s.
+        t: where it begins, of the shape of s; alpha_t > 0.
     """
-    log_s, log_t = process.schedule.log_abar(s), process.schedule.log_abar(t)
-    log_var_s, log_var_t = (-torch.expm1(log_s)).log(), (-torch.expm1(log_t)).log()
-    gain = torch.expm1((log_s - log_var_s) - (log_t - log_var_t))  # snr_s / snr_t - 1
-    excess = interpolation * match(log_var_t - log_var_s, error)  # log V - log beta~
+    schedule, s, t = process.schedule, s.double(), t.double()
+    gain = torch.expm1(schedule.log_snr(s) - schedule.log_snr(t))  # snr_s / snr_t - 1
+    log_ratio = 2 * (schedule(t)[1].log() - schedule(s)[1].log())  # log beta - log beta~
+    excess = interpolation * match(log_ratio, error)  # log V - log beta~
     return (excess + torch.expm1(-excess) + torch.exp(-excess) * match(gain, error) * error.square()) / 2
 
 

@@ -80,6 +80,8 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
 class ClassifierGuidance(Denoiser[Posterior]):
     """`epsilon_g = epsilon(x_t, t) - sigma_t g grad log p(y | x_t, t)`: a model without labels, a classifier with them.
 
+    The mean that goes with it divides by alpha_t, so it needs alpha_t > 0.
+
     References:
         Diffusion models beat GANs on image synthesis (Dhariwal & Nichol, 2021) | https://arxiv.org/abs/2105.05233
 

@@ -33,8 +33,8 @@ from diffusion_core import (
     Randomness,
     TimeSampler,
     UniformGrid,
-    readable,
 )
+from diffusion_core.values import NOTHING, ends
 
 __all__ = ["BitsPerDim", "bits_per_dim", "learn_times", "prior_divergence"]
 
@@ -45,19 +45,26 @@ FAINTEST = -100.0
 def prior_divergence(process: GaussianProcess, x_0: Tensor, t_max: float = 1.0) -> Tensor:
     """`KL(q_tmax(. | x_0) || prior)` in nats an example: (B, *event) -> (B,); t_max is where sampling starts.
 
-    `1/2 (abar x_0^2 + sigma^2 - 1 - log sigma^2)` summed over dimensions.
+    The prior is N(0, r^2) with the variance of the process, so it is `1/2 ((alpha^2 x_0^2 + sigma^2) / r^2 - 1 -
+    log(sigma^2 / r^2))` summed over dimensions.
     """
-    log_abar = process.schedule.log_abar(torch.tensor(t_max, dtype=torch.float64, device=x_0.device))
-    terms = log_abar.exp() * (x_0.double().square() - 1) - (-torch.expm1(log_abar)).log()
+    t = torch.tensor(t_max, dtype=torch.float64, device=x_0.device)
+    alpha, sigma = process.schedule(t)
+    prior_variance = process.prior_variance(x_0.device)
+    # With n = alpha^2 + sigma^2, the variance of x_t for white data, what would cancel in the noise is left out.
+    n_excess = (alpha.square() + sigma.square()) / prior_variance - 1
+    constant = n_excess - torch.log1p(n_excess) - torch.nn.functional.logsigmoid(-process.schedule.log_snr(t))
+    terms = alpha.square() / prior_variance * (x_0.double().square() - 1) + constant
     return terms.flatten(1).sum(1) / 2
 
 
 def _check_beginning(process: GaussianProcess, t_max: float) -> None:
     log_snr = process.schedule.log_snr(torch.tensor(t_max, dtype=torch.float64, device="cpu"))
     # The tangent of the Cauchy schedule is rounded where it is infinite: such a schedule is noisier than any that ends.
-    if readable(log_snr) and log_snr.item() < FAINTEST:
+    value, _ = ends(log_snr, NOTHING)
+    if value < FAINTEST:
         raise ValueError(
-            f"{type(process.schedule).__name__} has log-SNR {log_snr.item():.3g} at t_max = {t_max}, expected at least "
+            f"{type(process.schedule).__name__} has log-SNR {value:.3g} at t_max = {t_max}, expected at least "
             f"{FAINTEST} where a chain starts: take the steps of a LogSNRGrid for a schedule that is made for training"
         )
 

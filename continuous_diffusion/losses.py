@@ -259,7 +259,7 @@ class VLB(Loss):
         log_var = posterior.var[rows].log()
         if posterior.interpolation is not None:
             t_min, before = (torch.tensor(self._times[i], device=rows.device) for i in (1, 2))
-            high = (-torch.expm1(truth.process.schedule.log_abar(t_min))).log()
+            high = 2 * truth.process.schedule(t_min)[1].log()
             low = truth.process.bridge_coefficients(t_min, before)[2].log()
             log_var = (low + posterior.interpolation[rows] * (high - low)).to(log_var.dtype)
         terms = reconstruction_error(truth.process, truth.x_0[rows], posterior.mean[rows], log_var)

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess, check_real
-from diffusion_core import Denoiser, Generator, as_randomness, check_time, readable
+from diffusion_core import Denoiser, Generator, as_randomness, check_time
 from diffusion_core.conditions import Null, check_names
+from diffusion_core.values import check_within
 
 __all__ = ["GaussianMixture", "MixtureDenoiser"]
 
@@ -159,8 +160,9 @@ class GaussianMixture(nn.Module):
         log_weights = self.weights.log()[None]
         if y is None:
             return log_weights
-        if readable(y) and not ((y >= 0) & (y <= self.num_classes)).all():
-            raise ValueError(f"y = {y.tolist()}, expected labels 0 .. {self.num_classes}, the last one the null class")
+        check_within(
+            y, 0, self.num_classes, f"y contains {{}}, expected labels 0 .. {self.num_classes}, the last one the null class"
+        )
         member = (self.labels == y[:, None]) | (y == self.num_classes)[:, None]
         log_weights = log_weights.masked_fill(~member, -math.inf)
         return log_weights - log_weights.logsumexp(1, keepdim=True)

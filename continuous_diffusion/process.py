@@ -2,18 +2,20 @@
 
     q(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I)
 
-Given both ends, the law in between is a Gaussian too. With `beta = 1 - abar_t / abar_s` the
-variance that the step s -> t adds,
+Given both ends, the law in between is a Gaussian too. Let `rho = snr_t / snr_s` be the share of the signal-to-noise
+ratio that the step s -> t leaves. The step adds the variance `beta = sigma_t^2 (1 - rho)`, and
 
-    q(x_s | x_t, x_0) = N( (alpha_s beta / sigma_t^2) x_0  +  (alpha_t / alpha_s) (sigma_s^2 / sigma_t^2) x_t,
-                           (sigma_s^2 / sigma_t^2) beta I )
+    q(x_s | x_t, x_0) = N( alpha_s (1 - rho) x_0  +  (alpha_t / alpha_s) (sigma_s^2 / sigma_t^2) x_t,
+                           sigma_s^2 (1 - rho) I )
 
-It is called the bridge; its variance is the beta~ of the DDPM paper. `beta` is computed as
-`-expm1(log abar_t - log abar_s)`, so that short steps keep their digits.
+It is called the bridge; its variance is the beta~ of the DDPM paper. `1 - rho` is computed as
+`-expm1(logSNR(t) - logSNR(s))`, so that short steps keep their digits. This holds for any (alpha, sigma), also at the ends
+where sigma_s = 0 or alpha_t = 0.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from continuous_diffusion.schedules import Schedule
 from diffusion_core import Generator, Process, as_randomness, check_time, per_example, readable
+from diffusion_core.values import check_within
 
 __all__ = ["GaussianProcess", "PixelScale", "check_real", "match"]
 
@@ -82,11 +85,7 @@ class PixelScale:
             ValueError: x is not real, or (seen on the CPU only) holds NaN, which is in no bin.
         """
         check_real(x)
-        missing = x.isnan().any()
-        if not readable(x):
-            torch._assert_async(~missing, "x holds NaN, which is no pixel")
-        elif missing:
-            raise ValueError(f"x holds NaN in {int(x.isnan().sum())} of {x.numel()} places, expected numbers: NaN is no pixel")
+        check_within(x, -math.inf, math.inf, "x holds {}, expected numbers: NaN is no pixel")
         return self._bin(x).long()
 
     def _bin(self, x: Tensor) -> Tensor:
@@ -140,7 +139,9 @@ class PixelScale:
 
 
 class GaussianProcess(Process):
-    """`x_t = alpha_t x_0 + sigma_t eps` with eps ~ N(0, I); the prior is N(0, I).
+    """`x_t = alpha_t x_0 + sigma_t eps` with eps ~ N(0, I); the prior is `N(0, (alpha_1^2 + sigma_1^2) I)`.
+
+    The prior has the variance that data of mean 0 and variance 1 have at t = 1. It is 1 where the variance is preserved.
 
     Arguments:
         schedule: alpha and sigma as functions of time.
@@ -166,18 +167,28 @@ class GaussianProcess(Process):
         return self.perturb(x_0, as_randomness(generator).normal(x_0.shape, x_0.dtype, x_0.device), t)
 
     def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
-        """Draw `x_t ~ N((alpha_t / alpha_s) x_s, beta I)` for s <= t, each () or (B,): (B, *event) -> (B, *event)."""
+        """Draw `x_t ~ N((alpha_t / alpha_s) x_s, beta I)` for s <= t, each () or (B,): (B, *event) -> (B, *event).
+
+        beta is `added_variance(s, t)`.
+        """
         check_real(x_s)
         check_time(s, len(x_s))
         check_time(t, len(x_s))
-        scale = ((self.schedule.log_abar(t) - self.schedule.log_abar(s)) / 2).exp()
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = self.schedule(s.double()), self.schedule(t.double())
+        # Where nothing of the data is left, alpha_t / alpha_s is 0 / 0; the noise still says how far x_s is scaled.
+        scale = torch.where(alpha_s > 0, alpha_t / alpha_s, (self._log_rho(s, t) / 2).exp() * sigma_t / sigma_s)
         noise = as_randomness(generator).normal(x_s.shape, x_s.dtype, x_s.device)
         return match(scale, x_s) * x_s + match(self.added_variance(s, t).sqrt(), x_s) * noise
 
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
-        """Draw x_1 ~ N(0, I), of the given shape: float64 where the module is, float32 otherwise."""
-        dtype = torch.promote_types(self.prior_mean.dtype, torch.float32)
-        return as_randomness(generator).normal(shape, dtype, self.prior_mean.device)
+        """Draw x_1 ~ N(0, prior_variance I), of the given shape: float64 where the module is, float32 otherwise."""
+        device, dtype = self.prior_mean.device, torch.promote_types(self.prior_mean.dtype, torch.float32)
+        return self.prior_variance(device).sqrt() * as_randomness(generator).normal(shape, dtype, device)
+
+    def prior_variance(self, device: torch.device | str = "cpu") -> Tensor:
+        """`alpha_1^2 + sigma_1^2`: (), float64."""
+        alpha, sigma = self.schedule(torch.ones((), dtype=torch.float64, device=device))
+        return alpha.square() + sigma.square()
 
     def perturb(self, x_0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
         """`x_t = alpha_t x_0 + sigma_t eps` for a given noise: (B, *event)."""
@@ -191,18 +202,22 @@ class GaussianProcess(Process):
         alpha, sigma = self.schedule(t)
         return (x_t - match(alpha, x_t) * x_0) / match(sigma, x_t)
 
+    def _log_rho(self, s: Tensor, t: Tensor) -> Tensor:
+        """`log(snr_t / snr_s)` for s <= t, 0 where they are equal: the shape of t, float64."""
+        log_s, log_t = self.schedule.log_snr(s.double()), self.schedule.log_snr(t.double())
+        return torch.where(log_s == log_t, 0.0, log_t - log_s)  # both infinite where s = t is an end
+
     def added_variance(self, s: Tensor, t: Tensor) -> Tensor:
-        """`beta = 1 - abar_t / abar_s`, the variance that the step s -> t adds: the shape of t, float64."""
-        return -torch.expm1(self.schedule.log_abar(t) - self.schedule.log_abar(s))
+        """`beta = sigma_t^2 (1 - rho)`, the variance that the step s -> t adds: the shape of t, float64."""
+        return -torch.expm1(self._log_rho(s, t)) * self.schedule(t.double())[1].square()
 
     def bridge_coefficients(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(c_0, c_t, var) of `q(x_s | x_t, x_0) = N(c_0 x_0 + c_t x_t, var I)`, s < t: the shape of t, float64."""
-        log_s, log_t = self.schedule.log_abar(s), self.schedule.log_abar(t)
-        beta = -torch.expm1(log_t - log_s)
-        var_s, var_t = -torch.expm1(log_s), -torch.expm1(log_t)
-        c_0 = (log_s / 2).exp() * beta / var_t
-        c_t = ((log_t - log_s) / 2).exp() * var_s / var_t
-        return c_0, c_t, beta * var_s / var_t
+        log_rho = self._log_rho(s, t)
+        (alpha_s, sigma_s), (_, sigma_t) = self.schedule(s.double()), self.schedule(t.double())
+        lost = -torch.expm1(log_rho)  # 1 - rho
+        # c_t is (alpha_t / alpha_s) (sigma_s^2 / sigma_t^2), without a division by alpha_s.
+        return alpha_s * lost, (log_rho / 2).exp() * sigma_s / sigma_t, sigma_s.square() * lost
 
     def bridge(self, x_0: Tensor, x_t: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
         """Draw x_s ~ q(x_s | x_t, x_0), s < t: (B, *event)."""

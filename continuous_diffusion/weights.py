@@ -5,8 +5,8 @@ multiples of one another,
 
     |eps - epshat|^2 = snr |x_0 - x0hat|^2,      |v - vhat|^2 = (snr + 1) |x_0 - x0hat|^2,
 
-so a weight is stated once, for x_0, and divided by the target's factor: snr, 1 or snr + 1. All
-of it in log-SNR, so that neither clean data (snr = inf) nor pure noise overflow.
+where the last one is for alpha^2 + sigma^2 = 1. So a weight is stated once, for x_0, and divided by the target's
+factor: snr, 1 or snr + 1. All of it in log-SNR, so that neither clean data (snr = inf) nor pure noise overflow.
 """
 
 from __future__ import annotations

@@ -1,0 +1,112 @@
+"""Schedules that were published as T numbers.
+
+The linear, the quadratic and the cosine schedule were published as T numbers, not as functions of
+time, and their closed forms end elsewhere (abar(1) = 4.32e-5 for 4.04e-5, 4e-33 for 2.4e-9). To
+equal what people trained with, ours carry T: log abar is piecewise linear through the published
+values, abar[i] at t = (i + 1) / T, and abar = 1 at t = 0. Between two of those times the rate
+of noising is constant.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from continuous_diffusion.schedules.base import VariancePreserving
+from diffusion_core.checks import check_integer
+
+__all__ = ["CosineSchedule", "LinearSchedule", "QuadraticSchedule", "TabulatedSchedule"]
+
+
+@dataclass(frozen=True)
+class TabulatedSchedule(VariancePreserving):
+    """A schedule published as T variances `beta_i`: `abar[i] = prod_{j <= i} (1 - beta_j)`.
+
+    Arguments:
+        T: the number of discrete times of the table.
+
+    Raises:
+        ValueError: T is not an integer of at least 1.
+    """
+
+    T: int = 1000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "T", check_integer("T", self.T))
+
+    @abstractmethod
+    def betas(self) -> NDArray[np.float64]:
+        """The published variances beta_0 .. beta_{T-1}, (T,)."""
+
+    @cached_property
+    def _table(self) -> NDArray[np.float64]:
+        # Not a tensor: what is cached here must not depend on the device of the first caller.
+        return np.concatenate([[0.0], np.cumsum(np.log1p(-self.betas()))])
+
+    def log_abar(self, t: Tensor) -> Tensor:
+        """The table at t = (i + 1) / T, straight lines between."""
+        table = torch.as_tensor(self._table, device=t.device)  # (T + 1,)
+        place = t.double() * self.T
+        left = place.floor().clamp(0, self.T - 1)
+        ends = torch.stack((left, left + 1)).long()  # (2, *t)
+        low, high = table.index_select(0, ends.reshape(-1)).reshape(ends.shape)
+        log_abar: Tensor = low + (place - left) * (high - low)
+        return log_abar
+
+
+class _ScaledSchedule(TabulatedSchedule):
+    """Variances that were published for T = 1000 and end at 0.02, scaled by 1000 / T."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.T <= 20:
+            raise ValueError(f"T = {self.T}, expected more than 20: the last beta, 20 / T, must be below 1")
+
+
+@dataclass(frozen=True)
+class LinearSchedule(_ScaledSchedule):
+    """`beta_i` from 1e-4 to 0.02 in equal increments at T = 1000; scaled by 1000 / T otherwise.
+
+    References:
+        Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
+    """
+
+    def betas(self) -> NDArray[np.float64]:
+        scale = 1000 / self.T
+        return np.linspace(1e-4 * scale, 0.02 * scale, self.T)
+
+
+@dataclass(frozen=True)
+class QuadraticSchedule(_ScaledSchedule):
+    """`sqrt(beta_i)` from 0.01 to sqrt(0.02) in equal increments at T = 1000; beta scaled by 1000 / T otherwise.
+
+    Less noise early on than the linear one. diffusers calls it `scaled_linear`.
+
+    References:
+        High-resolution image synthesis with latent diffusion models (Rombach et al., 2022) | https://arxiv.org/abs/2112.10752
+    """
+
+    def betas(self) -> NDArray[np.float64]:
+        betas: NDArray[np.float64] = 1000 / self.T * np.linspace(1e-4**0.5, 0.02**0.5, self.T) ** 2
+        return betas
+
+
+@dataclass(frozen=True)
+class CosineSchedule(TabulatedSchedule):
+    """`abar(t) = f(t) / f(0)`, `f(t) = cos^2(pi/2 (t + 0.008) / 1.008)`, with `beta_i` cut off at 0.999.
+
+    References:
+        Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
+    """
+
+    def betas(self) -> NDArray[np.float64]:
+        t = np.arange(self.T + 1) / self.T
+        f = np.cos((t + 0.008) / 1.008 * np.pi / 2) ** 2
+        betas: NDArray[np.float64] = np.minimum(1 - f[1:] / f[:-1], 0.999)
+        return betas
