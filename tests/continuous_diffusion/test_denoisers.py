@@ -19,6 +19,8 @@ from continuous_diffusion import (
     X0Denoiser,
 )
 
+from .paths import VarianceExploding
+
 
 @pytest.fixture
 def process():
@@ -120,9 +122,31 @@ def test_all_readings_give_the_same_clean_data(schedule, first, other, toy_netwo
     torch.testing.assert_close(process.perturb(two.mean, two.epsilon, t), x_t, rtol=1e-10, atol=1e-10)
 
 
-def test_karras_input_and_target_have_variance_1():
+@pytest.mark.parametrize("first", [EpsilonDenoiser, X0Denoiser, KarrasDenoiser])
+@pytest.mark.parametrize("other", [EpsilonDenoiser, X0Denoiser, KarrasDenoiser])
+def test_readings_that_hold_where_the_variance_is_not_preserved(first, other, toy_network):
+    process = GaussianProcess(VarianceExploding())
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
+    alpha, sigma = (value[:, None, None, None] for value in process.schedule(t))
+    x_t = torch.hypot(alpha, sigma) * torch.randn(3, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    one = first(process, toy_network().double(), (1, 4, 4))(x_t, t)
+    two = other(process, lambda x, c, **cond: outputs_for(other, one, x_t, alpha, sigma), (1, 4, 4))(x_t, t)
+    torch.testing.assert_close(two.mean, one.mean, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(two.epsilon, one.epsilon, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(process.perturb(two.mean, two.epsilon, t), x_t, rtol=1e-10, atol=1e-10)
+    # The exact variance for white data of variance 1: what is left of 1 after the best linear guess.
+    torch.testing.assert_close(one.var, (1 - alpha**2 / (alpha**2 + sigma**2)).expand_as(x_t), rtol=1e-10, atol=1e-15)
+
+
+def test_the_velocity_is_for_schedules_that_preserve_the_variance(toy_network):
+    with pytest.raises(TypeError, match="the schedule is VarianceExploding, expected a VariancePreserving one"):
+        VelocityDenoiser(GaussianProcess(VarianceExploding()), toy_network(), (1, 4, 4))
+
+
+@pytest.mark.parametrize("schedule", [CosineSchedule(), VarianceExploding()])
+def test_karras_input_and_target_have_variance_1(schedule):
     """For white data of the stated standard deviation, at every noise level."""
-    process = GaussianProcess(CosineSchedule())
+    process = GaussianProcess(schedule)
     generator, std = torch.Generator().manual_seed(0), 0.5
     x_0, epsilon = torch.randn(2, 100_000, 1, dtype=torch.float64, generator=generator)
     seen = []

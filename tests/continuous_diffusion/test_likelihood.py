@@ -23,35 +23,11 @@ from continuous_diffusion import (
     bits_per_dim,
     learn_times,
 )
-from continuous_diffusion.divergence import reconstruction_error, step_divergence
+from continuous_diffusion.divergence import step_divergence
 from continuous_diffusion.likelihood import prior_divergence
 from diffusion_core import GridTimes, StratifiedTimes, UniformGrid
 
-ZERO = torch.zeros(1, 1, dtype=torch.float64)
-
-
-def posterior_variance(mixture, process, t):
-    """E[Var(x_0 | x_t)] of a mixture on the line, by quadrature over x_t: the shape of t."""
-    denoiser, results = MixtureDenoiser(process, mixture), []
-    x_t = torch.linspace(-8, 8, 4001, dtype=torch.float64)[:, None]
-    for time in t:
-        density = denoiser.log_prob(x_t, time).exp() * 16 / 4000
-        results.append((density * denoiser(x_t, time).var[:, 0]).sum())
-    return torch.stack(results)
-
-
-def expected_bound(mixture, process, times, interpolation):
-    """The expected bound of the exact denoiser in nats, each error replaced by its root mean square."""
-    times = torch.tensor(times, dtype=torch.float64)
-    t, s = times[:-1], times[1:]
-    spread = posterior_variance(mixture, process, times)
-    error = (process.schedule.log_snr(t).exp() * spread[:-1]).sqrt()[:, None]  # of eps
-    v = interpolation(process, s, t, spread[:-1])[:, None] if callable(interpolation) else interpolation
-    diffusion = step_divergence(process, error, v, s, t).sum()
-    # A posterior with the exact mean and this variance pays, on average, 1/2 log(2 pi e var).
-    reconstruction = reconstruction_error(process, spread[-1:, None].sqrt(), ZERO, spread[-1:, None].log()).sum()
-    second_moment = (mixture.weights @ (mixture.means.square() + mixture.variances)).reshape(1, 1)
-    return (diffusion + reconstruction + prior_divergence(process, second_moment.sqrt(), times[0].item()).sum()).item()
+from .paths import VarianceExploding, expected_bound
 
 
 def exact_interpolation(process, s, t, spread):
@@ -73,13 +49,14 @@ def test_a_gaussian_with_its_true_variances_has_no_gap(schedule, steps):
     assert bound == pytest.approx(mixture.entropy() + mismatch, abs=1e-9)
 
 
+@pytest.mark.parametrize("schedule", [CosineSchedule(), VarianceExploding()])
 @pytest.mark.parametrize("components", [1, 2])
-def test_the_exact_bound_falls_to_the_entropy(components, mixture_1d):
+def test_the_exact_bound_falls_to_the_entropy(components, schedule, mixture_1d):
     single = GaussianMixture(torch.ones(1), torch.tensor([[0.4]]), torch.tensor([0.09]))
     mixture = single if components == 1 else mixture_1d
-    process = GaussianProcess(CosineSchedule())
+    process = GaussianProcess(schedule)
     counts = [8, 16, 32, 64, 128, 256]
-    bounds = [expected_bound(mixture, process, LogSNRGrid(n, 0.002, 1.0).times(), 0.0) for n in counts]
+    bounds = [expected_bound(mixture, process, LogSNRGrid(n, 0.002, 1.0, schedule).times(), 0.0) for n in counts]
     gaps = [bound - mixture.entropy() for bound in bounds]
     assert all(0 < after < before for before, after in itertools.pairwise(gaps))
     assert gaps[-2] / gaps[-1] == pytest.approx(2, abs=0.15), "the gap falls as 1 / T"
@@ -159,13 +136,16 @@ def test_pixels_with_a_known_law(counts):
     assert entropy - 4 * chain.standard_error < chain.value < entropy + 0.35
 
 
-def test_prior_divergence():
-    process = GaussianProcess(LinearSchedule())
+@pytest.mark.parametrize("schedule", [LinearSchedule(), VarianceExploding()])
+def test_prior_divergence(schedule):
+    process = GaussianProcess(schedule)
+    alpha_1, sigma_1 = schedule(torch.tensor(1.0, dtype=torch.float64))
+    std = math.hypot(alpha_1, sigma_1)
     x_0 = torch.tensor([[0.5, -1.0], [0.0, 0.2]], dtype=torch.float64)
     for t_max in (1.0, 0.6):
         alpha, sigma = process.schedule(torch.tensor(t_max, dtype=torch.float64))
         law = torch.distributions.Normal(alpha * x_0, sigma)
-        expected = torch.distributions.kl_divergence(law, torch.distributions.Normal(0.0 * x_0, 1.0)).sum(1)
+        expected = torch.distributions.kl_divergence(law, torch.distributions.Normal(0.0 * x_0, std)).sum(1)
         torch.testing.assert_close(prior_divergence(process, x_0, t_max), expected, rtol=1e-9, atol=1e-14)
 
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
 
-from continuous_diffusion import CosineSchedule, GaussianProcess, LinearSchedule
+from continuous_diffusion import (
+    CauchySchedule,
+    CosineSchedule,
+    GaussianProcess,
+    LaplaceSchedule,
+    LinearSchedule,
+    QuadraticSchedule,
+    SigmoidSchedule,
+)
 from continuous_diffusion import PixelScale as Scale
 from diffusion_core import PerSampleRandomness
+
+from .paths import VarianceExploding, exact_step
 
 
 @pytest.fixture
@@ -76,6 +87,80 @@ def test_prior(process):
     assert process.double().prior((2, 3)).dtype == torch.float64
     assert process.half().prior((2, 3)).dtype == torch.float32
     assert not process.state_dict()
+
+
+def preserving(log_abar):
+    def marginal(t):
+        return mpmath.sqrt(mpmath.exp(log_abar(t))), mpmath.sqrt(-mpmath.expm1(log_abar(t)))
+
+    return marginal
+
+
+def linear_log_abar(t):
+    """The table's straight line in which t is, in many digits."""
+    table = [0.0, *np.cumsum(np.log1p(-LinearSchedule().betas()))]
+    row = min(int(t * 1000), 999)
+    return table[row] + (t * 1000 - row) * (mpmath.mpf(table[row + 1]) - table[row])
+
+
+MARGINALS = [
+    (LinearSchedule(), preserving(linear_log_abar)),
+    (SigmoidSchedule(), preserving(lambda t: -mpmath.log1p(mpmath.exp(20 * t - 10)))),
+    (VarianceExploding(), lambda t: (mpmath.mpf(1), mpmath.mpf(0.01) * mpmath.mpf(5000) ** t)),
+]
+STEPS = [
+    (1e-6 - 1e-9, 1e-6),
+    (1e-9, 1e-6),
+    (1e-6, 1.0),
+    (0.5 - 1e-9, 0.5),
+    (0.2, 0.7),
+    (1 - 1e-6 - 1e-9, 1 - 1e-6),
+    (1 - 1e-9, 1.0),
+]
+
+
+@pytest.mark.parametrize(("schedule", "marginal"), MARGINALS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(("s", "t"), STEPS)
+def test_steps_keep_their_digits(schedule, marginal, s, t):
+    """As many as the difference of two log-SNRs of their size has in double precision."""
+    process, times = GaussianProcess(schedule), torch.tensor([s, t], dtype=torch.float64)
+    actual = [process.added_variance(*times), *process.bridge_coefficients(*times)]
+    log_snr = schedule.log_snr(times)
+    lost = (1 + log_snr.abs().max()) / (log_snr[0] - log_snr[1]).clamp(max=1)
+    expected = exact_step(marginal, s, t)
+    assert [value.item() for value in actual] == pytest.approx(expected, rel=20 * 2.2e-16 * lost.item(), abs=0)
+
+
+@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule(), QuadraticSchedule(), LaplaceSchedule()])
+def test_where_the_variance_is_preserved_beta_is_that_of_abar(schedule):
+    t = torch.linspace(0.001, 0.999, 400, dtype=torch.float64)
+    log_abar, process = schedule.log_abar(t), GaussianProcess(schedule)
+    beta = -torch.expm1(log_abar[1:] - log_abar[:-1])
+    torch.testing.assert_close(process.added_variance(t[:-1], t[1:]), beta, rtol=1e-11, atol=0)
+    _, _, var = process.bridge_coefficients(t[:-1], t[1:])
+    torch.testing.assert_close(var, beta * torch.expm1(log_abar[:-1]) / torch.expm1(log_abar[1:]), rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("schedule", [LinearSchedule(), LaplaceSchedule(), CauchySchedule(), VarianceExploding()])
+def test_no_step_at_all_changes_nothing(schedule):
+    """At both ends too, where the log-SNR may be infinite."""
+    x = torch.tensor([[0.7], [-0.3], [1.1]], dtype=torch.float64)
+    t = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
+    process = GaussianProcess(schedule)
+    assert torch.equal(process.renoise(x, t, t, torch.Generator().manual_seed(0)), x)
+    assert process.added_variance(t, t).tolist() == [0, 0, 0]
+
+
+def test_variance_exploding(constant_noise):
+    """Noising by way of s is noising to t at once; the prior has the variance of x_1."""
+    process = GaussianProcess(VarianceExploding())
+    s, t = torch.tensor([0.0, 0.3]), torch.tensor([0.4, 1.0])
+    x_s = torch.tensor([[0.7], [-0.3]], dtype=torch.float64)
+    noise_alone = process.renoise(0 * x_s, s, t, constant_noise(1.0))[:, 0]
+    assert torch.equal(process.renoise(x_s, s, t, constant_noise(0.0)), x_s)
+    through = noise_alone.square() + process.schedule(s.double())[1].square()
+    torch.testing.assert_close(through, process.schedule(t.double())[1].square())
+    assert process.double().prior((1,), constant_noise(1.0)).item() == pytest.approx(math.sqrt(1 + 50**2))
 
 
 @pytest.mark.parametrize("num_values", [2, 3, 16, 255, 256])

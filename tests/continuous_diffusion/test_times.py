@@ -20,10 +20,12 @@ from continuous_diffusion import (
     SigmoidSchedule,
 )
 
+from .paths import VarianceExploding
+
 SCHEDULES = [CosineSchedule(), LinearSchedule(), LaplaceSchedule(), CauchySchedule()]
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", [*SCHEDULES, VarianceExploding()])
 def test_steps_of_equal_log_snr(schedule):
     grid = LogSNRGrid(12, 0.01, 0.97, schedule)
     times = torch.tensor(grid.times(), dtype=torch.float64)
@@ -63,6 +65,11 @@ def test_the_weight_undoes_the_density(density):
         (torch.sin, math.cos(0.01) - math.cos(0.99)),
     ]:
         assert (weight * f(t)).mean().item() == pytest.approx(integral, rel=1e-4)
+
+
+def test_a_density_of_a_process_that_does_not_preserve_the_variance():
+    t, weight = LogSNRTimes(VarianceExploding(), t_min=0.01)(100_000, torch.Generator().manual_seed(0))
+    assert (weight.double() * t.double().square()).mean().item() == pytest.approx((1 - 0.01**3) / 3, rel=1e-4)
 
 
 def test_log_snr_has_the_density():
