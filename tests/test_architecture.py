@@ -235,7 +235,10 @@ def test_what_is_a_sampler_s_own_is_given_by_name() -> None:
 
 
 def test_twins_are_in_files_of_one_name() -> None:
-    """What implements a contract of the core is in the file of that name in either engine."""
+    """What implements a contract of the core is in the file of that name in either engine.
+
+    What belongs together across contracts, as the schedule and the reading of one path, may share a file of its own.
+    """
     homes = {
         diffusion_core.Schedule: "schedules",
         diffusion_core.Process: "process",
@@ -245,13 +248,14 @@ def test_twins_are_in_files_of_one_name() -> None:
     }
     for engine in ENGINES:
         list(modules(engine))
-    wrong = []
+    taken = {name for home in homes.values() for name in (home if isinstance(home, tuple) else (home,))}
+    wrong: dict[str, set[str]] = {}
     for contract, home in homes.items():
         for child in subclasses(contract):
             top, *rest = child.__module__.split(".")
             if top in ENGINES and rest[0] not in (home if isinstance(home, tuple) else (home,)):
-                wrong.append(f"{child.__module__}.{child.__qualname__}")
-    assert wrong == []
+                wrong.setdefault(child.__module__, set()).add(contract.__name__)
+    assert {name: found for name, found in wrong.items() if name.split(".")[1] in taken or len(found) < 2} == {}
 
 
 # What never enters the project
