@@ -230,7 +230,7 @@ class KarrasDenoiser(Denoiser):
     Arguments:
         process: the Gaussian process whose noise it removes.
         network: any callable (x, c, **cond) -> the shape of x, with c from about -2 (noise) or
-            less to 2 (data) or more, sign reversed: `c = -logSNR / 8`.
+            less to 2 (data) or more, sign reversed: `c = -logSNR / 8`. It is finite where alpha_t and sigma_t are above 0.
         event_shape: the shape of one example, such as (1, 28, 28).
         std: d, the standard deviation of the data; EDM's for images in [-1, 1] is 0.5.
 
