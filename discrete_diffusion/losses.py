@@ -15,48 +15,35 @@ References:
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 
 from torch import Tensor
 
 import diffusion_core
-from diffusion_core import Generator
-from discrete_diffusion.denoisers import Denoiser, Posterior
+from diffusion_core import Sample, event_sum
+from discrete_diffusion.denoisers import Posterior
 
 __all__ = ["ELBO", "CrossEntropy", "Loss", "WeightedSum"]
 
 
-class Loss(diffusion_core.Loss):
-    """A loss of the discrete engine; with one network call, losses can share it.
-
-    Subclasses state what they ask of the posterior; the noising is written here.
-    """
-
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
-        """The loss in nats of each example x_0 (B, *event) at its time t (B,): (B,)."""
-        x_t = denoiser.process.sample(x_0, t, generator)
-        return self.evaluate(denoiser(x_t, t, **cond), x_0.long())
-
-    @abstractmethod
-    def evaluate(self, posterior: Posterior, x_0: Tensor) -> Tensor:
-        """The loss (B,) of a posterior whose clean data are x_0 (B, *event)."""
+class Loss(diffusion_core.Loss[Posterior]):
+    """A loss of the discrete engine, in nats; with one network call, losses can share it."""
 
 
 @dataclass(frozen=True)
 class ELBO(Loss):
     """The integrand l_t(x_0) of the complete bound, in nats / unit of t."""
 
-    def evaluate(self, posterior: Posterior, x_0: Tensor) -> Tensor:
-        return posterior.rate_divergence(x_0).flatten(1).sum(-1)
+    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
+        return event_sum(posterior.rate_divergence(sample.x_0.long()), sample.active)
 
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
     """`-sum_d log p(x_0^d | x_t)` in nats: the sum over dimensions, not their mean."""
 
-    def evaluate(self, posterior: Posterior, x_0: Tensor) -> Tensor:
-        return -posterior.log_prob(x_0).flatten(1).sum(-1)
+    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
+        return -event_sum(posterior.log_prob(sample.x_0.long()), sample.active)
 
 
 @dataclass(frozen=True)
@@ -77,8 +64,8 @@ class WeightedSum(Loss):
         if min(self.weights) < 0:
             raise ValueError(f"weights = {self.weights}, expected non-negative numbers")
 
-    def evaluate(self, posterior: Posterior, x_0: Tensor) -> Tensor:
+    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
         first, *others = (
-            weight * loss.evaluate(posterior, x_0) for loss, weight in zip(self.losses, self.weights, strict=True)
+            weight * loss.evaluate(posterior, sample) for loss, weight in zip(self.losses, self.weights, strict=True)
         )
         return sum(others, start=first)
