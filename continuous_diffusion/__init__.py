@@ -25,6 +25,7 @@ from continuous_diffusion.losses import (
 )
 from continuous_diffusion.oracle import GaussianMixture, MixtureDenoiser
 from continuous_diffusion.process import GaussianProcess, PixelScale
+from continuous_diffusion.rectified import FlowDenoiser, FlowMatchingLoss, RectifiedSchedule
 from continuous_diffusion.samplers import DDIM, Ancestral, FixedLarge, FixedSmall, Heun, LearnedRange, ReverseVariance, Sampler
 from continuous_diffusion.schedules import (
     CauchySchedule,
@@ -67,6 +68,8 @@ __all__ = [
     "EpsilonLoss",
     "FixedLarge",
     "FixedSmall",
+    "FlowDenoiser",
+    "FlowMatchingLoss",
     "GaussianMixture",
     "GaussianProcess",
     "Heun",
@@ -87,6 +90,7 @@ __all__ = [
     "Posterior",
     "QuadraticSchedule",
     "Reconstruction",
+    "RectifiedSchedule",
     "Regression",
     "ReverseVariance",
     "Sampler",
