@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from numbers import Integral
 from typing import TypeGuard, TypeVar
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, rows_of
+from diffusion_core.dropout import current_seeds, seeded
 from diffusion_core.values import check_within
 
 __all__ = [
@@ -252,8 +254,12 @@ class Backbone(nn.Module, ABC):
     def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         """Evaluate one block of tensors; with `use_checkpoint`, keep its inputs alone and recompute it in the backward pass."""
         saving = self.use_checkpoint and torch.is_grad_enabled()
-        out: Tensor = checkpoint(block, *inputs, use_reentrant=False) if saving else block(*inputs)
-        return out
+        if not saving:
+            out: Tensor = block(*inputs)
+            return out
+        seeds = current_seeds()  # dropout is to be the same when the block is run again
+        recomputed: Tensor = checkpoint(block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), seeded(seeds)))
+        return recomputed
 
     def _check(self, x: Tensor, c: Tensor) -> None:
         check_tensors(x=x, c=c)
