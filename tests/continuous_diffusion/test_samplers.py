@@ -363,10 +363,10 @@ def test_trajectory_and_counters(toy_network):
     denoiser = EpsilonDenoiser(GaussianProcess(CosineSchedule()), toy_network(), (1, 8, 8))
     states = list(DDIM(denoiser, UniformGrid(5, t_min=0.1), clip=0.8).trajectory(3, generator=torch.Generator().manual_seed(0)))
     assert [state.t for state in states] == pytest.approx([1, 0.82, 0.64, 0.46, 0.28, 0.1, 0])
-    assert [state.network_calls for state in states] == [0, 1, 2, 3, 4, 5, 6]
+    assert [state.nfe for state in states] == [0, 1, 2, 3, 4, 5, 6]
     assert states[-1].x.abs().max() <= 0.8
-    assert [state.network_calls for state in Heun(denoiser, UniformGrid(3, t_min=0.1)).trajectory(3)] == [0, 2, 4, 6, 7]
-    assert [state.network_calls for state in Ancestral(denoiser, RespacedGrid(3, 1000)).trajectory(3)][-1] == 4
+    assert [state.nfe for state in Heun(denoiser, UniformGrid(3, t_min=0.1)).trajectory(3)] == [0, 2, 4, 6, 7]
+    assert [state.nfe for state in Ancestral(denoiser, RespacedGrid(3, 1000)).trajectory(3)][-1] == 4
 
 
 @pytest.mark.parametrize("grid", [CustomGrid([1.0, 0.7, 0.2, 0.05]), RespacedGrid(3, 100), UniformGrid(2), QuadraticGrid(2)])

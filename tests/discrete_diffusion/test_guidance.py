@@ -192,7 +192,7 @@ def test_seeds_labels_and_calls(method, chains):
     together = sampler.sample(20, seeds=range(20), y=y)
     uneven = torch.cat([sampler.sample(7, seeds=range(7), y=y[:7]), sampler.sample(13, seeds=range(7, 20), y=y[7:])])
     assert torch.equal(together, uneven)
-    calls = [state.network_calls for state in sampler.trajectory(2, seeds=[0, 1], y=y[:2])]
+    calls = [state.nfe for state in sampler.trajectory(2, seeds=[0, 1], y=y[:2])]
     each = 1 if "Classifier" in method else 2
     assert calls == [each * i for i in range(6)]
     with pytest.raises(ValueError, match=r"y is missing: a .* needs the (labels|condition) to guide towards"):

@@ -100,7 +100,7 @@ def test_a_run_tells_what_it_cost(chain, exact):
     sampler = Ancestral(exact(oracle), UniformGrid(3, t_max=0.9))
     inpainting = Inpainting(sampler, torch.tensor([1, 2]), torch.tensor([True, False]), 4)
     states = list(inpainting.trajectory(50, generator=torch.Generator().manual_seed(0)))
-    assert [state.network_calls for state in states] == [0, 4, 8, 12, 13]
+    assert [state.nfe for state in states] == [0, 4, 8, 12, 13]
     assert [state.t for state in states] == [*sampler.grid.times(), 0.0]
     assert all(torch.equal(state.memory[0][:, 0], torch.ones(50, dtype=torch.int64)) for state in states)
     # Known dimensions are noisy on the way: as noisy as the process makes them.

@@ -226,7 +226,7 @@ def test_a_run_can_be_watched_and_tells_what_it_cost(chain, exact):
     denoiser = exact(oracle)
     grid = UniformGrid(5, t_min=0.1)
     tau = list(TauLeaping(denoiser, grid, leap=CategoricalLeap()).trajectory(50, generator=torch.Generator().manual_seed(0)))
-    assert [state.network_calls for state in tau] == [0, 1, 2, 3, 4, 5, 6]
+    assert [state.nfe for state in tau] == [0, 1, 2, 3, 4, 5, 6]
     assert [state.t for state in tau] == [*grid.times(), 0.0]
     assert (tau[-1].rejected >= tau[1].rejected).all()
     assert tau[-1].rejected.sum() > 0
@@ -235,7 +235,7 @@ def test_a_run_can_be_watched_and_tells_what_it_cost(chain, exact):
     assert ordinal.clamped.sum() > 0
     assert ordinal.rejected.sum() == 0
     corrected = PredictorCorrector(Ancestral(denoiser, grid), corrector_steps=2, entry_time=0.5)
-    calls = [state.network_calls for state in corrected.trajectory(4, seeds=range(4))]
+    calls = [state.nfe for state in corrected.trajectory(4, seeds=range(4))]
     assert calls == [0, 1, 2, 5, 8, 11, 12]
 
 
