@@ -100,7 +100,7 @@ class Leap(ABC):
 
 @dataclass(frozen=True)
 class BernoulliLeap(Leap):
-    """At most one jump, with probability `h Lambda`; where that is above 1 a dimension surely jumps, and is counted as clamped."""
+    """At most one jump, with probability `h Lambda`. A dimension where that exceeds 1 jumps, and is counted as clamped."""
 
     def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
         probability = h * _check_rates(jumps)
