@@ -14,8 +14,7 @@ cuts them off again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import TypeGuard, TypeVar
 
@@ -179,6 +178,18 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(next(fitting, 1), channels)
 
 
+def _keeping_seeds(block: nn.Module) -> Callable[..., Tensor]:
+    """A block whose dropout is the same when it is run again in the backward pass."""
+    seeds = current_seeds()
+
+    def run(*inputs: Tensor) -> Tensor:
+        with seeded(seeds):
+            out: Tensor = block(*inputs)
+            return out
+
+    return block if seeds is None else run
+
+
 class Backbone(nn.Module, ABC):
     """A network on images; a subclass implements `predict`.
 
@@ -254,12 +265,8 @@ class Backbone(nn.Module, ABC):
     def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         """Evaluate one block of tensors; with `use_checkpoint`, keep its inputs alone and recompute it in the backward pass."""
         saving = self.use_checkpoint and torch.is_grad_enabled()
-        if not saving:
-            out: Tensor = block(*inputs)
-            return out
-        seeds = current_seeds()  # dropout is to be the same when the block is run again
-        recomputed: Tensor = checkpoint(block, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), seeded(seeds)))
-        return recomputed
+        out: Tensor = checkpoint(_keeping_seeds(block), *inputs, use_reentrant=False) if saving else block(*inputs)
+        return out
 
     def _check(self, x: Tensor, c: Tensor) -> None:
         check_tensors(x=x, c=c)
