@@ -56,28 +56,24 @@ class Sampler(diffusion_core.Sampler[Posterior]):
         return replace(state, x=state.x.long())
 
     @abstractmethod
-    def law(self, x_t: Tensor, t: float, s: float, **cond: Tensor) -> Tensor:
+    def law(self, x_t: Tensor, t: Tensor, s: Tensor, **cond: Tensor) -> Tensor:
         """The probabilities of every dimension's state after a step t -> s: (B, *event) -> (B, *event, n).
 
         Of a step with several stages it is the first one's; `stages` has them all.
         """
 
-    def stages(self, t: float, s: float, **cond: Tensor) -> list[Stage]:
+    def stages(self, t: Tensor, s: Tensor, **cond: Tensor) -> list[Stage]:
         """The step t -> s as a list of stages, each a law given where the one before it ended."""
         return [lambda x: self.law(x, t, s, **cond)]
 
-    def posterior(self, x_t: Tensor, t: float, **cond: Tensor) -> Posterior:
-        """The denoiser's posterior at one time for the whole batch."""
-        posterior: Posterior = self.denoiser(x_t, torch.tensor(t, dtype=torch.float64, device=x_t.device), **cond)
-        return posterior
-
     def finish(self, state: State, **cond: Tensor) -> State:
-        posterior, state = self.evaluate(state, self.grid.t_min, **cond)
-        return replace(state, x=posterior.mode() if self.argmax else posterior.sample(state.randomness), t=0.0)
+        posterior, state = self.evaluate(state, state.t, **cond)
+        x = posterior.mode() if self.argmax else posterior.sample(state.randomness)
+        return replace(state, x=x, t=torch.zeros_like(state.t))
 
     def finish_law(self, x_t: Tensor, **cond: Tensor) -> Tensor:
         """The probabilities of every dimension's clean value: x_tmin (B, *event) -> (B, *event, S)."""
-        posterior = self.posterior(x_t, self.grid.t_min, **cond)
+        posterior = self.denoiser(x_t, torch.tensor(self.grid.t_min, dtype=torch.float64, device=x_t.device), **cond)
         if not self.argmax:
             return posterior.probs
         probs = posterior.probs
