@@ -6,7 +6,7 @@ Trajectories against diffusers' are in test_against_diffusers.py, where it is in
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -32,7 +32,7 @@ from continuous_diffusion import (
     LogSNRGrid,
     MixtureDenoiser,
     Posterior,
-    Schedule,
+    RectifiedSchedule,
     VelocityDenoiser,
 )
 from diffusion_core import CustomGrid, Process, QuadraticGrid, RespacedGrid, State, UniformGrid
@@ -306,18 +306,6 @@ def test_order_of_deterministic_maps_on_a_mixture(sampler, order, mixture_1d):
     assert all(order - 0.2 < slope < order + 0.2 for slope in slopes), (distances, slopes)
 
 
-@dataclass(frozen=True)
-class StraightPath(Schedule):
-    """`x_t = (1 - t) x_0 + t eps`: the variance is not kept, and alpha_1 = 0."""
-
-    def __call__(self, t):
-        return 1 - t, t
-
-    def log_abar(self, t):
-        """Of the path that keeps the variance and has the same log-SNR."""
-        return 2 * ((1 - t) / torch.hypot(1 - t, t)).log()
-
-
 class NormalDenoiser(diffusion_core.Denoiser):
     """The exact posterior of x_0 ~ N(mean, var)."""
 
@@ -327,13 +315,13 @@ class NormalDenoiser(diffusion_core.Denoiser):
         alpha, sigma = self.process.schedule(t)
         total = alpha**2 * self.var + sigma**2
         mean = self.mean + alpha * self.var / total * (x_t - alpha * self.mean)
-        return Posterior(mean, self.var * sigma**2 / total, (x_t - alpha * mean) / sigma)
+        return Posterior(self.process, mean, self.var * sigma**2 / total, (x_t - alpha * mean) / sigma)
 
 
 @pytest.mark.parametrize(("sampler", "order"), [(DDIM, 1), (Heun, 2)])
 def test_order_of_deterministic_maps_where_the_variance_is_not_kept(sampler, order):
-    """Normal data on a straight path, from alpha_1 = 0 on: the exact map keeps the distance to the mean in deviations."""
-    denoiser = NormalDenoiser(GaussianProcess(StraightPath()), (1,))
+    """Normal data on the rectified path, from alpha_1 = 0 on: the exact map keeps the distance to the mean in deviations."""
+    denoiser = NormalDenoiser(GaussianProcess(RectifiedSchedule()), (1,))
     x = torch.linspace(-3, 3, 7, dtype=torch.float64)[:, None]
     expected = (1 - 0.05) * denoiser.mean + math.sqrt(0.95**2 * denoiser.var + 0.05**2) * x
     errors = []
