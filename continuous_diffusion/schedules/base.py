@@ -41,10 +41,9 @@ class Schedule(diffusion_core.Schedule):
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
         """`-d logSNR / dt`, positive, in 1 / unit of t: the shape of t, float64."""
-        with torch.enable_grad():
-            time = t.detach().double().cpu().requires_grad_()  # a few numbers: no work for another device
-            (rate,) = torch.autograd.grad(-self.log_snr(time).sum(), time)
-        return rate.to(t.device)
+        time = t.detach().double().reshape(-1)
+        rate: Tensor = torch.func.grad(lambda times: -self.log_snr(times).sum())(time)
+        return rate.reshape(t.shape)
 
     def time(self, log_snr: Tensor) -> Tensor:
         """The time in [0, 1] of a log-SNR, the nearer end where there is none: the shape of log_snr, float64."""

@@ -49,15 +49,24 @@ class TabulatedSchedule(VariancePreserving):
         # Not a tensor: what is cached here must not depend on the device of the first caller.
         return np.concatenate([[0.0], np.cumsum(np.log1p(-self.betas()))])
 
-    def log_abar(self, t: Tensor) -> Tensor:
-        """The table at t = (i + 1) / T, straight lines between."""
+    def _piece(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The values of the table on either side of t, and how far t is from the first to the second, in [0, 1]."""
         table = torch.as_tensor(self._table, device=t.device)  # (T + 1,)
         place = t.double() * self.T
         left = place.floor().clamp(0, self.T - 1)
         ends = torch.stack((left, left + 1)).long()  # (2, *t)
         low, high = table.index_select(0, ends.reshape(-1)).reshape(ends.shape)
-        log_abar: Tensor = low + (place - left) * (high - low)
-        return log_abar
+        return low, high, place - left
+
+    def log_abar(self, t: Tensor) -> Tensor:
+        """The table at t = (i + 1) / T, straight lines between."""
+        low, high, share = self._piece(t)
+        return low + share * (high - low)
+
+    def log_snr_rate(self, t: Tensor) -> Tensor:
+        """`-d logSNR / dt`, positive, in 1 / unit of t: the slope of log abar, over sigma^2."""
+        low, high, share = self._piece(t)
+        return self.T * (high - low) / torch.expm1(low + share * (high - low))
 
 
 class _ScaledSchedule(TabulatedSchedule):
