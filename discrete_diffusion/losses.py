@@ -22,7 +22,7 @@ from torch import Tensor
 
 import diffusion_core
 from diffusion_core import Generator
-from discrete_diffusion.denoisers import Denoiser, Posterior
+from discrete_diffusion.denoisers.base import Denoiser, Posterior, X0Posterior, no_x0_error
 
 __all__ = ["ELBO", "CrossEntropy", "Loss", "WeightedSum"]
 
@@ -33,7 +33,9 @@ class Loss(diffusion_core.Loss):
     Subclasses state what they ask of the posterior; the noising is written here.
     """
 
-    def __call__(self, denoiser: Denoiser, x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
+    def __call__(
+        self, denoiser: Denoiser[Posterior], x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor
+    ) -> Tensor:
         """The loss in nats of each example x_0 (B, *event) at its time t (B,): (B,)."""
         x_t = denoiser.process.sample(x_0, t, generator)
         return self.evaluate(denoiser(x_t, t, **cond), x_0.long())
@@ -56,6 +58,8 @@ class CrossEntropy(Loss):
     """`-sum_d log p(x_0^d | x_t)` in nats: the sum over dimensions, not their mean."""
 
     def evaluate(self, posterior: Posterior, x_0: Tensor) -> Tensor:
+        if not isinstance(posterior, X0Posterior):
+            raise no_x0_error("CrossEntropy")
         return -posterior.log_prob(x_0).flatten(1).sum(-1)
 
 

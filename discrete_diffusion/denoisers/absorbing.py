@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import diffusion_core
 from diffusion_core import Generator, as_randomness
 from diffusion_core.distributions import Categorical, Distribution
-from discrete_diffusion.denoisers.base import Denoiser, Posterior
+from discrete_diffusion.denoisers.base import Denoiser, X0Posterior
 from discrete_diffusion.jumps import Jumps, UnmaskingJumps, unmasking_rate
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.absorbing import AbsorbingRates
@@ -26,7 +26,7 @@ from discrete_diffusion.rates.absorbing import AbsorbingRates
 __all__ = ["AbsorbingDenoiser"]
 
 
-class _AbsorbingPosterior(Posterior):
+class _AbsorbingPosterior(X0Posterior):
     def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution) -> None:
         super().__init__(process, x_t, t)
         self._masked = self.x_t == process.rates.data_states
@@ -70,7 +70,7 @@ class _AbsorbingPosterior(Posterior):
         return torch.where(self._masked, rate, 0.0) * torch.where(self._masked, surprise, 0.0)
 
 
-class AbsorbingDenoiser(Denoiser):
+class AbsorbingDenoiser(Denoiser[X0Posterior]):
     """For absorbing processes: masked dimensions get the network's distribution, the others are carried over.
 
     Both readings coincide here, since a masked dimension carries no evidence of its own.
@@ -81,5 +81,5 @@ class AbsorbingDenoiser(Denoiser):
             raise ValueError(f"the process has {type(process.rates).__name__}, expected AbsorbingRates")
         super().__init__(process, network, event_shape)
 
-    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> X0Posterior:
         return _AbsorbingPosterior(self.process, x_t, t, distribution)

@@ -13,9 +13,9 @@ References:
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +24,16 @@ import diffusion_core
 from diffusion_core import Generator, as_randomness, batch_time, check_time
 from diffusion_core.checks import check_finite
 from diffusion_core.distributions import Categorical, Distribution
+from discrete_diffusion.divergence import conditional_divergence
 from discrete_diffusion.jumps import Jumps
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.checks import check_states
 
-__all__ = ["Denoiser", "Posterior"]
+__all__ = ["Denoiser", "P", "Posterior", "X0Posterior", "no_x0_error"]
 
 
-class Posterior(diffusion_core.Posterior):
-    """p(x_0^d | x_t) of every dimension d, and what it implies for the reverse process.
+class Posterior(ABC):
+    """What a denoiser says at (x_t, t): the ratios of p_t, and so the rates of the reverse process.
 
     Arguments:
         process: the forward process.
@@ -51,6 +52,32 @@ class Posterior(diffusion_core.Posterior):
 
     @property
     @abstractmethod
+    def ratio(self) -> Tensor:
+        """The ratio `r_y = p_t(x_t with d -> y) / p_t(x_t)` for every state y: (B, *event, n)."""
+
+    @abstractmethod
+    def jumps(self) -> Jumps:
+        """The reverse rates, to draw jumps from; needs one time for the whole batch."""
+
+    @property
+    def reverse_rates(self) -> Tensor:
+        """Rhat(x_t, y) = R_t[y, x] r_y for y != x, zero on the diagonal: (B, *event, n)."""
+        return self.process.reverse_rates(self.ratio, self.x_t, self.t)
+
+    def rate_divergence(self, x_0: Tensor) -> Tensor:
+        """The ELBO integrand of every dimension in nats / unit of t: (B, *event).
+
+        `sum_{y != x} R_t[y, x] w_y phi(r_y / w_y)` with `phi(z) = z - 1 - log z`: the rate at
+        which the reverse process of x_0 and the model's drift apart.
+        """
+        return conditional_divergence(self.process, x_0, self.x_t, self.t, self.ratio)
+
+
+class X0Posterior(Posterior):
+    """A posterior that also gives p(x_0^d | x_t) of every dimension d."""
+
+    @property
+    @abstractmethod
     def distribution(self) -> Distribution:
         """p(x_0^d | x_t) over the S data values."""
 
@@ -65,40 +92,37 @@ class Posterior(diffusion_core.Posterior):
         return self.distribution.probs
 
     def log_prob(self, x_0: Tensor) -> Tensor:
+        """log p(x_0^d | x_t) in nats for every dimension d: (B, *event) -> (B, *event)."""
         return self.distribution.log_prob(x_0)
 
     def sample(self, generator: Generator = None) -> Tensor:
+        """Draw every dimension of x_0 from p(x_0^d | x_t): (B, *event)."""
         u = as_randomness(generator).uniform(self.x_t.shape, torch.float64, self.x_t.device)
         return self.distribution.sample(u)
 
     def mode(self) -> Tensor:
+        """The most probable value of every dimension: (B, *event)."""
         return self.distribution.mode()
 
-    @property
-    @abstractmethod
-    def ratio(self) -> Tensor:
-        """The posterior ratio r_y(x_t) for every state y, from probabilities in its own dtype: (B, *event, n)."""
 
-    @abstractmethod
-    def jumps(self) -> Jumps:
-        """The reverse rates, to draw jumps from; needs one time for the whole batch."""
-
-    @abstractmethod
-    def rate_divergence(self, x_0: Tensor) -> Tensor:
-        """The ELBO integrand of every dimension in nats / unit of t: (B, *event).
-
-        `sum_{y != x} R_t[y, x] w_y phi(r_y / w_y)` with `phi(z) = z - 1 - log z`: the rate at
-        which the reverse process of x_0 and the model's drift apart.
-        """
-
-    @property
-    def reverse_rates(self) -> Tensor:
-        """Rhat(x_t, y) = R_t[y, x] r_y for y != x, zero on the diagonal: (B, *event, n)."""
-        return self.process.reverse_rates(self.ratio, self.x_t, self.t)
+P = TypeVar("P", bound=Posterior, covariant=True)
+"""What a denoiser gives: a `Posterior`, or more."""
 
 
-class Denoiser(diffusion_core.Denoiser[Posterior]):
-    """Reads a network as a posterior over clean values.
+def no_x0_error(what: str) -> ValueError:
+    """The error of what needs p(x_0 | x_t) and is given ratios alone.
+
+    Arguments:
+        what: what needs it, for the message.
+    """
+    return ValueError(
+        f"a score model has no law of x_0 given x_t: {what} needs a denoiser that gives one, such as X0Denoiser; "
+        "with a score model, use the ELBO loss and a sampler that draws from rates, such as Euler or TauLeaping"
+    )
+
+
+class Denoiser(diffusion_core.Denoiser[P]):
+    """Reads a network as a posterior. This is a parameterisation: a subclass says what the network's output means.
 
     Arguments:
         process: the forward process.
@@ -111,6 +135,8 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
 
     process: CTMC
     network: nn.Module | Callable[..., Tensor]
+    has_x0: bool = True
+    """Whether its posterior is an `X0Posterior`. A parameterisation that gives ratios alone says False."""
 
     def __init__(self, process: CTMC, network: nn.Module | Callable[..., Tensor], event_shape: Sequence[int]) -> None:
         super().__init__(process, event_shape)
@@ -150,9 +176,9 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
         return Categorical(network(x_t, c, **cond))
 
     @abstractmethod
-    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> P:
         """What the network's distribution at (x_t, t) means: the reading itself."""
 
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
         """The posterior given x_t (B, *event) at time t, () or (B,), with the conditions of the network."""
         return self.posterior(x_t, t, self.read(x_t, t, **cond))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core.distributions import Categorical, Distribution
-from discrete_diffusion.denoisers.base import Denoiser, Posterior
+from discrete_diffusion.denoisers.base import Denoiser, X0Posterior
 from discrete_diffusion.divergence import rate_divergence
 from discrete_diffusion.jumps import Jumps, ReverseJumps
 from discrete_diffusion.process import CTMC
@@ -23,7 +23,7 @@ from discrete_diffusion.process import CTMC
 __all__ = ["LeaveOneOutDenoiser", "LeaveOneOutPosterior"]
 
 
-class LeaveOneOutPosterior(Posterior):
+class LeaveOneOutPosterior(X0Posterior):
     """`p(x_0 | x_t) ~ p_loo(x_0) P_t[x_0, x_t]`, with p_loo what the network gives."""
 
     def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, network: Distribution) -> None:
@@ -65,8 +65,8 @@ class LeaveOneOutPosterior(Posterior):
         return rate_divergence(self.process, x_0, self.x_t, self.t, self._prior.scores)
 
 
-class LeaveOneOutDenoiser(Denoiser):
+class LeaveOneOutDenoiser(Denoiser[X0Posterior]):
     """The network's logits are `log p_loo(x_0)`: the posterior without the dimension's own evidence."""
 
-    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> X0Posterior:
         return LeaveOneOutPosterior(self.process, x_t, t, distribution)

@@ -17,16 +17,15 @@ from torch import Tensor, nn
 
 from diffusion_core import Generator, as_randomness, readable
 from diffusion_core.distributions import Categorical, Distribution
-from discrete_diffusion.denoisers.base import Denoiser, Posterior
+from discrete_diffusion.denoisers.base import Denoiser, X0Posterior
 from discrete_diffusion.denoisers.leave_one_out import LeaveOneOutPosterior
-from discrete_diffusion.divergence import conditional_divergence
 from discrete_diffusion.jumps import Jumps, ReverseJumps
 from discrete_diffusion.process import CTMC
 
 __all__ = ["X0Denoiser"]
 
 
-class _X0Posterior(Posterior):
+class _X0Posterior(X0Posterior):
     def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution) -> None:
         super().__init__(process, x_t, t)
         self._distribution = distribution
@@ -46,9 +45,6 @@ class _X0Posterior(Posterior):
         # Mass on an x_0 that cannot have led to x_t contributes nothing.
         scores = torch.where(evidence > 0, self.logits.to(dtype) - evidence.log(), -torch.inf)
         return ReverseJumps(self.process, self.x_t, self.t, scores, divided=False)
-
-    def rate_divergence(self, x_0: Tensor) -> Tensor:
-        return conditional_divergence(self.process, x_0, self.x_t, self.t, self.ratio)
 
 
 class _FlooredX0Posterior(LeaveOneOutPosterior):
@@ -88,7 +84,7 @@ class _FlooredX0Posterior(LeaveOneOutPosterior):
         return x_0
 
 
-class X0Denoiser(Denoiser):
+class X0Denoiser(Denoiser[X0Posterior]):
     """The network's logits are `log p(x_0 | x_t)`.
 
     With an evidence floor, the posterior is `p'(x_0) ~ p(x_0) min(1, P_t[x_0, x_t] / floor)`, where the floor is a share of
@@ -118,7 +114,7 @@ class X0Denoiser(Denoiser):
             raise ValueError(f"evidence_floor = {evidence_floor}, expected a share in [0, 1]")
         self.evidence_floor = evidence_floor
 
-    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> X0Posterior:
         if self.evidence_floor == 0:
             return _X0Posterior(self.process, x_t, t, distribution)
         return _FlooredX0Posterior(self.process, x_t, t, distribution, self.evidence_floor)

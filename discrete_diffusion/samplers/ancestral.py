@@ -7,13 +7,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from diffusion_core import State
+from diffusion_core import State, TimeGrid
+from discrete_diffusion.denoisers.base import Denoiser, X0Posterior, no_x0_error
 from discrete_diffusion.samplers.base import Sampler
 
 __all__ = ["Ancestral"]
 
 
-class Ancestral(Sampler):
+class Ancestral(Sampler[X0Posterior]):
     """`x_s ~ sum_{x_0} p(x_0 | x_t) q(x_s | x_t, x_0)`, in every dimension at once.
 
     With the exact posterior this is the exact law of each dimension of x_s given x_t, for a
@@ -23,7 +24,19 @@ class Ancestral(Sampler):
 
     References:
         Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
+
+    Arguments:
+        denoiser: a denoiser that gives p(x_0 | x_t).
+        grid, sub_batch, argmax: see `Sampler`.
+
+    Raises:
+        ValueError: a score model.
     """
+
+    def __init__(self, denoiser: Denoiser[X0Posterior], grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
+        if not denoiser.has_x0:
+            raise no_x0_error("Ancestral")
+        super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)
 
     def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
         posterior, state = self.evaluate(state, t, **cond)

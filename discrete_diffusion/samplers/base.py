@@ -1,7 +1,8 @@
 """What all samplers of the discrete engine share: the last step, and their exact law.
 
 The chain ends at t_min, and the last step draws `x_0 ~ p(x_0 | x_tmin)`. Taking the most
-probable value instead is an option; it is biased.
+probable value instead is an option; it is biased. A score model has no p(x_0 | x_tmin). Its last step is an Euler step
+from t_min to 0 with the rates at t_min, and with a mask what is masked surely jumps.
 
 A sampler states its law beside its step: `law(x_t, t, s)` gives the probabilities with which
 every dimension lands on every state. Dimensions are independent given x_t, so the oracle can
@@ -19,8 +20,11 @@ from torch import Tensor
 
 import diffusion_core
 from diffusion_core import Generator, State, TimeGrid
-from discrete_diffusion.denoisers import Denoiser, Posterior
+from diffusion_core.distributions import inverse_cdf
+from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, no_x0_error
+from discrete_diffusion.jumps import one_jump_law
 from discrete_diffusion.rates.checks import check_states
+from discrete_diffusion.samplers.leaps import check_rates
 
 __all__ = ["Sampler", "Stage"]
 
@@ -28,7 +32,7 @@ Stage = Callable[[Tensor], Tensor]
 """One stage of a step: x (B, *event) -> probabilities of every dimension's next state (B, *event, n)."""
 
 
-class Sampler(diffusion_core.Sampler[Posterior]):
+class Sampler(diffusion_core.Sampler[P]):
     """Walks a denoiser of the discrete engine down a time grid.
 
     Arguments:
@@ -36,12 +40,17 @@ class Sampler(diffusion_core.Sampler[Posterior]):
         grid: the times to visit; the last step goes from grid.t_min to clean data.
         sub_batch: with seeds, how many chains the network sees at once.
         argmax: take the mode of p(x_0 | x_tmin) in the last step instead of a draw (biased).
+
+    Raises:
+        ValueError: argmax with a score model.
     """
 
-    denoiser: Denoiser
+    denoiser: Denoiser[P]
 
-    def __init__(self, denoiser: Denoiser, grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
+    def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch)
+        if argmax and not denoiser.has_x0:
+            raise no_x0_error("argmax")
         self.argmax = argmax
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
@@ -66,19 +75,30 @@ class Sampler(diffusion_core.Sampler[Posterior]):
         """The step t -> s as a list of stages, each a law given where the one before it ended."""
         return [lambda x: self.law(x, t, s, **cond)]
 
-    def posterior(self, x_t: Tensor, t: float, **cond: Tensor) -> Posterior:
+    def posterior(self, x_t: Tensor, t: float, **cond: Tensor) -> P:
         """The denoiser's posterior at one time for the whole batch."""
-        posterior: Posterior = self.denoiser(x_t, torch.tensor(t, dtype=torch.float64, device=x_t.device), **cond)
+        posterior: P = self.denoiser(x_t, torch.tensor(t, dtype=torch.float64, device=x_t.device), **cond)
         return posterior
 
     def finish(self, state: State, **cond: Tensor) -> State:
         posterior, state = self.evaluate(state, self.grid.t_min, **cond)
-        return replace(state, x=posterior.mode() if self.argmax else posterior.sample(state.randomness), t=0.0)
+        if isinstance(posterior, X0Posterior):
+            return replace(state, x=posterior.mode() if self.argmax else posterior.sample(state.randomness), t=0.0)
+        u = state.randomness.uniform(state.x.shape, torch.float64, state.x.device)
+        return replace(state, x=inverse_cdf(self._last_jump(posterior), u), t=0.0)
 
     def finish_law(self, x_t: Tensor, **cond: Tensor) -> Tensor:
         """The probabilities of every dimension's clean value: x_tmin (B, *event) -> (B, *event, S)."""
         posterior = self.posterior(x_t, self.grid.t_min, **cond)
-        if not self.argmax:
-            return posterior.probs
+        if not isinstance(posterior, X0Posterior):
+            return self._last_jump(posterior)
         probs = posterior.probs
+        if not self.argmax:
+            return probs
         return torch.nn.functional.one_hot(posterior.mode(), probs.shape[-1]).to(probs.dtype)
+
+    def _last_jump(self, posterior: Posterior) -> Tensor:
+        """The law of the Euler step from t_min to 0, in which what is masked surely jumps: (B, *event, S)."""
+        values, jumps = self.denoiser.process.rates.data_states, posterior.jumps()
+        h = torch.full_like(check_rates(jumps), self.grid.t_min, dtype=torch.float64).masked_fill(jumps.x >= values, torch.inf)
+        return one_jump_law(jumps, h[..., None])[..., :values]

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from diffusion_core import State, readable
-from discrete_diffusion.jumps import Jumps
+from discrete_diffusion.denoisers import Posterior
+from discrete_diffusion.jumps import one_jump_law
 from discrete_diffusion.samplers.base import Sampler
 from discrete_diffusion.samplers.leaps import check_rates
 
 __all__ = ["Euler"]
 
 
-class Euler(Sampler):
+class Euler(Sampler[Posterior]):
     """`P(x_s = y) = h Rhat_t(x_t, y)` for y != x_t; the dimension stays with the rest.
 
     Where `h Lambda > 1` the probabilities are scaled to sum to one: the dimension surely jumps, and is counted as clamped.
@@ -43,8 +44,6 @@ class Euler(Sampler):
         return replace(state, x=moved.reshape(x.shape), t=s, clamped=state.clamped + cut)
 
     def law(self, x_t: Tensor, t: float, s: float, **cond: Tensor) -> Tensor:
-        jumps: Jumps = self.posterior(x_t, t, **cond).jumps()
-        total = check_rates(jumps)[..., None]
-        # min(h, 1 / Lambda) is the time that the rates act for.
-        moved = jumps.matrix() * torch.where(total > 0, 1 / total, t - s).clamp(max=t - s)
-        return moved.scatter(-1, jumps.x[..., None], (1 - moved.sum(-1, keepdim=True)).clamp(min=0))
+        jumps = self.posterior(x_t, t, **cond).jumps()
+        check_rates(jumps)
+        return one_jump_law(jumps, t - s)

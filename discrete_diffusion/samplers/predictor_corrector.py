@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffusion_core import State
 from diffusion_core.checks import check_positive
+from discrete_diffusion.denoisers import Posterior
 from discrete_diffusion.jumps import ForwardJumps, Jumps, SumJumps
 from discrete_diffusion.samplers.base import Sampler, Stage
 from discrete_diffusion.samplers.leaps import CategoricalLeap, Leap
@@ -20,7 +21,7 @@ from discrete_diffusion.samplers.tau_leaping import landed
 __all__ = ["PredictorCorrector"]
 
 
-class PredictorCorrector(Sampler):
+class PredictorCorrector(Sampler[Posterior]):
     """A predictor's step t -> s, then leaps of length `m h` with the rates `R_s + Rhat_s`.
 
     References:
@@ -41,7 +42,7 @@ class PredictorCorrector(Sampler):
 
     def __init__(
         self,
-        predictor: Sampler,
+        predictor: Sampler[Posterior],
         *,
         leap: Leap | None = None,
         corrector_steps: int = 1,

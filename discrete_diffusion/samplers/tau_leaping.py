@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from diffusion_core import State, TimeGrid
-from discrete_diffusion.denoisers import Denoiser
+from discrete_diffusion.denoisers import Denoiser, Posterior
 from discrete_diffusion.samplers.base import Sampler
 from discrete_diffusion.samplers.leaps import CategoricalLeap, Landing, Leap
 
@@ -20,7 +20,7 @@ def landed(state: State, landing: Landing, s: float) -> State:
     return replace(state, x=landing.x, t=s, rejected=rejected, clamped=clamped)
 
 
-class TauLeaping(Sampler):
+class TauLeaping(Sampler[Posterior]):
     """`K_y ~ Poisson(h Rhat_t(x_t, y))` jumps in every dimension at once. First order in h.
 
     References:
@@ -36,7 +36,13 @@ class TauLeaping(Sampler):
     """
 
     def __init__(
-        self, denoiser: Denoiser, grid: TimeGrid, *, leap: Leap | None = None, sub_batch: int = 16, argmax: bool = False
+        self,
+        denoiser: Denoiser[Posterior],
+        grid: TimeGrid,
+        *,
+        leap: Leap | None = None,
+        sub_batch: int = 16,
+        argmax: bool = False,
     ) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)
         self.leap = CategoricalLeap() if leap is None else leap

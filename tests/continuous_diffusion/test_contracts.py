@@ -23,7 +23,7 @@ from continuous_diffusion import (
     PixelScale,
     ReverseVariance,
 )
-from diffusion_core import Denoiser, Loss, Objective, Posterior, Process, Sampler, Schedule, StratifiedTimes, UniformGrid
+from diffusion_core import Denoiser, Loss, Objective, Process, Sampler, Schedule, StratifiedTimes, UniformGrid
 
 for module in pkgutil.walk_packages(continuous_diffusion.__path__, "continuous_diffusion."):
     importlib.import_module(module.name)
@@ -51,7 +51,6 @@ NETWORKS, VARIANCES = concrete(continuous_diffusion.Denoiser), concrete(ReverseV
         (Sampler, 2),
         (Denoiser, 6),
         (Process, 1),
-        (Posterior, 1),
         (ReverseVariance, 2),
         (continuous_diffusion.Denoiser, 4),
     ],
