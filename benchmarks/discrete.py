@@ -67,7 +67,7 @@ def loss_work(denoiser: X0Denoiser | LeaveOneOutDenoiser, loss: ELBO | CrossEntr
     def work() -> None:
         denoiser.zero_grad(set_to_none=True)
         t = 0.01 + 0.99 * (torch.arange(BATCH) + torch.rand(BATCH)) / BATCH
-        loss(denoiser, x_0, t).sum().backward()
+        loss(denoiser, loss.draw(denoiser.process, x_0, t)).sum().backward()
 
     return work
 

@@ -12,7 +12,17 @@ from continuous_diffusion.denoisers import (
 )
 from continuous_diffusion.guidance import ClassifierFreeGuidance, ClassifierGuidance
 from continuous_diffusion.likelihood import BitsPerDim, bits_per_dim, learn_times
-from continuous_diffusion.losses import ELBO, VLB, EpsilonLoss, HybridLoss, Loss, Regression, VelocityLoss, X0Loss
+from continuous_diffusion.losses import (
+    ELBO,
+    VLB,
+    EpsilonLoss,
+    HybridLoss,
+    Loss,
+    Reconstruction,
+    Regression,
+    VelocityLoss,
+    X0Loss,
+)
 from continuous_diffusion.oracle import GaussianMixture, MixtureDenoiser
 from continuous_diffusion.process import GaussianProcess, PixelScale
 from continuous_diffusion.samplers import DDIM, Ancestral, FixedLarge, FixedSmall, Heun, LearnedRange, ReverseVariance, Sampler
@@ -75,6 +85,7 @@ __all__ = [
     "PixelScale",
     "Posterior",
     "QuadraticSchedule",
+    "Reconstruction",
     "Regression",
     "ReverseVariance",
     "Sampler",

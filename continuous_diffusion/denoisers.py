@@ -56,6 +56,7 @@ class Posterior:
     """`p(x_0^d | x_t) = N(mean^d, var^d)`, and the noise that goes with the mean.
 
     Arguments:
+        process: the forward process.
         mean: x0hat, the expected clean data (B, *event).
         var: the variance of every dimension, broadcastable to (B, *event); positive for t > 0.
         epsilon: epshat, with `x_t = alpha_t mean + sigma_t epshat`: (B, *event).
@@ -63,7 +64,10 @@ class Posterior:
             (B, *event); None where the network was taught none.
     """
 
-    def __init__(self, mean: Tensor, var: Tensor, epsilon: Tensor, interpolation: Tensor | None = None) -> None:
+    def __init__(
+        self, process: GaussianProcess, mean: Tensor, var: Tensor, epsilon: Tensor, interpolation: Tensor | None = None
+    ) -> None:
+        self.process = process
         self.mean = mean
         self.var = var.expand_as(mean)
         self.epsilon = epsilon
@@ -134,7 +138,7 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
         else:
             mean = torch.addcmul(match(c_skip, x_t) * x_t, match(c_out, x_t), output)
         var = match(self.process.schedule(t)[1].square(), x_t)
-        return Posterior(mean, var, self.epsilon(output, mean, x_t, t))
+        return Posterior(self.process, mean, var, self.epsilon(output, mean, x_t, t))
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
         """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
@@ -287,4 +291,4 @@ class LearnedVarianceDenoiser(diffusion_core.Denoiser[Posterior]):
             raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {expected}: a mean and a variance")
         first, second = output.chunk(2, 1)  # each (B, *event)
         posterior = self.mean_denoiser.interpret(first, coefficients, x_t, t)
-        return Posterior(posterior.mean, posterior.var, posterior.epsilon, (second + 1) / 2)
+        return Posterior(self.process, posterior.mean, posterior.var, posterior.epsilon, (second + 1) / 2)

@@ -74,7 +74,8 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
         twice, times, conditions = doubled(x_t, t, cond, self.null)
         both = self.denoiser(twice, times, **conditions)
         mean, epsilon = (guided(part[:n], part[n:], g) for part in (both.mean, both.epsilon))
-        return Posterior(mean, both.var[:n], epsilon, None if both.interpolation is None else both.interpolation[:n])
+        interpolation = None if both.interpolation is None else both.interpolation[:n]
+        return Posterior(self.process, mean, both.var[:n], epsilon, interpolation)
 
 
 class ClassifierGuidance(Denoiser[Posterior]):
@@ -112,4 +113,4 @@ class ClassifierGuidance(Denoiser[Posterior]):
         alpha, sigma = self.process.schedule(t)
         shift = match(sigma * self.scale(t), x_t) * slope  # (B, *event)
         mean = base.mean + match(sigma / alpha, x_t) * shift
-        return Posterior(mean, base.var, base.epsilon - shift, base.interpolation)
+        return Posterior(self.process, mean, base.var, base.epsilon - shift, base.interpolation)

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from continuous_diffusion.denoisers import Posterior
-from continuous_diffusion.divergence import reconstruction_error
-from continuous_diffusion.losses import ELBO, VLB, Loss, Truth
+from continuous_diffusion.losses import ELBO, VLB, Reconstruction
 from continuous_diffusion.process import GaussianProcess, check_real
 from diffusion_core import (
     BitsPerDim,
@@ -33,6 +32,7 @@ from diffusion_core import (
     Randomness,
     TimeSampler,
     UniformGrid,
+    event_sum,
     readable,
 )
 
@@ -42,14 +42,14 @@ FAINTEST = -100.0
 """The least log-SNR that a chain may start at: alpha is 2e-22, and one step from there to the next noise level has no size."""
 
 
-def prior_divergence(process: GaussianProcess, x_0: Tensor, t_max: float = 1.0) -> Tensor:
+def prior_divergence(process: GaussianProcess, x_0: Tensor, t_max: float = 1.0, active: Tensor | None = None) -> Tensor:
     """`KL(q_tmax(. | x_0) || prior)` in nats an example: (B, *event) -> (B,); t_max is where sampling starts.
 
     `1/2 (abar x_0^2 + sigma^2 - 1 - log sigma^2)` summed over dimensions.
     """
     log_abar = process.schedule.log_abar(torch.tensor(t_max, dtype=torch.float64, device=x_0.device))
     terms = log_abar.exp() * (x_0.double().square() - 1) - (-torch.expm1(log_abar)).log()
-    return terms.flatten(1).sum(1) / 2
+    return event_sum(terms, active) / 2
 
 
 def _check_beginning(process: GaussianProcess, t_max: float) -> None:
@@ -62,39 +62,30 @@ def _check_beginning(process: GaussianProcess, t_max: float) -> None:
         )
 
 
-class _Bound(Bound):
+class _Bound(Bound[Posterior]):
     def __init__(
         self, denoiser: Denoiser[Posterior], x_0: Tensor, times: TimeSampler | None, cond: Mapping[str, Tensor]
     ) -> None:
         times = GridTimes(UniformGrid(999, 0.001)) if times is None else times
-        super().__init__(x_0, times, cond)
+        self.chain = VLB(times.grid) if isinstance(times, GridTimes) else None
+        super().__init__(denoiser, ELBO() if self.chain is None else self.chain, x_0, times, cond)
         check_real(x_0)
-        self.denoiser = denoiser
         self.process: GaussianProcess = denoiser.process  # type: ignore[assignment]
         if self.process.pixels is not None:
             self.process.pixels.check(x_0)
         if times.t_min <= 0:
             raise ValueError(f"t_min = {times.t_min}, expected t_min > 0: x_0 is reconstructed from x_tmin")
-        self.chain = VLB(times.grid) if isinstance(times, GridTimes) else None
         if self.chain is not None:
             _check_beginning(self.process, times.t_max)
-        self.steps: Loss = ELBO() if self.chain is None else self.chain
 
-    def integrand(self, rows: Tensor, t: Tensor, randomness: Randomness) -> Tensor:
-        return self.steps(self.denoiser, self.x_0[rows], t, randomness, **self.conditions(rows))
-
-    def reconstruction(self, rows: Tensor, randomness: Randomness) -> Tensor:
-        x_0 = self.x_0[rows]
-        t = torch.tensor(self.times.t_min, dtype=torch.float64, device=x_0.device)
-        epsilon = randomness.normal(x_0.shape, x_0.dtype, x_0.device)
-        posterior = self.denoiser(self.process.perturb(x_0, epsilon, t), t, **self.conditions(rows))
-        if self.chain is not None:
-            every = torch.arange(len(x_0), device=x_0.device)
-            return self.chain.reconstruction(posterior, Truth(self.process, x_0, epsilon, t), every)
-        return reconstruction_error(self.process, x_0, posterior.mean, posterior.var.log()).flatten(1).sum(1)
+    def reconstruction(self, rows: Tensor, t_min: Tensor, randomness: Randomness) -> Tensor:
+        if self.chain is None:
+            return self.score(Reconstruction(), rows, t_min, randomness)
+        # The term of the chain's last step, whose length is t_min.
+        return self.score(self.chain, rows, t_min, randomness) * t_min
 
     def prior(self) -> Tensor:
-        return prior_divergence(self.process, self.x_0, self.times.t_max)
+        return prior_divergence(self.process, self.x_0, self.times.t_max, self.active)
 
 
 def bits_per_dim(

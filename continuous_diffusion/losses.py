@@ -1,8 +1,7 @@
 """Training losses of the Gaussian engine, one unreduced number an example.
 
 A denoiser is trained by regression: noise the data, ask for what was there, measure the error.
-Losses in eps, x_0 or v differ only by a weight in time (see `weights.py`); they are means over
-dimensions, so that their size does not depend on the image's.
+Losses in eps, x_0 or v differ only by a weight in time (see `weights.py`). All losses are sums over dimensions.
 
 The variational bound of a chain t_max = t_0 > ... > t_N = t_min > 0 and the prior N(0, I) is
 
@@ -14,7 +13,7 @@ that step's term divided by the step's length. With infinitely many steps the te
 
     ELBO:    l_t(x_0) = 1/2 (-d logSNR/dt) |eps - epshat|^2
 
-which does not depend on the variance of the steps. Both are sums over dimensions, in nats.
+which does not depend on the variance of the steps. Both are in nats.
 
 References:
     Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -27,7 +26,6 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,69 +35,36 @@ from torch import Tensor
 import diffusion_core
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.divergence import reconstruction_error, step_divergence
-from continuous_diffusion.process import GaussianProcess, check_real, match
+from continuous_diffusion.process import match
 from continuous_diffusion.weights import Distance, SquaredError, Unweighted, Weight
-from diffusion_core import Generator, TimeGrid, TimeSampler, UniformGrid, as_randomness, readable
+from diffusion_core import Generator, Process, Sample, TimeGrid, TimeSampler, UniformGrid, event_sum
+from diffusion_core.values import listed
 
-__all__ = ["ELBO", "VLB", "EpsilonLoss", "HybridLoss", "Loss", "Regression", "Truth", "VelocityLoss", "X0Loss"]
+__all__ = ["ELBO", "VLB", "EpsilonLoss", "HybridLoss", "Loss", "Reconstruction", "Regression", "VelocityLoss", "X0Loss"]
 
 
 ROUNDING = 2e-7
 """More than the relative error of a time in single precision."""
 
 
-class Truth(NamedTuple):
-    """What a posterior is compared with: `x_t = alpha_t x_0 + sigma_t eps`.
+def noise_of(sample: Sample) -> Tensor:
+    """The noise eps of a sample of the Gaussian process (B, *event).
 
-    Arguments:
-        process: the forward process.
-        x_0: the clean data (B, *event).
-        epsilon: the noise (B, *event).
-        t: the time, () or (B,).
+    Raises:
+        ValueError: it has none.
     """
-
-    process: GaussianProcess
-    x_0: Tensor
-    epsilon: Tensor
-    t: Tensor
+    if sample.noise is None:
+        raise ValueError("the sample has no noise, expected one that `Loss.draw` made for a Gaussian process")
+    return sample.noise
 
 
-class Loss(diffusion_core.Loss):
-    """A loss of the Gaussian engine: subclasses compare a posterior with the truth; the noising is written here."""
-
-    learns_variance: bool = False
-    """Whether it teaches a variance, and so needs a denoiser that has one to learn."""
-
-    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
-        """The loss of each example x_0 (B, *event) at its time t, () or (B,): (B,).
-
-        Raises:
-            ValueError: x_0 or t are not what the process takes, or the loss teaches a variance that
-                the denoiser does not learn.
-        """
-        check_real(x_0)
-        if self.learns_variance and not getattr(denoiser, "learns_variance", False):
-            raise ValueError(
-                f"{type(self).__name__} teaches a variance, which {type(denoiser).__name__} does not learn: "
-                "expected a LearnedVarianceDenoiser"
-            )
-        t = self.visited(t)
-        epsilon = as_randomness(generator).normal(x_0.shape, x_0.dtype, x_0.device)
-        x_t = denoiser.process.perturb(x_0, epsilon, t)
-        return self.compare(denoiser(x_t, t, **cond), Truth(denoiser.process, x_0, epsilon, t))
-
-    def visited(self, t: Tensor) -> Tensor:
-        """The time at which the data are noised for a given t: t itself, unless the loss knows but some times."""
-        return t
-
-    @abstractmethod
-    def compare(self, posterior: Posterior, truth: Truth) -> Tensor:
-        """The loss (B,) of a posterior given what it should have known."""
+class Loss(diffusion_core.Loss[Posterior]):
+    """A loss of the Gaussian engine, in squared units or nats; `sample.noise` is eps."""
 
 
 @dataclass(frozen=True)
 class Regression(Loss):
-    """A weighted distance to a target, `weight(t) mean_d distance(target^d - prediction^d)`; subclasses say to which.
+    """A weighted distance to a target, `weight(t) sum_d distance(target^d - prediction^d)`; subclasses say to which.
 
     Arguments:
         distance: what an error costs.
@@ -110,29 +75,29 @@ class Regression(Loss):
     weight: Weight = field(default_factory=Unweighted)
 
     @abstractmethod
-    def residual(self, posterior: Posterior, truth: Truth) -> Tensor:
+    def residual(self, posterior: Posterior, sample: Sample) -> Tensor:
         """The target minus its prediction: (B, *event)."""
 
     @abstractmethod
     def log_factor(self, log_snr: Tensor) -> Tensor:
         """The log of the target's squared error over that of x_0: the shape of log_snr."""
 
-    def compare(self, posterior: Posterior, truth: Truth) -> Tensor:
-        log_snr = truth.process.schedule.log_snr(truth.t.double())
-        cost = self.distance(self.residual(posterior, truth)).flatten(1).mean(1)
+    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
+        log_snr = posterior.process.schedule.log_snr(sample.t.double())
+        cost = event_sum(self.distance(self.residual(posterior, sample)), sample.active)
         return self.weight(log_snr, self.log_factor(log_snr)).to(cost.dtype) * cost
 
 
 @dataclass(frozen=True)
 class EpsilonLoss(Regression):
-    """Regression to the noise eps; by default `mean_d (eps^d - epshat^d)^2`, the L_simple of DDPM.
+    """Regression to the noise eps; by default `sum_d (eps^d - epshat^d)^2`, the L_simple of DDPM.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
     """
 
-    def residual(self, posterior: Posterior, truth: Truth) -> Tensor:
-        return truth.epsilon - posterior.epsilon
+    def residual(self, posterior: Posterior, sample: Sample) -> Tensor:
+        return noise_of(sample) - posterior.epsilon
 
     def log_factor(self, log_snr: Tensor) -> Tensor:
         return log_snr
@@ -140,10 +105,10 @@ class EpsilonLoss(Regression):
 
 @dataclass(frozen=True)
 class X0Loss(Regression):
-    """Regression to the clean data x_0; by default `mean_d (x_0^d - x0hat^d)^2`."""
+    """Regression to the clean data x_0; by default `sum_d (x_0^d - x0hat^d)^2`."""
 
-    def residual(self, posterior: Posterior, truth: Truth) -> Tensor:
-        return truth.x_0 - posterior.mean
+    def residual(self, posterior: Posterior, sample: Sample) -> Tensor:
+        return sample.x_0 - posterior.mean
 
     def log_factor(self, log_snr: Tensor) -> Tensor:
         return torch.zeros_like(log_snr)
@@ -151,15 +116,15 @@ class X0Loss(Regression):
 
 @dataclass(frozen=True)
 class VelocityLoss(Regression):
-    """Regression to `v = alpha eps - sigma x_0`; by default `mean_d (v^d - vhat^d)^2`.
+    """Regression to `v = alpha eps - sigma x_0`; by default `sum_d (v^d - vhat^d)^2`.
 
     References:
         Progressive distillation for fast sampling of diffusion models (Salimans & Ho, 2022) | https://arxiv.org/abs/2202.00512
     """
 
-    def residual(self, posterior: Posterior, truth: Truth) -> Tensor:
-        alpha, sigma = (match(value, truth.x_0) for value in truth.process.schedule(truth.t))
-        return alpha * (truth.epsilon - posterior.epsilon) - sigma * (truth.x_0 - posterior.mean)
+    def residual(self, posterior: Posterior, sample: Sample) -> Tensor:
+        alpha, sigma = (match(value, sample.x_0) for value in posterior.process.schedule(sample.t))
+        return alpha * (noise_of(sample) - posterior.epsilon) - sigma * (sample.x_0 - posterior.mean)
 
     def log_factor(self, log_snr: Tensor) -> Tensor:
         return torch.nn.functional.softplus(log_snr)
@@ -173,9 +138,18 @@ class ELBO(Loss):
         Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630
     """
 
-    def compare(self, posterior: Posterior, truth: Truth) -> Tensor:
-        error = (truth.epsilon - posterior.epsilon).square().flatten(1).sum(1)
-        return truth.process.schedule.log_snr_rate(truth.t).to(error.dtype) * error / 2
+    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
+        error = event_sum((noise_of(sample) - posterior.epsilon).square(), sample.active)
+        return posterior.process.schedule.log_snr_rate(sample.t).to(error.dtype) * error / 2
+
+
+@dataclass(frozen=True)
+class Reconstruction(Loss):
+    """`-log p(x_0 | x_t)` in nats, of a density or of pixels, with the posterior's variance: the last term of a bound."""
+
+    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
+        terms = reconstruction_error(posterior.process, sample.x_0, posterior.mean, posterior.var.log())
+        return event_sum(terms, sample.active)
 
 
 @dataclass(frozen=True)
@@ -236,42 +210,41 @@ class VLB(Loss):
                 f"VLB is a sum over the steps of a chain, of which the last takes the times from {self.grid.t_min:.4g} to 0"
             )
 
-    def visited(self, t: Tensor) -> Tensor:
-        """The beginning of the step that t is in."""
-        return self.steps(t)[1]
+    def draw(
+        self, process: Process, x_0: Tensor, t: Tensor, generator: Generator = None, active: Tensor | None = None
+    ) -> Sample:
+        """As every loss, at the beginning of the step that t is in."""
+        return super().draw(process, x_0, self.steps(t)[1], generator, active)
 
-    def compare(self, posterior: Posterior, truth: Truth) -> Tensor:
-        s, t = self.steps(truth.t)
+    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
+        s, t = self.steps(sample.t)
         last = s == 0
         v = self.interpolation if posterior.interpolation is None else posterior.interpolation
-        error = truth.epsilon - posterior.epsilon
+        error = noise_of(sample) - posterior.epsilon
         # The last step has another term; a stand-in keeps the unused one finite.
-        value = step_divergence(truth.process, error, v, torch.where(last, t / 2, s), t).flatten(1).sum(1)  # (B,)
-        if not readable(value) or last.any():
-            # Few examples are at the last step, and a mass costs more than a square: elsewhere rows cannot be chosen.
-            rows = torch.arange(len(value), device=value.device)
-            rows = rows[last.expand(len(value))] if readable(value) else rows
-            value = torch.where(last, value.index_copy(0, rows, self.reconstruction(posterior, truth, rows)), value)
+        divergence = step_divergence(posterior.process, error, v, torch.where(last, t / 2, s), t)
+        value = event_sum(divergence, sample.active)  # (B,)
+        if any(listed(last.expand(len(value)), unseen=True)):  # rarely, and a mass costs more than a square
+            value = torch.where(last, self.reconstruction(posterior, sample), value)
         return value / (t - s).to(value.dtype)
 
-    def reconstruction(self, posterior: Posterior, truth: Truth, rows: Tensor) -> Tensor:
-        """L_0 in nats, `-log p(x_0 | x_tmin)`, of some examples of a batch: rows (n,) -> (n,)."""
-        log_var = posterior.var[rows].log()
+    def reconstruction(self, posterior: Posterior, sample: Sample) -> Tensor:
+        """L_0 in nats, `-log p(x_0 | x_tmin)`: (B,)."""
+        process, log_var = posterior.process, posterior.var.log()
         if posterior.interpolation is not None:
-            t_min, before = (torch.tensor(self._times[i], device=rows.device) for i in (1, 2))
-            high = (-torch.expm1(truth.process.schedule.log_abar(t_min))).log()
-            low = truth.process.bridge_coefficients(t_min, before)[2].log()
-            log_var = (low + posterior.interpolation[rows] * (high - low)).to(log_var.dtype)
-        terms = reconstruction_error(truth.process, truth.x_0[rows], posterior.mean[rows], log_var)
-        return terms.flatten(1).sum(1)
+            t_min, before = (torch.tensor(self._times[i], device=sample.x_0.device) for i in (1, 2))
+            high = (-torch.expm1(process.schedule.log_abar(t_min))).log()
+            low = process.bridge_coefficients(t_min, before)[2].log()
+            log_var = (low + posterior.interpolation * (high - low)).to(log_var.dtype)
+        return event_sum(reconstruction_error(process, sample.x_0, posterior.mean, log_var), sample.active)
 
 
 @dataclass(frozen=True)
 class HybridLoss(Loss):
     """`L_simple + 0.001 T L_t`: a regression teaches the mean, the bound the variance alone.
 
-    L_simple is a mean over dimensions; L_t is in bits per dimension, with the mean detached; T L_t
-    is the integrand of the bound, `VLB`, at t.
+    Published as a mean over dimensions and in bits per dimension; here both are sums, L_simple of squares and L_t in bits,
+    with the mean detached. T L_t is the integrand of the bound, `VLB`, at t.
 
     Arguments:
         simple: the regression.
@@ -285,7 +258,6 @@ class HybridLoss(Loss):
     simple: Regression = field(default_factory=EpsilonLoss)
     bound: VLB = field(default_factory=VLB)
     weight: float = 0.001
-    learns_variance = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight >= 0):
@@ -299,11 +271,23 @@ class HybridLoss(Loss):
         """
         self.bound.check_times(times)
 
-    def visited(self, t: Tensor) -> Tensor:
-        """The beginning of the chain's step that t is in."""
-        return self.bound.visited(t)
+    def draw(
+        self, process: Process, x_0: Tensor, t: Tensor, generator: Generator = None, active: Tensor | None = None
+    ) -> Sample:
+        """As the bound."""
+        return self.bound.draw(process, x_0, t, generator, active)
 
-    def compare(self, posterior: Posterior, truth: Truth) -> Tensor:
-        fixed = Posterior(posterior.mean.detach(), posterior.var, posterior.epsilon.detach(), posterior.interpolation)
-        bits = self.bound.compare(fixed, truth) / (truth.x_0[0].numel() * math.log(2))
-        return self.simple.compare(posterior, truth) + self.weight * bits
+    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
+        """The loss (B,) of a posterior with a learned variance.
+
+        Raises:
+            ValueError: the denoiser does not learn a variance.
+        """
+        if posterior.interpolation is None:
+            raise ValueError(
+                "HybridLoss teaches a variance, which the denoiser does not learn: expected a LearnedVarianceDenoiser"
+            )
+        mean, epsilon = posterior.mean.detach(), posterior.epsilon.detach()
+        fixed = Posterior(posterior.process, mean, posterior.var, epsilon, posterior.interpolation)
+        bits = self.bound.evaluate(fixed, sample) / math.log(2)
+        return self.simple.evaluate(posterior, sample) + self.weight * bits

@@ -265,4 +265,4 @@ class MixtureDenoiser(Denoiser[Posterior]):
         spread = (share * (v * sigma.square() / var + (means - mean[:, None]).square())).sum(1)
         epsilon = sigma[:, 0] * (share * offset / var).sum(1)  # -sigma score: no division by sigma
         parts = (part.reshape(x_t.shape).to(x_t.dtype) for part in (mean, spread, epsilon))
-        return Posterior(*parts)
+        return Posterior(self.process, *parts)

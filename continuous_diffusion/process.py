@@ -162,8 +162,13 @@ class GaussianProcess(Process):
 
     def sample(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
         """Draw x_t ~ N(alpha_t x_0, sigma_t^2 I): (B, *event) -> (B, *event)."""
+        return self.noised(x_0, t, generator)[0]
+
+    def noised(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> tuple[Tensor, Tensor]:
+        """x_t ~ N(alpha_t x_0, sigma_t^2 I), and its noise eps: each (B, *event)."""
         check_real(x_0)
-        return self.perturb(x_0, as_randomness(generator).normal(x_0.shape, x_0.dtype, x_0.device), t)
+        noise = as_randomness(generator).normal(x_0.shape, x_0.dtype, x_0.device)
+        return self.perturb(x_0, noise, t), noise
 
     def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
         """Draw `x_t ~ N((alpha_t / alpha_s) x_s, beta I)` for s <= t, each () or (B,): (B, *event) -> (B, *event)."""

@@ -1,6 +1,6 @@
 """What the discrete and the continuous engine truly share: nouns, times, randomness, the reverse loop."""
 
-from diffusion_core.base import Denoiser, Loss, Process, Schedule
+from diffusion_core.base import Denoiser, Loss, Process, Sample, Schedule
 from diffusion_core.checks import NotFiniteError
 from diffusion_core.densities import GridTimes, PiecewiseTimes, learned_times
 from diffusion_core.guidance import ConstantScale, GuidanceScale, IntervalScale, PowerCosineScale
@@ -17,7 +17,7 @@ from diffusion_core.randomness import (
     stream_seed,
 )
 from diffusion_core.sampler import Sampler, State
-from diffusion_core.tensors import batch_time, check_time, per_example
+from diffusion_core.tensors import batch_time, check_time, event_sum, per_example
 from diffusion_core.times import (
     CosineGrid,
     CustomGrid,
@@ -56,6 +56,7 @@ __all__ = [
     "QuadraticGrid",
     "Randomness",
     "RespacedGrid",
+    "Sample",
     "Sampler",
     "Schedule",
     "ShapedGrid",
@@ -69,6 +70,7 @@ __all__ = [
     "as_randomness",
     "batch_time",
     "check_time",
+    "event_sum",
     "learned_times",
     "per_example",
     "readable",

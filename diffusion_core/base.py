@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from diffusion_core.randomness import Generator
@@ -19,10 +20,13 @@ from diffusion_core.randomness import Generator
 if TYPE_CHECKING:
     from diffusion_core.times import TimeSampler
 
-__all__ = ["Denoiser", "Loss", "Process", "Schedule"]
+__all__ = ["Denoiser", "Loss", "Process", "Sample", "Schedule"]
 
 P = TypeVar("P", covariant=True)
 """What a denoiser says at x_t: the engine's posterior."""
+
+Q = TypeVar("Q", contravariant=True)
+"""What a loss asks of a denoiser: the posterior that it can score."""
 
 
 class Schedule(ABC):
@@ -39,6 +43,10 @@ class Process(nn.Module, ABC):
     @abstractmethod
     def sample(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
         """Draw x_t ~ q(x_t | x_0): (B, *event) -> (B, *event)."""
+
+    def noised(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> tuple[Tensor, Tensor | None]:
+        """x_t ~ q(x_t | x_0), and the noise that it was made with if a loss may ask for it: each (B, *event)."""
+        return self.sample(x_0, t, generator), None
 
     @abstractmethod
     def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
@@ -77,6 +85,13 @@ class Denoiser(nn.Module, ABC, Generic[P]):
 
         def __call__(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P: ...
 
+    def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
+        """The positions that training noises and scores, bool (B, *event), given clean data and conditions.
+
+        None means all of them. A denoiser of sequences with a given prefix, or with padding, says here which are not.
+        """
+        return None
+
     def check_event(self, x: Tensor) -> None:
         """Refuse a batch whose examples have another shape than this denoiser's.
 
@@ -87,14 +102,59 @@ class Denoiser(nn.Module, ABC, Generic[P]):
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.event_shape))})")
 
 
-class Loss(ABC):
-    """A training loss: a small callable that returns one unreduced number an example."""
+class Sample(NamedTuple):
+    """One training draw of B examples: all that is random about it. A loss is a function of it.
+
+    Arguments:
+        x_0: the clean data (B, *event).
+        x_t: the noisy data (B, *event).
+        t: the time of each example, (B,), or () for all.
+        noise: what else was drawn (B, *event): the noise eps of a Gaussian process, the jump of a two-pass loss, or None.
+        weight: 1 / density of t, (B,).
+        active: the positions that are noised and scored, bool (B, *event); None means all of them.
+        seeds: one seed an example for dropout, int64 (B,); None where the network has no dropout.
+    """
+
+    x_0: Tensor
+    x_t: Tensor
+    t: Tensor
+    noise: Tensor | None = None
+    weight: Tensor | None = None
+    active: Tensor | None = None
+    seeds: Tensor | None = None
+
+
+class Loss(ABC, Generic[Q]):
+    """A training loss: one unreduced number an example, a sum over its dimensions in nats or squared units.
+
+    A subclass says what it asks of a posterior, in `evaluate`. One that needs more than one noising draws the rest in
+    `draw`; one that needs more than one pass through the network overrides `__call__`.
+    """
+
+    def draw(
+        self, process: Process, x_0: Tensor, t: Tensor, generator: Generator = None, active: Tensor | None = None
+    ) -> Sample:
+        """Noise clean data: everything random that the loss needs.
+
+        Arguments:
+            process: the forward process.
+            x_0: clean data (B, *event).
+            t: the times, () or (B,).
+            generator: the source of randomness.
+            active: the positions to noise, bool (B, *event); the others stay clean. None noises all.
+        """
+        x_t, noise = process.noised(x_0, t, generator)
+        return Sample(x_0, x_t if active is None else torch.where(active, x_t, x_0), t, noise, active=active)
+
+    def __call__(self, denoiser: Denoiser[Q], sample: Sample, **cond: Tensor) -> Tensor:
+        """The loss of each example, given the conditions of the network: (B,)."""
+        return self.evaluate(denoiser(sample.x_t, sample.t, **cond), sample)
 
     @abstractmethod
-    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
-        """The loss of each example in nats (or squared units) at its time t (B,): (B,)."""
+    def evaluate(self, posterior: Q, sample: Sample) -> Tensor:
+        """The loss of each example, given what the denoiser says of `sample.x_t`: (B,)."""
 
-    def check_times(self, times: TimeSampler) -> None:  # noqa: B027 - most losses have a meaning at any times
+    def check_times(self, times: TimeSampler) -> None:
         """Refuse a density of training times that never draws some that the loss is a sum over.
 
         Raises:

@@ -76,7 +76,9 @@ class ImportanceTimes(TimeSampler):
         if not readable(loss):  # a rehearsal with fake tensors has no losses
             return
         bins, history = self._squares.shape
-        places = ((t.double() - self.t_min) / (self.t_max - self.t_min) * bins).floor().long()
+        # A bin holds its end, where a chain's loss is measured, and float32 may have rounded that up.
+        place = (t.double() - self.t_min) / (self.t_max - self.t_min) * bins
+        places = torch.where(place < 0, -1, (place * (1 - 2.0**-22)).ceil().clamp(min=1) - 1).long()
         for place, value in zip(places.expand(len(loss)).tolist(), loss.double().tolist(), strict=True):
             if 0 <= place < bins and math.isfinite(value):
                 self._squares[place, self._seen[place] % history] = value**2

@@ -24,17 +24,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from diffusion_core.base import Denoiser, Loss
 from diffusion_core.conditions import check_conditions
 from diffusion_core.densities import PiecewiseTimes, learned_times, pilot_times
 from diffusion_core.randomness import Generator, Randomness, as_randomness
+from diffusion_core.tensors import event_sum
 from diffusion_core.times import TimeSampler
 
 __all__ = ["BitsDifference", "BitsPerDim", "Bound"]
+
+P = TypeVar("P")
+"""The posterior that denoiser and losses share."""
 
 
 def _reconstructions(draws: int) -> int:
@@ -190,38 +195,51 @@ class BitsPerDim:
         return {"num_images": len(self), **{name: getattr(self, name) for name in (*names, *diagnostics)}}
 
 
-class Bound(ABC):
+class Bound(ABC, Generic[P]):
     """The terms of a variational bound of some images, for any times: what an engine has to say.
 
+    Where the denoiser says that only some positions are active, it is the bound on -log p(active | the others), in bits
+    per active position.
+
     Arguments:
+        denoiser: the model.
+        steps: the loss whose mean over times is the diffusion term, in nats / unit of t.
         x_0: clean data (n, *event).
         times: the density of times.
         cond: conditions of the network by name, n rows each.
     """
 
-    def __init__(self, x_0: Tensor, times: TimeSampler, cond: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, denoiser: Denoiser[P], steps: Loss[P], x_0: Tensor, times: TimeSampler, cond: Mapping[str, Tensor]
+    ) -> None:
         if len(x_0) < 1:
             raise ValueError("there are 0 examples, expected at least 1")
         check_conditions(cond, len(x_0))
+        self.denoiser = denoiser
+        self.steps = steps
         self.x_0 = x_0
         self.times = times
         self.cond = cond
+        self.active = denoiser.active(x_0, **cond)
 
-    def conditions(self, rows: Tensor) -> dict[str, Tensor]:
-        """The conditions of the images at `rows` (b,)."""
-        return {name: value[rows] for name, value in self.cond.items()}
+    def score(self, loss: Loss[P], rows: Tensor, t: Tensor, randomness: Randomness) -> Tensor:
+        """A loss of the images at `rows` (b,), noised to times t, () or (b,): (b,)."""
+        active = None if self.active is None else self.active[rows]
+        sample = loss.draw(self.denoiser.process, self.x_0[rows], t, randomness, active)
+        return loss(self.denoiser, sample, **{name: value[rows] for name, value in self.cond.items()})
 
     @abstractmethod
-    def integrand(self, rows: Tensor, t: Tensor, randomness: Randomness) -> Tensor:
-        """l_t in nats / unit of t of the images at `rows` (b,), at times t (b,): (b,)."""
-
-    @abstractmethod
-    def reconstruction(self, rows: Tensor, randomness: Randomness) -> Tensor:
-        """-log p(x_0 | x_tmin) in nats for one draw of x_tmin of the images at `rows` (b,): (b,)."""
+    def reconstruction(self, rows: Tensor, t_min: Tensor, randomness: Randomness) -> Tensor:
+        """-log p(x_0 | x_tmin) in nats for one draw of x_tmin of the images at `rows` (b,), t_min (): (b,)."""
 
     @abstractmethod
     def prior(self) -> Tensor:
         """KL(q_tmax(. | x_0) || prior) in nats: (n,)."""
+
+    def _dimensions(self) -> Tensor:
+        """How many positions of each image are scored: (n, 1)."""
+        every = torch.ones_like(self.x_0, dtype=torch.float64)
+        return event_sum(every, self.active)[:, None]
 
     def _integrals(self, times: TimeSampler, draws: int, batch_size: int, randomness: Randomness) -> tuple[Tensor, ...]:
         """Times, weights and integrands, each (n, draws)."""
@@ -229,7 +247,7 @@ class Bound(ABC):
         t, weight = (torch.stack(parts).to(self.x_0.device) for parts in zip(*drawn, strict=True))
         rows = torch.arange(len(self.x_0), device=self.x_0.device).repeat_interleave(draws)
         pairs = zip(rows.split(batch_size), t.flatten().split(batch_size), strict=True)
-        values = torch.cat([self.integrand(row, time, randomness).double() for row, time in pairs])
+        values = torch.cat([self.score(self.steps, row, time, randomness).double() for row, time in pairs])
         return t, weight, values.reshape(t.shape)
 
     @torch.no_grad()
@@ -249,9 +267,11 @@ class Bound(ABC):
         _, weight, values = self._integrals(self.times, draws, batch_size, randomness)
         repeats = _reconstructions(draws)
         rows = torch.arange(len(self.x_0), device=self.x_0.device).repeat_interleave(repeats)
-        ends = torch.cat([self.reconstruction(part, randomness).double() for part in rows.split(batch_size)])
-        scale = self.x_0[0].numel() * math.log(2)
-        tables = (values * weight / scale, ends.reshape(-1, repeats) / scale, self.prior().double() / scale, weight)
+        t_min = torch.tensor(self.times.t_min, dtype=torch.float64, device=self.x_0.device)
+        ends = torch.cat([self.reconstruction(part, t_min, randomness).double() for part in rows.split(batch_size)])
+        scale = self._dimensions() * math.log(2)
+        prior = self.prior().double() / scale[:, 0]
+        tables = (values * weight / scale, ends.reshape(-1, repeats) / scale, prior, weight)
         return BitsPerDim(*(table.cpu() for table in tables))
 
     @torch.no_grad()

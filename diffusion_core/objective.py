@@ -1,13 +1,14 @@
-"""The training objective: one module from data to unreduced losses."""
+"""The training objective: what is drawn for a step, and the loss as a function of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_core.base import Denoiser, Loss
+from diffusion_core.base import Denoiser, Loss, Sample
 from diffusion_core.conditions import Null, check_conditions, null_like
 from diffusion_core.guidance import null_values
 from diffusion_core.randomness import Generator, Randomness, as_randomness
@@ -16,11 +17,17 @@ from diffusion_core.times import TimeSampler
 
 __all__ = ["Objective"]
 
+P = TypeVar("P")
 
-class Objective(nn.Module):
-    """Draw times, evaluate the loss, weight it by 1 / density: what is wrapped for training.
 
-    With p the density of the time sampler, `E[forward(x_0)] = E_x0 int loss(x_0, t) dt`.
+class Objective(nn.Module, Generic[P]):
+    """A denoiser, its loss and the density of training times.
+
+        sample, cond = objective.draw(x_0, generator, **cond)     # everything random
+        losses = objective(sample, **cond)                        # a function of tensors: wrap or compile this
+        objective.learn(sample, losses)                           # a density of times that learns
+
+    With p the density of the times, `E[forward(draw(x_0))] = E_x0 int loss(x_0, t) dt`.
 
     Arguments:
         denoiser: the denoiser to train.
@@ -35,8 +42,8 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        denoiser: Denoiser[object],
-        loss: Loss,
+        denoiser: Denoiser[P],
+        loss: Loss[P],
         times: TimeSampler,
         label_dropout: float = 0.0,
         null: Mapping[str, Null] | None = None,
@@ -51,8 +58,16 @@ class Objective(nn.Module):
         self.label_dropout = label_dropout
         self.null = null_values(denoiser, null) if label_dropout > 0 else {}
 
-    def forward(self, x_0: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
-        """The weighted loss of each example: x_0 (B, *event) and conditions with B rows -> (B,).
+    def draw(self, x_0: Tensor, generator: Generator = None, **cond: Tensor) -> tuple[Sample, dict[str, Tensor]]:
+        """Everything that is random in a training step: times, noise, which conditions are dropped.
+
+        Arguments:
+            x_0: clean data (B, *event).
+            generator: the source of randomness.
+            cond: conditions of the network by name, with B rows.
+
+        Returns:
+            The sample, and the conditions with null values in the examples whose conditions are dropped.
 
         Raises:
             TypeError: a condition is no tensor.
@@ -63,10 +78,19 @@ class Objective(nn.Module):
         randomness = as_randomness(generator)
         t, weight = (values.to(x_0.device) for values in self.times(len(x_0), randomness))
         given = self._some(cond, x_0, randomness) if self.null and cond else cond
-        loss = self.loss(self.denoiser, x_0, t, randomness, **given)
-        if self.training:  # what is measured on held-out data must not move the training
-            self.times.update(t.detach(), loss.detach())
-        return loss * weight
+        active = self.denoiser.active(x_0, **cond)
+        sample = self.loss.draw(self.denoiser.process, x_0, t, randomness, active)
+        return sample._replace(weight=weight), given
+
+    def forward(self, sample: Sample, **cond: Tensor) -> Tensor:
+        """The loss of each example times its weight, in nats or squared units: (B,)."""
+        loss = self.loss(self.denoiser, sample, **cond)
+        return loss if sample.weight is None else loss * sample.weight
+
+    def learn(self, sample: Sample, losses: Tensor) -> None:
+        """Show the density of times what `forward` returned for a sample (B,). Held-out data must not be shown."""
+        losses = losses.detach() if sample.weight is None else losses.detach() / sample.weight
+        self.times.update(sample.t.detach(), losses)
 
     def _some(self, cond: Mapping[str, Tensor], x_0: Tensor, randomness: Randomness) -> dict[str, Tensor]:
         """The conditions with null values in the examples whose conditions are dropped."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from diffusion_core.values import check_within
 
-__all__ = ["batch_time", "check_time", "per_example"]
+__all__ = ["batch_time", "check_time", "event_sum", "per_example"]
 
 
 def check_time(t: Tensor, batch: int) -> None:
@@ -33,3 +34,8 @@ def batch_time(t: Tensor, batch: int) -> Tensor:
 def per_example(value: Tensor, like: Tensor) -> Tensor:
     """Append axes to a per-example value, () or (B,), so that it broadcasts over `like` (B, ...)."""
     return value if value.ndim == 0 else value.reshape(-1, *(1,) * (like.ndim - 1))
+
+
+def event_sum(values: Tensor, active: Tensor | None = None) -> Tensor:
+    """The sum over the dimensions of each example, of the active ones where not all are: (B, *event) -> (B,)."""
+    return (values if active is None else torch.where(active, values, 0.0)).flatten(1).sum(1)

@@ -50,7 +50,7 @@ from diffusion_core.guidance import (
     parameter_dtype,
     taken_labels,
 )
-from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, no_x0_error
+from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, check_x0
 from discrete_diffusion.jumps import Jumps, ListedJumps
 
 __all__ = [
@@ -189,8 +189,7 @@ class PosteriorGuidance(_ClassifierFree[X0Posterior]):
     """
 
     def __init__(self, denoiser: Denoiser[X0Posterior], scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
-        if not denoiser.has_x0:
-            raise no_x0_error("PosteriorGuidance")
+        check_x0(denoiser, "PosteriorGuidance")
         super().__init__(denoiser, scale, null)
 
 
@@ -235,9 +234,8 @@ class _ByClassifier(_Guidance[P]):
 
     def read(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Distribution:
         posterior = self.forward(x_t, t, **cond)
-        if not isinstance(posterior, X0Posterior):
-            raise no_x0_error("a guided distribution")
-        return posterior.distribution
+        check_x0(posterior, "a guided distribution")
+        return cast(X0Posterior, posterior).distribution
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
         y = taken_labels(cond, len(x_t))

@@ -18,41 +18,37 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from diffusion_core import BitsPerDim, Bound, Generator, Randomness, StratifiedTimes, TimeSampler
-from discrete_diffusion.denoisers.base import Denoiser, X0Posterior, no_x0_error
+from diffusion_core import BitsPerDim, Bound, Generator, Randomness, StratifiedTimes, TimeSampler, event_sum
+from discrete_diffusion.denoisers.base import Denoiser, X0Posterior, check_x0
 from discrete_diffusion.losses import ELBO, CrossEntropy
 from discrete_diffusion.process import CTMC
 
 __all__ = ["BitsPerDim", "bits_per_dim", "learn_times", "prior_divergence"]
 
 
-def prior_divergence(process: CTMC, x_0: Tensor, t_max: float = 1.0) -> Tensor:
+def prior_divergence(process: CTMC, x_0: Tensor, t_max: float = 1.0, active: Tensor | None = None) -> Tensor:
     """`KL(q_tmax(. | x_0) || prior)` in nats an example: (B, *event) -> (B,); t_max is where sampling starts."""
     end = torch.tensor(t_max, dtype=torch.float64, device=x_0.device)
     values = torch.arange(process.rates.data_states, device=x_0.device)
     rows = process.kernel(end, torch.float64).rows(values[None])[0]  # (S, n)
     terms = torch.where(rows > 0, rows * (rows / process.prior_law(x_0.device)).log(), 0.0)
-    return terms.sum(-1)[x_0.long()].flatten(1).sum(-1)
+    return event_sum(terms.sum(-1)[x_0.long()], active)
 
 
-class _Bound(Bound):
+class _Bound(Bound[X0Posterior]):
+    denoiser: Denoiser[X0Posterior]
+
     def __init__(
         self, denoiser: Denoiser[X0Posterior], x_0: Tensor, times: TimeSampler | None, cond: Mapping[str, Tensor]
     ) -> None:
-        if not denoiser.has_x0:
-            raise no_x0_error("the reconstruction term of bits per dimension")
-        super().__init__(x_0, StratifiedTimes() if times is None else times, cond)
-        self.denoiser = denoiser
+        check_x0(denoiser, "the reconstruction term of bits per dimension")
+        super().__init__(denoiser, ELBO(), x_0, StratifiedTimes() if times is None else times, cond)
 
-    def integrand(self, rows: Tensor, t: Tensor, randomness: Randomness) -> Tensor:
-        return ELBO()(self.denoiser, self.x_0[rows], t, randomness, **self.conditions(rows))
-
-    def reconstruction(self, rows: Tensor, randomness: Randomness) -> Tensor:
-        t_min = torch.tensor(self.times.t_min, dtype=torch.float64, device=self.x_0.device)
-        return CrossEntropy()(self.denoiser, self.x_0[rows], t_min, randomness, **self.conditions(rows))
+    def reconstruction(self, rows: Tensor, t_min: Tensor, randomness: Randomness) -> Tensor:
+        return self.score(CrossEntropy(), rows, t_min, randomness)
 
     def prior(self) -> Tensor:
-        return prior_divergence(self.denoiser.process, self.x_0, self.times.t_max)
+        return prior_divergence(self.denoiser.process, self.x_0, self.times.t_max, self.active)
 
 
 def bits_per_dim(

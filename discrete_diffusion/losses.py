@@ -15,56 +15,49 @@ References:
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
 import diffusion_core
-from diffusion_core import Generator
-from discrete_diffusion.denoisers.base import Denoiser, Posterior, X0Posterior, no_x0_error
+from diffusion_core import Sample, event_sum
+from discrete_diffusion.denoisers.base import Posterior, X0Posterior, check_x0
 
 __all__ = ["ELBO", "CrossEntropy", "Loss", "WeightedSum"]
 
 
-class Loss(diffusion_core.Loss):
-    """A loss of the discrete engine; with one network call, losses can share it.
+Q = TypeVar("Q", bound=Posterior, contravariant=True)
+"""What a loss asks of a denoiser: a `Posterior`, or more."""
 
-    Subclasses state what they ask of the posterior; the noising is written here.
-    """
 
-    def __call__(
-        self, denoiser: Denoiser[Posterior], x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor
-    ) -> Tensor:
-        """The loss in nats of each example x_0 (B, *event) at its time t (B,): (B,)."""
-        x_t = denoiser.process.sample(x_0, t, generator)
-        return self.evaluate(denoiser(x_t, t, **cond), x_0.long())
-
-    @abstractmethod
-    def evaluate(self, posterior: Posterior, x_0: Tensor) -> Tensor:
-        """The loss (B,) of a posterior whose clean data are x_0 (B, *event)."""
+class Loss(diffusion_core.Loss[Q]):
+    """A loss of the discrete engine, in nats; with one network call, losses can share it."""
 
 
 @dataclass(frozen=True)
-class ELBO(Loss):
+class ELBO(Loss[Posterior]):
     """The integrand l_t(x_0) of the complete bound, in nats / unit of t."""
 
-    def evaluate(self, posterior: Posterior, x_0: Tensor) -> Tensor:
-        return posterior.rate_divergence(x_0).flatten(1).sum(-1)
+    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
+        return event_sum(posterior.rate_divergence(sample.x_0.long()), sample.active)
 
 
 @dataclass(frozen=True)
-class CrossEntropy(Loss):
-    """`-sum_d log p(x_0^d | x_t)` in nats: the sum over dimensions, not their mean."""
+class CrossEntropy(Loss[X0Posterior]):
+    """`-sum_d log p(x_0^d | x_t)` in nats: the sum over dimensions, not their mean.
 
-    def evaluate(self, posterior: Posterior, x_0: Tensor) -> Tensor:
-        if not isinstance(posterior, X0Posterior):
-            raise no_x0_error("CrossEntropy")
-        return -posterior.log_prob(x_0).flatten(1).sum(-1)
+    Raises:
+        ValueError: a score model is given, which has no p(x_0 | x_t).
+    """
+
+    def evaluate(self, posterior: X0Posterior, sample: Sample) -> Tensor:
+        check_x0(posterior, "CrossEntropy")
+        return -event_sum(posterior.log_prob(sample.x_0.long()), sample.active)
 
 
 @dataclass(frozen=True)
-class WeightedSum(Loss):
+class WeightedSum(Loss[Q]):
     """`sum_i weight_i loss_i` with one network call and the same x_t.
 
     Arguments:
@@ -72,7 +65,7 @@ class WeightedSum(Loss):
         weights: one non-negative weight a loss.
     """
 
-    losses: tuple[Loss, ...]
+    losses: tuple[Loss[Q], ...]
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -81,8 +74,8 @@ class WeightedSum(Loss):
         if min(self.weights) < 0:
             raise ValueError(f"weights = {self.weights}, expected non-negative numbers")
 
-    def evaluate(self, posterior: Posterior, x_0: Tensor) -> Tensor:
+    def evaluate(self, posterior: Q, sample: Sample) -> Tensor:
         first, *others = (
-            weight * loss.evaluate(posterior, x_0) for loss, weight in zip(self.losses, self.weights, strict=True)
+            weight * loss.evaluate(posterior, sample) for loss, weight in zip(self.losses, self.weights, strict=True)
         )
         return sum(others, start=first)

@@ -25,6 +25,7 @@ from discrete_diffusion.samplers import Ancestral, Euler, OrdinalLeap, TauLeapin
 from discrete_diffusion.schedules import CosineSurvival, Exponential, LinearSurvival
 
 from .backbones.small_networks import BACKBONES, HEADS, INPUTS, SMALL, build, perturbed
+from .losses import losses_of
 
 S, CLASSES = 8, 3
 GRID = QuadraticGrid(2, 0.05, 0.95)
@@ -70,7 +71,7 @@ def steps_and_samples(backbone: Backbone, engine: Engine, images: Tensor, **cond
 
     def gradients() -> tuple[Tensor, dict[str, Tensor]]:
         optimizer.zero_grad()
-        loss = objective(images, torch.Generator().manual_seed(1), **cond)
+        loss = losses_of(objective, images, torch.Generator().manual_seed(1), **cond)
         assert loss.shape == (len(images),)
         assert loss.dtype == torch.float32
         assert loss.isfinite().all()
@@ -94,7 +95,7 @@ def steps_and_samples(backbone: Backbone, engine: Engine, images: Tensor, **cond
     for name, gradient in plain.items():
         assert torch.equal(checkpointed[name], gradient), name
     with torch.no_grad():
-        half = engine(HalfPrecision(backbone))[0](images, torch.Generator().manual_seed(1), **cond)
+        half = losses_of(engine(HalfPrecision(backbone))[0], images, torch.Generator().manual_seed(1), **cond)
     torch.testing.assert_close(half, loss, rtol=0.03, atol=0)
     assert not torch.equal(half, loss)  # bfloat16 was in it
 

@@ -21,6 +21,8 @@ from diffusion_core.guidance import class_log_prob
 from discrete_diffusion.rates import UniformRates
 from discrete_diffusion.schedules import LinearSurvival
 
+from .losses import losses_of
+
 M, D, VALUES, EVENT = 3, 2, 4, (1, 4, 4)
 
 
@@ -148,7 +150,7 @@ def test_dropout_drops_what_has_a_null_value(make):
     x_0, cond, seen = data(denoiser, 400), conditions(400), []
     hook = denoiser.register_forward_hook(lambda *inputs: seen.append(inputs[2]), with_kwargs=True)
     for some in ({"y": 3}, {"context": null["context"]}, null):
-        Objective(denoiser, loss, UniformTimes(0.1, 0.9), 0.25, some)(x_0, PerSampleRandomness(range(400)), **cond)
+        losses_of(Objective(denoiser, loss, UniformTimes(0.1, 0.9), 0.25, some), x_0, PerSampleRandomness(range(400)), **cond)
         dropped = []
         for name, value in cond.items():
             same = (seen[-1][name] == value).flatten(1 if value.ndim > 1 else 0).reshape(400, -1).all(1)
@@ -187,7 +189,7 @@ def test_a_wrong_number_of_rows_is_refused_before_the_network_is_asked(make, row
     for work in (
         lambda: sampler(denoiser, UniformGrid(3), sub_batch=3).sample(8, seeds=range(8), **cond),
         lambda: guidance(denoiser, ConstantScale(2.0), {"y": 3})(x_0, torch.tensor(0.4), **cond),
-        lambda: objective(x_0, **cond),
+        lambda: objective.draw(x_0, **cond),
         lambda: next(fit(objective, [(x_0, cond)], optimizer, steps=1, accumulation=2)),
         lambda: engine.bits_per_dim(denoiser, x_0, draws=4, **cond),
         lambda: engine.learn_times(denoiser, x_0, draws=4, **cond),

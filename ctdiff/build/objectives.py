@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 import continuous_diffusion as continuous
 import discrete_diffusion as discrete
 from ctdiff.build.processes import build_gaussian_schedule, is_gaussian
-from ctdiff.build.shapes import dimensions
 from ctdiff.training import ConstantFactor, CosineFactor, parameter_groups
 from diffusion_core import (
     Denoiser,
-    Generator,
     ImportanceTimes,
     Loss,
     Objective,
@@ -38,7 +35,6 @@ __all__ = [
     "OPTIMIZERS",
     "TIMES",
     "WEIGHTS",
-    "PerDimension",
     "build_loss",
     "build_objective",
     "build_optimizer",
@@ -50,10 +46,10 @@ __all__ = [
 Builder: TypeAlias = Callable[[ConfigDict], Any]
 
 LOSSES: dict[str, Builder] = {
-    "cross_entropy": lambda c: discrete.WeightedSum((discrete.CrossEntropy(),), (1 / dimensions(c),)),
-    "elbo": lambda c: discrete.WeightedSum((discrete.ELBO(),), (1 / dimensions(c),)),
+    "cross_entropy": lambda c: discrete.CrossEntropy(),
+    "elbo": lambda c: discrete.ELBO(),
     "elbo_and_cross_entropy": lambda c: discrete.WeightedSum(
-        (discrete.ELBO(), discrete.CrossEntropy()), (1 / dimensions(c), c.loss.cross_entropy_weight / dimensions(c))
+        (discrete.ELBO(), discrete.CrossEntropy()), (1.0, c.loss.cross_entropy_weight)
     ),
 }
 DISTANCES: dict[str, Builder] = {
@@ -70,8 +66,8 @@ GAUSSIAN_LOSSES: dict[str, Builder] = {
     "x0": lambda c: continuous.X0Loss(*_regression(c.loss)),
     "v": lambda c: continuous.VelocityLoss(*_regression(c.loss)),
     "hybrid": lambda c: continuous.HybridLoss(continuous.EpsilonLoss(*_regression(c.loss)), _bound(c), c.loss.hybrid.weight),
-    "vlb": lambda c: PerDimension(_bound(c), dimensions(c)),
-    "elbo": lambda c: PerDimension(continuous.ELBO(), dimensions(c)),
+    "vlb": lambda c: _bound(c),
+    "elbo": lambda c: continuous.ELBO(),
 }
 CHAIN_LOSSES = ("hybrid", "vlb")
 """Losses that are the sum over the steps of a chain, the last of which takes the times from 1 / T to 0."""
@@ -111,28 +107,9 @@ def _bound(config: ConfigDict) -> continuous.VLB:
     return continuous.VLB(UniformGrid(T - 1, 1 / T))
 
 
-@dataclass(frozen=True)
-class PerDimension(Loss):
-    """A loss that is a sum over dimensions, divided by their number.
-
-    Arguments:
-        loss: the sum.
-        dimensions: the number D of dimensions of an example.
-    """
-
-    loss: Loss
-    dimensions: int
-
-    def check_times(self, times: TimeSampler) -> None:
-        self.loss.check_times(times)
-
-    def __call__(self, denoiser: Any, x_0: Tensor, t: Tensor, generator: Generator = None, **cond: Tensor) -> Tensor:
-        return self.loss(denoiser, x_0, t, generator, **cond) / self.dimensions
-
-
-def build_loss(config: ConfigDict) -> Loss:
-    """The training loss, per dimension."""
-    loss: Loss = (GAUSSIAN_LOSSES if is_gaussian(config) else LOSSES)[config.loss.name](config)
+def build_loss(config: ConfigDict) -> Loss[Any]:
+    """The training loss."""
+    loss: Loss[Any] = (GAUSSIAN_LOSSES if is_gaussian(config) else LOSSES)[config.loss.name](config)
     return loss
 
 
@@ -147,7 +124,7 @@ def build_validation_times(config: ConfigDict) -> TimeSampler:
     return StratifiedTimes(config.process.t_min, config.process.t_max)
 
 
-def build_objective(config: ConfigDict, denoiser: Denoiser[object]) -> Objective:
+def build_objective(config: ConfigDict, denoiser: Denoiser[object]) -> Objective[object]:
     """The training objective."""
     dropout = config.loss.label_dropout if config.model.num_classes else 0.0
     return Objective(denoiser, build_loss(config), build_times(config), dropout)

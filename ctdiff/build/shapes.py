@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-__all__ = ["dimensions", "event_shape", "image_size"]
+__all__ = ["event_shape", "image_size"]
 
 
 def image_size(config: ConfigDict) -> tuple[int, int]:
@@ -18,12 +18,3 @@ def image_size(config: ConfigDict) -> tuple[int, int]:
 def event_shape(config: ConfigDict) -> tuple[int, int, int]:
     """The shape of one image (C, H, W)."""
     return (config.data.channels, *image_size(config.data))
-
-
-def dimensions(config: ConfigDict) -> int:
-    """D: the losses of the discrete engine are sums over so many dimensions.
-
-    Divided by D, the learning rate, the clipping norm and the curve mean the same at every image size.
-    """
-    channels, height, width = event_shape(config)
-    return channels * height * width

@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ctdiff.training.checkpoints import not_finite
 from ctdiff.training.ema import MovingAverage
-from diffusion_core import PerSampleRandomness
+from diffusion_core import Objective, PerSampleRandomness
 from diffusion_core.conditions import check_conditions
 
 __all__ = ["DIVERGED", "MAX_SKIPPED", "Batch", "BatchSequence", "TrainStep", "fit"]
+
+P = TypeVar("P")
 
 Batch: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
 """Clean examples x_0 (B, *event) and their conditions by name, such as labels y (B,); {} without any."""
@@ -55,7 +57,7 @@ class TrainStep:
 
     Arguments:
         step: how many steps are done, this one included.
-        loss: the mean loss of the batch.
+        loss: the mean loss of the batch, a dimension.
         grad_norm: the norm of the gradient before clipping.
         lr: the learning rate of this step.
         skipped: whether the parameters were left alone because loss or gradient was not finite.
@@ -71,7 +73,7 @@ class TrainStep:
 
 
 def fit(
-    objective: nn.Module,
+    objective: Objective[P],
     batches: BatchSequence | Iterable[Batch],
     optimizer: Optimizer,
     *,
@@ -86,7 +88,8 @@ def fit(
     """Train, yielding after every step.
 
     Arguments:
-        objective: (x_0, generator, **cond) -> the loss of each example (B,).
+        objective: draws what a step needs, and returns the loss of each example (B,), a sum over dimensions. It is
+            divided by the number of dimensions, so that rates and norms mean the same for images of any size.
         batches: pairs (x_0, cond): `batches[k]` is the batch of step k, counted from 0; or an
             iterable, such as a DataLoader, whose first batch is that of step `start`.
         optimizer: holds the parameters to train.
@@ -180,9 +183,9 @@ def _numbered(batches: BatchSequence | Iterable[Batch], start: int) -> Callable[
 
 
 def _gradient(
-    objective: nn.Module, x_0: Tensor, cond: Mapping[str, Tensor], seed: int, step: int, parts: int, device: torch.device
+    objective: Objective[P], x_0: Tensor, cond: Mapping[str, Tensor], seed: int, step: int, parts: int, device: torch.device
 ) -> float:
-    """Form the gradient of the batch's mean loss, part by part; returns that loss."""
+    """Form the gradient of the mean loss of the batch's dimensions, part by part; returns that loss."""
     total = len(x_0)
     size = -(-total // parts)
     loss = torch.zeros((), device=device)
@@ -190,7 +193,10 @@ def _gradient(
         part = x_0[first : first + size].to(device)
         given = {name: value[first : first + size].to(device) for name, value in cond.items()}
         noise = PerSampleRandomness.keyed(seed, step, first, len(part), total)
-        part_loss = objective(part, noise, **given).sum() / total
+        sample, given = objective.draw(part, noise, **given)
+        losses = objective(sample, **given)
+        objective.learn(sample, losses)
+        part_loss = losses.sum() / x_0.numel()
         part_loss.backward()
         loss += part_loss.detach()
     return float(loss)

@@ -59,10 +59,10 @@ class Outcome:
 class _Parts:
     """What is trained, and the two objectives it is looked at with."""
 
-    objective: Objective
+    objective: Objective[object]
     state: TrainingState
     averaged: Denoiser[object]
-    averaged_objective: Objective
+    averaged_objective: Objective[object]
 
 
 def _assemble(config: ConfigDict) -> _Parts:
@@ -81,8 +81,8 @@ def _assemble(config: ConfigDict) -> _Parts:
 
 
 @torch.no_grad()
-def validation_loss(objective: Objective, config: ConfigDict, images: ImageData) -> float:
-    """The mean loss of the first test images, with the same noise every time.
+def validation_loss(objective: Objective[object], config: ConfigDict, images: ImageData) -> float:
+    """The mean loss of the first test images, a dimension, with the same noise every time.
 
     Arguments:
         objective: in evaluation mode.
@@ -100,7 +100,8 @@ def validation_loss(objective: Objective, config: ConfigDict, images: ImageData)
         x_0 = pixels.encode(images.images[rows].long()).to(device)
         cond = {} if labels is None else {"y": labels[rows].to(device)}
         noise = PerSampleRandomness.keyed(seed, 0, first, len(x_0), count)
-        total += float(objective(x_0, noise, **cond).double().sum())
+        sample, cond = objective.draw(x_0, noise, **cond)
+        total += float(objective(sample, **cond).double().sum()) / x_0[0].numel()
     return total / count
 
 

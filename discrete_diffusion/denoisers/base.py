@@ -29,7 +29,7 @@ from discrete_diffusion.jumps import Jumps
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.checks import check_states
 
-__all__ = ["Denoiser", "P", "Posterior", "X0Posterior", "no_x0_error"]
+__all__ = ["Denoiser", "P", "Posterior", "X0Posterior", "check_x0"]
 
 
 class Posterior(ABC):
@@ -109,18 +109,6 @@ P = TypeVar("P", bound=Posterior, covariant=True)
 """What a denoiser gives: a `Posterior`, or more."""
 
 
-def no_x0_error(what: str) -> ValueError:
-    """The error of what needs p(x_0 | x_t) and is given ratios alone.
-
-    Arguments:
-        what: what needs it, for the message.
-    """
-    return ValueError(
-        f"a score model has no law of x_0 given x_t: {what} needs a denoiser that gives one, such as X0Denoiser; "
-        "with a score model, use the ELBO loss and a sampler that draws from rates, such as Euler or TauLeaping"
-    )
-
-
 class Denoiser(diffusion_core.Denoiser[P]):
     """Reads a network as a posterior. This is a parameterisation: a subclass says what the network's output means.
 
@@ -182,3 +170,21 @@ class Denoiser(diffusion_core.Denoiser[P]):
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
         """The posterior given x_t (B, *event) at time t, () or (B,), with the conditions of the network."""
         return self.posterior(x_t, t, self.read(x_t, t, **cond))
+
+
+def check_x0(given: Denoiser[Posterior] | Posterior, what: str) -> None:
+    """Refuse a denoiser, or what it says, that has no p(x_0 | x_t).
+
+    Arguments:
+        given: a denoiser or a posterior.
+        what: what needs p(x_0 | x_t), for the message.
+
+    Raises:
+        ValueError: it gives ratios alone.
+    """
+    if given.has_x0 if isinstance(given, Denoiser) else isinstance(given, X0Posterior):
+        return
+    raise ValueError(
+        f"a score model has no law of x_0 given x_t: {what} needs a denoiser that gives one, such as X0Denoiser; "
+        "with a score model, use the ELBO loss and a sampler that draws from rates, such as Euler or TauLeaping"
+    )

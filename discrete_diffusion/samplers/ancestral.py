@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import State, TimeGrid
-from discrete_diffusion.denoisers.base import Denoiser, X0Posterior, no_x0_error
+from discrete_diffusion.denoisers.base import Denoiser, X0Posterior, check_x0
 from discrete_diffusion.samplers.base import Sampler
 
 __all__ = ["Ancestral"]
@@ -34,8 +34,7 @@ class Ancestral(Sampler[X0Posterior]):
     """
 
     def __init__(self, denoiser: Denoiser[X0Posterior], grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
-        if not denoiser.has_x0:
-            raise no_x0_error("Ancestral")
+        check_x0(denoiser, "Ancestral")
         super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)
 
     def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:

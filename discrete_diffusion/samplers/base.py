@@ -21,7 +21,7 @@ from torch import Tensor
 import diffusion_core
 from diffusion_core import Generator, State, TimeGrid
 from diffusion_core.distributions import inverse_cdf
-from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, no_x0_error
+from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, check_x0
 from discrete_diffusion.jumps import one_jump_law
 from discrete_diffusion.rates.checks import check_states
 from discrete_diffusion.samplers.leaps import check_rates
@@ -49,8 +49,8 @@ class Sampler(diffusion_core.Sampler[P]):
 
     def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch)
-        if argmax and not denoiser.has_x0:
-            raise no_x0_error("argmax")
+        if argmax:
+            check_x0(denoiser, "argmax")
         self.argmax = argmax
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:

@@ -25,6 +25,8 @@ from continuous_diffusion import (
 )
 from diffusion_core import Denoiser, Loss, Objective, Process, Sampler, Schedule, StratifiedTimes, UniformGrid
 
+from ..losses import losses_of, scored
+
 for module in pkgutil.walk_packages(continuous_diffusion.__path__, "continuous_diffusion."):
     importlib.import_module(module.name)
 
@@ -106,14 +108,14 @@ def times_for(loss):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("reading", NETWORKS)
 def test_losses(loss, reading, num_values, toy_network):
-    denoiser = image_denoiser(reading, toy_network, loss.learns_variance, num_values)
+    denoiser = image_denoiser(reading, toy_network, loss is continuous_diffusion.HybridLoss, num_values)
     x_0 = PixelScale(num_values).encode(torch.randint(num_values, (5, 1, 6, 6)))
     t, y = torch.linspace(0.01, 1, 5), torch.arange(5) % 4
-    values = loss()(denoiser, x_0, t, torch.Generator().manual_seed(0), y=y)
+    values = scored(loss(), denoiser, x_0, t, torch.Generator().manual_seed(0), y=y)
     assert values.shape == (5,)
     values.sum().backward()
     assert all(p.grad.isfinite().all() for p in denoiser.parameters())
-    assert Objective(denoiser, loss(), times_for(loss))(x_0).shape == (5,)
+    assert losses_of(Objective(denoiser, loss(), times_for(loss)), x_0).shape == (5,)
 
 
 @pytest.mark.parametrize("num_values", [2, 3, 16])
@@ -165,10 +167,12 @@ class TestOnAGpu:
     @pytest.mark.parametrize("loss", LOSSES)
     def test_losses(self, loss, toy_network):
         for denoiser in self.denoisers(toy_network):
-            if loss.learns_variance and not denoiser.learns_variance:
+            if loss is continuous_diffusion.HybridLoss and not denoiser.learns_variance:
                 continue
             x_0 = torch.rand(4, 1, 6, 6, device="cuda")
-            values = Objective(denoiser, loss(), times_for(loss))(x_0, y=torch.zeros(4, dtype=torch.int64, device="cuda"))
+            values = losses_of(
+                Objective(denoiser, loss(), times_for(loss)), x_0, y=torch.zeros(4, dtype=torch.int64, device="cuda")
+            )
             assert (values.shape, values.device.type) == ((4,), "cuda")
 
     @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -19,6 +19,8 @@ from continuous_diffusion import (
     X0Denoiser,
 )
 
+from ..losses import scored
+
 
 @pytest.fixture
 def process():
@@ -41,7 +43,7 @@ def test_clean_data_is_kept_at_time_0(process, toy_network):
     denoiser = EpsilonDenoiser(process, toy_network(), (1, 4, 4))
     x = torch.randn(2, 1, 4, 4)
     assert torch.equal(denoiser(x, torch.tensor(0.0)).mean, x)
-    loss = EpsilonLoss()(denoiser, x, torch.zeros(2))
+    loss = scored(EpsilonLoss(), denoiser, x, torch.zeros(2))
     assert loss.isfinite().all()
 
 
@@ -81,10 +83,11 @@ def test_wrong_network(process):
 
 def test_posterior_is_the_normal_law():
     mean, var = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.25, 4.0]])
-    posterior = Posterior(mean, var, mean)
+    process = GaussianProcess(CosineSchedule())
+    posterior = Posterior(process, mean, var, mean)
     x = torch.tensor([[0.1, 2.0]])
     torch.testing.assert_close(posterior.log_prob(x), torch.distributions.Normal(mean, var.sqrt()).log_prob(x))
-    many = Posterior(mean.expand(20_000, 2), var, mean).sample(torch.Generator().manual_seed(0))
+    many = Posterior(process, mean.expand(20_000, 2), var, mean).sample(torch.Generator().manual_seed(0))
     torch.testing.assert_close(many.mean(0), mean[0], atol=0.06, rtol=0)
     torch.testing.assert_close(many.var(0), var[0], atol=0, rtol=0.05)
 

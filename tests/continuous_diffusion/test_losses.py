@@ -40,6 +40,8 @@ from diffusion_core import (
     UniformTimes,
 )
 
+from ..losses import losses_of, scored
+
 SHAPE = (1, 4, 4)
 PUBLISHED = UniformGrid(19, 0.05)  # the chain of T = 20 times
 
@@ -64,10 +66,10 @@ def batch(n=5, scale=16):
 def test_value(process, toy_network):
     denoiser = EpsilonDenoiser(process, toy_network(), SHAPE)
     x_0, t = torch.rand(5, *SHAPE) * 2 - 1, UniformTimes()(5)[0]
-    loss = EpsilonLoss()(denoiser, x_0, t, generator=seeded())
+    loss = scored(EpsilonLoss(), denoiser, x_0, t, generator=seeded())
     noise = torch.randn(5, *SHAPE, generator=seeded())
     alpha, sigma = (value[:, None, None, None] for value in process.schedule(t))
-    expected = ((noise - denoiser.network(alpha * x_0 + sigma * noise, t)) ** 2).mean((1, 2, 3))
+    expected = ((noise - denoiser.network(alpha * x_0 + sigma * noise, t)) ** 2).sum((1, 2, 3))
     torch.testing.assert_close(loss, expected)
 
 
@@ -86,7 +88,9 @@ def test_targets_and_distances(process, toy_network, t):
         X0Loss(SmoothAbsoluteError(0.1)): torch.nn.functional.smooth_l1_loss(mean, x_0, beta=0.1, reduction="none"),
     }
     for loss, expected in losses.items():
-        torch.testing.assert_close(loss(denoiser, x_0, t, generator=seeded()), expected.mean((1, 2, 3)), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            scored(loss, denoiser, x_0, t, generator=seeded()), expected.sum((1, 2, 3)), rtol=1e-6, atol=1e-9
+        )
 
 
 def test_weighted_targets_are_one_loss(process, toy_network):
@@ -95,30 +99,30 @@ def test_weighted_targets_are_one_loss(process, toy_network):
     x_0, _ = batch()
     t = torch.tensor([0.02, 0.3, 0.5, 0.8, 0.97], dtype=torch.float64)
     snr = process.schedule.log_snr(t).exp()
-    expected = snr.clamp(max=5) * X0Loss()(denoiser, x_0, t, generator=seeded())
+    expected = snr.clamp(max=5) * scored(X0Loss(), denoiser, x_0, t, generator=seeded())
     for loss in (EpsilonLoss, X0Loss, VelocityLoss):
-        torch.testing.assert_close(loss(weight=MinSNR(5.0))(denoiser, x_0, t, generator=seeded()), expected)
+        torch.testing.assert_close(scored(loss(weight=MinSNR(5.0)), denoiser, x_0, t, generator=seeded()), expected)
 
 
 def test_labels_and_gradients_reach_the_network(process, toy_network):
     denoiser = EpsilonDenoiser(process, toy_network(), SHAPE)
     t, y = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 1, 2])
-    EpsilonLoss()(denoiser, torch.zeros(3, *SHAPE), t, y=y).mean().backward()
+    scored(EpsilonLoss(), denoiser, torch.zeros(3, *SHAPE), t, y=y).mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in denoiser.parameters())
 
 
 def test_keyed_noise_does_not_depend_on_the_batch(process, toy_network):
     denoiser = EpsilonDenoiser(process, toy_network(), SHAPE)
     x_0, t = torch.rand(6, *SHAPE), torch.linspace(0.1, 1, 6)
-    whole = EpsilonLoss()(denoiser, x_0, t, generator=PerSampleRandomness.keyed(0, 7, 0, 6))
-    part = EpsilonLoss()(denoiser, x_0[4:], t[4:], generator=PerSampleRandomness.keyed(0, 7, 4, 2))
+    whole = scored(EpsilonLoss(), denoiser, x_0, t, generator=PerSampleRandomness.keyed(0, 7, 0, 6))
+    part = scored(EpsilonLoss(), denoiser, x_0[4:], t[4:], generator=PerSampleRandomness.keyed(0, 7, 4, 2))
     torch.testing.assert_close(whole[4:], part)
 
 
 def test_integer_images_are_refused(process, toy_network):
     denoiser = EpsilonDenoiser(process, toy_network(), SHAPE)
     with pytest.raises(ValueError, match=r"dtype torch.uint8, expected float32 or float64"):
-        EpsilonLoss()(denoiser, torch.zeros(2, *SHAPE, dtype=torch.uint8), torch.tensor([0.1, 0.2]))
+        scored(EpsilonLoss(), denoiser, torch.zeros(2, *SHAPE, dtype=torch.uint8), torch.tensor([0.1, 0.2]))
     with pytest.raises(ValueError, match=r"dtype torch.int64, expected float32 or float64"):
         process.sample(torch.zeros(2, 3, dtype=torch.int64), torch.tensor(0.5))
     with pytest.raises(ValueError, match=r"t = -0.5 is outside \[0, 1\]"):
@@ -152,8 +156,8 @@ def test_every_step_is_a_divergence_of_gaussians(schedule, interpolation, toy_ne
     truth = torch.distributions.Normal(c_0 * x_0 + c_t * x_t, small.sqrt())
     expected = torch.distributions.kl_divergence(truth, model).sum((1, 2, 3)) / (t - s)
     middle = (s + t) / 2
-    torch.testing.assert_close(bound(denoiser, x_0, middle, generator=seeded()), expected, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(bound(denoiser, x_0, t, generator=seeded()), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(scored(bound, denoiser, x_0, middle, generator=seeded()), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(scored(bound, denoiser, x_0, t, generator=seeded()), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("learned", [False, True])
@@ -179,7 +183,7 @@ def test_the_last_term_is_a_reconstruction(pixels, learned, toy_network):
         first, last = law.logcdf(high), law.logcdf(low)
         first[mirrored], last[mirrored] = law.logsf(low)[mirrored], law.logsf(high)[mirrored]
         expected = -(first + torch.log(-torch.expm1(torch.from_numpy(last - first))).numpy())
-    values = VLB(PUBLISHED)(denoiser, x_0, torch.tensor([0.0, 0.01, 0.02, 0.03, 0.05]), generator=seeded())
+    values = scored(VLB(PUBLISHED), denoiser, x_0, torch.tensor([0.0, 0.01, 0.02, 0.03, 0.05]), generator=seeded())
     expected = torch.from_numpy(expected).sum((1, 2, 3)) / 0.05
     torch.testing.assert_close(values.detach(), expected, rtol=1e-8, atol=1e-8)
 
@@ -188,9 +192,9 @@ def test_a_batch_may_be_at_different_terms(process, toy_network):
     denoiser = denoise(process, toy_network, True)
     x_0, _ = batch(4)
     t = torch.tensor([0.01, 0.06, 0.05, 0.99])
-    whole = VLB(PUBLISHED)(denoiser, x_0, t, generator=PerSampleRandomness.keyed(0, 0, 0, 4))
+    whole = scored(VLB(PUBLISHED), denoiser, x_0, t, generator=PerSampleRandomness.keyed(0, 0, 0, 4))
     for i in range(4):
-        one = VLB(PUBLISHED)(denoiser, x_0[i : i + 1], t[i], generator=PerSampleRandomness.keyed(0, 0, i, 1))
+        one = scored(VLB(PUBLISHED), denoiser, x_0[i : i + 1], t[i], generator=PerSampleRandomness.keyed(0, 0, i, 1))
         torch.testing.assert_close(whole[i : i + 1], one)
 
 
@@ -204,7 +208,7 @@ def test_steps_of_single_precision_times(T):
             s, begin = bound.steps(t.to(dtype))
             torch.testing.assert_close(begin, i.double() / T, rtol=1e-12, atol=0)
             torch.testing.assert_close(s, (i.double() - 1) / T, rtol=1e-12, atol=1e-15)
-        torch.testing.assert_close(bound.visited(begin), begin, rtol=0, atol=0)
+        torch.testing.assert_close(bound.steps(begin)[1], begin, rtol=0, atol=0)
 
 
 def test_importance_sampled_bound_has_the_same_mean(process, toy_network):
@@ -214,7 +218,7 @@ def test_importance_sampled_bound_has_the_same_mean(process, toy_network):
     T, bound = 20, VLB(PUBLISHED)
     middle = (torch.arange(T) + 0.5) / T
     with torch.no_grad():
-        terms = torch.cat([bound(denoiser, x_0, t, generator=seeded()) for t in middle])  # T L_t
+        terms = torch.cat([scored(bound, denoiser, x_0, t, generator=seeded()) for t in middle])  # T L_t
     times = ImportanceTimes(0.0, 1.0, bins=T, history=2)
     for _ in range(2):
         times.update(middle, terms)
@@ -234,8 +238,8 @@ def test_many_steps_become_the_integrand(process, toy_network):
     t = torch.tensor([0.1004, 0.3004, 0.5004, 0.7004, 0.9004], dtype=torch.float64)  # between the knots of the table
     for interpolation in (0.0, 1.0):
         fine = VLB(UniformGrid(10_000, 1e-4), interpolation)
-        limit = ELBO()(denoiser, x_0, fine.visited(t), generator=seeded())
-        torch.testing.assert_close(fine(denoiser, x_0, t, generator=seeded()), limit, rtol=3e-3, atol=0)
+        limit = scored(ELBO(), denoiser, x_0, fine.steps(t)[1], generator=seeded())
+        torch.testing.assert_close(scored(fine, denoiser, x_0, t, generator=seeded()), limit, rtol=3e-3, atol=0)
 
 
 def test_bad_chains_are_named():
@@ -258,7 +262,7 @@ def test_times_that_leave_out_terms_of_the_sum_are_refused(process, toy_network)
         with pytest.raises(ValueError, match=r"UniformTimes draws times from 0 to 0\.5, expected 0 to 0\.9"):
             Objective(denoiser, loss, UniformTimes(0, 0.5))
         for times in (StratifiedTimes(0.0), ImportanceTimes(0.0, 0.9)):
-            assert Objective(denoiser, loss, times)(batch()[0]).isfinite().all()
+            assert losses_of(Objective(denoiser, loss, times), batch()[0]).isfinite().all()
     for loss in (ELBO(), EpsilonLoss()):
         Objective(denoiser, loss, StratifiedTimes())
 
@@ -270,11 +274,11 @@ def test_hybrid_is_the_sum_in_its_units(process, toy_network):
     denoiser = denoise(process, toy_network, True)
     x_0, _ = batch()
     t = torch.tensor([0.02, 0.3, 0.5, 0.8, 1.0])
-    at = VLB(PUBLISHED).visited(t)
-    simple = EpsilonLoss()(denoiser, x_0, at, generator=seeded())
-    per_dimension_bits = VLB(PUBLISHED)(denoiser, x_0, t, generator=seeded()) / 20 / 16 / math.log(2)  # L_t
-    hybrid = HybridLoss(bound=VLB(PUBLISHED))(denoiser, x_0, t, generator=seeded())
-    torch.testing.assert_close(hybrid, simple + 0.001 * 20 * per_dimension_bits)
+    at = VLB(PUBLISHED).steps(t)[1]
+    simple = scored(EpsilonLoss(), denoiser, x_0, at, generator=seeded())
+    bits = scored(VLB(PUBLISHED), denoiser, x_0, t, generator=seeded()) / 20 / math.log(2)  # L_t
+    hybrid = scored(HybridLoss(bound=VLB(PUBLISHED)), denoiser, x_0, t, generator=seeded())
+    torch.testing.assert_close(hybrid, simple + 0.001 * 20 * bits)
 
 
 def test_hybrid_teaches_the_mean_by_regression_alone(process, toy_network):
@@ -283,7 +287,7 @@ def test_hybrid_teaches_the_mean_by_regression_alone(process, toy_network):
     for loss in (HybridLoss(bound=VLB(PUBLISHED)), EpsilonLoss()):
         network = toy_network(2).double()
         denoiser = LearnedVarianceDenoiser(EpsilonDenoiser(process, network, SHAPE))
-        loss(denoiser, x_0, VLB(PUBLISHED).visited(t), generator=seeded()).sum().backward()
+        scored(loss, denoiser, x_0, VLB(PUBLISHED).steps(t)[1], generator=seeded()).sum().backward()
         gradients.append(network.out.weight.grad)
     torch.testing.assert_close(gradients[0][:1], gradients[1][:1])
     assert gradients[0][1:].abs().min() > 0
@@ -291,8 +295,8 @@ def test_hybrid_teaches_the_mean_by_regression_alone(process, toy_network):
 
 
 def test_hybrid_needs_a_variance_to_teach(process, toy_network):
-    with pytest.raises(ValueError, match="HybridLoss teaches a variance, which EpsilonDenoiser does not learn"):
-        HybridLoss()(denoise(process, toy_network, False), batch()[0], torch.tensor(0.5))
+    with pytest.raises(ValueError, match="HybridLoss teaches a variance, which the denoiser does not learn"):
+        scored(HybridLoss(), denoise(process, toy_network, False), batch()[0], torch.tensor(0.5))
     with pytest.raises(ValueError, match="weight = -1, expected a non-negative number"):
         HybridLoss(weight=-1)
 

@@ -10,6 +10,8 @@ from scipy.integrate import quad
 
 from continuous_diffusion import CosineSchedule, EpsilonLoss, GaussianMixture, GaussianProcess, MixtureDenoiser
 
+from ..losses import scored
+
 
 @pytest.fixture
 def mixture_2d():
@@ -74,7 +76,7 @@ def test_the_exact_denoiser_has_the_least_loss(mixture_1d):
     perturbed = MixtureDenoiser(process, GaussianMixture(mixture_1d.weights, mixture_1d.means * 1.2, mixture_1d.variances))
     x_0 = mixture_1d.sample(4000, torch.Generator().manual_seed(0))
     generators = (torch.Generator().manual_seed(1) for _ in range(2))
-    losses = [EpsilonLoss()(d, x_0, torch.tensor(0.4), generator=next(generators)) for d in (denoiser, perturbed)]
+    losses = [scored(EpsilonLoss(), d, x_0, torch.tensor(0.4), generator=next(generators)) for d in (denoiser, perturbed)]
     assert losses[0].shape == (4000,)
     assert losses[0].mean() < losses[1].mean()
 

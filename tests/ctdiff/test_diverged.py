@@ -79,7 +79,7 @@ def test_weights_that_are_not_finite_are_not_saved_and_older_ones_stay(tmp_path,
 def test_a_loop_of_one_s_own_says_so_at_its_end():
     objective, state = make(steps=3)
     optimizer = torch.optim.SGD(objective.parameters(), lr=3e38)  # times a gradient above 1.2, more than float32 has
-    steps = fit(objective, ToyBatches(), optimizer, steps=1)
+    steps = fit(objective, [(4 * ToyBatches()[0][0], {})], optimizer, steps=1)
     assert not next(steps).skipped
     with pytest.raises(
         FloatingPointError, match=r"the weights after step 1 are not finite \(network\..*the training has diverged"

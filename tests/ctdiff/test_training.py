@@ -28,7 +28,7 @@ def test_one_step_is_the_plain_torch_step():
     averages = []
     for step in range(3):
         x_0, _ = BATCHES[step]
-        loss = (x_0 - reference.network(x_0 + objective.seen[step])).square().sum(1).mean()
+        loss = (x_0 - reference.network(x_0 + objective.seen[step])).square().mean()  # over examples and dimensions
         optimizer.zero_grad()
         loss.backward()
         norm = torch.cat([p.grad.flatten() for p in reference.parameters()]).norm()
@@ -36,6 +36,7 @@ def test_one_step_is_the_plain_torch_step():
         assert made[step].step == step + 1
         assert made[step].loss == pytest.approx(loss.item(), rel=1e-6)
         assert made[step].grad_norm == pytest.approx(norm.item(), rel=1e-5)
+        torch.testing.assert_close(objective.learned[step].mean() / 4, loss.detach())
         assert made[step].images_per_second > 0
         assert not made[step].skipped
         parameters = [p.detach().clone() for p in reference.parameters()]
@@ -90,8 +91,8 @@ class _Spoiled(ToyObjective):
         super().__init__(network)
         self.bad, self.where, self.calls = bad, where, 0
 
-    def forward(self, x_0, generator):
-        loss = super().forward(x_0, generator)
+    def forward(self, sample):
+        loss = super().forward(sample)
         self.calls += 1
         if self.calls - 1 not in self.bad:
             return loss

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ctdiff.training import CosineFactor, MovingAverage, TrainingState, TrainStep, fit, parameter_groups
-from diffusion_core import PerSampleRandomness
+from diffusion_core import PerSampleRandomness, Sample
 
 __all__ = ["ToyBatches", "ToyObjective", "make", "run", "weights"]
 
@@ -20,11 +20,18 @@ class ToyObjective(nn.Module):
         super().__init__()
         self.network = network
         self.seen: list[Tensor] = []
+        self.learned: list[Tensor] = []
 
-    def forward(self, x_0: Tensor, generator: PerSampleRandomness) -> Tensor:
+    def draw(self, x_0: Tensor, generator: PerSampleRandomness) -> tuple[Sample, dict[str, Tensor]]:
         noise = generator.normal(x_0.shape)
         self.seen.append(noise)
-        return (x_0 - self.network(x_0 + noise)).square().sum(1)
+        return Sample(x_0, x_0 + noise, torch.zeros(()), noise), {}
+
+    def forward(self, sample: Sample) -> Tensor:
+        return (sample.x_0 - self.network(sample.x_t)).square().sum(1)
+
+    def learn(self, sample: Sample, losses: Tensor) -> None:
+        self.learned.append(losses.detach())
 
 
 class ToyBatches:

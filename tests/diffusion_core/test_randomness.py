@@ -26,6 +26,8 @@ from diffusion_core import (
     stream_seed,
 )
 
+from ..losses import losses_of
+
 
 def draws(source: Randomness, n: int) -> list[torch.Tensor]:
     rate = torch.linspace(0.5, 20, 5).expand(n, 5)
@@ -219,7 +221,7 @@ class TestGeneratorsOfOneDevice:
             for times in (StratifiedTimes(), ImportanceTimes(), GridTimes(grid)):
                 for denoiser, data, loss in ((loo, x_0, discrete.ELBO()), (gaussian, x_0.float(), continuous.EpsilonLoss())):
                     objective = Objective(denoiser, loss, times, label_dropout=0.5, null={"y": 0})
-                    value = objective(data, generator=source, y=y)
+                    value = losses_of(objective, data, source, y=y)
                     assert (value.device.type, value.shape) == (device, (4,))
             for sampler in (
                 discrete.samplers.Ancestral(loo, grid),

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diffusion_core import (
     CosineGrid,
@@ -20,6 +20,7 @@ from diffusion_core import (
     Objective,
     PerSampleRandomness,
     PiecewiseTimes,
+    Process,
     QuadraticGrid,
     RespacedGrid,
     StratifiedTimes,
@@ -30,6 +31,8 @@ from diffusion_core import (
     learned_times,
 )
 from diffusion_core.densities import pilot_times
+
+from ..losses import losses_of
 
 
 def concrete(base: type) -> list[type]:
@@ -260,11 +263,24 @@ class TestImportanceTimes:
             ImportanceTimes().load_state_dict({})
 
 
+class Still(Process):
+    """Nothing happens to the data."""
+
+    def sample(self, x_0, t, generator=None):
+        return x_0
+
+    def renoise(self, x_s, s, t, generator=None):
+        return x_s
+
+    def prior(self, shape, generator=None):
+        return torch.zeros(shape)
+
+
 class Fixed(Denoiser):
     """A denoiser that is never asked."""
 
     def __init__(self) -> None:
-        super().__init__(nn.Identity(), (2,))
+        super().__init__(Still(), (2,))
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
         return x_t
@@ -275,31 +291,50 @@ class Square(Loss):
 
     labels: Tensor | None = None
 
-    def __call__(self, denoiser, x_0, t, generator=None, **cond):
+    def __call__(self, denoiser, sample, **cond):
         self.labels = cond.get("y")
-        return t**2
+        return self.evaluate(None, sample)
+
+    def evaluate(self, posterior, sample):
+        return sample.t**2
 
 
 def test_the_objective_integrates_the_loss_and_drops_labels():
     loss = Square()
     objective = Objective(Fixed(), loss, StratifiedTimes(0.1), label_dropout=0.25, null={"y": 10})
     x_0, y = torch.zeros(4000, 2), torch.arange(4000) % 10
-    assert objective(x_0, PerSampleRandomness(range(4000)), y=y).mean().item() == pytest.approx((1 - 0.1**3) / 3, rel=1e-2)
+    assert losses_of(objective, x_0, PerSampleRandomness(range(4000)), y=y).mean().item() == pytest.approx(
+        (1 - 0.1**3) / 3, rel=1e-2
+    )
     assert loss.labels is not None
     dropped = loss.labels == 10
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.03)
     assert torch.equal(loss.labels[~dropped], y[~dropped])
-    Objective(Fixed(), loss, StratifiedTimes(0.1), label_dropout=1.0, null={"y": 256})(x_0, y=y.byte())
+    losses_of(Objective(Fixed(), loss, StratifiedTimes(0.1), label_dropout=1.0, null={"y": 256}), x_0, y=y.byte())
     assert (loss.labels == 256).all()
 
 
-def test_only_training_teaches_the_times():
-    times = ImportanceTimes(bins=3)
-    objective = Objective(Fixed(), Square(), times).eval()
-    objective(torch.zeros(5, 2))
+def test_the_times_learn_the_unweighted_losses_that_they_are_shown():
+    times = ImportanceTimes(bins=3, history=1)
+    objective = Objective(Fixed(), Square(), times)
+    sample, _ = objective.draw(torch.zeros(9, 2), PerSampleRandomness(range(9)))
+    losses = objective(sample)
+    assert losses.tolist() == pytest.approx((sample.t**2 * sample.weight).tolist())
     assert times.state_dict()["seen"].sum() == 0
-    objective.train()(torch.zeros(5, 2))
-    assert times.state_dict()["seen"].sum() == 5
+    objective.learn(sample, losses)
+    assert times.state_dict()["seen"].sum() == 9
+    in_last = sample.t > 0.67
+    kept = times.state_dict()["squares"][2]
+    assert (kept - sample.t[in_last].double() ** 4).abs().min() < 1e-6
+
+
+def test_a_loss_at_the_end_of_a_bin_belongs_to_it():
+    """A chain's loss is measured at the end of the step that a time was drawn in."""
+    times = ImportanceTimes(0.0, 1.0, bins=1000, history=1)
+    ends = (torch.arange(1000, dtype=torch.float64) + 1) / 1000
+    for t in (ends, ends.float()):
+        times.update(t, torch.ones(1000))
+    assert (times.state_dict()["seen"] == 2).all()
 
 
 def test_bad_objectives_are_named():
@@ -308,4 +343,4 @@ def test_bad_objectives_are_named():
     with pytest.raises(ValueError, match="Fixed lists no conditions: give null, such as"):
         Objective(Fixed(), Square(), UniformTimes(), label_dropout=0.1)
     with pytest.raises(ValueError, match=r"x has shape \(4, 3\)"):
-        Objective(Fixed(), Square(), UniformTimes())(torch.zeros(4, 3))
+        Objective(Fixed(), Square(), UniformTimes()).draw(torch.zeros(4, 3))

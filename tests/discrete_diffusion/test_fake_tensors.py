@@ -20,6 +20,8 @@ from discrete_diffusion.samplers import (
     TauLeaping,
 )
 
+from ..losses import scored
+
 READINGS = {"x0": X0Denoiser, "leave-one-out": LeaveOneOutDenoiser}
 
 
@@ -38,7 +40,7 @@ def check(denoiser: Denoiser, ordinal: bool) -> None:
     # Without a GPU the autograd engine itself refuses backward() here; our function forms its gradient in the forward pass.
     x_0 = torch.zeros(4, 1, 8, 8, dtype=torch.int64, device="cuda")
     for loss in (ELBO(), CrossEntropy(), WeightedSum((ELBO(), CrossEntropy()), (1.0, 0.1))):
-        value = loss(denoiser, x_0, torch.rand(4, device="cuda"))
+        value = scored(loss, denoiser, x_0, torch.rand(4, device="cuda"))
         assert value.requires_grad
         assert value.shape == (4,)
         assert value.device.type == "cuda"

@@ -28,6 +28,8 @@ from discrete_diffusion.rates import AbsorbingRates, GaussianTargetRates
 from discrete_diffusion.samplers import Ancestral, CategoricalLeap, Euler, OrdinalLeap, PredictorCorrector, TauLeaping
 from discrete_diffusion.schedules import Constant, LinearSurvival
 
+from ..losses import scored
+
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "guidance.md"
 METHODS = ["PosteriorGuidance", "RateGuidance", "ClassifierGuidance"]
 
@@ -293,7 +295,7 @@ def test_networks_on_an_absent_accelerator(masked, monkeypatch):
                 with torch.no_grad():
                     state = sampler.finish(sampler.step(sampler.start(x), 0.5, 0.4, y=y), y=y)
                 assert (state.x.device.type, state.x.shape) == ("cuda", x.shape)
-            assert ELBO()(guided, x, torch.rand(2), y=y).shape == (2,)
+            assert scored(ELBO(), guided, x, torch.rand(2), y=y).shape == (2,)
 
 
 def test_networks_with_their_own_classes():

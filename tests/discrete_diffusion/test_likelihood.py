@@ -18,6 +18,8 @@ from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates import AbsorbingRates, BirthDeathRates, DenseRates, GaussianTargetRates, UniformRates
 from discrete_diffusion.schedules import Constant, CosineSurvival, Exponential, LinearSurvival
 
+from ..losses import scored
+
 CHAINS = ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"]
 
 
@@ -231,7 +233,7 @@ def test_a_fresh_network_has_a_finite_bound_and_gradient(name, scale):
     reading = AbsorbingDenoiser if name == "absorbing" else LeaveOneOutDenoiser
     denoiser = reading(process, network, (1, 4, 4))
     x_0 = torch.randint(0, 256, (4, 1, 4, 4), generator=torch.Generator().manual_seed(1))
-    loss = ELBO()(denoiser, x_0, torch.tensor([0.01, 0.1, 0.5, 0.99]), generator=torch.Generator().manual_seed(2))
+    loss = scored(ELBO(), denoiser, x_0, torch.tensor([0.01, 0.1, 0.5, 0.99]), generator=torch.Generator().manual_seed(2))
     assert loss.isfinite().all()
     loss.sum().backward()
     assert network.table.grad is not None
@@ -296,7 +298,7 @@ def test_absorbing_gradients_exist_where_nothing_is_masked(process):
     network = FreshNetwork(5, 4, 1.0)
     denoiser = AbsorbingDenoiser(chain, network, (1, 2, 2))
     x_0 = torch.randint(0, 4, (2, 1, 2, 2))
-    ELBO()(denoiser, x_0, torch.tensor([0.0, 0.5])).sum().backward()
+    scored(ELBO(), denoiser, x_0, torch.tensor([0.0, 0.5])).sum().backward()
     assert network.table.grad is not None
     assert network.table.grad.isfinite().all()
 
@@ -319,7 +321,7 @@ def test_no_examples_have_no_losses(name, process):
     for reading in readings:
         for loss in (ELBO(), CrossEntropy()):
             for t in (torch.zeros(0), torch.tensor(0.5)):
-                values = loss(reading(process(name), network, (1, 2, 3)), torch.zeros(0, 1, 2, 3, dtype=torch.int64), t)
+                values = scored(loss, reading(process(name), network, (1, 2, 3)), torch.zeros(0, 1, 2, 3, dtype=torch.int64), t)
                 assert values.shape == (0,)
                 (gradient,) = torch.autograd.grad(values.sum(), network.table)
                 assert not gradient.any()
@@ -348,7 +350,7 @@ def test_bad_arguments_are_named(chain, exact):
 def test_shared_and_keyed_noise_are_both_accepted(chain, exact):
     oracle = chain("uniform")
     for source in (SharedRandomness(torch.Generator().manual_seed(0)), PerSampleRandomness(range(16))):
-        loss = ELBO()(exact(oracle), oracle.clean, torch.full((16,), 0.5), generator=source)
+        loss = scored(ELBO(), exact(oracle), oracle.clean, torch.full((16,), 0.5), generator=source)
         assert loss.shape == (16,)
         assert (loss >= 0).all()
 

@@ -21,6 +21,7 @@ from discrete_diffusion.rates import DenseRates, RateMatrix, TransitionKernel
 from discrete_diffusion.samplers import Ancestral, CategoricalLeap, Euler, TauLeaping
 from discrete_diffusion.schedules import Constant
 
+from ..losses import scored
 from .chi_squares import chi_square
 from .conftest import random_generator, toy_law
 
@@ -295,7 +296,7 @@ def test_losses_of_a_new_rate_matrix_have_the_enumerated_mean(size: int) -> None
     surprise = -LeaveOneOutDenoiser(dense.process, dense.leave_one_out_network(), (2,))(x_t, scalar(0.4)).log_prob(x_0_pairs)
     means = {CrossEntropy(): (weight * surprise.sum(-1)).sum().item(), ELBO(): own.integrand(denoiser, 0.4)}
     for loss, mean in means.items():
-        values = loss(denoiser, x_0, torch.full((20_000,), 0.4, dtype=F64), generator=generator)
+        values = scored(loss, denoiser, x_0, torch.full((20_000,), 0.4, dtype=F64), generator=generator)
         error = values.std().item() / math.sqrt(20_000)
         assert values.mean().item() == pytest.approx(mean, abs=4 * error), type(loss).__name__
         assert error < 0.02 * mean
