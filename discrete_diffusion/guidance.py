@@ -14,7 +14,8 @@ both unmask towards the same values; the rate form does so at another speed, `su
 
 Where a clean value is drawn, in the last step of every sampler and in each one of the ancestral sampler, the rate form
 uses the posterior form, and a classifier `p_u(x_0^d | x_t) (p(c | x_t with d -> x_0, t) / p(c | x_t, t))^g`, which is
-right with a mask and at small t. So samplers with rates (`Euler`, `TauLeaping`) are the ones for rates.
+right with a mask and at small t. So samplers with rates (`Euler`, `TauLeaping`) are the ones for rates. A score model draws
+no clean value: its rates can be guided in rate form or by a classifier, to the last step.
 
 In the leave-one-out reading the posterior form is that of the network's distributions: the
 evidence P_t[x_0, x] of the dimension has the power g + (1 - g) = 1.

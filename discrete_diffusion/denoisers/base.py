@@ -46,9 +46,9 @@ class Posterior(ABC):
         self.x_t = x_t.long()
         self.t = t
 
-    def rate_dtype(self, probs: Tensor) -> torch.dtype:
-        """The dtype of ratios and rates: that of the probabilities, or float64 where the time needs it."""
-        return torch.promote_types(self.process.rate_dtype(self.t), probs.dtype)
+    def rate_dtype(self, output: Tensor) -> torch.dtype:
+        """The dtype of ratios and rates: that of the network's output, or float64 where the time needs it."""
+        return torch.promote_types(self.process.rate_dtype(self.t), output.dtype)
 
     @property
     @abstractmethod
