@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.base import check_at_least, group_norm, xavier, zeroed
+from diffusion_core.dropout import Dropout
 
 __all__ = [
     "CrossAttention",
@@ -50,7 +51,7 @@ def check_heads(width: int, num_heads: int, dropout_attention: float = 0.0) -> N
         raise ValueError(f"dropout_attention = {dropout_attention}, expected a probability in [0, 1]")
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: Dropout | None = None) -> Tensor:
     """Softmax attention of each head: queries (B, N, heads, d), keys and values (B, M, heads, d) -> (B, N, heads d).
 
     The softmax is formed in float32 or better, whatever the dtype of its input.
@@ -61,7 +62,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
         v: the values.
         mask: numbers that broadcast to (B, heads, N, M) and are added to the scores before the
             softmax; -inf hides a key.
-        dropout: the dropout probability of the weights.
+        dropout: of the weights; None drops none.
     """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, N or M, d)
     dtype = q.dtype
@@ -72,7 +73,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
     if mask is not None:
         mask = mask.to(q.dtype)
     with torch.autocast("cpu", enabled=False) if narrow else nullcontext():
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        if dropout is not None and dropout.active:
+            scores = q @ k.mT * q.shape[-1] ** -0.5
+            out = dropout((scores if mask is None else scores + mask).softmax(-1)) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return out.transpose(1, 2).flatten(2).to(dtype)
 
 
@@ -109,9 +114,9 @@ def perceptron(dim: int, ratio: float = 4.0, dropout: float = 0.0, approximate: 
     return nn.Sequential(
         TokenLinear(dim, hidden),
         nn.GELU(approximate=approximate),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         TokenLinear(hidden, dim),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )
 
 
@@ -141,16 +146,16 @@ class TokenAttention(nn.Module):
         super().__init__()
         check_heads(dim, num_heads, dropout_attention)
         self.num_heads = num_heads
-        self.dropout_attention = dropout_attention
+        self.dropout_attention = Dropout(dropout_attention)
         self.qkv = TokenLinear(dim, 3 * dim, bias=qkv_bias)
         self.proj = TokenLinear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend among the N tokens of each example."""
         # Split before the heads move: the gradients of q, k and v then meet in one copy, already in place.
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)  # each (B, N, heads, d)
-        out = attend(q, k, v, dropout=self.dropout_attention if self.training else 0.0)
+        out = attend(q, k, v, dropout=self.dropout_attention)
         projected: Tensor = self.dropout(self.proj(out))
         return projected
 
@@ -181,17 +186,17 @@ class CrossAttention(nn.Module):
         super().__init__()
         check_heads(dim, num_heads, dropout_attention)
         self.num_heads = num_heads
-        self.dropout_attention = dropout_attention
+        self.dropout_attention = Dropout(dropout_attention)
         self.q = nn.Linear(dim, dim, bias=qkv_bias)
         self.kv = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Attend from x to the context (B, M, dim)."""
         q = self.q(x).unflatten(-1, (self.num_heads, -1))  # (B, N, heads, d)
         k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).unbind(2)  # each (B, M, heads, d)
-        out = attend(q, k, v, dropout=self.dropout_attention if self.training else 0.0)
+        out = attend(q, k, v, dropout=self.dropout_attention)
         projected: Tensor = self.dropout(self.proj(out))
         return projected
 
@@ -248,12 +253,12 @@ class TimeDependentAttention(nn.Module):
         displacements = (2 * window[0] - 1) * (2 * window[1] - 1)
         self.num_heads = num_heads
         self.window = window
-        self.dropout_attention = dropout_attention
+        self.dropout_attention = Dropout(dropout_attention)
         self.qkv = xavier(nn.Linear(dim, 3 * dim))
         self.time = xavier(nn.Linear(time_dim, 3 * dim, bias=False))
         self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(num_heads, displacements), std=0.02))
         self.proj = xavier(nn.Linear(dim, dim, bias=False))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def heads(self, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B * G, N, heads, d), of tokens x (B, G, N, dim) at times e (B, time_dim)."""
@@ -267,7 +272,7 @@ class TimeDependentAttention(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Attend among the N tokens of each window."""
-        out = attend(*self.heads(x, e), self.bias()[None], self.dropout_attention if self.training else 0.0)
+        out = attend(*self.heads(x, e), self.bias()[None], self.dropout_attention)
         projected: Tensor = self.dropout(self.proj(out.reshape(x.shape)))
         return projected
 

@@ -14,7 +14,7 @@ cuts them off again.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import TypeGuard, TypeVar
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, rows_of
+from diffusion_core.dropout import current_seeds, seeded
 from diffusion_core.values import check_within
 
 __all__ = [
@@ -177,6 +178,18 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
     return nn.GroupNorm(next(fitting, 1), channels)
 
 
+def _keeping_seeds(block: nn.Module) -> Callable[..., Tensor]:
+    """A block whose dropout is the same when it is run again in the backward pass."""
+    seeds = current_seeds()
+
+    def run(*inputs: Tensor) -> Tensor:
+        with seeded(seeds):
+            out: Tensor = block(*inputs)
+            return out
+
+    return block if seeds is None else run
+
+
 class Backbone(nn.Module, ABC):
     """A network on images; a subclass implements `predict`.
 
@@ -252,7 +265,7 @@ class Backbone(nn.Module, ABC):
     def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         """Evaluate one block of tensors; with `use_checkpoint`, keep its inputs alone and recompute it in the backward pass."""
         saving = self.use_checkpoint and torch.is_grad_enabled()
-        out: Tensor = checkpoint(block, *inputs, use_reentrant=False) if saving else block(*inputs)
+        out: Tensor = checkpoint(_keeping_seeds(block), *inputs, use_reentrant=False) if saving else block(*inputs)
         return out
 
     def _check(self, x: Tensor, c: Tensor) -> None:

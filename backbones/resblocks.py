@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from backbones.attention import ImageAttention
 from backbones.base import group_norm, zeroed
+from diffusion_core.dropout import Dropout
 
 __all__ = [
     "BlockFactory",
@@ -78,7 +79,7 @@ class ResBlock(nn.Module):
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.time = nn.Linear(time_dim, 2 * out_channels if scale_shift else out_channels)
         self.norm2 = group_norm(out_channels, groups)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 

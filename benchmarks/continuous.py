@@ -65,7 +65,7 @@ class PipelineUNet(nn.Module):
 def our_step(sampler: Sampler, x: Tensor) -> Work:
     """One step in the middle of the chain, from the state of a running chain."""
     state: State = sampler.start(x, torch.Generator().manual_seed(0))
-    t, s = sampler.grid.times()[CALLS // 2 : CALLS // 2 + 2]
+    t, s = torch.tensor(sampler.grid.times()[CALLS // 2 : CALLS // 2 + 2], dtype=torch.float64)
 
     def work() -> None:
         with torch.no_grad():

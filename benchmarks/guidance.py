@@ -141,12 +141,16 @@ class ConstantNoise(SharedRandomness):
         return torch.full(tuple(shape), self.value, dtype=dtype, device=device)
 
 
-def moments(sampler: gaussian.Sampler, x: Tensor, t: float, s: float | None, **cond: Tensor) -> tuple[Tensor, Tensor]:
+def moments(sampler: gaussian.Sampler, x: Tensor, t: Tensor, s: Tensor | None, **cond: Tensor) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of a step of x (B, 1) from t to s (None: the last step)."""
-    none = torch.zeros(len(x), dtype=torch.int64)
-    states = (State(x, t, ConstantNoise(z), 0, none, none) for z in (0.0, 1.0))
+    states = (State(x, t, ConstantNoise(z)) for z in (0.0, 1.0))
     still, moved = (sampler.finish(state, **cond).x if s is None else sampler.step(state, t, s, **cond).x for state in states)
     return still, (moved - still).abs()
+
+
+def times(sampler: gaussian.Sampler) -> Tensor:
+    """The times of a sampler's grid as its steps take them: (N + 1,)."""
+    return torch.tensor(sampler.grid.times(), dtype=torch.float64)
 
 
 def line(points: int) -> Tensor:
@@ -193,7 +197,7 @@ def gaussian_law(sampler: gaussian.Sampler, x: Tensor, label: int, finish: bool 
     """The law of x_0, or without the last step of x_tmin, on the points x, from N(0, 1) at t = 1."""
     batch, y = x[:, None], torch.full((len(x),), label)
     law = kernel(x, torch.zeros(1), torch.ones(1))[0]
-    for t, s in pairwise([*sampler.grid.times(), None][: None if finish else -1]):
+    for t, s in pairwise([*times(sampler), None][: None if finish else -1]):
         mean, std = (part[:, 0] for part in moments(sampler, batch, t, s, y=y))
         law = law @ kernel(x, mean, std) if bool((std > 0).any()) else moved_law(x, law, mean)
     return law
@@ -226,8 +230,8 @@ def gaussian_inpainting_distances(rounds: Sequence[int], steps: int = 64, points
     sampler = gaussian.Ancestral(gaussian.MixtureDenoiser(process, mixture), UniformGrid(steps, t_min=0.02))
     nodes, weights = (torch.from_numpy(part) for part in np.polynomial.hermite_e.hermegauss(24))
     laws = [kernel(x, torch.zeros(1), torch.ones(1))[0]] * len(rounds)
-    for t, s in pairwise([*sampler.grid.times(), None]):
-        alpha, sigma = process.schedule(torch.tensor(t, dtype=torch.float64))
+    for t, s in pairwise([*times(sampler), None]):
+        alpha, sigma = process.schedule(t)
         known = alpha * a + sigma * nodes
         parts = [moments(sampler, torch.stack([value.expand_as(x), x], 1), t, s) for value in known]
         shares = weights / weights.sum()
@@ -236,9 +240,7 @@ def gaussian_inpainting_distances(rounds: Sequence[int], steps: int = 64, points
             laws = [shares @ end for end in ends]
             continue
         step = sum(share * kernel(x, mean[:, 1], std[:, 1]) for share, (mean, std) in zip(shares, parts, strict=True))
-        at_s, at_t = (torch.tensor(value, dtype=torch.float64) for value in (s, t))
-        scale = process.schedule(at_t)[0] / process.schedule(at_s)[0]
-        again = kernel(x, scale * x, process.added_variance(at_s, at_t).sqrt()) @ step
+        again = kernel(x, alpha / process.schedule(s)[0] * x, process.added_variance(s, t).sqrt()) @ step
         laws = [law @ step @ torch.linalg.matrix_power(again, r - 1) for law, r in zip(laws, rounds, strict=True)]
     target = mixture.conditional(torch.tensor([a, 0.0]), torch.tensor([True, False])).log_prob(x[:, None]).exp()
     return [total_variation(law, target / target.sum()) for law in laws]

@@ -59,7 +59,7 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
         self.denoiser = denoiser
         self.scale = scale
         self.learns_variance = bool(denoiser.learns_variance)
-        self.network_calls = 2 * denoiser.network_calls
+        self.nfe = 2 * denoiser.nfe
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
         """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
@@ -98,7 +98,7 @@ class ClassifierGuidance(Denoiser[Posterior]):
         self.classifier = classifier
         self.scale = scale
         self.learns_variance = bool(denoiser.learns_variance)
-        self.network_calls = denoiser.network_calls
+        self.nfe = denoiser.nfe
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
         """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,) in 0 .. K - 1.

@@ -158,9 +158,8 @@ def sample_run(
         "images": images.numpy().astype(np.uint8),
         "seeds": np.array(chosen),
         "step": np.array(run.step),
-        "network_calls": np.array(last.network_calls),
-        "rejected": last.rejected.cpu().numpy(),
-        "clamped": last.clamped.cpu().numpy(),
+        "network_calls": np.array(last.nfe),
+        **{name: last.count(name).cpu().numpy() for name in ("rejected", "clamped", *last.counts)},
     }
     if y is not None:
         arrays["labels"] = y.cpu().numpy()

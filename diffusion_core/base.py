@@ -66,7 +66,7 @@ class Denoiser(nn.Module, ABC, Generic[P]):
     """
 
     process: Process
-    network_calls: int = 1
+    nfe: int = 1
     """How many evaluations of the network one evaluation of the denoiser costs an example."""
 
     def __init__(self, process: Process, event_shape: Sequence[int]) -> None:

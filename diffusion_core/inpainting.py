@@ -76,29 +76,23 @@ class Inpainting(Sampler[object]):
         x_0, known = (kept.to(state.x.device).expand_as(state.x) for kept in (self.x_0, self.known))
         # Precisions may differ; integers for reals, or reals for integers, are refused by the process.
         alike = x_0.is_floating_point() == state.x.is_floating_point()
-        return self._replaced(state, (x_0.to(state.x.dtype) if alike else x_0, known), state.t)
+        return self._replaced(state, x_0.to(state.x.dtype) if alike else x_0, known)
 
-    def _replaced(self, state: State, data: tuple[Tensor, Tensor], s: float) -> State:
-        """A state of the wrapped sampler at s with the known dimensions redrawn, and the data remembered with it."""
-        x_0, known = data
-        time = torch.tensor(s, dtype=torch.float64, device=state.x.device)
-        drawn = self.denoiser.process.sample(x_0, time, state.randomness)
-        return replace(state, x=torch.where(known, drawn, state.x), memory=(*data, *state.memory))
+    def _replaced(self, state: State, x_0: Tensor, known: Tensor) -> State:
+        """A state of the wrapped sampler with the known dimensions redrawn, and the data remembered with it."""
+        drawn = self.denoiser.process.sample(x_0, state.t, state.randomness)
+        return replace(state, x=torch.where(known, drawn, state.x), memory=(x_0, known, *state.memory))
 
-    def _again(self, state: State, s: float, t: float) -> Tensor:
-        """x_s of a state noised to t."""
-        at_s, at_t = (torch.tensor(value, dtype=torch.float64, device=state.x.device) for value in (s, t))
-        return self.denoiser.process.renoise(state.x, at_s, at_t, state.randomness)
-
-    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
+    def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
         """The wrapped step, replacement, and as many rounds of it as asked for."""
         x_0, known, *memory = state.memory
         inner = replace(state, memory=tuple(memory))
         for rounds_left in range(self.resample - 1, -1, -1):
-            landed = self._replaced(self.sampler.step(inner, t, s, **cond), (x_0, known), s)
+            landed = self._replaced(self.sampler.step(inner, t, s, **cond), x_0, known)
             if rounds_left:
+                again = self.denoiser.process.renoise(landed.x, s, t, landed.randomness)
                 # What the wrapped sampler remembered of the way to t is as true of the next round.
-                inner = replace(landed, x=self._again(landed, s, t), t=t, memory=tuple(memory))
+                inner = replace(landed, x=again, t=t, memory=tuple(memory))
         return landed
 
     def finish(self, state: State, **cond: Tensor) -> State:

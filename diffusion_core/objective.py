@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from diffusion_core.base import Denoiser, Loss, Sample
 from diffusion_core.conditions import Null, check_conditions, null_like
+from diffusion_core.dropout import number_layers, seeded
 from diffusion_core.guidance import null_values
 from diffusion_core.randomness import Generator, Randomness, as_randomness
 from diffusion_core.tensors import per_example
@@ -57,9 +58,10 @@ class Objective(nn.Module, Generic[P]):
         self.times = times
         self.label_dropout = label_dropout
         self.null = null_values(denoiser, null) if label_dropout > 0 else {}
+        self.has_dropout = number_layers(denoiser) > 0
 
     def draw(self, x_0: Tensor, generator: Generator = None, **cond: Tensor) -> tuple[Sample, dict[str, Tensor]]:
-        """Everything that is random in a training step: times, noise, which conditions are dropped.
+        """Everything that is random in a training step: times, noise, which conditions are dropped, seeds of dropout.
 
         Arguments:
             x_0: clean data (B, *event).
@@ -80,11 +82,15 @@ class Objective(nn.Module, Generic[P]):
         given = self._some(cond, x_0, randomness) if self.null and cond else cond
         active = self.denoiser.active(x_0, **cond)
         sample = self.loss.draw(self.denoiser.process, x_0, t, randomness, active)
-        return sample._replace(weight=weight), given
+        seeds = None
+        if self.has_dropout and self.training:
+            seeds = (randomness.uniform((len(x_0),), torch.float64, x_0.device) * 2**53).long()
+        return sample._replace(weight=weight, seeds=seeds), given
 
     def forward(self, sample: Sample, **cond: Tensor) -> Tensor:
         """The loss of each example times its weight, in nats or squared units: (B,)."""
-        loss = self.loss(self.denoiser, sample, **cond)
+        with seeded(sample.seeds):
+            loss = self.loss(self.denoiser, sample, **cond)
         return loss if sample.weight is None else loss * sample.weight
 
     def learn(self, sample: Sample, losses: Tensor) -> None:

@@ -4,7 +4,7 @@
 
 A sampler is one class with two methods, `step` and `finish`. The loop keeps a `State` that carries
 the sample, its time, its randomness and its counters, so that a chain can be watched and
-stopped at any step.
+stopped at any step. Times are float64 tensors of shape () on the device of x, made once for the whole grid.
 
 Given seeds, the network sees sub-batches of one fixed size, the last one padded. A sample
 then depends on its seed alone, not on what it was batched with.
@@ -15,7 +15,7 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic
 
 import torch
@@ -26,8 +26,9 @@ from diffusion_core.base import Denoiser, P
 from diffusion_core.conditions import check_conditions
 from diffusion_core.randomness import Generator, PerSampleRandomness, Randomness, as_randomness
 from diffusion_core.times import TimeGrid
+from diffusion_core.values import NOTHING, ends
 
-__all__ = ["Sampler", "State"]
+__all__ = ["Sampler", "State", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,28 @@ class State:
 
     Arguments:
         x: the current sample (B, *event).
-        t: the current time.
+        t: the current time, float64 of shape ().
         randomness: the streams that the next draws come from.
-        network_calls: network evaluations a chain has cost so far.
-        rejected: in each example, how often so far a dimension stayed because it had several jumps, (B,).
-        clamped: in each example, how often so far a dimension was cut off: at an end of the state
-            space, or because its probabilities exceeded 1, (B,).
+        nfe: network evaluations a chain has cost so far.
+        counts: what a sampler counts in each example, by name, each int64 (B,), such as dimensions that were "rejected" or
+            "clamped". A name that is absent has not been counted.
         memory: what a sampler keeps of each chain from step to step, tensors (B, ...).
     """
 
     x: Tensor
-    t: float
+    t: Tensor
     randomness: Randomness
-    network_calls: int
-    rejected: Tensor
-    clamped: Tensor
+    nfe: int = 0
+    counts: Mapping[str, Tensor] = field(default_factory=dict)
     memory: tuple[Tensor, ...] = ()
+
+    def count(self, name: str) -> Tensor:
+        """How many of something each example has had so far, 0 where it was never counted: (B,)."""
+        return self.counts.get(name, torch.zeros(len(self.x), dtype=torch.int64, device=self.x.device))
+
+    def counted(self, **more: Tensor) -> State:
+        """This state with more of something counted, by name, each (B,)."""
+        return replace(self, counts={**self.counts, **{name: self.count(name) + n for name, n in more.items()}})
 
     def split(self, size: int) -> list[State]:
         """Consecutive sub-batches of exactly `size` chains; the last one is padded with copies."""
@@ -61,22 +68,28 @@ class State:
             rows = torch.arange(i * size, (i + 1) * size, device=self.x.device).clamp(max=len(self.x) - 1)
             if isinstance(source, PerSampleRandomness) and len(source) < size:
                 source = source.padded(size)
-            part = replace(self, x=self.x[rows], randomness=source, memory=tuple(kept[rows] for kept in self.memory))
-            states.append(replace(part, rejected=self.rejected[rows], clamped=self.clamped[rows]))
+            counts = {name: count[rows] for name, count in self.counts.items()}
+            memory = tuple(kept[rows] for kept in self.memory)
+            states.append(replace(self, x=self.x[rows], randomness=source, counts=counts, memory=memory))
         return states
 
     def merged(self, parts: Sequence[State]) -> State:
         """This state after its sub-batches `parts` have moved; padding is dropped."""
         n = len(self.x)
+        names = dict.fromkeys(name for part in parts for name in part.counts)
         return replace(
             self,
             x=torch.cat([part.x for part in parts])[:n],
             t=parts[0].t,
-            network_calls=parts[0].network_calls,
-            rejected=torch.cat([part.rejected for part in parts])[:n],
-            clamped=torch.cat([part.clamped for part in parts])[:n],
+            nfe=parts[0].nfe,
+            counts={name: torch.cat([part.count(name) for part in parts])[:n] for name in names},
             memory=tuple(torch.cat(kept)[:n] for kept in zip(*(part.memory for part in parts), strict=True)),
         )
+
+
+def evaluate(denoiser: Denoiser[P], state: State, t: Tensor, **cond: Tensor) -> tuple[P, State]:
+    """The posterior at (state.x, t), and the state with the network evaluations counted."""
+    return denoiser(state.x, t, **cond), replace(state, nfe=state.nfe + denoiser.nfe)
 
 
 class Sampler(ABC, Generic[P]):
@@ -96,18 +109,16 @@ class Sampler(ABC, Generic[P]):
         self.sub_batch = sub_batch
 
     @abstractmethod
-    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
-        """One reverse step from time t to time s < t; the state returned is at s."""
+    def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
+        """One reverse step from time t to time s < t, both float64 of shape (); the state returned is at s."""
 
     @abstractmethod
     def finish(self, state: State, **cond: Tensor) -> State:
         """What happens at t_min: the step from x_tmin to x_0; the state returned is at 0."""
 
-    def evaluate(self, state: State, t: float, **cond: Tensor) -> tuple[P, State]:
-        """The posterior at (state.x, t), and the state with the network calls counted."""
-        time = torch.tensor(t, dtype=torch.float64, device=state.x.device)
-        calls = state.network_calls + self.denoiser.network_calls
-        return self.denoiser(state.x, time, **cond), replace(state, network_calls=calls)
+    def evaluate(self, state: State, t: Tensor, **cond: Tensor) -> tuple[P, State]:
+        """The posterior at (state.x, t), and the state with the network evaluations counted."""
+        return evaluate(self.denoiser, state, t, **cond)
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
         """The state at t_max: n draws from the prior, or a given x (B, *event).
@@ -137,16 +148,16 @@ class Sampler(ABC, Generic[P]):
             x = n
         else:
             x = self.denoiser.process.prior((batch, *self.denoiser.event_shape), randomness)
-        none = torch.zeros(batch, dtype=torch.int64, device=x.device)
-        return State(x, self.grid.t_max, randomness, 0, none, none)
+        return State(x, torch.tensor(self.grid.t_max, dtype=torch.float64, device=x.device), randomness)
 
-    def _move(self, state: State, s: float | None, cond: Mapping[str, Tensor]) -> State:
+    def _move(self, state: State, s: Tensor | None, cond: Mapping[str, Tensor]) -> State:
         """One step to s, or the last one (s = None), in sub-batches where the chains have seeds."""
+        end = torch.zeros_like(state.t) if s is None else s
 
         def advance(part: State, given: Mapping[str, Tensor]) -> State:
             moved = self.finish(part, **given) if s is None else self.step(part, part.t, s, **given)
-            if moved.t != (s or 0.0):
-                raise ValueError(f"{type(self).__name__} returned a state at t = {moved.t}, expected t = {s or 0.0}")
+            if ends(moved.t, NOTHING) != ends(end, NOTHING):
+                raise ValueError(f"{type(self).__name__} returned a state at t = {moved.t}, expected t = {end}")
             return moved
 
         if not isinstance(state.randomness, PerSampleRandomness):
@@ -182,7 +193,8 @@ class Sampler(ABC, Generic[P]):
         state = self.start(n, generator, seeds)
         check_conditions(cond, len(state.x))
         yield state
-        for s in tqdm([*self.grid.times()[1:], None], desc="sampling", disable=not progress, leave=False):
+        times = torch.tensor(self.grid.times(), dtype=torch.float64, device=state.x.device)
+        for s in tqdm([*times[1:], None], desc="sampling", disable=not progress, leave=False):
             state = self._move(state, s, cond)
             yield state
 

@@ -149,7 +149,7 @@ class _ClassifierFree(_Guidance[P]):
     def __init__(self, denoiser: Denoiser[P], scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
         super().__init__(denoiser, scale)
         self.null = null_values(denoiser, null)
-        self.network_calls = 2 * denoiser.network_calls
+        self.nfe = 2 * denoiser.nfe
 
     def both(self, x_t: Tensor, t: Tensor, given: Mapping[str, Tensor]) -> tuple[Distribution, Distribution]:
         """The network's distributions with the conditions and without them, from one call on a batch of 2 B."""
@@ -227,7 +227,7 @@ class _ByClassifier(_Guidance[P]):
     def __init__(self, denoiser: Denoiser[P], classifier: Classifier, scale: GuidanceScale) -> None:
         super().__init__(denoiser, scale)
         self.classifier = classifier
-        self.network_calls = denoiser.network_calls
+        self.nfe = denoiser.nfe
 
     @abstractmethod
     def log_ratio(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:

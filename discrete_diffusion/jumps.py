@@ -31,16 +31,7 @@ from diffusion_core.distributions import inverse_cdf
 from diffusion_core.distributions.numerics import decayed
 from discrete_diffusion.process import CTMC
 
-__all__ = [
-    "ForwardJumps",
-    "Jumps",
-    "ListedJumps",
-    "ReverseJumps",
-    "SumJumps",
-    "UnmaskingJumps",
-    "one_jump_law",
-    "unmasking_rate",
-]
+__all__ = ["ForwardJumps", "Jumps", "ListedJumps", "ReverseJumps", "SumJumps", "UnmaskingJumps", "unmasking_rate"]
 
 
 class Jumps(ABC):
@@ -218,22 +209,6 @@ class SumJumps(Jumps):
         from_first = self._first.draw(positions, torch.cat([u_first.clamp(0, below_one)[:, None], u[:, 1:]], -1))
         from_second = self._second.draw(positions, torch.cat([u_second.clamp(0, below_one)[:, None], u[:, 1:]], -1))
         return torch.where(use_first, from_first, from_second)
-
-
-def one_jump_law(jumps: Jumps, h: float | Tensor) -> Tensor:
-    """The law of an Euler step: at most one jump, to y with probability `h rate(y)`, scaled where these sum to more than 1.
-
-    Arguments:
-        jumps: the rates that are held.
-        h: for how long, in units of t; a tensor broadcasts over (B, *event, n).
-
-    Returns:
-        the probabilities of every dimension's next state (B, *event, n).
-    """
-    total = jumps.total[..., None]
-    # min(h, 1 / Lambda) is the time that the rates act for.
-    moved = jumps.matrix() * torch.where(total > 0, 1 / total, h).clamp(max=h)
-    return moved.scatter(-1, jumps.x[..., None], (1 - moved.sum(-1, keepdim=True)).clamp(min=0))
 
 
 def unmasking_rate(process: CTMC, t: Tensor, like: Tensor) -> Tensor:

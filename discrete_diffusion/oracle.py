@@ -257,9 +257,9 @@ class EnumeratedCTMC:
         Returns:
             the law over clean states (S^D,), or over noisy states (n^D,) without the last step.
         """
-        times = sampler.grid.times()
+        times = torch.tensor(sampler.grid.times(), dtype=torch.float64)
         cond = self._labels(y)
-        law = self.marginal(times[0]) if start is None else start
+        law = self.marginal(sampler.grid.t_max) if start is None else start
         for t, s in itertools.pairwise(times):
             for stage in sampler.stages(t, s, **cond):
                 law = self.compose(law, stage)
@@ -268,18 +268,17 @@ class EnumeratedCTMC:
     @torch.no_grad()
     def inpainting_law(self, inpainting: Inpainting, sampler: Sampler[Posterior], y: int | None = None) -> Tensor:
         """The exact law over clean states (S^D,) of an `Inpainting` of one x_0 around a sampler of the discrete engine."""
-        times, cond = sampler.grid.times(), self._labels(y)
+        times, cond = torch.tensor(sampler.grid.times(), dtype=torch.float64), self._labels(y)
         x_0, known = inpainting.x_0[:1], inpainting.known[0]
         itself = torch.eye(self.num_states, dtype=torch.float64)[self.noisy]  # (n^D, D, n)
 
-        def replaced(s: float) -> Tensor:
-            drawn = self.process.kernel(torch.tensor(s, dtype=torch.float64), torch.float64).rows(x_0)
+        def replaced(s: Tensor) -> Tensor:
+            drawn = self.process.kernel(s, torch.float64).rows(x_0)
             return torch.where(known[:, None], drawn, itself)
 
         law = self._moved(self.prior_law(), replaced(times[0]))
         for t, s in itertools.pairwise(times):
-            tau_s, tau_t = (self.process.tau(torch.tensor(value, dtype=torch.float64)) for value in (s, t))
-            again = self.process.rates.transition_from(self.noisy, remaining(tau_s, tau_t))
+            again = self.process.rates.transition_from(self.noisy, remaining(self.process.tau(s), self.process.tau(t)))
             for rounds_left in range(inpainting.resample - 1, -1, -1):
                 for stage in sampler.stages(t, s, **cond):
                     law = self.compose(law, stage)

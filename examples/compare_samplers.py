@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     last = state
                 pixels = figures.to_pixels(run.images(last.x), run.config.data.num_values)
                 row.append(figures.tile(pixels, columns=round(arguments.num_samples**0.5)))
-                print(f"{columns[-1]}: {last.network_calls} network calls")
+                print(f"{columns[-1]}: {last.nfe} network calls")
     figures.save_table(arguments.out, table, [f"{calls} calls" for calls in arguments.calls], columns)
     print(arguments.out)
 

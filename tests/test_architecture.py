@@ -245,7 +245,7 @@ def test_what_is_a_sampler_s_own_is_given_by_name() -> None:
     assert len(children) >= 9
     for child in children:
         placed = [name for name, kind, _ in parameters(child) if kind != "KEYWORD_ONLY"]
-        assert placed in (["denoiser", "grid"], ["predictor"]), child.__qualname__
+        assert placed in (["denoiser", "grid"], ["predictor", "corrector"]), child.__qualname__
 
 
 def test_twins_are_in_files_of_one_name() -> None:

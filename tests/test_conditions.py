@@ -140,7 +140,7 @@ def test_samples_in_sub_batches_have_their_own_conditions(make):
             own = {name: value[i : i + 1] for name, value in cond.items()}
             assert torch.equal(walker.sample(1, seeds=[i], **own), together[i : i + 1])
         assert not torch.equal(walker.sample(7, seeds=range(7), **{**cond, "context": cond["context"].flip(0)}), together)
-        assert network_calls(walker, **own) == 4 * each.network_calls
+        assert network_calls(walker, **own) == 4 * each.nfe
 
 
 @every_engine

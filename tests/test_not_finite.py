@@ -63,8 +63,11 @@ def samplers(module: Any, denoiser: Any) -> dict[str, Sampler]:
     """Every sampler that a package exports, around a denoiser."""
     classes = [cls for cls in (getattr(module, name) for name in module.__all__) if inspect.isclass(cls)]
     chosen = [cls for cls in classes if issubclass(cls, Sampler) and not inspect.isabstract(cls)]
-    wraps = {cls: "predictor" in inspect.signature(cls).parameters for cls in chosen}
-    return {cls.__name__: cls(module.Ancestral(denoiser, GRID)) if wraps[cls] else cls(denoiser, GRID) for cls in chosen}
+    given = {"denoiser": denoiser, "grid": GRID, "predictor": module.Ancestral(denoiser, GRID)}
+    if module is discrete_samplers:
+        given["corrector"] = module.ForwardBackward(denoiser)
+    takes = {cls: given.keys() & inspect.signature(cls).parameters.keys() for cls in chosen}
+    return {cls.__name__: cls(**{name: given[name] for name in takes[cls]}) for cls in chosen}
 
 
 GAUSSIAN, DISCRETE = [*samplers(continuous_samplers, gaussian())], [*samplers(discrete_samplers, chain())]

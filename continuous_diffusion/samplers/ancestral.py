@@ -12,7 +12,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from continuous_diffusion.denoisers import Posterior
-from continuous_diffusion.samplers.base import Sampler
+from continuous_diffusion.samplers.base import Sampler, check_step
 from continuous_diffusion.samplers.variances import FixedSmall, ReverseVariance
 from diffusion_core import Denoiser, State, TimeGrid
 
@@ -49,9 +49,11 @@ class Ancestral(Sampler):
         self.variance = FixedSmall() if variance is None else variance
         self.variance.check(denoiser)
 
-    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
+    def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
         """`x_s ~ N(c_0 x0hat + c_t x_t, variance)`."""
-        step, x_t = self.numbers(t, s), state.x
+        check_step(t, s)
         posterior, state = self.evaluate(state, t, **cond)
-        mean = self.mixed(posterior.mean, step.c_0, x_t, step.c_t)
-        return replace(state, x=self.noisy(mean, self.variance(step, posterior), state), t=s)
+        c_0, c_t, _ = self.process.bridge_coefficients(s, t)
+        mean = self.mixed(posterior.mean, c_0, state.x, c_t)
+        std = self.variance(self.process, s, t, posterior)
+        return replace(state, x=self.noisy(mean, std, state), t=s)

@@ -1,4 +1,4 @@
-"""What every Gaussian sampler shares: the numbers of a step, the clipping of x0hat, and the last step.
+"""What every Gaussian sampler shares: the clipping of x0hat, the passes over the image, and the last step.
 
 A step goes from t to s in terms of x_t and the prediction x0hat(x_t, t). Whatever uses the noise
 writes it as `epshat = (x_t - alpha_t x0hat) / sigma_t`, so that clipping x0hat to the range of
@@ -7,19 +7,12 @@ the data recomputes the noise too.
 The grid ends at t_min > 0, and the last step t_min -> 0 has no noise: it returns x0hat(x_tmin).
 N grid steps therefore cost N + 1 network calls. The published chain of T calls over a table
 of T times is the uniform grid of T - 1 steps from t = 1 to t = 1/T.
-
-The numbers of a step depend on its two times only. They are computed for the whole grid when
-the sampler is made, in double precision, and are Python floats from then on: a step is a
-few passes over the image and no arithmetic on tensors of one element.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,9 +20,10 @@ from torch import Tensor
 import diffusion_core
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess
-from diffusion_core import Denoiser, Generator, State, TimeGrid, readable
+from diffusion_core import Denoiser, Generator, State, TimeGrid
+from diffusion_core.values import NOTHING, ends, listed
 
-__all__ = ["Sampler", "Step"]
+__all__ = ["Sampler", "check_step"]
 
 PURE_NOISE = 0.1
 """The largest alpha at t_max that passes for pure noise: at most 1 % of the variance of x is then the data's."""
@@ -38,42 +32,15 @@ FINEST = 1e-3
 """The last time of the longest chain in common use. A coarse grid may end earlier; a schedule must be clean by then."""
 
 
-class Step(NamedTuple):
-    """The numbers of one step t -> s.
-
-    Arguments:
-        alpha_s, sigma_s: where it ends.
-        alpha_t, sigma_t: where it begins.
-        c_0, c_t: the mean of the bridge, `E[x_s | x_t, x_0] = c_0 x_0 + c_t x_t`.
-        small: the bridge's variance beta~.
-        large: the forward step's variance beta.
-    """
-
-    alpha_s: float
-    sigma_s: float
-    alpha_t: float
-    sigma_t: float
-    c_0: float
-    c_t: float
-    small: float
-    large: float
-
-
-def step_numbers(process: GaussianProcess, times: Sequence[float]) -> list[Step]:
-    """The numbers of the steps between consecutive times.
+def check_step(t: Tensor, s: Tensor) -> None:
+    """Refuse what is no step down, where the times may be read.
 
     Raises:
-        ValueError: not 0 <= s < t <= 1 for a step t -> s.
+        ValueError: not 0 <= s < t <= 1.
     """
-    for begin, end in pairwise(times):
-        if not 0 <= end < begin <= 1:
-            raise ValueError(f"a step from t = {begin} to s = {end}, expected 0 <= s < t <= 1")
-    clock = torch.tensor(times, dtype=torch.float64, device="cpu")
-    t, s = clock[:-1], clock[1:]
-    numbers = (*process.schedule(s), *process.schedule(t), *process.bridge_coefficients(s, t), process.added_variance(s, t))
-    table = torch.stack(numbers, 1)  # (N, 8)
-    # Fake tensors, with which a run on an absent device is rehearsed, have no values.
-    return [Step(*row) for row in (table.tolist() if readable(table) else [[math.nan] * len(numbers)] * len(t))]
+    begin, end = listed(torch.stack((t, s)), None)
+    if begin is not None and not 0 <= end < begin <= 1:
+        raise ValueError(f"a step from t = {begin} to s = {end}, expected 0 <= s < t <= 1")
 
 
 class Sampler(diffusion_core.Sampler[Posterior]):
@@ -104,17 +71,6 @@ class Sampler(diffusion_core.Sampler[Posterior]):
         self.process: GaussianProcess = denoiser.process
         self.process.schedule.check_clean_end(min(grid.t_min, FINEST))
         self.clip = clip
-        times = grid.times()
-        self._steps = dict(zip(pairwise(times), step_numbers(self.process, times), strict=True))
-
-    def numbers(self, t: float, s: float) -> Step:
-        """The numbers of the step t -> s, of the grid or not.
-
-        Raises:
-            ValueError: not 0 <= s < t <= 1.
-        """
-        step = self._steps.get((t, s))
-        return step_numbers(self.process, (t, s))[0] if step is None else step
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
         """The state at t_max: n draws from the prior N(0, I), or a given x (B, *event).
@@ -122,8 +78,8 @@ class Sampler(diffusion_core.Sampler[Posterior]):
         Raises:
             ValueError: as in `diffusion_core.Sampler.start`, or the prior is not the law of x at t_max.
         """
-        alpha = next(iter(self._steps.values())).alpha_t
-        if not isinstance(n, Tensor) and alpha > PURE_NOISE:
+        alpha, _ = self.process.schedule(torch.tensor(self.grid.t_max, dtype=torch.float64, device="cpu"))
+        if not isinstance(n, Tensor) and ends(alpha, NOTHING)[1] > PURE_NOISE:
             schedule = type(self.process.schedule).__name__
             raise ValueError(
                 f"{schedule} has alpha = {alpha:.3g} at t_max = {self.grid.t_max}, expected at most {PURE_NOISE} where chains "
@@ -135,17 +91,16 @@ class Sampler(diffusion_core.Sampler[Posterior]):
         """x0hat within the bounds: (B, *event)."""
         return mean if self.clip is None else mean.clamp(-self.clip, self.clip)
 
-    def mixed(self, mean: Tensor, c_0: float, x_t: Tensor, c_t: float) -> Tensor:
-        """`c_0 x0hat + c_t x_t` with x0hat clipped: a new tensor (B, *event)."""
-        x_s = mean * c_0 if self.clip is None else mean.clamp(-self.clip, self.clip).mul_(c_0)
-        return x_s.add_(x_t, alpha=c_t)
+    def mixed(self, mean: Tensor, c_0: Tensor, x_t: Tensor, c_t: Tensor) -> Tensor:
+        """`c_0 x0hat + c_t x_t` with x0hat clipped and coefficients (): a new tensor (B, *event)."""
+        x_s = mean * c_0 if self.clip is None else self.clipped(mean).mul_(c_0)
+        return x_s.addcmul_(x_t, c_t)
 
-    def noisy(self, x: Tensor, std: float | Tensor, state: State) -> Tensor:
-        """`x + std z` with z from the state's randomness, in the place of x (B, *event)."""
-        noise = state.randomness.normal(x.shape, x.dtype, x.device)
-        return x.addcmul_(noise, std) if isinstance(std, Tensor) else x.add_(noise, alpha=std)
+    def noisy(self, x: Tensor, std: Tensor, state: State) -> Tensor:
+        """`x + std z` with z from the state's randomness, in the place of x (B, *event); std is () or (B, *event)."""
+        return x.addcmul_(state.randomness.normal(x.shape, x.dtype, x.device), std)
 
     def finish(self, state: State, **cond: Tensor) -> State:
         """The step t_min -> 0 without noise: x_0 = x0hat(x_tmin), one network call."""
-        posterior, state = self.evaluate(state, self.grid.t_min, **cond)
-        return replace(state, x=self.clipped(posterior.mean), t=0.0)
+        posterior, state = self.evaluate(state, state.t, **cond)
+        return replace(state, x=self.clipped(posterior.mean), t=torch.zeros_like(state.t))

@@ -6,12 +6,13 @@
 eta = 1 is ancestral sampling with the bridge's variance; eta = 0 adds no noise: a
 deterministic map from x_1 to x_0, the first-order solver of an ordinary differential equation,
 which may also be followed from the data to the noise.
-With `epshat = (x_t - alpha_t x0hat) / sigma_t` the step is two coefficients, of x0hat and x_t.
+With `epshat = (x_t - alpha_t x0hat) / sigma_t` the step is two coefficients and noise:
+
+    x_s = (alpha_s - c alpha_t) x0hat + c x_t + eta_s z,        c = sqrt(sigma_s^2 - eta_s^2) / sigma_t
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from continuous_diffusion.denoisers import Posterior
-from continuous_diffusion.samplers.base import Sampler
+from continuous_diffusion.samplers.base import Sampler, check_step
 from continuous_diffusion.samplers.variances import FixedSmall, ReverseVariance
 from diffusion_core import Denoiser, State, TimeGrid
 from diffusion_core.conditions import check_conditions
@@ -63,15 +64,17 @@ class DDIM(Sampler):
         self.variance = FixedSmall() if variance is None else variance
         self.variance.check(denoiser)
 
-    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
+    def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
         """`x_s = alpha_s x0hat + sqrt(sigma_s^2 - eta_s^2) epshat + eta_s z`."""
-        step, x_t = self.numbers(t, s), state.x
+        check_step(t, s)
         posterior, state = self.evaluate(state, t, **cond)
-        c_t = math.sqrt(max(step.sigma_s**2 - self.eta**2 * step.small, 0.0)) / step.sigma_t
-        x = self.mixed(posterior.mean, step.alpha_s - c_t * step.alpha_t, x_t, c_t)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = self.process.schedule(t), self.process.schedule(s)
+        var = self.eta**2 * self.process.bridge_coefficients(s, t)[2] if self.eta > 0 else 0.0  # eta_s^2
+        c = (sigma_s**2 - var).clamp(min=0).sqrt() / sigma_t  # at alpha_t = 0 rounding may go below 0
+        x_s = self.mixed(posterior.mean, alpha_s - c * alpha_t, state.x, c)
         if self.eta > 0:
-            x = self.noisy(x, self.eta * self.variance(step, posterior), state)
-        return replace(state, x=x, t=s)
+            x_s = self.noisy(x_s, self.eta * self.variance(self.process, s, t, posterior), state)
+        return replace(state, x=x_s, t=s)
 
     @torch.no_grad()
     def encode(self, x_0: Tensor, **cond: Tensor) -> Tensor:
@@ -91,15 +94,15 @@ class DDIM(Sampler):
         if self.eta > 0:
             raise ValueError(f"eta = {self.eta}, expected 0 to encode: a step with noise cannot be undone")
         check_conditions(cond, len(x_0))
-        times = self.grid.times()[::-1]
-        alpha = self.numbers(times[1], times[0]).alpha_s
+        times = torch.tensor(self.grid.times()[::-1], dtype=torch.float64, device=x_0.device)
         state = self.start(x_0)
+        alpha, _ = self.process.schedule(times[0])
         # `sample` ends on x0hat(x_tmin). One step of a fixed-point iteration inverts that: alpha x_0 + sigma epshat(alpha x_0).
         posterior, state = self.evaluate(replace(state, x=alpha * x_0), times[0], **cond)
         state = replace(state, x=alpha * (2 * x_0 - self.clipped(posterior.mean)))
         for s, t in pairwise(times):
-            up, x_s = self.numbers(t, s), state.x
             posterior, state = self.evaluate(state, s, **cond)
-            c_s = up.sigma_t / up.sigma_s
-            state = replace(state, x=self.mixed(posterior.mean, up.alpha_t - c_s * up.alpha_s, x_s, c_s), t=t)
+            (alpha_s, sigma_s), (alpha_t, sigma_t) = self.process.schedule(s), self.process.schedule(t)
+            c = sigma_t / sigma_s
+            state = replace(state, x=self.mixed(posterior.mean, alpha_t - c * alpha_s, state.x, c), t=t)
         return state.x

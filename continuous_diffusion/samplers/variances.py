@@ -9,14 +9,14 @@ have the same limit of many steps; with few steps the choice shows.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from continuous_diffusion.denoisers import Posterior
-from continuous_diffusion.samplers.base import Step
+from continuous_diffusion.process import GaussianProcess
 from diffusion_core import Denoiser
 
 __all__ = ["FixedLarge", "FixedSmall", "LearnedRange", "ReverseVariance"]
@@ -29,8 +29,8 @@ class ReverseVariance(ABC):
     """Whether it reads a variance that the network has learned."""
 
     @abstractmethod
-    def __call__(self, step: Step, posterior: Posterior) -> float | Tensor:
-        """The standard deviation of x_s given x_t: a number, or one for every dimension (B, *event)."""
+    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, posterior: Posterior) -> Tensor:
+        """The standard deviation of x_s given x_t, for the step t -> s: () or, one for every dimension, (B, *event)."""
 
     def check(self, denoiser: Denoiser[Posterior]) -> None:
         """Refuse a denoiser that cannot say what this variance reads.
@@ -49,16 +49,16 @@ class ReverseVariance(ABC):
 class FixedSmall(ReverseVariance):
     """`beta~ = (sigma_s^2 / sigma_t^2) beta`: the bridge's variance, the lower bound."""
 
-    def __call__(self, step: Step, posterior: Posterior) -> float:
-        return math.sqrt(step.small)
+    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, posterior: Posterior) -> Tensor:
+        return process.bridge_coefficients(s, t)[2].sqrt()
 
 
 @dataclass(frozen=True)
 class FixedLarge(ReverseVariance):
     """`beta = 1 - abar_t / abar_s`: the forward step's variance, the upper bound."""
 
-    def __call__(self, step: Step, posterior: Posterior) -> float:
-        return math.sqrt(step.large)
+    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, posterior: Posterior) -> Tensor:
+        return process.added_variance(s, t).sqrt()
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,9 @@ class LearnedRange(ReverseVariance):
 
     learned = True
 
-    def __call__(self, step: Step, posterior: Posterior) -> float | Tensor:
-        if step.small == 0:
-            return 0.0
+    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, posterior: Posterior) -> Tensor:
         if posterior.interpolation is None:
             raise ValueError("the posterior has no interpolation of variances, expected one from LearnedVarianceDenoiser")
-        low, high = math.log(step.small) / 2, math.log(step.large) / 2
-        return (posterior.interpolation * (high - low)).add_(low).exp_()
+        small, large = process.bridge_coefficients(s, t)[2], process.added_variance(s, t)
+        span = torch.where(small > 0, (large / small).log() / 2, 0.0)
+        return (posterior.interpolation * span).add_(small.log() / 2).exp_()

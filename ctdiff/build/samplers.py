@@ -149,7 +149,7 @@ def build_sampler(
         return sampler
     return samplers.PredictorCorrector(
         sampler,
-        leap=LEAPS[settings.leap](),
+        samplers.ForwardBackward(sampler.denoiser, leap=LEAPS[settings.leap]()),
         corrector_steps=settings.corrector_steps,
         step_multiplier=settings.corrector_multiplier,
         entry_time=settings.corrector_entry_time,

@@ -2,7 +2,7 @@
 
 How a sampler's calls grow with its steps is its own affair: N steps and the last draw are N + 1 calls for most, 2 N + 1 where
 a step looks twice, more with correctors (perhaps below some time only) or guidance. So nothing of it is known here. One
-chain is walked, its `State.network_calls` read, and the largest N sought that stays within the budget.
+chain is walked, its `State.nfe` read, and the largest N sought that stays within the budget.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def network_calls(sampler: Sampler[object], **cond: Tensor) -> int:
     """
     sampler.sub_batch = 1
     for state in sampler.trajectory(1, generator=None, seeds=[0], progress=False, **cond):
-        calls = state.network_calls
+        calls = state.nfe
     return calls
 
 

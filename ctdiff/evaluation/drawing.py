@@ -59,7 +59,7 @@ def _piece(
             bar.update(min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n))  # thirds add up to more than 1 at times
     images = run.images(last.x).to("cpu", torch.uint8)
     seconds = time.perf_counter() - begun
-    return {"images": images.numpy(), "network_calls": np.array(last.network_calls), "seconds": np.array(seconds)}
+    return {"images": images.numpy(), "network_calls": np.array(last.nfe), "seconds": np.array(seconds)}
 
 
 def draw(

@@ -55,7 +55,12 @@ SAMPLERS: dict[str, Statement] = {
 CORRECTOR = Statement(
     "Correctors: their rates leave the exact marginal where it is (to 1e-12), and the defect of a leap falls with the square "
     "of its length; 20,000 draws agree with the exact law of predictor and correctors together.",
-    (f"{_DISCRETE}::test_corrector_keeps_the_marginal", _LAW, _ORDER),
+    (
+        f"{_DISCRETE}::test_forward_and_backward_rates_keep_the_marginal",
+        f"{_DISCRETE}::test_corrector_keeps_the_marginal",
+        _LAW,
+        _ORDER,
+    ),
 )
 """What is added where a sampler has corrector leaps."""
 

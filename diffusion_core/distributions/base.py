@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion_core.distributions.numerics import chunks, decayed
+from diffusion_core.lazy import lazy_property
 from diffusion_core.values import NOTHING, ends
 
 __all__ = ["Distribution", "evaluated_by_chunks"]
@@ -69,7 +69,7 @@ class Distribution(ABC):
         """Log-probabilities up to a constant a position (B, *event, S): `logits`, unless less work gives them."""
         return self.logits
 
-    @cached_property
+    @lazy_property
     def probs(self) -> Tensor:
         """Probabilities (B, *event, S)."""
         return decayed(self.logits)

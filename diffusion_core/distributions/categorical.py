@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from diffusion_core.distributions.base import Distribution, evaluated_by_chunks
 from diffusion_core.distributions.inversion import BLOCK, block_sums, centred, chosen, inverse_cdf
 from diffusion_core.distributions.numerics import chunks
+from diffusion_core.lazy import lazy_property
 
 __all__ = ["Categorical"]
 
@@ -75,11 +75,11 @@ class Categorical(Distribution):
     def scores(self) -> Tensor:
         return self.unnormalised
 
-    @cached_property
+    @lazy_property
     def logits(self) -> Tensor:
         return self.unnormalised.log_softmax(-1)
 
-    @cached_property
+    @lazy_property
     def probs(self) -> Tensor:
         return self.unnormalised.softmax(-1)
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,6 +32,7 @@ from torch import Tensor
 from diffusion_core.distributions.base import Distribution
 from diffusion_core.distributions.inversion import centred
 from diffusion_core.distributions.numerics import chunks, decayed
+from diffusion_core.lazy import lazy_property
 from diffusion_core.values import ANYTHING, NOTHING, ends
 
 __all__ = ["TruncatedLogistic"]
@@ -178,21 +178,21 @@ class TruncatedLogistic(Distribution):
         mu, log_scale = parameters
         return TruncatedLogistic(mu, log_scale, self.num_values)
 
-    @cached_property
+    @lazy_property
     def _rate(self) -> Tensor:
         return torch.exp(-self.log_scale)
 
-    @cached_property
+    @lazy_property
     def _log_widths(self) -> Tensor:
         """The logarithm of what the width of a bin, over that of [-1, 1], contributes to a mass."""
         return torch.log(-torch.expm1(-2 / self.num_values * self._rate)) - torch.log(-torch.expm1(-2 * self._rate))
 
-    @cached_property
+    @lazy_property
     def _offset(self) -> Tensor:
         """What all values share: the log-mass of a bin's width and of [-1, 1], without its lines."""
         return _shared(1.0, self.mu, self._rate) + _shared(-1.0, self.mu, self._rate) + self._log_widths
 
-    @cached_property
+    @lazy_property
     def logits(self) -> Tensor:
         out: Tensor = _LogisticLogits.apply(self.mu, self._rate, self._offset, self.num_values)
         return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from diffusion_core.distributions.base import Distribution
 from diffusion_core.distributions.inversion import centred, chosen
 from diffusion_core.distributions.numerics import log_sum
+from diffusion_core.lazy import lazy_property
 
 __all__ = ["Mixture"]
 
@@ -53,7 +53,7 @@ class Mixture(Distribution):
         weights = self.log_weights.amax(0).isfinite().flatten(1).all(1)  # that of a component may be 0
         return torch.stack([weights, *(part.defined() for part in self.components)]).all(0)
 
-    @cached_property
+    @lazy_property
     def logits(self) -> Tensor:
         out = self.log_weights[0].unsqueeze(-1) + self.components[0].logits
         for weight, part in zip(self.log_weights[1:], self.components[1:], strict=True):

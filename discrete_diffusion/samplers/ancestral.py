@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from diffusion_core import State, TimeGrid
@@ -37,15 +36,12 @@ class Ancestral(Sampler[X0Posterior]):
         check_x0(denoiser, "Ancestral")
         super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)
 
-    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
+    def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
         posterior, state = self.evaluate(state, t, **cond)
         x_0 = posterior.sample(state.randomness)
-        s_, t_ = (torch.tensor(value, dtype=torch.float64, device=state.x.device) for value in (s, t))
-        x = self.denoiser.process.bridge(x_0, state.x, s_, t_, state.randomness)
-        return replace(state, x=x, t=s)
+        return replace(state, x=self.denoiser.process.bridge(x_0, state.x, s, t, state.randomness), t=s)
 
-    def law(self, x_t: Tensor, t: float, s: float, **cond: Tensor) -> Tensor:
-        probs = self.posterior(x_t, t, **cond).probs
-        s_, t_ = (torch.tensor(value, dtype=torch.float64, device=x_t.device) for value in (s, t))
-        law = self.denoiser.process.bridge_law(x_t, s_, t_)  # (B, *event, S, n)
+    def law(self, x_t: Tensor, t: Tensor, s: Tensor, **cond: Tensor) -> Tensor:
+        probs = self.denoiser(x_t, t, **cond).probs
+        law = self.denoiser.process.bridge_law(x_t, s, t)  # (B, *event, S, n)
         return (probs[..., None].to(law.dtype) * law).sum(-2)

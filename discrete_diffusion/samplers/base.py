@@ -22,9 +22,8 @@ import diffusion_core
 from diffusion_core import Generator, State, TimeGrid
 from diffusion_core.distributions import inverse_cdf
 from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, check_x0
-from discrete_diffusion.jumps import one_jump_law
 from discrete_diffusion.rates.checks import check_states
-from discrete_diffusion.samplers.leaps import check_rates
+from discrete_diffusion.samplers.leaps import BernoulliLeap
 
 __all__ = ["Sampler", "Stage"]
 
@@ -65,40 +64,35 @@ class Sampler(diffusion_core.Sampler[P]):
         return replace(state, x=state.x.long())
 
     @abstractmethod
-    def law(self, x_t: Tensor, t: float, s: float, **cond: Tensor) -> Tensor:
+    def law(self, x_t: Tensor, t: Tensor, s: Tensor, **cond: Tensor) -> Tensor:
         """The probabilities of every dimension's state after a step t -> s: (B, *event) -> (B, *event, n).
 
         Of a step with several stages it is the first one's; `stages` has them all.
         """
 
-    def stages(self, t: float, s: float, **cond: Tensor) -> list[Stage]:
+    def stages(self, t: Tensor, s: Tensor, **cond: Tensor) -> list[Stage]:
         """The step t -> s as a list of stages, each a law given where the one before it ended."""
         return [lambda x: self.law(x, t, s, **cond)]
 
-    def posterior(self, x_t: Tensor, t: float, **cond: Tensor) -> P:
-        """The denoiser's posterior at one time for the whole batch."""
-        posterior: P = self.denoiser(x_t, torch.tensor(t, dtype=torch.float64, device=x_t.device), **cond)
-        return posterior
-
     def finish(self, state: State, **cond: Tensor) -> State:
-        posterior, state = self.evaluate(state, self.grid.t_min, **cond)
+        posterior, state = self.evaluate(state, state.t, **cond)
         if isinstance(posterior, X0Posterior):
-            return replace(state, x=posterior.mode() if self.argmax else posterior.sample(state.randomness), t=0.0)
-        u = state.randomness.uniform(state.x.shape, torch.float64, state.x.device)
-        return replace(state, x=inverse_cdf(self._last_jump(posterior), u), t=0.0)
+            x = posterior.mode() if self.argmax else posterior.sample(state.randomness)
+        else:
+            u = state.randomness.uniform(state.x.shape, torch.float64, state.x.device)
+            x = inverse_cdf(self._last_leap(posterior), u)
+        return replace(state, x=x, t=torch.zeros_like(state.t))
 
     def finish_law(self, x_t: Tensor, **cond: Tensor) -> Tensor:
         """The probabilities of every dimension's clean value: x_tmin (B, *event) -> (B, *event, S)."""
-        posterior = self.posterior(x_t, self.grid.t_min, **cond)
+        posterior = self.denoiser(x_t, torch.tensor(self.grid.t_min, dtype=torch.float64, device=x_t.device), **cond)
         if not isinstance(posterior, X0Posterior):
-            return self._last_jump(posterior)
+            return self._last_leap(posterior)
         probs = posterior.probs
-        if not self.argmax:
-            return probs
-        return torch.nn.functional.one_hot(posterior.mode(), probs.shape[-1]).to(probs.dtype)
+        return torch.nn.functional.one_hot(posterior.mode(), probs.shape[-1]).to(probs.dtype) if self.argmax else probs
 
-    def _last_jump(self, posterior: Posterior) -> Tensor:
-        """The law of the Euler step from t_min to 0, in which what is masked surely jumps: (B, *event, S)."""
+    def _last_leap(self, posterior: Posterior) -> Tensor:
+        """The law of an Euler step from the posterior's time to 0, in which what is masked surely jumps: (B, *event, S)."""
         values, jumps = self.denoiser.process.rates.data_states, posterior.jumps()
-        h = torch.full_like(check_rates(jumps), self.grid.t_min, dtype=torch.float64).masked_fill(jumps.x >= values, torch.inf)
-        return one_jump_law(jumps, h[..., None])[..., :values]
+        h = torch.where(jumps.x < values, posterior.t, torch.inf)
+        return BernoulliLeap().law(jumps, h[..., None])[..., :values]

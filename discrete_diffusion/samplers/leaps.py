@@ -6,6 +6,8 @@ jumps mean depends on the states:
 - ordinal: jumps are displacements and add up, `x + sum_y K_y (y - x)`, clamped to 0 .. n - 1;
 - categorical: two jumps have no meaning, so a dimension with more than one stays (counted).
 
+Euler's method has no such question: it takes one jump with probability `h Lambda`, and never two.
+
 The K are not drawn one y at a time: their sum is Poisson with mean `h Lambda`, and each jump
 has a destination drawn from `Rhat / Lambda`. Only dimensions that expect many jumps, and
 accelerators (where a list of unknown length would stall), use a Poisson for every y.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,34 +29,37 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Randomness, readable
+from diffusion_core.values import check_within
 from discrete_diffusion.jumps import Jumps
 from discrete_diffusion.rates.base import RateMatrix
 
-__all__ = ["CategoricalLeap", "Landing", "Leap", "OrdinalLeap", "check_rates"]
+__all__ = ["BernoulliLeap", "CategoricalLeap", "Landing", "Leap", "OrdinalLeap"]
 
 _MOST_JUMPS = 1e12  # a Poisson mean above this only says "very many": the result is clamped or rejected either way
 
 
 class Landing(NamedTuple):
-    """Where a leap ends: the states (B, *event), and how many dimensions of each example were rejected or clamped (B,)."""
+    """Where a leap ends: the states (B, *event), and what a `State` counts of the leap by name, each (B,)."""
 
     x: Tensor
-    rejected: Tensor
-    clamped: Tensor
+    counts: Mapping[str, Tensor]
 
 
-def check_rates(jumps: Jumps) -> Tensor:
+def _check_rates(jumps: Jumps) -> Tensor:
     """The total rates, refused if they are not finite.
 
     Raises:
         ValueError: a rate is infinite or undefined.
     """
     total = jumps.total
-    if readable(total) and not bool(total.isfinite().all()):
-        raise ValueError(
-            "a reverse rate is not finite: keep the grid away from times where the schedule's rate is infinite "
-            "(t_max < 1), or use the ancestral sampler, which needs no rates"
-        )
+    most = torch.finfo(total.dtype).max
+    check_within(
+        total,
+        -most,
+        most,
+        "a reverse rate is {}, not finite: keep the grid away from times where the schedule's rate is infinite "
+        "(t_max < 1), or use the ancestral sampler, which needs no rates",
+    )
     return total
 
 
@@ -62,11 +68,21 @@ def _count(events: Tensor) -> Tensor:
     return events.flatten(1).sum(-1)
 
 
+def _jumped(jumps: Jumps, which: Tensor, u: Tensor) -> Tensor:
+    """The states after one jump of the dimensions `which` (B, *event), with uniforms (B, *event, 3): (B, *event)."""
+    x, which, u = jumps.x.flatten(), which.flatten(), u.flatten(0, -2)
+    if readable(x):
+        positions = which.nonzero()[:, 0]
+        moved = x.index_copy(0, positions, jumps.draw(positions, u[positions]))
+    else:
+        moved = torch.where(which, jumps.draw(torch.arange(len(x), device=x.device), u), x)
+    return moved.reshape(jumps.x.shape)
+
+
 class Leap(ABC):
     """What happens to a dimension while its rates are held for a time h."""
 
-    @abstractmethod
-    def check(self, rates: RateMatrix) -> None:
+    def check(self, rates: RateMatrix) -> None:  # noqa: B027 - most leaps have a meaning for any states
         """Refuse a rate matrix whose states this leap has no meaning for.
 
         Raises:
@@ -74,39 +90,45 @@ class Leap(ABC):
         """
 
     @abstractmethod
-    def draw(self, jumps: Jumps, h: float, randomness: Randomness) -> Landing:
-        """Leap by h in units of t."""
+    def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
+        """Leap by h in units of t, a tensor ()."""
 
     @abstractmethod
-    def law(self, jumps: Jumps, h: float) -> Tensor:
+    def law(self, jumps: Jumps, h: Tensor) -> Tensor:
         """The probabilities of where each dimension lands: (B, *event, n)."""
+
+
+@dataclass(frozen=True)
+class BernoulliLeap(Leap):
+    """At most one jump, with probability `h Lambda`. A dimension where that exceeds 1 jumps, and is counted as clamped.
+
+    For the law, h may be another one for each dimension, (B, *event, 1), and infinite: such a dimension surely jumps.
+    """
+
+    def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
+        probability = h * _check_rates(jumps)
+        u = randomness.uniform((*jumps.x.shape, 4), torch.float64, jumps.x.device)
+        return Landing(_jumped(jumps, u[..., 0] < probability, u[..., 1:]), {"clamped": _count(probability > 1)})
+
+    def law(self, jumps: Jumps, h: Tensor) -> Tensor:
+        total = _check_rates(jumps)[..., None]
+        # min(h, 1 / Lambda) is the time that the rates act for.
+        moved = jumps.matrix() * torch.where(total > 0, 1 / total, h).clamp(max=h)
+        return moved.scatter(-1, jumps.x[..., None], (1 - moved.sum(-1, keepdim=True)).clamp(min=0))
 
 
 @dataclass(frozen=True)
 class CategoricalLeap(Leap):
     """A dimension with exactly one jump takes it; with more than one it stays, and is counted as rejected."""
 
-    def check(self, rates: RateMatrix) -> None:
-        """States of any kind will do."""
+    def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
+        counts = randomness.poisson((h * _check_rates(jumps)).clamp(max=_MOST_JUMPS))
+        u = randomness.uniform((*jumps.x.shape, 3), torch.float64, jumps.x.device)
+        return Landing(_jumped(jumps, counts == 1, u), {"rejected": _count(counts > 1)})
 
-    def draw(self, jumps: Jumps, h: float, randomness: Randomness) -> Landing:
-        x = jumps.x
-        counts = randomness.poisson((h * check_rates(jumps)).clamp(max=_MOST_JUMPS))
-        u = randomness.uniform((*x.shape, 3), torch.float64, x.device).flatten(0, -2)
-        moved = x.flatten().clone()
-        single = counts.flatten() == 1
-        if readable(x):
-            positions = single.nonzero()[:, 0]
-            moved[positions] = jumps.draw(positions, u[positions])
-        else:
-            everywhere = torch.arange(x.numel(), device=x.device)
-            moved = torch.where(single, jumps.draw(everywhere, u), moved)
-        rejected = _count(counts > 1)
-        return Landing(moved.reshape(x.shape), rejected, torch.zeros_like(rejected))
-
-    def law(self, jumps: Jumps, h: float) -> Tensor:
+    def law(self, jumps: Jumps, h: Tensor) -> Tensor:
         rates = jumps.matrix()
-        total = check_rates(jumps)[..., None]
+        total = _check_rates(jumps)[..., None]
         moved = h * rates * torch.exp(-h * total)
         return moved.scatter(-1, jumps.x[..., None], 1 - moved.sum(-1, keepdim=True))
 
@@ -128,9 +150,9 @@ class OrdinalLeap(Leap):
                 "which has no place on a scale: use CategoricalLeap"
             )
 
-    def draw(self, jumps: Jumps, h: float, randomness: Randomness) -> Landing:
+    def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
         x = jumps.x
-        means = (h * check_rates(jumps)).clamp(max=_MOST_JUMPS)
+        means = (h * _check_rates(jumps)).clamp(max=_MOST_JUMPS)
         shift = torch.zeros(x.numel(), dtype=torch.float64, device=x.device)
         if readable(x):
             dense = means > self.dense_above
@@ -150,8 +172,7 @@ class OrdinalLeap(Leap):
         x = jumps.x
         landing = x + shift.reshape(x.shape)
         inside = landing.clamp(0, jumps.num_states - 1)
-        clamped = _count(inside != landing)
-        return Landing(inside.to(x.dtype), torch.zeros_like(clamped), clamped)
+        return Landing(inside.to(x.dtype), {"clamped": _count(inside != landing)})
 
     @staticmethod
     def _add_listed(jumps: Jumps, means: Tensor, randomness: Randomness, shift: Tensor) -> None:
@@ -163,14 +184,14 @@ class OrdinalLeap(Leap):
         shift -= (counts * jumps.x).flatten()
 
     @staticmethod
-    def _add_dense(jumps: Jumps, h: float, positions: Tensor, counts: Tensor, randomness: Randomness, shift: Tensor) -> None:
+    def _add_dense(jumps: Jumps, h: Tensor, positions: Tensor, counts: Tensor, randomness: Randomness, shift: Tensor) -> None:
         """Add to `shift` the displacements of dimensions that draw one Poisson for every state."""
         rates = (h * jumps.rows(positions)).clamp(max=_MOST_JUMPS)
         number = randomness.ragged_poisson(rates, counts).double()
         displacement = torch.arange(jumps.num_states, device=shift.device) - jumps.x.flatten()[positions, None]
         shift.index_add_(0, positions, (number * displacement).sum(-1))
 
-    def law(self, jumps: Jumps, h: float) -> Tensor:
+    def law(self, jumps: Jumps, h: Tensor) -> Tensor:
         """The compound Poisson law, by its characteristic function on a circle too long to wrap around."""
         rates = h * jumps.matrix().double()
         n = jumps.num_states

@@ -9,15 +9,9 @@ from torch import Tensor
 from diffusion_core import State, TimeGrid
 from discrete_diffusion.denoisers import Denoiser, Posterior
 from discrete_diffusion.samplers.base import Sampler
-from discrete_diffusion.samplers.leaps import CategoricalLeap, Landing, Leap
+from discrete_diffusion.samplers.leaps import CategoricalLeap, Leap
 
-__all__ = ["TauLeaping", "landed"]
-
-
-def landed(state: State, landing: Landing, s: float) -> State:
-    """The state after a leap that ends at time s, its rejected and clamped dimensions counted."""
-    rejected, clamped = state.rejected + landing.rejected, state.clamped + landing.clamped
-    return replace(state, x=landing.x, t=s, rejected=rejected, clamped=clamped)
+__all__ = ["TauLeaping"]
 
 
 class TauLeaping(Sampler[Posterior]):
@@ -48,9 +42,10 @@ class TauLeaping(Sampler[Posterior]):
         self.leap = CategoricalLeap() if leap is None else leap
         self.leap.check(denoiser.process.rates)
 
-    def step(self, state: State, t: float, s: float, **cond: Tensor) -> State:
+    def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
         posterior, state = self.evaluate(state, t, **cond)
-        return landed(state, self.leap.draw(posterior.jumps(), t - s, state.randomness), s)
+        x, counts = self.leap.draw(posterior.jumps(), t - s, state.randomness)
+        return replace(state, x=x, t=s).counted(**counts)
 
-    def law(self, x_t: Tensor, t: float, s: float, **cond: Tensor) -> Tensor:
-        return self.leap.law(self.posterior(x_t, t, **cond).jumps(), t - s)
+    def law(self, x_t: Tensor, t: Tensor, s: Tensor, **cond: Tensor) -> Tensor:
+        return self.leap.law(self.denoiser(x_t, t, **cond).jumps(), t - s)

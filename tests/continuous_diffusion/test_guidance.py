@@ -118,7 +118,7 @@ def test_seeds_labels_and_calls(denoiser):
             uneven = torch.cat([sampler.sample(7, seeds=range(7), y=y[:7]), sampler.sample(13, seeds=range(7, 20), y=y[7:])])
             assert torch.equal(together, uneven)
             states = list(sampler.trajectory(2, seeds=[0, 1], y=y[:2]))
-            assert [state.network_calls for state in states] == [each * i for i in range(6)]
+            assert [state.nfe for state in states] == [each * i for i in range(6)]
             assert not states[-1].x.requires_grad
         with pytest.raises(ValueError, match=r"y is missing: a .* needs the (labels|condition) to guide towards"):
             sampler.sample(2)

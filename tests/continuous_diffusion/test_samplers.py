@@ -6,7 +6,7 @@ Trajectories against diffusers' are in test_against_diffusers.py, where it is in
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+import diffusion_core
 from continuous_diffusion import (
     DDIM,
     Ancestral,
@@ -30,6 +31,8 @@ from continuous_diffusion import (
     LinearSchedule,
     LogSNRGrid,
     MixtureDenoiser,
+    Posterior,
+    Schedule,
     VelocityDenoiser,
 )
 from diffusion_core import CustomGrid, Process, QuadraticGrid, RespacedGrid, State, UniformGrid
@@ -172,13 +175,13 @@ class TestTextbook:
                     for v in (LearnedRange(), variance)
                 )
                 torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-        t, s = (torch.tensor(value, dtype=torch.float64) for value in grid.times()[2:4])
+        t, s = torch.tensor(grid.times()[2:4], dtype=torch.float64)
         (beta, small), state = (
             (process.added_variance(s, t), process.bridge_coefficients(s, t)[2]),
             DDIM(learned(0), grid).start(x),
         )
         sampler = DDIM(learned(0.4), grid, eta=eta, variance=LearnedRange())
-        still, moved = (sampler.step(replace(state, randomness=constant_noise(z)), t.item(), s.item()).x for z in (0.0, 1.0))
+        still, moved = (sampler.step(replace(state, randomness=constant_noise(z)), t, s).x for z in (0.0, 1.0))
         expected = eta * torch.exp((0.7 * beta.log() + 0.3 * small.log()) / 2)
         torch.testing.assert_close(moved - still, expected.expand(3, 2, 4))
 
@@ -197,12 +200,11 @@ def exact_law(sampler, mean, var, constant_noise, finish=True):
     The step itself is probed: at x = 0 and 1 without noise, and at x = 0 with z = 1. Of x_0, or of x at t_min.
     """
     x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    none = torch.zeros(2, dtype=torch.int64)
-    times = sampler.grid.times()
+    times = torch.tensor(sampler.grid.times(), dtype=torch.float64)
     for t, s in zip(times, [*times[1:], None], strict=True):
         if s is None and not finish:
             break
-        still, moved = (State(x, t, constant_noise(z), 0, none, none) for z in (0.0, 1.0))
+        still, moved = (State(x, t, constant_noise(z)) for z in (0.0, 1.0))
         still, moved = (sampler.finish(v).x if s is None else sampler.step(v, t, s).x for v in (still, moved))
         offset, slope, noise = still[0], still[1] - still[0], moved[0] - still[0]
         mean, var = (slope * mean + offset).item(), (slope**2 * var + noise**2).item()
@@ -268,13 +270,13 @@ def test_ancestral_is_first_order_on_a_mixture(mixture_1d, constant_noise):
     """The density at t_min by quadrature of the shipped step's kernel, started from the exact q_1."""
     denoiser = MixtureDenoiser(GaussianProcess(CosineSchedule()), mixture_1d)
     x = torch.linspace(-5, 5, 401, dtype=torch.float64)[:, None]
-    width, none = (x[1] - x[0]).item(), torch.zeros(401, dtype=torch.int64)
+    width = (x[1] - x[0]).item()
     distances = []
     for steps in (16, 32, 64):
         sampler = Ancestral(denoiser, UniformGrid(steps, t_min=0.1))
         law = mixture_density(denoiser, x, 1.0)
-        for t, s in zip(sampler.grid.times(), sampler.grid.times()[1:], strict=False):
-            still, moved = (sampler.step(State(x, t, constant_noise(z), 0, none, none), t, s).x for z in (0.0, 1.0))
+        for t, s in pairwise(torch.tensor(sampler.grid.times(), dtype=torch.float64)):
+            still, moved = (sampler.step(State(x, t, constant_noise(z)), t, s).x for z in (0.0, 1.0))
             std = (moved - still)[0].item()
             kernel = torch.exp(-(((x.T - still) / std) ** 2) / 2) / (std * math.sqrt(2 * math.pi))  # (from, to)
             law = law @ kernel * width
@@ -302,6 +304,44 @@ def test_order_of_deterministic_maps_on_a_mixture(sampler, order, mixture_1d):
         distances.append(((cdf(x, 1.0) - cdf(before.x, 0.01)).diff().abs().sum() / 2).item())
     slopes = [math.log2(one / two) for one, two in pairwise(distances)]
     assert all(order - 0.2 < slope < order + 0.2 for slope in slopes), (distances, slopes)
+
+
+@dataclass(frozen=True)
+class StraightPath(Schedule):
+    """`x_t = (1 - t) x_0 + t eps`: the variance is not kept, and alpha_1 = 0."""
+
+    def __call__(self, t):
+        return 1 - t, t
+
+    def log_abar(self, t):
+        """Of the path that keeps the variance and has the same log-SNR."""
+        return 2 * ((1 - t) / torch.hypot(1 - t, t)).log()
+
+
+class NormalDenoiser(diffusion_core.Denoiser):
+    """The exact posterior of x_0 ~ N(mean, var)."""
+
+    mean, var = 0.4, 0.3
+
+    def forward(self, x_t, t):
+        alpha, sigma = self.process.schedule(t)
+        total = alpha**2 * self.var + sigma**2
+        mean = self.mean + alpha * self.var / total * (x_t - alpha * self.mean)
+        return Posterior(mean, self.var * sigma**2 / total, (x_t - alpha * mean) / sigma)
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(DDIM, 1), (Heun, 2)])
+def test_order_of_deterministic_maps_where_the_variance_is_not_kept(sampler, order):
+    """Normal data on a straight path, from alpha_1 = 0 on: the exact map keeps the distance to the mean in deviations."""
+    denoiser = NormalDenoiser(GaussianProcess(StraightPath()), (1,))
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64)[:, None]
+    expected = (1 - 0.05) * denoiser.mean + math.sqrt(0.95**2 * denoiser.var + 0.05**2) * x
+    errors = []
+    for steps in (16, 32, 64, 128):
+        *_, before, _ = sampler(denoiser, UniformGrid(steps, t_min=0.05)).trajectory(x)
+        errors.append((before.x - expected).abs().max().item())
+    slopes = [math.log2(one / two) for one, two in pairwise(errors)]
+    assert all(order - 0.2 < slope < order + 0.2 for slope in slopes), (errors, slopes)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -362,11 +402,11 @@ def test_seeds_do_not_depend_on_the_batch(toy_network):
 def test_trajectory_and_counters(toy_network):
     denoiser = EpsilonDenoiser(GaussianProcess(CosineSchedule()), toy_network(), (1, 8, 8))
     states = list(DDIM(denoiser, UniformGrid(5, t_min=0.1), clip=0.8).trajectory(3, generator=torch.Generator().manual_seed(0)))
-    assert [state.t for state in states] == pytest.approx([1, 0.82, 0.64, 0.46, 0.28, 0.1, 0])
-    assert [state.network_calls for state in states] == [0, 1, 2, 3, 4, 5, 6]
+    assert [state.t.item() for state in states] == pytest.approx([1, 0.82, 0.64, 0.46, 0.28, 0.1, 0])
+    assert [state.nfe for state in states] == [0, 1, 2, 3, 4, 5, 6]
     assert states[-1].x.abs().max() <= 0.8
-    assert [state.network_calls for state in Heun(denoiser, UniformGrid(3, t_min=0.1)).trajectory(3)] == [0, 2, 4, 6, 7]
-    assert [state.network_calls for state in Ancestral(denoiser, RespacedGrid(3, 1000)).trajectory(3)][-1] == 4
+    assert [state.nfe for state in Heun(denoiser, UniformGrid(3, t_min=0.1)).trajectory(3)] == [0, 2, 4, 6, 7]
+    assert [state.nfe for state in Ancestral(denoiser, RespacedGrid(3, 1000)).trajectory(3)][-1] == 4
 
 
 @pytest.mark.parametrize("grid", [CustomGrid([1.0, 0.7, 0.2, 0.05]), RespacedGrid(3, 100), UniformGrid(2), QuadraticGrid(2)])
@@ -384,11 +424,12 @@ def test_grids_and_state_are_left_alone(grid, toy_network):
 
 
 def test_a_step_off_the_grid(mixture_1d):
-    """Any two times make a step; the numbers of the grid's are only made beforehand."""
+    """Any two times make a step, whatever the grid."""
     denoiser = MixtureDenoiser(GaussianProcess(CosineSchedule()), mixture_1d)
     fine, coarse = (DDIM(denoiser, UniformGrid(steps, t_min=0.1)) for steps in (9, 1))
     state = fine.start(torch.randn(4, 1))
-    assert torch.equal(fine.step(state, *fine.grid.times()[:2]).x, coarse.step(state, *fine.grid.times()[:2]).x)
+    times = torch.tensor(fine.grid.times()[:2], dtype=torch.float64)
+    assert torch.equal(fine.step(state, *times).x, coarse.step(state, *times).x)
 
 
 def test_learned_range_on_an_absent_device(toy_network):
@@ -423,7 +464,7 @@ class TestBadInput:
     def test_direction(self, denoiser):
         sampler = DDIM(denoiser, UniformGrid(4))
         with pytest.raises(ValueError, match=r"a step from t = 0.5 to s = 0.6, expected 0 <= s < t <= 1"):
-            sampler.step(sampler.start(2), 0.5, 0.6)
+            sampler.step(sampler.start(2), *torch.tensor([0.5, 0.6], dtype=torch.float64))
 
     def test_learned_variance_needs_a_denoiser_that_has_one(self, denoiser):
         message = (
@@ -451,7 +492,7 @@ class TestBadInput:
     def test_no_step_to_clean_data_for_heun(self, denoiser):
         sampler = Heun(denoiser, UniformGrid(4))
         with pytest.raises(ValueError, match="a step to s = 0, expected s > 0"):
-            sampler.step(sampler.start(2), 0.5, 0.0)
+            sampler.step(sampler.start(2), *torch.tensor([0.5, 0.0], dtype=torch.float64))
 
     def test_zero_steps(self, denoiser):
         for make in (lambda: UniformGrid(0), lambda: RespacedGrid(0), lambda: CustomGrid([1.0])):

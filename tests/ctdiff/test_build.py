@@ -115,7 +115,7 @@ def test_large_presets_take_a_step_on_generated_images(preset):
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
     sampler = build.build_sampler(config, denoiser.eval())
     assert sampler.grid.steps == (100 if build.is_gaussian(config) else 1000)
-    t, s = sampler.grid.times()[:2]
+    t, s = torch.tensor(sampler.grid.times()[:2], dtype=torch.float64)
     with torch.no_grad():
         assert sampler.step(sampler.start(1, seeds=[0]), t, s).x.shape == x_0.shape
 
@@ -416,7 +416,8 @@ def test_sampler_settings_arrive():
     assert (sampler.corrector_steps, sampler.step_multiplier, sampler.entry_time) == (2, 0.5, 0.3)
     assert isinstance(sampler.predictor, samplers.TauLeaping)
     assert (sampler.argmax, sampler.sub_batch) == (True, 5)
-    assert isinstance(sampler.leap, samplers.OrdinalLeap)
+    assert isinstance(sampler.corrector, samplers.ForwardBackward)
+    assert isinstance(sampler.corrector.leap, samplers.OrdinalLeap)
     with pytest.raises(ValueError, match="sampler = 'ddim', expected one of ancestral, euler, tau_leaping"):
         build.build_sampler(config, denoiser, name="ddim")
 

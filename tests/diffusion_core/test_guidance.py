@@ -102,7 +102,7 @@ def test_null_values():
     both = Reading(Labelled(y=10, context=torch.zeros(3, 2)))
     assert null_values(both) == null_values(Reading(len), {"y": 10}) == {"y": 10}
     assert set(null_values(both, {"context": 0.0, "y": 3})) == {"context", "y"}
-    assert Reading(len).network_calls == 1
+    assert Reading(len).nfe == 1
     for network, null, message in (
         (Labelled(), None, "the network has the conditions: none; guidance and label dropout need y, or null for others"),
         (Labelled(context=0.0), None, "the network has the conditions: context; guidance and label dropout need y"),

@@ -15,6 +15,7 @@ from discrete_diffusion.samplers import (
     Ancestral,
     CategoricalLeap,
     Euler,
+    ForwardBackward,
     OrdinalLeap,
     PredictorCorrector,
     TauLeaping,
@@ -46,16 +47,16 @@ def check(denoiser: Denoiser, ordinal: bool) -> None:
         assert value.device.type == "cuda"
     grid = QuadraticGrid(4, t_max=0.9)
     samplers = [Ancestral(denoiser, grid), Euler(denoiser, grid), TauLeaping(denoiser, grid, leap=CategoricalLeap())]
-    samplers.append(PredictorCorrector(Euler(denoiser, grid)))
+    samplers.append(PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser), entry_time=0.5))
     if ordinal:
         samplers += [
             TauLeaping(denoiser, grid, leap=OrdinalLeap()),
-            PredictorCorrector(Euler(denoiser, grid), leap=OrdinalLeap()),
+            PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser, leap=OrdinalLeap())),
         ]
     for sampler in samplers:
         state = sampler.start(x_0)
         with torch.no_grad():
-            state = sampler.finish(sampler.step(state, 0.5, 0.4))
+            state = sampler.finish(sampler.step(state, *torch.tensor([0.5, 0.4], dtype=torch.float64, device="cuda")))
         assert state.x.device.type == "cuda"
         assert state.x.shape == x_0.shape
 

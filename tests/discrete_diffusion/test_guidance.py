@@ -25,7 +25,15 @@ from discrete_diffusion.guidance import (
 from discrete_diffusion.jumps import ListedJumps
 from discrete_diffusion.oracle import EnumeratedCTMC, labelled_network, total_variation
 from discrete_diffusion.rates import AbsorbingRates, GaussianTargetRates
-from discrete_diffusion.samplers import Ancestral, CategoricalLeap, Euler, OrdinalLeap, PredictorCorrector, TauLeaping
+from discrete_diffusion.samplers import (
+    Ancestral,
+    CategoricalLeap,
+    Euler,
+    ForwardBackward,
+    OrdinalLeap,
+    PredictorCorrector,
+    TauLeaping,
+)
 from discrete_diffusion.schedules import Constant, LinearSurvival
 
 from ..losses import scored
@@ -175,7 +183,8 @@ def test_runs_agree_with_the_exact_law(name, method, sized_chains):
     denoiser, grid = guide(here, method, ConstantScale(1.7)), QuadraticGrid(4, t_min=0.02, t_max=0.9)
     samplers = [Ancestral(denoiser, grid), TauLeaping(denoiser, grid, leap=CategoricalLeap())]
     if name != "absorbing":
-        samplers.append(PredictorCorrector(TauLeaping(denoiser, grid, leap=OrdinalLeap(dense_above=0.5)), leap=OrdinalLeap()))
+        corrector = ForwardBackward(denoiser, leap=OrdinalLeap())
+        samplers.append(PredictorCorrector(TauLeaping(denoiser, grid, leap=OrdinalLeap(dense_above=0.5)), corrector))
     for sampler in samplers:
         generator = torch.Generator().manual_seed(5)
         rows = torch.multinomial(here.mean.marginal(0.9), chains, replacement=True, generator=generator)
@@ -194,7 +203,7 @@ def test_seeds_labels_and_calls(method, chains):
     together = sampler.sample(20, seeds=range(20), y=y)
     uneven = torch.cat([sampler.sample(7, seeds=range(7), y=y[:7]), sampler.sample(13, seeds=range(7, 20), y=y[7:])])
     assert torch.equal(together, uneven)
-    calls = [state.network_calls for state in sampler.trajectory(2, seeds=[0, 1], y=y[:2])]
+    calls = [state.nfe for state in sampler.trajectory(2, seeds=[0, 1], y=y[:2])]
     each = 1 if "Classifier" in method else 2
     assert calls == [each * i for i in range(6)]
     with pytest.raises(ValueError, match=r"y is missing: a .* needs the (labels|condition) to guide towards"):
@@ -290,10 +299,10 @@ def test_networks_on_an_absent_accelerator(masked, monkeypatch):
             ClassifierGuidance(denoiser, classifier, scale),
             TaylorClassifierGuidance(denoiser, classifier, scale),
         ):
-            grid = UniformGrid(2, t_max=0.9)
+            grid, times = UniformGrid(2, t_max=0.9), torch.tensor([0.5, 0.4], dtype=torch.float64)
             for sampler in (Ancestral(guided, grid), Euler(guided, grid), TauLeaping(guided, grid)):
                 with torch.no_grad():
-                    state = sampler.finish(sampler.step(sampler.start(x), 0.5, 0.4, y=y), y=y)
+                    state = sampler.finish(sampler.step(sampler.start(x), *times, y=y), y=y)
                 assert (state.x.device.type, state.x.shape) == ("cuda", x.shape)
             assert scored(ELBO(), guided, x, torch.rand(2), y=y).shape == (2,)
 

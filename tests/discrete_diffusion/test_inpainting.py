@@ -14,7 +14,7 @@ from benchmarks.guidance import PROCESSES, ROUNDS, Chains, class_laws, inpaintin
 from diffusion_core import ConstantScale, Inpainting, QuadraticGrid, UniformGrid
 from discrete_diffusion import LeaveOneOutDenoiser
 from discrete_diffusion.guidance import PosteriorGuidance
-from discrete_diffusion.samplers import Ancestral, Euler, PredictorCorrector, TauLeaping
+from discrete_diffusion.samplers import Ancestral, Euler, ForwardBackward, PredictorCorrector, TauLeaping
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "guidance.md"
 CHAINS = ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"]
@@ -47,7 +47,8 @@ def test_renoising_continues_the_process(name, values, process):
 def test_runs_agree_with_the_exact_law(name, n, resample, chain, exact):
     oracle = chain(name, n)
     grid = QuadraticGrid(3, t_min=0.05, t_max=0.95)
-    for sampler in (Ancestral(exact(oracle), grid), PredictorCorrector(Euler(exact(oracle), grid))):
+    denoiser = exact(oracle)
+    for sampler in (Ancestral(denoiser, grid), PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser))):
         inpainting = Inpainting(sampler, torch.tensor([1, 0]), torch.tensor([True, False]), resample)
         x_0 = inpainting.sample(10_000, generator=torch.Generator().manual_seed(3))
         assert (x_0[:, 0] == 1).all()
@@ -100,7 +101,7 @@ def test_a_run_tells_what_it_cost(chain, exact):
     sampler = Ancestral(exact(oracle), UniformGrid(3, t_max=0.9))
     inpainting = Inpainting(sampler, torch.tensor([1, 2]), torch.tensor([True, False]), 4)
     states = list(inpainting.trajectory(50, generator=torch.Generator().manual_seed(0)))
-    assert [state.network_calls for state in states] == [0, 4, 8, 12, 13]
+    assert [state.nfe for state in states] == [0, 4, 8, 12, 13]
     assert [state.t for state in states] == [*sampler.grid.times(), 0.0]
     assert all(torch.equal(state.memory[0][:, 0], torch.ones(50, dtype=torch.int64)) for state in states)
     # Known dimensions are noisy on the way: as noisy as the process makes them.
@@ -128,7 +129,7 @@ def test_on_an_absent_accelerator(process):
         x_0 = torch.zeros(1, 4, 4, dtype=torch.int64)
         inpainting = Inpainting(Ancestral(denoiser, UniformGrid(2)), x_0, x_0 == 0, 2)
         with torch.no_grad():
-            state = inpainting.finish(inpainting.step(inpainting.start(3), 0.5, 0.4))
+            state = inpainting.finish(inpainting.step(inpainting.start(3), *torch.tensor([0.5, 0.4], dtype=torch.float64)))
         assert (state.x.device.type, state.x.shape) == ("cuda", (3, 1, 4, 4))
 
 

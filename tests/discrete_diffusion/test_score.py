@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import mpmath
 import pytest
@@ -32,6 +33,7 @@ from discrete_diffusion import (
 from discrete_diffusion.oracle import labelled_network, total_variation
 from discrete_diffusion.rates import AbsorbingRates, GaussianTargetRates, UniformRates
 from discrete_diffusion.samplers import Ancestral, CategoricalLeap, Euler, OrdinalLeap, PredictorCorrector, TauLeaping
+from discrete_diffusion.samplers.correctors import ForwardBackward
 from discrete_diffusion.schedules import CosineSurvival, Exponential, LinearSurvival
 
 from .chi_squares import chi_square
@@ -89,7 +91,7 @@ def test_samplers_of_rates_have_the_laws_of_the_leave_one_out_reading(name, chai
     def samplers(denoiser):
         yield Euler(denoiser, grid)
         yield TauLeaping(denoiser, grid, leap=CategoricalLeap())
-        yield PredictorCorrector(Euler(denoiser, grid))
+        yield PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser))
         if name != "absorbing":
             yield TauLeaping(denoiser, grid, leap=OrdinalLeap())
 
@@ -144,6 +146,7 @@ def test_draws_have_their_law(name, chain):
     sampler = Euler(score(oracle), QuadraticGrid(5, t_min=0.15, t_max=0.9))
     copies = 2000
     state = sampler.start(oracle.noisy.repeat_interleave(copies, 0), torch.Generator().manual_seed(0))
+    state = replace(state, t=torch.tensor(sampler.grid.t_min, dtype=torch.float64))
     drawn = sampler.finish(state).x.reshape(-1, copies, 2)
     p_values = [
         chi_square(draws[:, d], row[d])
@@ -319,8 +322,9 @@ def test_it_runs_on_an_accelerator(name, process):
         loss = ELBO()(denoiser, ELBO().draw(made, x_0, torch.rand(4, device="cuda")))
         assert loss.requires_grad
         assert loss.shape == (4,)
+        t, s = (torch.tensor(time, dtype=torch.float64) for time in (0.5, 0.4))
         for sampler in (Euler(denoiser, QuadraticGrid(4, t_max=0.9)), TauLeaping(denoiser, QuadraticGrid(4, t_max=0.9))):
             with torch.no_grad():
-                state = sampler.finish(sampler.step(sampler.start(x_0), 0.5, 0.4))
+                state = sampler.finish(sampler.step(sampler.start(x_0), t, s))
             assert state.x.device.type == "cuda"
             assert state.x.shape == x_0.shape
