@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import continuous_diffusion as gaussian
 from diffusion_core import ConstantScale, Inpainting, QuadraticGrid, SharedRandomness, State, UniformGrid
-from discrete_diffusion import CTMC, AbsorbingDenoiser, Denoiser, EnumeratedCTMC, LeaveOneOutDenoiser
+from discrete_diffusion import CTMC, AbsorbingDenoiser, Denoiser, EnumeratedCTMC, LeaveOneOutDenoiser, X0Posterior
 from discrete_diffusion.guidance import ClassifierGuidance, PosteriorGuidance, RateGuidance, TaylorClassifierGuidance
 from discrete_diffusion.oracle import labelled_network, total_variation
 from discrete_diffusion.rates import AbsorbingRates, GaussianTargetRates, UniformRates
@@ -66,7 +66,7 @@ class Chains:
         self.classes = [EnumeratedCTMC(process, law, D) for law in laws]
         self.mean = EnumeratedCTMC(process, laws.mean(0), D)
 
-    def denoiser(self) -> Denoiser:
+    def denoiser(self) -> Denoiser[X0Posterior]:
         """The exact denoiser with labels 0 .. K - 1 and the null class K."""
         everything = [*self.classes, self.mean]
         if isinstance(self.process.rates, AbsorbingRates):

@@ -55,7 +55,7 @@ Network = Callable[..., Tensor]
 """(x (B, *event), c (B,), **cond) -> (B, *event)."""
 
 
-class Posterior(diffusion_core.Posterior):
+class Posterior:
     """`p(x_0^d | x_t) = N(mean^d, var^d)`, and the noise that goes with the mean.
 
     Arguments:

@@ -1,6 +1,6 @@
 """What the discrete and the continuous engine truly share: nouns, times, randomness, the reverse loop."""
 
-from diffusion_core.base import Denoiser, Loss, Posterior, Process, Sample, Schedule
+from diffusion_core.base import Denoiser, Loss, Process, Sample, Schedule
 from diffusion_core.checks import NotFiniteError
 from diffusion_core.densities import GridTimes, PiecewiseTimes, learned_times
 from diffusion_core.guidance import ConstantScale, GuidanceScale, IntervalScale, PowerCosineScale
@@ -51,7 +51,6 @@ __all__ = [
     "Objective",
     "PerSampleRandomness",
     "PiecewiseTimes",
-    "Posterior",
     "PowerCosineScale",
     "Process",
     "QuadraticGrid",

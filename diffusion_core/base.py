@@ -1,7 +1,7 @@
 """The nouns that both engines share, as abstract classes.
 
-A `Process` turns clean data x_0 into noisy data x_t; a `Denoiser` reads a network as a
-`Posterior` of the clean data given x_t; a `Loss` trains it. Events have any shape: x is
+A `Process` turns clean data x_0 into noisy data x_t; a `Denoiser` says, from a network, what undoes
+the noise, in its engine's `Posterior`; a `Loss` trains it. Events have any shape: x is
 (B, *event). Time t is in [0, 1], t = 0 is data and t = 1 is noise; it is a tensor of shape ()
 (one time for the batch) or (B,).
 """
@@ -20,10 +20,10 @@ from diffusion_core.randomness import Generator
 if TYPE_CHECKING:
     from diffusion_core.times import TimeSampler
 
-__all__ = ["Denoiser", "Loss", "Posterior", "Process", "Sample", "Schedule"]
+__all__ = ["Denoiser", "Loss", "Process", "Sample", "Schedule"]
 
 P = TypeVar("P", covariant=True)
-"""What a denoiser says of the clean data: the engine's posterior."""
+"""What a denoiser says at x_t: the engine's posterior."""
 
 Q = TypeVar("Q", contravariant=True)
 """What a loss asks of a denoiser: the posterior that it can score."""
@@ -57,24 +57,8 @@ class Process(nn.Module, ABC):
         """Draw x_1 from the law that sampling starts from: a tensor of the given shape, batch first."""
 
 
-class Posterior(ABC):
-    """What the model believes of the clean data given x_t, dimension by dimension."""
-
-    @abstractmethod
-    def log_prob(self, x_0: Tensor) -> Tensor:
-        """log p(x_0^d | x_t) in nats for every dimension d: (B, *event) -> (B, *event)."""
-
-    @abstractmethod
-    def sample(self, generator: Generator = None) -> Tensor:
-        """Draw every dimension of x_0 from p(x_0^d | x_t): (B, *event)."""
-
-    @abstractmethod
-    def mode(self) -> Tensor:
-        """The most probable value of every dimension: (B, *event)."""
-
-
 class Denoiser(nn.Module, ABC, Generic[P]):
-    """One reading of a network: (x_t, t, **cond) -> Posterior.
+    """One parameterisation, the meaning of what a network gives: (x_t, t, **cond) -> the engine's posterior.
 
     Arguments:
         process: the forward process whose noise it removes.
@@ -92,7 +76,7 @@ class Denoiser(nn.Module, ABC, Generic[P]):
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
-        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and conditions by name, batch first.
+        """The posterior given x_t (B, *event) at time t, () or (B,), and conditions by name, batch first.
 
         Labels are the condition y (B,). A condition that is absent is omitted; it is never None.
         """

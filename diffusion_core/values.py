@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ANYTHING", "NOTHING", "check_within", "ends", "listed", "readable"]
+__all__ = ["ANYTHING", "NOTHING", "check_within", "ends", "least", "listed", "readable"]
 
 Ends = tuple[float, float]
 
@@ -40,6 +40,13 @@ def ends(tensor: Tensor, unseen: Ends) -> Ends:
     if not readable(tensor) or not tensor.numel():
         return unseen
     return tensor.amin().item(), tensor.amax().item()
+
+
+def least(*tensors: Tensor) -> float:
+    """The smallest value of several tensors, NaN where one is; -inf where one has no value or they may not be read."""
+    if not all(readable(tensor) and tensor.numel() for tensor in tensors):
+        return -math.inf
+    return torch.stack([tensor.amin() for tensor in tensors]).amin().item()
 
 
 def listed(tensor: Tensor, unseen: Any) -> list[Any]:

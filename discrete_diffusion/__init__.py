@@ -1,6 +1,15 @@
 """The discrete engine: continuous-time Markov chains on integers, noising and denoising them."""
 
-from discrete_diffusion.denoisers import AbsorbingDenoiser, Denoiser, LeaveOneOutDenoiser, Posterior, X0Denoiser
+from discrete_diffusion.denoisers import (
+    AbsorbingDenoiser,
+    Denoiser,
+    LeaveOneOutDenoiser,
+    Posterior,
+    ScoreDenoiser,
+    ScorePosterior,
+    X0Denoiser,
+    X0Posterior,
+)
 from discrete_diffusion.guidance import ClassifierGuidance, PosteriorGuidance, RateGuidance, TaylorClassifierGuidance
 from discrete_diffusion.likelihood import BitsPerDim, bits_per_dim, learn_times
 from discrete_diffusion.losses import ELBO, CrossEntropy, Loss, WeightedSum
@@ -23,9 +32,12 @@ __all__ = [
     "PosteriorGuidance",
     "RateGuidance",
     "Schedule",
+    "ScoreDenoiser",
+    "ScorePosterior",
     "TaylorClassifierGuidance",
     "WeightedSum",
     "X0Denoiser",
+    "X0Posterior",
     "bits_per_dim",
     "learn_times",
 ]

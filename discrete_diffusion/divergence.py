@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_core.values import ANYTHING, ends, readable
+from diffusion_core.values import ANYTHING, ends, least
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.base import TransitionKernel
 
@@ -209,7 +209,7 @@ def _divergence_and_slope(
 
 def _without_zeros(r: Tensor, w: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
     """The same terms `R w phi(r / w)` from a positive w: where the rate is zero r = w, and w = 0 is 1e-150 in both."""
-    if readable(w) and w.numel() and bool(torch.minimum(r.amin(), w.amin()) >= _LEAST):
+    if least(r, w) >= _LEAST:
         return r, w
     positive = w.clamp(min=_LEAST)
     return torch.where(rates > 0, r.add_(positive - w), positive), positive

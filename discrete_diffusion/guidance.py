@@ -14,7 +14,8 @@ both unmask towards the same values; the rate form does so at another speed, `su
 
 Where a clean value is drawn, in the last step of every sampler and in each one of the ancestral sampler, the rate form
 uses the posterior form, and a classifier `p_u(x_0^d | x_t) (p(c | x_t with d -> x_0, t) / p(c | x_t, t))^g`, which is
-right with a mask and at small t. So samplers with rates (`Euler`, `TauLeaping`) are the ones for rates.
+right with a mask and at small t. So samplers with rates (`Euler`, `TauLeaping`) are the ones for rates. A score model draws
+no clean value: its rates can be guided in rate form or by a classifier, to the last step.
 
 In the leave-one-out reading the posterior form is that of the network's distributions: the
 evidence P_t[x_0, x] of the dimension has the power g + (1 - g) = 1.
@@ -28,7 +29,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -49,61 +51,27 @@ from diffusion_core.guidance import (
     parameter_dtype,
     taken_labels,
 )
-from discrete_diffusion.denoisers import Denoiser, Posterior
-from discrete_diffusion.divergence import conditional_divergence
-from discrete_diffusion.jumps import Jumps
+from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, check_x0
+from discrete_diffusion.jumps import Jumps, ListedJumps
 
 __all__ = [
     "ClassifierGuidance",
-    "ListedJumps",
     "PosteriorGuidance",
     "RateGuidance",
     "TaylorClassifierGuidance",
 ]
 
 
-class ListedJumps(Jumps):
-    """Rates that are all written down.
-
-    Arguments:
-        x: the current states (B, *event).
-        rates: the rates (B, *event, n), zero for staying.
-    """
-
-    def __init__(self, x: Tensor, rates: Tensor) -> None:
-        super().__init__(x, rates.shape[-1])
-        self._rates = rates
-        self._total = rates.sum(-1)
-
-    @property
-    def total(self) -> Tensor:
-        return self._total
-
-    def rows(self, positions: Tensor) -> Tensor:
-        return self._rates.flatten(0, -2).index_select(0, positions)
-
-
 class _GuidedPosterior(Posterior):
-    """A distribution to draw clean values from, and rates of their own."""
-
-    def __init__(self, base: Posterior, distribution: Distribution) -> None:
-        super().__init__(base.process, base.x_t, base.t)
-        self._distribution = distribution
-
-    @property
-    def distribution(self) -> Distribution:
-        return self._distribution
+    """Rates that are written down."""
 
     def jumps(self) -> Jumps:
         return ListedJumps(self.x_t, self.reverse_rates)
 
-    def rate_divergence(self, x_0: Tensor) -> Tensor:
-        return conditional_divergence(self.process, x_0, self.x_t, self.t, self.ratio)
-
 
 class _RatePosterior(_GuidedPosterior):
-    def __init__(self, cond: Posterior, uncond: Posterior, distribution: Distribution, g: Tensor) -> None:
-        super().__init__(cond, distribution)
+    def __init__(self, cond: Posterior, uncond: Posterior, g: Tensor) -> None:
+        super().__init__(cond.process, cond.x_t, cond.t)
         self._cond = cond
         self._uncond = uncond
         self._g = g
@@ -120,8 +88,7 @@ class _RatePosterior(_GuidedPosterior):
 
 class _ClassifierPosterior(_GuidedPosterior):
     def __init__(self, base: Posterior, tilt: Tensor) -> None:
-        values = base.process.rates.data_states
-        super().__init__(base, Categorical(base.logits + tilt[..., :values].to(base.logits.dtype)))
+        super().__init__(base.process, base.x_t, base.t)
         self._base = base
         self._tilt = tilt
 
@@ -137,15 +104,40 @@ class _ClassifierPosterior(_GuidedPosterior):
         return torch.where(rates > 0, decayed(rates.log() + self._tilt).to(rates.dtype), 0.0)
 
 
-class _Guidance(Denoiser):
+class _GuidedX0Posterior(X0Posterior):
+    """Rates of one posterior, and a distribution to draw clean values from."""
+
+    def __init__(self, rates: Posterior, distribution: Distribution) -> None:
+        super().__init__(rates.process, rates.x_t, rates.t)
+        self._rates = rates
+        self._distribution = distribution
+
+    @property
+    def distribution(self) -> Distribution:
+        return self._distribution
+
+    @property
+    def ratio(self) -> Tensor:
+        return self._rates.ratio
+
+    @property
+    def reverse_rates(self) -> Tensor:
+        return self._rates.reverse_rates
+
+    def jumps(self) -> Jumps:
+        return self._rates.jumps()
+
+
+class _Guidance(Denoiser[P]):
     """What every guided denoiser is: a denoiser around another, whose reading of a distribution it keeps."""
 
-    def __init__(self, denoiser: Denoiser, scale: GuidanceScale) -> None:
+    def __init__(self, denoiser: Denoiser[P], scale: GuidanceScale) -> None:
         super().__init__(denoiser.process, denoiser.network, denoiser.event_shape)
         self.denoiser = denoiser
         self.scale = scale
+        self.has_x0 = denoiser.has_x0
 
-    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> Posterior:
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> P:
         return self.denoiser.posterior(x_t, t, distribution)
 
     @abstractmethod
@@ -153,8 +145,8 @@ class _Guidance(Denoiser):
         """The guided distribution that clean values are drawn from, up to the evidence of the wrapped reading."""
 
 
-class _ClassifierFree(_Guidance):
-    def __init__(self, denoiser: Denoiser, scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
+class _ClassifierFree(_Guidance[P]):
+    def __init__(self, denoiser: Denoiser[P], scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
         super().__init__(denoiser, scale)
         self.null = null_values(denoiser, null)
         self.nfe = 2 * denoiser.nfe
@@ -182,24 +174,28 @@ def _some(distribution: Distribution, part: slice) -> Distribution:
     return distribution.with_parameters([p[part] for p in distribution.parameters()])
 
 
-class PosteriorGuidance(_ClassifierFree):
+class PosteriorGuidance(_ClassifierFree[X0Posterior]):
     """`p_g(x_0^d | x_t) ~ p(x_0^d | x_t, y)^g p(x_0^d | x_t)^{1-g}`: ratios, rates and draws follow from it.
 
     References:
         Simple guidance mechanisms for discrete diffusion models (Schiff et al., 2024) | https://arxiv.org/abs/2412.10193
 
     Arguments:
-        denoiser: a denoiser whose network takes conditions; two evaluations of it, in one batch, make one.
+        denoiser: a denoiser with a law of x_0, whose network takes conditions; two evaluations of it, in one batch, make one.
         scale: g as a function of time.
         null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
 
     Raises:
-        ValueError: no null value is known, or one of a condition that the network does not have.
+        ValueError: no null value is known, or one of a condition that the network does not have, or a score model.
     """
 
+    def __init__(self, denoiser: Denoiser[X0Posterior], scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
+        check_x0(denoiser, "PosteriorGuidance")
+        super().__init__(denoiser, scale, null)
 
-class RateGuidance(_ClassifierFree):
-    """`Rhat_g(x, y) = Rhat(x, y | label)^g Rhat(x, y)^{1-g}` for samplers with rates; draws are in posterior form.
+
+class RateGuidance(_ClassifierFree[P]):
+    """`Rhat_g(x, y) = Rhat(x, y | label)^g Rhat(x, y)^{1-g}` for samplers with rates; draws, if any, are in posterior form.
 
     References:
         Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
@@ -213,16 +209,22 @@ class RateGuidance(_ClassifierFree):
         ValueError: no null value is known, or one of a condition that the network does not have.
     """
 
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
         g = self.scale(t)
         with_, without = (Categorical(part.scores) for part in self.both(x_t, t, cond))
-        guided = Categorical(guided_logs(with_.scores, without.scores, g))
-        posterior = partial(self.posterior, x_t, t)
-        return _RatePosterior(posterior(with_), posterior(without), posterior(guided).distribution, g)
+        rates = _RatePosterior(self.posterior(x_t, t, with_), self.posterior(x_t, t, without), g)
+        guided = self.posterior(x_t, t, Categorical(guided_logs(with_.scores, without.scores, g)))
+        drawn = _GuidedX0Posterior(rates, guided.distribution) if isinstance(guided, X0Posterior) else rates
+        return cast("P", drawn)  # with a law of x_0 where the wrapped denoiser gives one
 
 
-class _ByClassifier(_Guidance):
-    def __init__(self, denoiser: Denoiser, classifier: Classifier, scale: GuidanceScale) -> None:
+def _tilted_law(base: X0Posterior, tilt: Tensor) -> Categorical:
+    """`p(x_0^d | x_t)` times a factor of every state, of which the data values' are used."""
+    return Categorical(base.logits + tilt[..., : base.process.rates.data_states].to(base.logits.dtype))
+
+
+class _ByClassifier(_Guidance[P]):
+    def __init__(self, denoiser: Denoiser[P], classifier: Classifier, scale: GuidanceScale) -> None:
         super().__init__(denoiser, scale)
         self.classifier = classifier
         self.nfe = denoiser.nfe
@@ -232,18 +234,23 @@ class _ByClassifier(_Guidance):
         """`log p(y | x_t with d -> k, t) - log p(y | x_t, t)` for every dimension d and state k: (B, *event, n)."""
 
     def read(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Distribution:
-        return self.forward(x_t, t, **cond).distribution
+        posterior = self.forward(x_t, t, **cond)
+        check_x0(posterior, "a guided distribution")
+        return cast(X0Posterior, posterior).distribution
 
-    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
+    def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
         y = taken_labels(cond, len(x_t))
         base = self.denoiser(x_t, t, **cond)
         log_ratio = self.log_ratio(x_t, t, y)
         g = per_example(self.scale(t).to(log_ratio.dtype), log_ratio)
         # At g = 0 what the classifier excludes is not excluded.
-        return _ClassifierPosterior(base, torch.where(g == 0, 0.0, g * log_ratio))
+        tilt = torch.where(g == 0, 0.0, g * log_ratio)
+        rates = _ClassifierPosterior(base, tilt)
+        drawn = _GuidedX0Posterior(rates, _tilted_law(base, tilt)) if isinstance(base, X0Posterior) else rates
+        return cast("P", drawn)  # with a law of x_0 where the wrapped denoiser gives one
 
 
-class ClassifierGuidance(_ByClassifier):
+class ClassifierGuidance(_ByClassifier[P]):
     """`Rhat_g(x, z) = Rhat(x, z) (p(y | z, t) / p(y | x, t))^g`, with the classifier evaluated at every neighbour z of x.
 
     D n evaluations of the classifier an example: for small spaces.
@@ -261,7 +268,7 @@ class ClassifierGuidance(_ByClassifier):
         ValueError: chunk < 1.
     """
 
-    def __init__(self, denoiser: Denoiser, classifier: Classifier, scale: GuidanceScale, chunk: int = 4096) -> None:
+    def __init__(self, denoiser: Denoiser[P], classifier: Classifier, scale: GuidanceScale, chunk: int = 4096) -> None:
         super().__init__(denoiser, classifier, scale)
         if chunk < 1:
             raise ValueError(f"chunk = {chunk}, expected at least 1")
@@ -281,7 +288,7 @@ class ClassifierGuidance(_ByClassifier):
         return torch.where(here == -torch.inf, 0.0, log_prob - here)
 
 
-class TaylorClassifierGuidance(_ByClassifier):
+class TaylorClassifierGuidance(_ByClassifier[P]):
     """The same with `log p(y | z, t) - log p(y | x, t)` to first order in the one-hot coding of x: one gradient a step.
 
     References:

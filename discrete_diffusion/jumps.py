@@ -31,7 +31,7 @@ from diffusion_core.distributions import inverse_cdf
 from diffusion_core.distributions.numerics import decayed
 from discrete_diffusion.process import CTMC
 
-__all__ = ["ForwardJumps", "Jumps", "ReverseJumps", "SumJumps", "UnmaskingJumps", "unmasking_rate"]
+__all__ = ["ForwardJumps", "Jumps", "ListedJumps", "ReverseJumps", "SumJumps", "UnmaskingJumps", "unmasking_rate"]
 
 
 class Jumps(ABC):
@@ -63,6 +63,27 @@ class Jumps(ABC):
         """All rates of all dimensions: (B, *event, n)."""
         positions = torch.arange(self.x.numel(), device=self.x.device)
         return self.rows(positions).reshape(*self.x.shape, self.num_states)
+
+
+class ListedJumps(Jumps):
+    """Rates that are all written down.
+
+    Arguments:
+        x: the current states (B, *event).
+        rates: the rates (B, *event, n), zero for staying.
+    """
+
+    def __init__(self, x: Tensor, rates: Tensor) -> None:
+        super().__init__(x, rates.shape[-1])
+        self._rates = rates
+        self._total = rates.sum(-1)
+
+    @property
+    def total(self) -> Tensor:
+        return self._total
+
+    def rows(self, positions: Tensor) -> Tensor:
+        return self._rates.flatten(0, -2).index_select(0, positions)
 
 
 class ReverseJumps(Jumps):

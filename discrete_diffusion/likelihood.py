@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import BitsPerDim, Bound, Generator, Randomness, StratifiedTimes, TimeSampler, event_sum
-from discrete_diffusion.denoisers import Denoiser, Posterior
+from discrete_diffusion.denoisers.base import Denoiser, X0Posterior, check_x0
 from discrete_diffusion.losses import ELBO, CrossEntropy
 from discrete_diffusion.process import CTMC
 
@@ -35,10 +35,13 @@ def prior_divergence(process: CTMC, x_0: Tensor, t_max: float = 1.0, active: Ten
     return event_sum(terms.sum(-1)[x_0.long()], active)
 
 
-class _Bound(Bound[Posterior]):
-    denoiser: Denoiser
+class _Bound(Bound[X0Posterior]):
+    denoiser: Denoiser[X0Posterior]
 
-    def __init__(self, denoiser: Denoiser, x_0: Tensor, times: TimeSampler | None, cond: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, denoiser: Denoiser[X0Posterior], x_0: Tensor, times: TimeSampler | None, cond: Mapping[str, Tensor]
+    ) -> None:
+        check_x0(denoiser, "the reconstruction term of bits per dimension")
         super().__init__(denoiser, ELBO(), x_0, StratifiedTimes() if times is None else times, cond)
 
     def reconstruction(self, rows: Tensor, t_min: Tensor, randomness: Randomness) -> Tensor:
@@ -49,7 +52,7 @@ class _Bound(Bound[Posterior]):
 
 
 def bits_per_dim(
-    denoiser: Denoiser,
+    denoiser: Denoiser[X0Posterior],
     x_0: Tensor,
     times: TimeSampler | None = None,
     draws: int = 16,
@@ -60,7 +63,7 @@ def bits_per_dim(
     """Bound -log2 p(x_0) / D by Monte Carlo.
 
     Arguments:
-        denoiser: any denoiser of the discrete engine, in evaluation mode.
+        denoiser: any denoiser of the discrete engine that gives p(x_0 | x_t), in evaluation mode.
         x_0: clean states (B, *event), integer.
         times: the density of times, at best one that `learn_times` made; its t_min is where the chain ends and its t_max
             where it starts. None is uniform, from 0.01 to 1.
@@ -70,13 +73,13 @@ def bits_per_dim(
         cond: conditions of the network by name, batch first, such as labels y (B,).
 
     Raises:
-        ValueError: draws or batch_size are out of range, or there are no examples.
+        ValueError: draws or batch_size are out of range, there are no examples, or a score model.
     """
     return _Bound(denoiser, x_0, times, cond).estimate(draws, batch_size, generator)
 
 
 def learn_times(
-    denoiser: Denoiser,
+    denoiser: Denoiser[X0Posterior],
     x_0: Tensor,
     times: TimeSampler | None = None,
     draws: int = 32,
@@ -87,7 +90,7 @@ def learn_times(
     """The density of times that makes the error of `bits_per_dim` small, learned on other images than those it is used for.
 
     Arguments:
-        denoiser: any denoiser of the discrete engine, in evaluation mode.
+        denoiser: any denoiser of the discrete engine that gives p(x_0 | x_t), in evaluation mode.
         x_0: clean states (B, *event), integer, such as 64 training images.
         times: the interval, as in `bits_per_dim`.
         draws: how many times (and noises) an example: an even number, at least 4.
@@ -96,6 +99,7 @@ def learn_times(
         cond: conditions of the network by name, batch first.
 
     Raises:
-        ValueError: draws or batch_size are out of range, there are no examples, or no integrand is finite and positive.
+        ValueError: draws or batch_size are out of range, there are no examples, a score model, or no integrand is finite
+            and positive.
     """
     return _Bound(denoiser, x_0, times, cond).learn_times(draws, batch_size, generator)

@@ -16,22 +16,27 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
 import diffusion_core
 from diffusion_core import Sample, event_sum
-from discrete_diffusion.denoisers import Posterior
+from discrete_diffusion.denoisers.base import Posterior, X0Posterior, check_x0
 
 __all__ = ["ELBO", "CrossEntropy", "Loss", "WeightedSum"]
 
 
-class Loss(diffusion_core.Loss[Posterior]):
+Q = TypeVar("Q", bound=Posterior, contravariant=True)
+"""What a loss asks of a denoiser: a `Posterior`, or more."""
+
+
+class Loss(diffusion_core.Loss[Q]):
     """A loss of the discrete engine, in nats; with one network call, losses can share it."""
 
 
 @dataclass(frozen=True)
-class ELBO(Loss):
+class ELBO(Loss[Posterior]):
     """The integrand l_t(x_0) of the complete bound, in nats / unit of t."""
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
@@ -39,15 +44,20 @@ class ELBO(Loss):
 
 
 @dataclass(frozen=True)
-class CrossEntropy(Loss):
-    """`-sum_d log p(x_0^d | x_t)` in nats: the sum over dimensions, not their mean."""
+class CrossEntropy(Loss[X0Posterior]):
+    """`-sum_d log p(x_0^d | x_t)` in nats: the sum over dimensions, not their mean.
 
-    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
+    Raises:
+        ValueError: a score model is given, which has no p(x_0 | x_t).
+    """
+
+    def evaluate(self, posterior: X0Posterior, sample: Sample) -> Tensor:
+        check_x0(posterior, "CrossEntropy")
         return -event_sum(posterior.log_prob(sample.x_0.long()), sample.active)
 
 
 @dataclass(frozen=True)
-class WeightedSum(Loss):
+class WeightedSum(Loss[Q]):
     """`sum_i weight_i loss_i` with one network call and the same x_t.
 
     Arguments:
@@ -55,7 +65,7 @@ class WeightedSum(Loss):
         weights: one non-negative weight a loss.
     """
 
-    losses: tuple[Loss, ...]
+    losses: tuple[Loss[Q], ...]
     weights: tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -64,7 +74,7 @@ class WeightedSum(Loss):
         if min(self.weights) < 0:
             raise ValueError(f"weights = {self.weights}, expected non-negative numbers")
 
-    def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
+    def evaluate(self, posterior: Q, sample: Sample) -> Tensor:
         first, *others = (
             weight * loss.evaluate(posterior, sample) for loss, weight in zip(self.losses, self.weights, strict=True)
         )

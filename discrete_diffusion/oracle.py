@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Inpainting
-from discrete_diffusion.denoisers import Denoiser
+from discrete_diffusion.denoisers import Denoiser, Posterior, X0Posterior
 from discrete_diffusion.likelihood import prior_divergence
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates.checks import remaining
@@ -176,7 +176,7 @@ class EnumeratedCTMC:
         """The expected bound of the exact posterior in nats, from entropies alone."""
         return self.entropy() + kl_divergence(self.marginal(1.0), self.prior_law()) + self.decoder_gap(t_min)
 
-    def bound(self, denoiser: Denoiser, t_min: float, nodes: int = 120, t_max: float = 1.0) -> float:
+    def bound(self, denoiser: Denoiser[X0Posterior], t_min: float, nodes: int = 120, t_max: float = 1.0) -> float:
         """The expected bound of any denoiser in nats: enumerated over states, integrated over time.
 
         Arguments:
@@ -204,14 +204,14 @@ class EnumeratedCTMC:
         return self.clean[i], self.noisy[j], joint[i, j]
 
     @torch.no_grad()
-    def integrand(self, denoiser: Denoiser, t: float) -> float:
+    def integrand(self, denoiser: Denoiser[Posterior], t: float) -> float:
         """`E[ l_t(x_0) ]` in nats / unit of t."""
         x_0, x_t, weight = self._pairs(t)
         posterior = denoiser(x_t, torch.tensor(t, dtype=torch.float64))
         return float((weight * posterior.rate_divergence(x_0).sum(-1)).sum())
 
     @torch.no_grad()
-    def _reconstruction(self, denoiser: Denoiser, t: float) -> float:
+    def _reconstruction(self, denoiser: Denoiser[X0Posterior], t: float) -> float:
         x_0, x_t, weight = self._pairs(t)
         return -float((weight * denoiser(x_t, torch.tensor(t, dtype=torch.float64)).log_prob(x_0).sum(-1)).sum())
 
@@ -243,7 +243,9 @@ class EnumeratedCTMC:
         return {} if y is None else {"y": torch.full((len(self.noisy),), y)}
 
     @torch.no_grad()
-    def sampler_law(self, sampler: Sampler, start: Tensor | None = None, finish: bool = True, y: int | None = None) -> Tensor:
+    def sampler_law(
+        self, sampler: Sampler[Posterior], start: Tensor | None = None, finish: bool = True, y: int | None = None
+    ) -> Tensor:
         """The exact law of a sampler's output.
 
         Arguments:
@@ -264,7 +266,7 @@ class EnumeratedCTMC:
         return self.compose(law, lambda x: sampler.finish_law(x, **cond)) if finish else law
 
     @torch.no_grad()
-    def inpainting_law(self, inpainting: Inpainting, sampler: Sampler, y: int | None = None) -> Tensor:
+    def inpainting_law(self, inpainting: Inpainting, sampler: Sampler[Posterior], y: int | None = None) -> Tensor:
         """The exact law over clean states (S^D,) of an `Inpainting` of one x_0 around a sampler of the discrete engine."""
         times, cond = torch.tensor(sampler.grid.times(), dtype=torch.float64), self._labels(y)
         x_0, known = inpainting.x_0[:1], inpainting.known[0]

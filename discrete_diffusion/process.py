@@ -26,7 +26,7 @@ from torch import Tensor
 
 import diffusion_core
 from diffusion_core import Generator, as_randomness, check_time, per_example
-from diffusion_core.values import ANYTHING, ends, listed
+from diffusion_core.values import least, listed
 from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
 from discrete_diffusion.rates.checks import check_states, remaining
 from discrete_diffusion.schedules import Schedule
@@ -112,8 +112,7 @@ class CTMC(diffusion_core.Process):
 
         On an accelerator, where looking at the times would stall it, float64.
         """
-        least, _ = ends(self.tau(t), ANYTHING)
-        return torch.float32 if least > self.rates.float32_range[0] else torch.float64
+        return torch.float32 if least(self.tau(t)) > self.rates.float32_range[0] else torch.float64
 
     def divergence_dtypes(self, t: Tensor) -> list[torch.dtype]:
         """For each time of t (B,), the dtype in which differences of ratios keep 4 digits."""

@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+import continuous_diffusion
 import diffusion_core
+import discrete_diffusion
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("discrete_diffusion", "continuous_diffusion")
@@ -164,7 +166,6 @@ CONTRACTS = [
     (diffusion_core.Schedule, ["__call__"]),
     (diffusion_core.Process, ["sample", "prior", "renoise"]),
     (diffusion_core.Denoiser, ["forward"]),
-    (diffusion_core.Posterior, ["log_prob", "sample", "mode"]),
     (diffusion_core.Loss, ["__call__", "check_times"]),
     (diffusion_core.Sampler, ["start", "step", "finish", "sample", "trajectory", "evaluate"]),
     (diffusion_core.TimeSampler, ["__call__", "update"]),
@@ -185,6 +186,19 @@ def test_both_engines_keep_the_core_contracts(contract: type, names: list[str]) 
         assert {child.__module__.split(".")[0] for child in children} >= set(ENGINES), (
             f"{contract.__name__} has a twin in each engine"
         )
+
+
+def test_both_engines_ask_for_clean_data_in_the_same_words() -> None:
+    """What says p(x_0 | x_t) has the same methods in both engines, though no class in common."""
+    for package in PACKAGES:
+        list(modules(package))
+    laws = [
+        cls for base in (discrete_diffusion.X0Posterior, continuous_diffusion.Posterior) for cls in (base, *subclasses(base))
+    ]
+    assert len(laws) >= 6
+    for name in ("log_prob", "sample", "mode"):
+        assert len({tuple(parameters(getattr(law, name))) for law in laws}) == 1, name
+    assert discrete_diffusion.Posterior.__abstractmethods__ == {"ratio", "jumps"}, "all that a sampler of rates needs"
 
 
 def twins() -> list[tuple[str, Any, Any]]:

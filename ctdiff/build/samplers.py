@@ -71,7 +71,7 @@ GUIDANCE: dict[str, Callable[[Any, GuidanceScale], Denoiser[object]]] = {
     "rate": discrete.guidance.RateGuidance,
 }
 LEAPS: dict[str, Callable[[], samplers.Leap]] = {"ordinal": samplers.OrdinalLeap, "categorical": samplers.CategoricalLeap}
-SAMPLERS: dict[str, Callable[[Any, TimeGrid, ConfigDict], samplers.Sampler]] = {
+SAMPLERS: dict[str, Callable[[Any, TimeGrid, ConfigDict], samplers.Sampler[discrete.Posterior]]] = {
     "ancestral": lambda d, grid, c: samplers.Ancestral(d, grid, sub_batch=c.sub_batch, argmax=c.argmax),
     "euler": lambda d, grid, c: samplers.Euler(d, grid, sub_batch=c.sub_batch, argmax=c.argmax),
     "tau_leaping": lambda d, grid, c: samplers.TauLeaping(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_core.arrays import plain
-from diffusion_core.values import readable
+from diffusion_core.values import listed
 
 __all__ = ["Array", "Recent", "Tables", "key_of", "narrowed"]
 
@@ -78,9 +78,8 @@ class Tables:
 
 def key_of(*tensors: Tensor) -> Hashable | None:
     """The numbers of tensors as a key for `Recent`, or None where they may not be read."""
-    if not all(readable(tensor) for tensor in tensors):
-        return None
-    return tuple(tuple(tensor.flatten().tolist()) for tensor in tensors)
+    rows = [tuple(listed(tensor.flatten(), unseen=None)) for tensor in tensors]
+    return None if any(None in row for row in rows) else tuple(rows)
 
 
 class Recent(Generic[Value]):

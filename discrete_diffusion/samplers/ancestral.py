@@ -6,13 +6,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from diffusion_core import State
+from diffusion_core import State, TimeGrid
+from discrete_diffusion.denoisers.base import Denoiser, X0Posterior, check_x0
 from discrete_diffusion.samplers.base import Sampler
 
 __all__ = ["Ancestral"]
 
 
-class Ancestral(Sampler):
+class Ancestral(Sampler[X0Posterior]):
     """`x_s ~ sum_{x_0} p(x_0 | x_t) q(x_s | x_t, x_0)`, in every dimension at once.
 
     With the exact posterior this is the exact law of each dimension of x_s given x_t, for a
@@ -22,7 +23,18 @@ class Ancestral(Sampler):
 
     References:
         Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
+
+    Arguments:
+        denoiser: a denoiser that gives p(x_0 | x_t).
+        grid, sub_batch, argmax: see `Sampler`.
+
+    Raises:
+        ValueError: a score model.
     """
+
+    def __init__(self, denoiser: Denoiser[X0Posterior], grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
+        check_x0(denoiser, "Ancestral")
+        super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
         posterior, state = self.evaluate(state, t, **cond)

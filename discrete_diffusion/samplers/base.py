@@ -1,7 +1,8 @@
 """What all samplers of the discrete engine share: the last step, and their exact law.
 
 The chain ends at t_min, and the last step draws `x_0 ~ p(x_0 | x_tmin)`. Taking the most
-probable value instead is an option; it is biased.
+probable value instead is an option; it is biased. A score model has no p(x_0 | x_tmin). Its last step is an Euler step
+from t_min to 0 with the rates at t_min, and with a mask what is masked surely jumps.
 
 A sampler states its law beside its step: `law(x_t, t, s)` gives the probabilities with which
 every dimension lands on every state. Dimensions are independent given x_t, so the oracle can
@@ -19,8 +20,10 @@ from torch import Tensor
 
 import diffusion_core
 from diffusion_core import Generator, State, TimeGrid
-from discrete_diffusion.denoisers import Denoiser, Posterior
+from diffusion_core.distributions import inverse_cdf
+from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, check_x0
 from discrete_diffusion.rates.checks import check_states
+from discrete_diffusion.samplers.leaps import BernoulliLeap
 
 __all__ = ["Sampler", "Stage"]
 
@@ -28,7 +31,7 @@ Stage = Callable[[Tensor], Tensor]
 """One stage of a step: x (B, *event) -> probabilities of every dimension's next state (B, *event, n)."""
 
 
-class Sampler(diffusion_core.Sampler[Posterior]):
+class Sampler(diffusion_core.Sampler[P]):
     """Walks a denoiser of the discrete engine down a time grid.
 
     Arguments:
@@ -36,12 +39,17 @@ class Sampler(diffusion_core.Sampler[Posterior]):
         grid: the times to visit; the last step goes from grid.t_min to clean data.
         sub_batch: with seeds, how many chains the network sees at once.
         argmax: take the mode of p(x_0 | x_tmin) in the last step instead of a draw (biased).
+
+    Raises:
+        ValueError: argmax with a score model.
     """
 
-    denoiser: Denoiser
+    denoiser: Denoiser[P]
 
-    def __init__(self, denoiser: Denoiser, grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
+    def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch)
+        if argmax:
+            check_x0(denoiser, "argmax")
         self.argmax = argmax
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
@@ -68,13 +76,23 @@ class Sampler(diffusion_core.Sampler[Posterior]):
 
     def finish(self, state: State, **cond: Tensor) -> State:
         posterior, state = self.evaluate(state, state.t, **cond)
-        x = posterior.mode() if self.argmax else posterior.sample(state.randomness)
+        if isinstance(posterior, X0Posterior):
+            x = posterior.mode() if self.argmax else posterior.sample(state.randomness)
+        else:
+            u = state.randomness.uniform(state.x.shape, torch.float64, state.x.device)
+            x = inverse_cdf(self._last_leap(posterior), u)
         return replace(state, x=x, t=torch.zeros_like(state.t))
 
     def finish_law(self, x_t: Tensor, **cond: Tensor) -> Tensor:
         """The probabilities of every dimension's clean value: x_tmin (B, *event) -> (B, *event, S)."""
         posterior = self.denoiser(x_t, torch.tensor(self.grid.t_min, dtype=torch.float64, device=x_t.device), **cond)
-        if not self.argmax:
-            return posterior.probs
+        if not isinstance(posterior, X0Posterior):
+            return self._last_leap(posterior)
         probs = posterior.probs
-        return torch.nn.functional.one_hot(posterior.mode(), probs.shape[-1]).to(probs.dtype)
+        return torch.nn.functional.one_hot(posterior.mode(), probs.shape[-1]).to(probs.dtype) if self.argmax else probs
+
+    def _last_leap(self, posterior: Posterior) -> Tensor:
+        """The law of an Euler step from the posterior's time to 0, in which what is masked surely jumps: (B, *event, S)."""
+        values, jumps = self.denoiser.process.rates.data_states, posterior.jumps()
+        h = torch.where(jumps.x < values, posterior.t, torch.inf)
+        return BernoulliLeap().law(jumps, h[..., None])[..., :values]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from diffusion_core import TimeGrid
-from discrete_diffusion.denoisers import Denoiser
+from discrete_diffusion.denoisers import Denoiser, Posterior
 from discrete_diffusion.samplers.leaps import BernoulliLeap
 from discrete_diffusion.samplers.tau_leaping import TauLeaping
 
@@ -20,5 +20,5 @@ class Euler(TauLeaping):
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
     """
 
-    def __init__(self, denoiser: Denoiser, grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
+    def __init__(self, denoiser: Denoiser[Posterior], grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, leap=BernoulliLeap(), sub_batch=sub_batch, argmax=argmax)

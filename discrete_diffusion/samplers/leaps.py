@@ -100,7 +100,10 @@ class Leap(ABC):
 
 @dataclass(frozen=True)
 class BernoulliLeap(Leap):
-    """At most one jump, with probability `h Lambda`. A dimension where that exceeds 1 jumps, and is counted as clamped."""
+    """At most one jump, with probability `h Lambda`. A dimension where that exceeds 1 jumps, and is counted as clamped.
+
+    For the law, h may be another one for each dimension, (B, *event, 1), and infinite: such a dimension surely jumps.
+    """
 
     def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
         probability = h * _check_rates(jumps)

@@ -7,13 +7,14 @@ from torch import Tensor
 from diffusion_core import State
 from diffusion_core.checks import check_positive
 from diffusion_core.values import NOTHING, ends
+from discrete_diffusion.denoisers import Posterior
 from discrete_diffusion.samplers.base import Sampler, Stage
 from discrete_diffusion.samplers.correctors.base import Corrector
 
 __all__ = ["PredictorCorrector"]
 
 
-class PredictorCorrector(Sampler):
+class PredictorCorrector(Sampler[Posterior]):
     """A predictor's step t -> s, then moves of a corrector of length `m h` at time s.
 
     References:
@@ -34,7 +35,7 @@ class PredictorCorrector(Sampler):
 
     def __init__(
         self,
-        predictor: Sampler,
+        predictor: Sampler[Posterior],
         corrector: Corrector,
         *,
         corrector_steps: int = 1,

@@ -7,14 +7,14 @@ from dataclasses import replace
 from torch import Tensor
 
 from diffusion_core import State, TimeGrid
-from discrete_diffusion.denoisers import Denoiser
+from discrete_diffusion.denoisers import Denoiser, Posterior
 from discrete_diffusion.samplers.base import Sampler
 from discrete_diffusion.samplers.leaps import CategoricalLeap, Leap
 
 __all__ = ["TauLeaping"]
 
 
-class TauLeaping(Sampler):
+class TauLeaping(Sampler[Posterior]):
     """`K_y ~ Poisson(h Rhat_t(x_t, y))` jumps in every dimension at once. First order in h.
 
     References:
@@ -30,7 +30,13 @@ class TauLeaping(Sampler):
     """
 
     def __init__(
-        self, denoiser: Denoiser, grid: TimeGrid, *, leap: Leap | None = None, sub_batch: int = 16, argmax: bool = False
+        self,
+        denoiser: Denoiser[Posterior],
+        grid: TimeGrid,
+        *,
+        leap: Leap | None = None,
+        sub_batch: int = 16,
+        argmax: bool = False,
     ) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)
         self.leap = CategoricalLeap() if leap is None else leap

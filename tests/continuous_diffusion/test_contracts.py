@@ -24,7 +24,7 @@ from continuous_diffusion import (
     ReverseVariance,
     VariancePreserving,
 )
-from diffusion_core import Denoiser, Loss, Objective, Posterior, Process, Sampler, Schedule, StratifiedTimes, UniformGrid
+from diffusion_core import Denoiser, Loss, Objective, Process, Sampler, Schedule, StratifiedTimes, UniformGrid
 
 from ..losses import losses_of, scored
 
@@ -55,7 +55,6 @@ NETWORKS, VARIANCES = concrete(continuous_diffusion.Denoiser), concrete(ReverseV
         (Sampler, 2),
         (Denoiser, 6),
         (Process, 1),
-        (Posterior, 1),
         (ReverseVariance, 2),
         (continuous_diffusion.Denoiser, 4),
     ],

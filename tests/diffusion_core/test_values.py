@@ -10,7 +10,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffusion_core import values
-from diffusion_core.values import ANYTHING, NOTHING, check_within, ends, listed, readable
+from diffusion_core.values import ANYTHING, NOTHING, check_within, ends, least, listed, readable
 
 
 def test_readable():
@@ -39,6 +39,14 @@ def test_ends(unseen):
     assert ends(torch.zeros(0, 3), unseen) == unseen
     with FakeTensorMode():
         assert ends(torch.zeros(2), unseen) == unseen
+
+
+def test_least():
+    assert least(torch.tensor([[3.0, 1.0], [0.5, 2.0]]), torch.tensor(0.25)) == 0.25
+    assert math.isnan(least(torch.tensor([1.0, math.nan]), torch.tensor([0.0])))
+    assert least(torch.ones(2), torch.ones(0)) == -math.inf
+    with FakeTensorMode():
+        assert least(torch.ones(2), torch.ones(2)) == -math.inf
 
 
 def test_listed():

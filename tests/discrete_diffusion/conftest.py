@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from discrete_diffusion.denoisers import AbsorbingDenoiser, Denoiser, LeaveOneOutDenoiser
+from discrete_diffusion.denoisers import AbsorbingDenoiser, Denoiser, LeaveOneOutDenoiser, X0Posterior
 from discrete_diffusion.oracle import EnumeratedCTMC
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.rates import (
@@ -69,10 +69,10 @@ def toy() -> EnumeratedCTMC:
 
 
 @pytest.fixture
-def exact() -> Callable[[EnumeratedCTMC], Denoiser]:
+def exact() -> Callable[[EnumeratedCTMC], Denoiser[X0Posterior]]:
     """The exact denoiser of a chain, in the reading that suits it."""
 
-    def make(chain: EnumeratedCTMC) -> Denoiser:
+    def make(chain: EnumeratedCTMC) -> Denoiser[X0Posterior]:
         if isinstance(chain.process.rates, AbsorbingRates):
             return AbsorbingDenoiser(chain.process, chain.x0_network(), (chain.dimensions,))
         return LeaveOneOutDenoiser(chain.process, chain.leave_one_out_network(), (chain.dimensions,))

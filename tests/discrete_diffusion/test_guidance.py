@@ -18,11 +18,11 @@ from diffusion_core import ConstantScale, IntervalScale, PowerCosineScale, Quadr
 from discrete_diffusion import CTMC, ELBO, AbsorbingDenoiser, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim
 from discrete_diffusion.guidance import (
     ClassifierGuidance,
-    ListedJumps,
     PosteriorGuidance,
     RateGuidance,
     TaylorClassifierGuidance,
 )
+from discrete_diffusion.jumps import ListedJumps
 from discrete_diffusion.oracle import EnumeratedCTMC, labelled_network, total_variation
 from discrete_diffusion.rates import AbsorbingRates, GaussianTargetRates
 from discrete_diffusion.samplers import (

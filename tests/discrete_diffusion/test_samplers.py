@@ -453,7 +453,7 @@ def test_a_network_sees_time_in_its_own_dtype(chain):
     for network in (TimeNetwork(4), TimeNetwork(4).double()):
         denoiser = LeaveOneOutDenoiser(process, network, (2,))
         x_0 = torch.randint(4, (3, 2))
-        CrossEntropy()(denoiser, x_0, torch.rand(3)).sum().backward()
+        CrossEntropy()(denoiser, CrossEntropy().draw(process, x_0, torch.rand(3))).sum().backward()
         Ancestral(denoiser, UniformGrid(2)).sample(2)
         bits_per_dim(denoiser, x_0, draws=4)
 

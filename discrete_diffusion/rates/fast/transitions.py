@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_core import readable
+from diffusion_core.values import listed
 from discrete_diffusion.rates.structure import is_reversible
 from discrete_diffusion.rates.tables import Array, Tables
 
@@ -109,11 +109,10 @@ class TransitionMatrices:
 
     def __call__(self, tau: Tensor) -> Tensor:
         """P_tau: () -> (n, n), (B,) -> (B, n, n); tau in float64, inf allowed."""
-        if not readable(tau):
+        times = listed(tau.flatten(), unseen=None)
+        if None in times:
             return self._anywhere(tau)
-        if tau.ndim == 0:
-            return self._one(tau.item())
-        return self._many(tau)
+        return self._many(tau) if tau.ndim else self._one(*times)
 
     # -- tables, in numpy ----------------------------------------------------------------------
 

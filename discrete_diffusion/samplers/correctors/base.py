@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from diffusion_core import State
-from discrete_diffusion.denoisers import Denoiser
+from discrete_diffusion.denoisers import Denoiser, Posterior
 
 __all__ = ["Corrector"]
 
@@ -22,7 +22,7 @@ class Corrector(ABC):
         denoiser: the denoiser whose marginal is kept; its process is that of the sampler it corrects.
     """
 
-    def __init__(self, denoiser: Denoiser) -> None:
+    def __init__(self, denoiser: Denoiser[Posterior]) -> None:
         self.denoiser = denoiser
 
     @abstractmethod

@@ -33,7 +33,7 @@ class ForwardBackward(Corrector):
         ValueError: an ordinal leap on a process with a mask.
     """
 
-    def __init__(self, denoiser: Denoiser, *, leap: Leap | None = None) -> None:
+    def __init__(self, denoiser: Denoiser[Posterior], *, leap: Leap | None = None) -> None:
         super().__init__(denoiser)
         self.leap = CategoricalLeap() if leap is None else leap
         self.leap.check(denoiser.process.rates)

@@ -1,0 +1,120 @@
+"""The x0 parameterisation: the network's logits are `log p(x_0 | x_t)`.
+
+Simple, and with the truncated-logistic head O(1) a pixel. But the ratio r divides the network's mass by P[x_0, x]: mass on
+an x_0 that cannot have reached x gives an astronomical rate at small t. An evidence floor bounds what is divided by.
+
+References:
+    A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_core import Generator, as_randomness, readable
+from diffusion_core.distributions import Categorical, Distribution
+from discrete_diffusion.denoisers.base import Denoiser, X0Posterior
+from discrete_diffusion.denoisers.leave_one_out import LeaveOneOutPosterior
+from discrete_diffusion.jumps import Jumps, ReverseJumps
+from discrete_diffusion.process import CTMC
+
+__all__ = ["X0Denoiser"]
+
+
+class _X0Posterior(X0Posterior):
+    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution) -> None:
+        super().__init__(process, x_t, t)
+        self._distribution = distribution
+
+    @property
+    def distribution(self) -> Distribution:
+        return self._distribution
+
+    @property
+    def ratio(self) -> Tensor:
+        dtype = self.rate_dtype(scores := self._distribution.scores)
+        return self.process.posterior_ratio(scores.to(dtype).softmax(-1), self.x_t, self.t, dtype)
+
+    def jumps(self) -> Jumps:
+        dtype = self.rate_dtype(self.probs)
+        evidence = self.process.kernel(self.t, dtype).columns(self.x_t)
+        # Mass on an x_0 that cannot have led to x_t contributes nothing.
+        scores = torch.where(evidence > 0, self.logits.to(dtype) - evidence.log(), -torch.inf)
+        return ReverseJumps(self.process, self.x_t, self.t, scores, divided=False)
+
+
+class _FlooredX0Posterior(LeaveOneOutPosterior):
+    """`p'(x_0) ~ p(x_0) min(1, P[x_0, x] / floor_x)`: the leave-one-out posterior of `p(x_0) / max(P[x_0, x], floor_x)`.
+
+    The floor of a state x is a share of the largest evidence that x gives for any value: `floor_x = share max_k P[k, x]`.
+    """
+
+    def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution, share: float) -> None:
+        super().__init__(process, x_t, t, distribution)
+        self._share = share
+
+    def _floored(self, distribution: Distribution, x_t: Tensor) -> Categorical:
+        """`p(x_0) / max(P[x_0, x], floor_x)` of some positions."""
+        evidence = self.process.kernel(self.t, self.rate_dtype(distribution.scores)).columns(x_t)
+        evidence = torch.maximum(evidence, self._share * evidence.amax(-1, keepdim=True)).log_()
+        return Categorical(distribution.scores - evidence.to(distribution.scores.dtype))
+
+    @cached_property
+    def _prior(self) -> Distribution:
+        return self._floored(self._network, self.x_t)
+
+    def sample(self, generator: Generator = None) -> Tensor:
+        """Draw from p and keep a draw with probability `min(1, P / floor_x)`; the others are drawn from p' itself."""
+        randomness = as_randomness(generator)
+        u, keep, again = (randomness.uniform(self.x_t.shape, torch.float64, self.x_t.device) for _ in range(3))
+        if self.t.ndim or not readable(self.x_t):
+            return self.distribution.sample(u)
+        x_0 = self._network.sample(u)
+        kernel = self.process.kernel(self.t, torch.float64)
+        states = torch.arange(self.process.rates.num_states, device=self.x_t.device)
+        floor = self._share * kernel.columns(states).amax(-1)[self.x_t]
+        lost = ~(keep * floor < kernel.entries(x_0, self.x_t))  # few: only for these is an axis of S values formed
+        some = self._network.with_parameters([parameter[lost] for parameter in self._network.parameters()])
+        posterior = LeaveOneOutPosterior(self.process, self.x_t[lost], self.t, self._floored(some, self.x_t[lost]))
+        x_0[lost] = posterior.distribution.sample(again[lost])
+        return x_0
+
+
+class X0Denoiser(Denoiser[X0Posterior]):
+    """The network's logits are `log p(x_0 | x_t)`.
+
+    With an evidence floor, the posterior is `p'(x_0) ~ p(x_0) min(1, P_t[x_0, x_t] / floor)`, where the floor is a share of
+    the largest evidence `max_k P_t[k, x_t]`. Samplers and likelihoods then use p' alike: mass on a value that can hardly have
+    led to x_t counts less, and no rate is divided by less than the floor. At share 0 it is p; at share 1 it is the
+    leave-one-out reading of the same logits.
+
+    Arguments:
+        process: the forward process.
+        network: as for every denoiser.
+        event_shape: the shape of one example.
+        evidence_floor: the share, in [0, 1]; 0 takes the network's posterior as it is, which training does.
+
+    Raises:
+        ValueError: the floor is not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        process: CTMC,
+        network: nn.Module | Callable[..., Tensor],
+        event_shape: Sequence[int],
+        evidence_floor: float = 0.0,
+    ) -> None:
+        super().__init__(process, network, event_shape)
+        if not 0 <= evidence_floor <= 1:
+            raise ValueError(f"evidence_floor = {evidence_floor}, expected a share in [0, 1]")
+        self.evidence_floor = evidence_floor
+
+    def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> X0Posterior:
+        if self.evidence_floor == 0:
+            return _X0Posterior(self.process, x_t, t, distribution)
+        return _FlooredX0Posterior(self.process, x_t, t, distribution, self.evidence_floor)
