@@ -18,7 +18,7 @@ from torch import Tensor
 from diffusion_core.checks import check_integer
 from diffusion_core.densities import find_piece
 from diffusion_core.times import TimeSampler, check_interval, clamped
-from diffusion_core.values import readable
+from diffusion_core.values import listed
 
 __all__ = ["ImportanceTimes"]
 
@@ -73,13 +73,12 @@ class ImportanceTimes(TimeSampler):
     def update(self, t: Tensor, loss: Tensor) -> None:
         """Remember the losses (n,) at the times t (n,), but for those that are not finite or off the interval."""
         t, loss = t.detach().cpu(), loss.detach().cpu()
-        if not readable(loss):  # a rehearsal with fake tensors has no losses
-            return
         bins, history = self._squares.shape
         # A bin holds its end, where a chain's loss is measured, and float32 may have rounded that up.
-        place = (t.double() - self.t_min) / (self.t_max - self.t_min) * bins
-        places = torch.where(place < 0, -1, (place * (1 - 2.0**-22)).ceil().clamp(min=1) - 1).long()
-        for place, value in zip(places.expand(len(loss)).tolist(), loss.double().tolist(), strict=True):
+        position = (t.double() - self.t_min) / (self.t_max - self.t_min) * bins
+        places = torch.where(position < 0, -1, (position * (1 - 2.0**-22)).ceil().clamp(min=1) - 1).long()
+        numbers = zip(listed(places.expand(len(loss)), unseen=-1), listed(loss.double(), unseen=math.nan), strict=True)
+        for place, value in numbers:  # a rehearsal with fake tensors has none
             if 0 <= place < bins and math.isfinite(value):
                 self._squares[place, self._seen[place] % history] = value**2
                 self._seen[place] += 1

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from functools import cached_property
 from typing import cast
 
 import torch
@@ -51,6 +50,7 @@ from diffusion_core.guidance import (
     parameter_dtype,
     taken_labels,
 )
+from diffusion_core.lazy import lazy_property
 from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, check_x0
 from discrete_diffusion.jumps import Jumps, ListedJumps
 
@@ -81,7 +81,7 @@ class _RatePosterior(_GuidedPosterior):
         # In float64: powers of ratios leave float32, and a ratio of 0 would make the integrand infinite.
         return decayed(guided_logs(self._cond.ratio.double().log(), self._uncond.ratio.double().log(), self._g))
 
-    @cached_property
+    @lazy_property
     def reverse_rates(self) -> Tensor:
         return decayed(guided_logs(self._cond.reverse_rates.log(), self._uncond.reverse_rates.log(), self._g))
 
@@ -96,7 +96,7 @@ class _ClassifierPosterior(_GuidedPosterior):
     def ratio(self) -> Tensor:
         return self._tilted(self._base.ratio.double())
 
-    @cached_property
+    @lazy_property
     def reverse_rates(self) -> Tensor:
         return self._tilted(self._base.reverse_rates)
 

@@ -10,7 +10,6 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 import diffusion_core
 from diffusion_core import Generator, as_randomness
 from diffusion_core.distributions import Categorical, Distribution
+from diffusion_core.lazy import lazy_property
 from discrete_diffusion.denoisers.base import Denoiser, X0Posterior
 from discrete_diffusion.jumps import Jumps, UnmaskingJumps, unmasking_rate
 from discrete_diffusion.process import CTMC
@@ -32,7 +32,7 @@ class _AbsorbingPosterior(X0Posterior):
         self._masked = self.x_t == process.rates.data_states
         self._distribution = distribution
 
-    @cached_property
+    @lazy_property
     def distribution(self) -> Distribution:
         scores = self._distribution.scores
         value = torch.arange(scores.shape[-1], device=scores.device)

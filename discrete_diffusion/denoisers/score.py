@@ -15,12 +15,11 @@ References:
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_core.distributions import Categorical, Distribution
+from diffusion_core.lazy import lazy_property
 from discrete_diffusion.denoisers.base import Denoiser, Posterior
 from discrete_diffusion.jumps import Jumps, ListedJumps
 from discrete_diffusion.process import CTMC
@@ -42,7 +41,7 @@ class ScorePosterior(Posterior):
         super().__init__(process, x_t, t)
         self._logits = logits
 
-    @cached_property
+    @lazy_property
     def ratio(self) -> Tensor:
         r = self._logits.to(self.rate_dtype(self._logits)).exp()
         # A mask has no logit. No jump of the forward process leaves it, so the reverse process never enters it.

@@ -10,13 +10,13 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_core import Generator, as_randomness, readable
 from diffusion_core.distributions import Categorical, Distribution
+from diffusion_core.lazy import lazy_property
 from discrete_diffusion.denoisers.base import Denoiser, X0Posterior
 from discrete_diffusion.denoisers.leave_one_out import LeaveOneOutPosterior
 from discrete_diffusion.jumps import Jumps, ReverseJumps
@@ -63,7 +63,7 @@ class _FlooredX0Posterior(LeaveOneOutPosterior):
         evidence = torch.maximum(evidence, self._share * evidence.amax(-1, keepdim=True)).log_()
         return Categorical(distribution.scores - evidence.to(distribution.scores.dtype))
 
-    @cached_property
+    @lazy_property
     def _prior(self) -> Distribution:
         return self._floored(self._network, self.x_t)
 
