@@ -125,6 +125,44 @@ def test_no_drawer_for_everything() -> None:
     assert names == []
 
 
+def test_the_arrows_between_the_nouns_are_typed(python_files: dict[Path, ast.Module]) -> None:
+    """No `Any` in what goes from process to denoiser to posterior to loss and sampler."""
+    nouns = {"process", "network", "denoiser", "posterior", "sample", "loss", "sampler", "predictor", "corrector"}
+    results = {"__call__", "evaluate", "step", "posterior", "draw", "finish"}
+
+    def annotations(tree: ast.Module) -> Iterator[tuple[int, ast.expr | None]]:
+        for node in ast.walk(tree):
+            named = (
+                node.arg if isinstance(node, ast.arg) else ast.unparse(node.target) if isinstance(node, ast.AnnAssign) else ""
+            )
+            if isinstance(node, ast.arg | ast.AnnAssign) and named.split(".")[-1] in nouns:
+                yield node.lineno, node.annotation
+            elif isinstance(node, ast.FunctionDef) and node.name in results:
+                yield node.lineno, node.returns
+
+    found, seen = [], 0
+    for path, tree in python_files.items():
+        if path.relative_to(ROOT).parts[0] in (*ENGINES, "diffusion_core"):
+            for line, annotation in annotations(tree):
+                written = "nothing" if annotation is None else ast.unparse(annotation)
+                seen += 1
+                found += [f"{path}:{line} {written}"] if re.search(r"\b(Any|nothing)\b", written) else []
+    assert seen > 150
+    assert found == []
+
+
+def test_values_are_looked_at_in_few_places(python_files: dict[Path, ast.Module]) -> None:
+    """Reading a number stalls an accelerator and breaks a graph."""
+    uses = {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("readable(")
+        for path in python_files
+        if path.relative_to(ROOT).parts[0] in MAY_IMPORT
+    }
+    uses = {name: count for name, count in uses.items() if count}
+    assert sum(uses.values()) <= 12, uses
+    assert len(uses) <= 6, uses
+
+
 def test_files_are_short_and_say_what_they_are(python_files: dict[Path, ast.Module]) -> None:
     installed = [path for path in python_files if path.relative_to(ROOT).parts[0] in MAY_IMPORT]
     assert len(installed) > 20

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +141,7 @@ class Denoiser(diffusion_core.Denoiser[P]):
         check_time(t, len(x_t))
         check_states(x_t, self.process.rates.num_states, "x_t")
         c = batch_time(t.to(self._time_dtype(t)), len(x_t))
-        distribution = self._evaluate(self.network, x_t.long(), c, cond)
+        distribution = _evaluated(self.network, x_t.long(), c, cond)
         expected = (*x_t.shape, self.process.rates.data_states)
         if (*distribution.shape, distribution.num_values) != expected:
             found = (*distribution.shape, distribution.num_values)
@@ -156,13 +156,6 @@ class Denoiser(diffusion_core.Denoiser[P]):
             return t.dtype
         return next((p.dtype for p in self.network.parameters() if p.is_floating_point()), t.dtype)
 
-    @staticmethod
-    def _evaluate(network: Any, x_t: Tensor, c: Tensor, cond: Mapping[str, Tensor]) -> Distribution:
-        if hasattr(network, "distribution"):
-            distribution: Distribution = network.distribution(x_t, c, **cond)
-            return distribution
-        return Categorical(network(x_t, c, **cond))
-
     @abstractmethod
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> P:
         """What the network's distribution at (x_t, t) means: the reading itself."""
@@ -170,6 +163,11 @@ class Denoiser(diffusion_core.Denoiser[P]):
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
         """The posterior given x_t (B, *event) at time t, () or (B,), with the conditions of the network."""
         return self.posterior(x_t, t, self.read(x_t, t, **cond))
+
+
+def _evaluated(network: Callable[..., Tensor], x_t: Tensor, c: Tensor, cond: Mapping[str, Tensor]) -> Distribution:
+    named: Callable[..., Distribution] | None = getattr(network, "distribution", None)
+    return Categorical(network(x_t, c, **cond)) if named is None else named(x_t, c, **cond)
 
 
 def check_x0(given: Denoiser[Posterior] | Posterior, what: str) -> None:
