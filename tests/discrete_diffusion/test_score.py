@@ -100,10 +100,14 @@ def test_samplers_of_rates_have_the_laws_of_the_leave_one_out_reading(name, chai
         torch.testing.assert_close(*laws, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("factor", [0.3, 1.0, 5.0])
 @pytest.mark.parametrize("t_min", [0.02, 0.3])
 @pytest.mark.parametrize("name", CHAINS)
-def test_the_last_step_is_an_euler_step_onto_clean_states(name, t_min, chain):
-    """Number by number, from the marginals and the rate matrix."""
+def test_the_last_step_is_an_euler_step_onto_clean_states(name, t_min, factor, chain):
+    """Number by number, from the marginals and the rate matrix, with ratios too small, exact and too large.
+
+    With a mask and exact ratios `h Lambda` is 1 for a linear survival: only others tell whether what is masked has to jump.
+    """
     oracle = chain(name, 3)
     states, values = oracle.num_states, oracle.data_states
     q = oracle.marginal(t_min).reshape(states, states)
@@ -114,13 +118,15 @@ def test_the_last_step_is_an_euler_step_onto_clean_states(name, t_min, chain):
         for d in range(2):
             for y in set(range(values)) - {x[d]}:
                 moved = [y if e == d else x[e] for e in range(2)]
-                expected[i, d, y] = t_min * rates[y, x[d]] * q[tuple(moved)] / q[tuple(x)]
+                expected[i, d, y] = factor * t_min * rates[y, x[d]] * q[tuple(moved)] / q[tuple(x)]
             total = expected[i, d].sum()
             if x[d] == values or total > 1:
                 expected[i, d] /= total
             else:
                 expected[i, d, x[d]] = 1 - total
-    law = Euler(score(oracle), UniformGrid(2, t_min)).finish_law(oracle.noisy)
+    exact = ratio_network(oracle)
+    denoiser = ScoreDenoiser(oracle.process, lambda x, t: exact(x, t) + math.log(factor), (2,))
+    law = Euler(denoiser, UniformGrid(2, t_min)).finish_law(oracle.noisy)
     torch.testing.assert_close(law, expected, rtol=1e-12, atol=1e-12)
 
 
