@@ -38,7 +38,8 @@ from continuous_diffusion.process import GaussianProcess, check_real, match
 from continuous_diffusion.schedules import VariancePreserving
 from diffusion_core import Generator, as_randomness, batch_time, check_time
 from diffusion_core.checks import check_finite, check_positive, finite_examples
-from diffusion_core.values import ANYTHING, ends
+from diffusion_core.lazy import lazy_property
+from diffusion_core.values import number
 
 __all__ = [
     "Denoiser",
@@ -60,21 +61,38 @@ class Posterior:
 
     Arguments:
         process: the forward process.
+        t: the time of x_t, () or (B,).
         mean: x0hat, the expected clean data (B, *event).
-        var: the variance of every dimension, broadcastable to (B, *event); positive for t > 0.
         epsilon: epshat, with `x_t = alpha_t mean + sigma_t epshat`: (B, *event).
+        var: the variance of every dimension, broadcastable to (B, *event), positive for t > 0; None is what data of variance 1
+            have, `sigma_t^2 / (alpha_t^2 + sigma_t^2)`.
         interpolation: v of the learned variance `beta^v beta~^(1 - v)` of a reverse step
             (B, *event); None where the network was taught none.
     """
 
     def __init__(
-        self, process: GaussianProcess, mean: Tensor, var: Tensor, epsilon: Tensor, interpolation: Tensor | None = None
+        self,
+        process: GaussianProcess,
+        t: Tensor,
+        mean: Tensor,
+        epsilon: Tensor,
+        var: Tensor | None = None,
+        interpolation: Tensor | None = None,
     ) -> None:
         self.process = process
+        self.t = t
         self.mean = mean
-        self.var = var.expand_as(mean)
         self.epsilon = epsilon
         self.interpolation = interpolation
+        self._var = var
+
+    @lazy_property
+    def var(self) -> Tensor:
+        """The variance of every dimension: (B, *event)."""
+        if self._var is not None:
+            return self._var.expand_as(self.mean)
+        alpha, sigma = self.process.schedule(self.t)
+        return match(sigma.square() / (alpha.square() + sigma.square()), self.mean).expand_as(self.mean)
 
     def log_prob(self, x_0: Tensor) -> Tensor:
         """The log density of every dimension in nats: (B, *event) -> (B, *event)."""
@@ -124,7 +142,7 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
         check_time(t, len(x_t))
         c_in, c_skip, c_out, c_noise = self.coefficients(t)
         # Where a pass over the image can be seen to change nothing, it is saved.
-        x = x_t if ends(c_in, ANYTHING) == (1, 1) else match(c_in, x_t) * x_t
+        x = x_t if number(c_in) == 1 else match(c_in, x_t) * x_t
         output = self.network(x, batch_time(c_noise.to(x_t.dtype), len(x_t)), **cond)
         output = output.to(x_t.dtype)  # the algebra stays in single precision when the network computes in half
         if not output.requires_grad:  # a training looks at its loss and its gradient instead
@@ -136,10 +154,8 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
         if output.shape != x_t.shape:
             raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {tuple(x_t.shape)}")
         c_skip, c_out = coefficients
-        mean = torch.addcmul(match(c_skip, x_t) * x_t, match(c_out, x_t), output)
-        alpha, sigma = self.process.schedule(t)
-        var = match(sigma.square() / (alpha.square() + sigma.square()), x_t)
-        return Posterior(self.process, mean, var, self.epsilon(output, mean, x_t, t))
+        mean = (match(c_skip, x_t) * x_t).addcmul_(match(c_out, x_t), output)
+        return Posterior(self.process, t, mean, self.epsilon(output, mean, x_t, t))
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
         """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
@@ -308,4 +324,4 @@ class LearnedVarianceDenoiser(diffusion_core.Denoiser[Posterior]):
             raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {expected}: a mean and a variance")
         first, second = output.chunk(2, 1)  # each (B, *event)
         posterior = self.mean_denoiser.interpret(first, coefficients, x_t, t)
-        return Posterior(self.process, posterior.mean, posterior.var, posterior.epsilon, (second + 1) / 2)
+        return Posterior(self.process, t, posterior.mean, posterior.epsilon, interpolation=(second + 1) / 2)

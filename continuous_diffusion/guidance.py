@@ -75,7 +75,7 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
         both = self.denoiser(twice, times, **conditions)
         mean, epsilon = (guided(part[:n], part[n:], g) for part in (both.mean, both.epsilon))
         interpolation = None if both.interpolation is None else both.interpolation[:n]
-        return Posterior(self.process, mean, both.var[:n], epsilon, interpolation)
+        return Posterior(self.process, t, mean, epsilon, both.var[:n], interpolation)
 
 
 class ClassifierGuidance(Denoiser[Posterior]):
@@ -115,4 +115,4 @@ class ClassifierGuidance(Denoiser[Posterior]):
         alpha, sigma = self.process.schedule(t)
         shift = match(sigma * self.scale(t), x_t) * slope  # (B, *event)
         mean = base.mean + match(sigma / alpha, x_t) * shift
-        return Posterior(self.process, mean, base.var, base.epsilon - shift, base.interpolation)
+        return Posterior(self.process, t, mean, base.epsilon - shift, base.var, base.interpolation)

@@ -288,6 +288,6 @@ class HybridLoss(Loss):
                 "HybridLoss teaches a variance, which the denoiser does not learn: expected a LearnedVarianceDenoiser"
             )
         mean, epsilon = posterior.mean.detach(), posterior.epsilon.detach()
-        fixed = Posterior(posterior.process, mean, posterior.var, epsilon, posterior.interpolation)
+        fixed = Posterior(posterior.process, posterior.t, mean, epsilon, posterior.var, posterior.interpolation)
         bits = self.bound.evaluate(fixed, sample) / math.log(2)
         return self.simple.evaluate(posterior, sample) + self.weight * bits

@@ -266,5 +266,5 @@ class MixtureDenoiser(Denoiser[Posterior]):
         mean = (share * means).sum(1)  # (B, D)
         spread = (share * (v * sigma.square() / var + (means - mean[:, None]).square())).sum(1)
         epsilon = sigma[:, 0] * (share * offset / var).sum(1)  # -sigma score: no division by sigma
-        parts = (part.reshape(x_t.shape).to(x_t.dtype) for part in (mean, spread, epsilon))
-        return Posterior(self.process, *parts)
+        parts = (part.reshape(x_t.shape).to(x_t.dtype) for part in (mean, epsilon, spread))
+        return Posterior(self.process, t, *parts)

@@ -179,11 +179,11 @@ class GaussianProcess(Process):
         check_real(x_s)
         check_time(s, len(x_s))
         check_time(t, len(x_s))
-        (alpha_s, sigma_s), (alpha_t, sigma_t) = self.schedule(s.double()), self.schedule(t.double())
+        alpha_s, sigma_s, alpha_t, sigma_t, log_rho = self._step(s, t)
         # Where nothing of the data is left, alpha_t / alpha_s is 0 / 0; the noise still says how far x_s is scaled.
-        scale = torch.where(alpha_s > 0, alpha_t / alpha_s, (self._log_rho(s, t) / 2).exp() * sigma_t / sigma_s)
+        scale = torch.where(alpha_s > 0, alpha_t / alpha_s, (log_rho / 2).exp() * sigma_t / sigma_s)
         noise = as_randomness(generator).normal(x_s.shape, x_s.dtype, x_s.device)
-        return match(scale, x_s) * x_s + match(self.added_variance(s, t).sqrt(), x_s) * noise
+        return match(scale, x_s) * x_s + match((-torch.expm1(log_rho)).sqrt() * sigma_t, x_s) * noise
 
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
         """Draw x_1 ~ N(0, prior_variance I), of the given shape: float64 where the module is, float32 otherwise."""
@@ -207,19 +207,21 @@ class GaussianProcess(Process):
         alpha, sigma = self.schedule(t)
         return (x_t - match(alpha, x_t) * x_0) / match(sigma, x_t)
 
-    def _log_rho(self, s: Tensor, t: Tensor) -> Tensor:
-        """`log(snr_t / snr_s)` for s <= t, 0 where they are equal: the shape of t, float64."""
-        log_s, log_t = self.schedule.log_snr(s.double()), self.schedule.log_snr(t.double())
-        return torch.where(log_s == log_t, 0.0, log_t - log_s)  # both infinite where s = t is an end
+    def _step(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """alpha_s, sigma_s, alpha_t, sigma_t and `log rho = log(snr_t / snr_s)`, in float64."""
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = self.schedule(s.double()), self.schedule(t.double())
+        log_s, log_t = alpha_s.log() - sigma_s.log(), alpha_t.log() - sigma_t.log()
+        log_rho = torch.where(log_s == log_t, 0.0, 2 * (log_t - log_s))  # both infinite where s = t is an end
+        return alpha_s, sigma_s, alpha_t, sigma_t, log_rho
 
     def added_variance(self, s: Tensor, t: Tensor) -> Tensor:
         """`beta = sigma_t^2 (1 - rho)`, the variance that the step s -> t adds: the shape of t, float64."""
-        return -torch.expm1(self._log_rho(s, t)) * self.schedule(t.double())[1].square()
+        *_, sigma_t, log_rho = self._step(s, t)
+        return -torch.expm1(log_rho) * sigma_t.square()
 
     def bridge_coefficients(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(c_0, c_t, var) of `q(x_s | x_t, x_0) = N(c_0 x_0 + c_t x_t, var I)`, s < t: the shape of t, float64."""
-        log_rho = self._log_rho(s, t)
-        (alpha_s, sigma_s), (_, sigma_t) = self.schedule(s.double()), self.schedule(t.double())
+        alpha_s, sigma_s, _, sigma_t, log_rho = self._step(s, t)
         lost = -torch.expm1(log_rho)  # 1 - rho
         # c_t is (alpha_t / alpha_s) (sigma_s^2 / sigma_t^2), without a division by alpha_s.
         return alpha_s * lost, (log_rho / 2).exp() * sigma_s / sigma_t, sigma_s.square() * lost

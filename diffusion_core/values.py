@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ANYTHING", "NOTHING", "check_within", "ends", "least", "listed", "readable"]
+__all__ = ["ANYTHING", "NOTHING", "check_within", "ends", "least", "listed", "number", "readable"]
 
 Ends = tuple[float, float]
 
@@ -39,6 +39,8 @@ def ends(tensor: Tensor, unseen: Ends) -> Ends:
     """
     if not readable(tensor) or not tensor.numel():
         return unseen
+    if tensor.ndim == 0:
+        return tensor.item(), tensor.item()
     return tensor.amin().item(), tensor.amax().item()
 
 
@@ -53,6 +55,11 @@ def listed(tensor: Tensor, unseen: Any) -> list[Any]:
     """The values of a tensor (B,) as Python's; `unseen` for each where they may not be read."""
     values: list[Any] = tensor.tolist() if readable(tensor) else [unseen] * len(tensor)
     return values
+
+
+def number(tensor: Tensor) -> float | None:
+    """The value of a tensor of shape (); None if it has another shape or a gradient, or may not be read."""
+    return tensor.item() if tensor.ndim == 0 and not tensor.requires_grad and readable(tensor) else None
 
 
 def check_within(tensor: Tensor, low: float, high: float, error: str) -> None:

@@ -53,7 +53,7 @@ class Ancestral(Sampler):
         """`x_s ~ N(c_0 x0hat + c_t x_t, variance)`."""
         check_step(t, s)
         posterior, state = self.evaluate(state, t, **cond)
-        c_0, c_t, _ = self.process.bridge_coefficients(s, t)
+        c_0, c_t, small = self.process.bridge_coefficients(s, t)
         mean = self.mixed(posterior.mean, c_0, state.x, c_t)
-        std = self.variance(self.process, s, t, posterior)
+        std = self.variance(self.process, s, t, small, posterior)
         return replace(state, x=self.noisy(mean, std, state), t=s)

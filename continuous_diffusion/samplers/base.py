@@ -21,7 +21,7 @@ import diffusion_core
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess
 from diffusion_core import Denoiser, Generator, State, TimeGrid
-from diffusion_core.values import NOTHING, ends, listed
+from diffusion_core.values import NOTHING, ends, number
 
 __all__ = ["Sampler", "check_step"]
 
@@ -38,8 +38,8 @@ def check_step(t: Tensor, s: Tensor) -> None:
     Raises:
         ValueError: not 0 <= s < t <= 1.
     """
-    begin, end = listed(torch.stack((t, s)), None)
-    if begin is not None and not 0 <= end < begin <= 1:
+    begin, end = number(t), number(s)
+    if begin is not None and end is not None and not 0 <= end < begin <= 1:
         raise ValueError(f"a step from t = {begin} to s = {end}, expected 0 <= s < t <= 1")
 
 

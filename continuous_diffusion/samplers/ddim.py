@@ -69,11 +69,11 @@ class DDIM(Sampler):
         check_step(t, s)
         posterior, state = self.evaluate(state, t, **cond)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self.process.schedule(t), self.process.schedule(s)
-        var = self.eta**2 * self.process.bridge_coefficients(s, t)[2] if self.eta > 0 else 0.0  # eta_s^2
-        c = (sigma_s**2 - var).clamp(min=0).sqrt() / sigma_t  # at alpha_t = 0 rounding may go below 0
+        small = self.process.bridge_coefficients(s, t)[2] if self.eta > 0 else torch.zeros_like(t)
+        c = (sigma_s**2 - self.eta**2 * small).clamp(min=0).sqrt() / sigma_t  # at alpha_t = 0 rounding may go below 0
         x_s = self.mixed(posterior.mean, alpha_s - c * alpha_t, state.x, c)
         if self.eta > 0:
-            x_s = self.noisy(x_s, self.eta * self.variance(self.process, s, t, posterior), state)
+            x_s = self.noisy(x_s, self.eta * self.variance(self.process, s, t, small, posterior), state)
         return replace(state, x=x_s, t=s)
 
     @torch.no_grad()

@@ -29,7 +29,7 @@ class ReverseVariance(ABC):
     """Whether it reads a variance that the network has learned."""
 
     @abstractmethod
-    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, posterior: Posterior) -> Tensor:
+    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         """The standard deviation of x_s given x_t, for the step t -> s: () or, one for every dimension, (B, *event)."""
 
     def check(self, denoiser: Denoiser[Posterior]) -> None:
@@ -49,15 +49,15 @@ class ReverseVariance(ABC):
 class FixedSmall(ReverseVariance):
     """`beta~ = (sigma_s^2 / sigma_t^2) beta`: the bridge's variance, the lower bound."""
 
-    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, posterior: Posterior) -> Tensor:
-        return process.bridge_coefficients(s, t)[2].sqrt()
+    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
+        return small.sqrt()
 
 
 @dataclass(frozen=True)
 class FixedLarge(ReverseVariance):
     """`beta = 1 - abar_t / abar_s`: the forward step's variance, the upper bound."""
 
-    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, posterior: Posterior) -> Tensor:
+    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         return process.added_variance(s, t).sqrt()
 
 
@@ -74,9 +74,9 @@ class LearnedRange(ReverseVariance):
 
     learned = True
 
-    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, posterior: Posterior) -> Tensor:
+    def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         if posterior.interpolation is None:
             raise ValueError("the posterior has no interpolation of variances, expected one from LearnedVarianceDenoiser")
-        small, large = process.bridge_coefficients(s, t)[2], process.added_variance(s, t)
+        large = process.added_variance(s, t)
         span = torch.where(small > 0, (large / small).log() / 2, 0.0)
         return (posterior.interpolation * span).add_(small.log() / 2).exp_()

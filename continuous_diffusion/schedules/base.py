@@ -13,13 +13,14 @@ It falls with t. Everything else follows from these three numbers.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
 import diffusion_core
-from diffusion_core.values import NOTHING, ends
+from diffusion_core.values import NOTHING, ends, number
 
 __all__ = ["Schedule", "VariancePreserving"]
 
@@ -81,6 +82,9 @@ class VariancePreserving(Schedule):
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha_t, sigma_t), each of the shape and dtype of t."""
         log_abar = self.log_abar(t)
+        if (value := number(log_abar)) is not None:  # one time, as samplers have: Python's numbers are faster
+            alpha, sigma = math.exp(value / 2), math.sqrt(-math.expm1(value))
+            return torch.tensor(alpha, dtype=t.dtype), torch.tensor(sigma, dtype=t.dtype)
         return (log_abar / 2).exp().to(t.dtype), (-torch.expm1(log_abar)).sqrt().to(t.dtype)
 
     def log_snr(self, t: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from continuous_diffusion.schedules.base import VariancePreserving
 from diffusion_core.checks import check_integer
+from diffusion_core.values import number
 
 __all__ = ["CosineSchedule", "LinearSchedule", "QuadraticSchedule", "TabulatedSchedule"]
 
@@ -60,6 +61,10 @@ class TabulatedSchedule(VariancePreserving):
 
     def log_abar(self, t: Tensor) -> Tensor:
         """The table at t = (i + 1) / T, straight lines between."""
+        if (value := number(t)) is not None:  # one time, as samplers have: Python's numbers are faster
+            left = min(max(int(value * self.T), 0), self.T - 1)
+            first, last = self._table[left : left + 2].tolist()
+            return torch.tensor(first + (value * self.T - left) * (last - first), dtype=torch.float64)
         low, high, share = self._piece(t)
         return low + share * (high - low)
 

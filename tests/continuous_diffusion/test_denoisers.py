@@ -85,10 +85,10 @@ def test_wrong_network(process):
 def test_posterior_is_the_normal_law():
     mean, var = torch.tensor([[0.5, -1.0]]), torch.tensor([[0.25, 4.0]])
     process = GaussianProcess(CosineSchedule())
-    posterior = Posterior(process, mean, var, mean)
+    posterior = Posterior(process, torch.tensor(0.5), mean, mean, var)
     x = torch.tensor([[0.1, 2.0]])
     torch.testing.assert_close(posterior.log_prob(x), torch.distributions.Normal(mean, var.sqrt()).log_prob(x))
-    many = Posterior(process, mean.expand(20_000, 2), var, mean).sample(torch.Generator().manual_seed(0))
+    many = Posterior(process, torch.tensor(0.5), mean.expand(20_000, 2), mean, var).sample(torch.Generator().manual_seed(0))
     torch.testing.assert_close(many.mean(0), mean[0], atol=0.06, rtol=0)
     torch.testing.assert_close(many.var(0), var[0], atol=0, rtol=0.05)
 

@@ -315,7 +315,7 @@ class NormalDenoiser(diffusion_core.Denoiser):
         alpha, sigma = self.process.schedule(t)
         total = alpha**2 * self.var + sigma**2
         mean = self.mean + alpha * self.var / total * (x_t - alpha * self.mean)
-        return Posterior(self.process, mean, self.var * sigma**2 / total, (x_t - alpha * mean) / sigma)
+        return Posterior(self.process, t, mean, (x_t - alpha * mean) / sigma, self.var * sigma**2 / total)
 
 
 @pytest.mark.parametrize(("sampler", "order"), [(DDIM, 1), (Heun, 2)])
