@@ -232,7 +232,7 @@ class VLB(Loss):
         """L_0 in nats, `-log p(x_0 | x_tmin)`: (B,)."""
         process, log_var = posterior.process, posterior.var.log()
         if posterior.interpolation is not None:
-            t_min, before = (torch.tensor(self._times[i], device=sample.x_0.device) for i in (1, 2))
+            t_min, before = torch.as_tensor(self._times, device=sample.x_0.device)[1:3]
             high = 2 * process.schedule(t_min)[1].log()
             low = process.bridge_coefficients(t_min, before)[2].log()
             log_var = (low + posterior.interpolation * (high - low)).to(log_var.dtype)

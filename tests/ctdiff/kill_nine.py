@@ -79,6 +79,21 @@ def load(folder: Path, reached: int) -> int:
     return run.step
 
 
+def wait(run: Path, reached: int, longest: float, delays: random.Random) -> None:
+    """Wait for a random moment: some steps further than the run has come, or, at times and at its end, any time at all.
+
+    Steps are looked at, as a machine that has become faster or slower would pass all of them, or none.
+    """
+    if reached == STEPS or delays.random() < 0.3:
+        time.sleep(delays.uniform(0.0, longest))
+        return
+    ends, wanted = time.perf_counter() + 10 * longest, min(reached + delays.randint(1, 4), STEPS)
+    newest = run / "checkpoints" / f"step_{wanted:07d}"
+    while not newest.exists() and time.perf_counter() < ends:
+        time.sleep(0.002)
+    time.sleep(delays.uniform(0.0, 0.05))
+
+
 def main(folder: Path, kills: int) -> None:
     """Kill `kills` times, loading the run after each, then let it end and compare it with one that nothing happened to."""
     torch.set_num_threads(1)
@@ -88,7 +103,7 @@ def main(folder: Path, kills: int) -> None:
     delays, longest, reached = random.Random(0), min(seconds_of_five_steps(folder), 3.0), []
     for _ in range(kills):
         pid = start(config, run)
-        time.sleep(delays.uniform(0.0, longest))
+        wait(run, max(reached, default=0), longest, delays)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         reached.append(load(run, max(reached, default=0)))

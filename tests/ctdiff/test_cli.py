@@ -570,7 +570,7 @@ def test_a_diverging_training_stops_with_a_message(images, tmp_path, capsys, mon
     from discrete_diffusion import CrossEntropy
 
     monkeypatch.setattr(
-        CrossEntropy, "evaluate", lambda self, posterior, x_0: posterior.log_prob(x_0).flatten(1).sum(-1) * torch.nan
+        CrossEntropy, "evaluate", lambda self, posterior, sample: posterior.log_prob(sample.x_0).flatten(1).sum(-1) * torch.nan
     )
     assert _train("--config=mnist", f"--workdir={tmp_path / 'run'}", *flags(**images, training__steps=20)) == 2
     assert "10 steps in a row, up to step 10, had no finite gradient" in capsys.readouterr().err
