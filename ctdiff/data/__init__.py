@@ -6,12 +6,14 @@ Sources read (`embedded_mnist`, `idx_folder`, ...), transforms are functions fro
 `Splits` or from `ImageData` to `ImageData`, and `Batches` gives the batch of any step.
 """
 
+from ctdiff.data.arrays import array_file, embedded_mnist
 from ctdiff.data.batches import Batches, Flip, Rotation
 from ctdiff.data.cifar import read_cifar10
+from ctdiff.data.datasets import from_dataset
 from ctdiff.data.download import cifar10, torchvision_fashion_mnist, torchvision_mnist
+from ctdiff.data.folders import image_folder
 from ctdiff.data.idx import idx_folder, read_idx
 from ctdiff.data.images import ImageData, Splits, split
-from ctdiff.data.sources import array_file, embedded_mnist, from_dataset, image_folder
 from ctdiff.data.transforms import as_states, fraction, quantise, resized
 
 __all__ = [

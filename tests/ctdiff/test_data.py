@@ -24,6 +24,7 @@ from ctdiff.data import (
     ImageData,
     Splits,
     array_file,
+    arrays,
     cifar10,
     download,
     embedded_mnist,
@@ -33,7 +34,6 @@ from ctdiff.data import (
     quantise,
     read_cifar10,
     read_idx,
-    sources,
     split,
     torchvision_fashion_mnist,
     torchvision_mnist,
@@ -85,7 +85,7 @@ def test_embedded_digits_are_the_genuine_ones() -> None:
 
 
 def test_damaged_embedded_digits_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sources.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(arrays.resources, "files", lambda package: tmp_path)
     with pytest.raises(FileNotFoundError, match=r"mnist-10k\.npz"):
         embedded_mnist()
     (tmp_path / "mnist-10k.npz").write_bytes(b"PK\x03\x04" + bytes(1000))
