@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     for step in fit(Objective(denoiser, CrossEntropy(), StratifiedTimes()), batches, optimizer, steps=arguments.steps):
         if step.step % 100 == 0:
-            print(step.step, round(step.loss, 1))
+            print(step.step, round(step.loss, 3))
     x_0 = Ancestral(denoiser.eval(), UniformGrid(arguments.sampler_steps)).sample(16, seeds=range(16))
     figures.save_grid(arguments.out, x_0, S)
 
