@@ -43,7 +43,7 @@ class ScorePosterior(Posterior):
 
     @lazy_property
     def ratio(self) -> Tensor:
-        r = self._logits.to(self.rate_dtype(self._logits)).exp()
+        r = self._logits.double().exp()  # single precision would leave its range at logits of 88
         # A mask has no logit. No jump of the forward process leaves it, so the reverse process never enters it.
         r = F.pad(r, (0, self.process.rates.num_states - r.shape[-1]))
         return r.scatter(-1, self.x_t[..., None], 1.0)
