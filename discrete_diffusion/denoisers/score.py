@@ -55,7 +55,8 @@ class ScorePosterior(Posterior):
 class ScoreDenoiser(Denoiser[ScorePosterior]):
     """The network's logits are `log p_t(x_t with d -> y) / p_t(x_t)` for every data value y.
 
-    Train it with the `ELBO` loss, which is score entropy here. Sample with `Euler` or `TauLeaping`.
+    Train it with the `ELBO` loss, which is score entropy here. Sample with `Euler` or `TauLeaping`. Where everything is masked
+    or mixed at t = 1 and a ratio is infinite there, train and sample from a `t_max` below 1.
 
     Arguments:
         process: the forward process.
