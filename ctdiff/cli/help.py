@@ -15,7 +15,7 @@ from ctdiff.cli.verb import Verb
 __all__ = ["overview", "verb_help"]
 
 _WIDTH = 100
-_VALUES = {"string": "TEXT", "int": "INTEGER", "float": "NUMBER", "comma separated list of strings": "TEXT,TEXT,..."}
+_VALUES = {"string": "TEXT", "int": "INTEGER", "comma separated list of strings": "TEXT,TEXT,..."}
 """What stands for the value of a flag, by the name that absl has for its type."""
 
 
@@ -34,7 +34,7 @@ def overview(verbs: Iterable[Verb]) -> str:
             "",
             *first_lines,
             "",
-            _wrapped("`ctdiff VERB --help` explains a verb and its flags. To begin: ctdiff train --config=mnist"),
+            _wrapped("`ctdiff COMMAND --help` explains a command and its flags. To begin: ctdiff train --config=mnist"),
             "",
             "Presets, the configurations that `ctdiff train --config=NAME` knows by name:",
             _wrapped(", ".join(configuration.preset_names()), "  "),
