@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctdiff.data.pixels import as_bytes
 from diffusion_core import stream_seed
-from diffusion_core.arrays import plain
 
-__all__ = ["ImageData", "Splits", "as_images", "as_labels", "split"]
+__all__ = ["ImageData", "Splits", "as_images", "split"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,7 @@ def split(data: ImageData, test_fraction: float = 0.1, seed: int = 0) -> Splits:
 
 
 def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
-    """Bring a batch of uint8 images to (N, C, H, W).
+    """Bring a batch of images to (N, C, H, W) uint8: the dtypes that `as_bytes` takes.
 
     (N, H, W) gets one channel; of four axes the second is the channels if it has 1 or 3
     entries, otherwise the last one must.
@@ -130,14 +130,9 @@ def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
         name: what to call them in an error.
 
     Raises:
-        ValueError: another dtype (floats, say) or another shape.
+        ValueError: another dtype (floats, say), values outside 0 .. 255, or another shape.
     """
-    if str(array.dtype).removeprefix("torch.") != "uint8":
-        raise ValueError(
-            f"{name}: pixels have dtype {array.dtype}, expected uint8 (0 .. 255); "
-            "convert floats in [0, 1] and booleans with (255 * x).round().astype('uint8')"
-        )
-    images = array if isinstance(array, Tensor) else torch.from_numpy(plain(array))
+    images = as_bytes(array, name)
     if images.ndim == 3:
         images = images.unsqueeze(1)
     elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
@@ -148,14 +143,3 @@ def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
             "expected (N, H, W), (N, C, H, W) or (N, H, W, C), none empty, C = 1 or 3"
         )
     return images.contiguous()
-
-
-def as_labels(array: np.ndarray, name: str) -> Tensor:
-    """Bring integer labels to (N,) int64.
-
-    Raises:
-        ValueError: they are not integers.
-    """
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name}: labels have dtype {array.dtype}, expected integers")
-    return torch.from_numpy(array.astype(np.int64))

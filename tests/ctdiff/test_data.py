@@ -294,7 +294,7 @@ def test_npz_with_labels_and_with_splits(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"images": np.zeros((5, 4, 4))}, r"images: pixels have dtype float64, expected uint8 .*255"),
-        ({"images": np.zeros((5, 4, 4), np.int64)}, "dtype int64"),
+        ({"images": np.full((5, 4, 4), 256)}, r"dtype int64, .*the values are in 256 \.\. 256$"),
         ({"images": np.zeros((5, 4), np.uint8)}, r"shape \(5, 4\)"),
         ({"images": np.zeros((5, 2, 4, 4), np.uint8)}, r"shape \(5, 2, 4, 4\)"),
         ({"images": np.zeros((0, 4, 4), np.uint8)}, "none empty"),
@@ -325,8 +325,8 @@ def test_truncated_array_file(tmp_path: Path, suffix: str) -> None:
     path.unlink()
     with pytest.raises(FileNotFoundError, match=rf"a\{suffix}"):
         array_file(path)
-    with pytest.raises(ValueError, match=r"suffix '\.mat', expected \.npy or \.npz"):
-        array_file(tmp_path / "a.mat")
+    with pytest.raises(ValueError, match=r"suffix '\.csv', expected \.npy, \.npz or \.mat"):
+        array_file(tmp_path / "a.csv")
 
 
 # Folders of images and data sets
@@ -422,10 +422,6 @@ def test_from_dataset_takes_every_kind_of_item() -> None:
     [
         ([], "dataset is empty"),
         ([torch.rand(1, 4, 4), torch.rand(1, 4, 4)], r"dataset\[0\]: pixels have dtype torch\.float32, expected uint8"),
-        (
-            [pixels(4, 4) > 9, pixels(4, 4) > 9],
-            r"dataset\[0\]: pixels have dtype bool, expected uint8.*booleans with \(255 \* x\)",
-        ),
         ([pixels(4, 4), pixels(5, 5)], r"dataset\[1\] has shape \(1, 5, 5\), expected \(1, 4, 4\)"),
         ([pixels(4, 4), (pixels(4, 4), 1)], "1 of 2 items have a label"),
         (["a.png", "b.png"], r"dataset\[0\] is a str"),

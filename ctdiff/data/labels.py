@@ -1,0 +1,86 @@
+"""Labels as class numbers: integers as they are, strings in their natural order."""
+
+from __future__ import annotations
+
+import re
+from reprlib import Repr
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["as_labels", "class_labels", "item_label"]
+
+_REPR = Repr()
+_REPR.maxother = 80  # of a tensor or an array
+
+
+def item_label(label: object, name: str) -> int | str:
+    """The label of one item: an integer or a string, of Python, of numpy, or in a tensor or array of one element.
+
+    Arguments:
+        label: the label.
+        name: what to call the item in an error.
+
+    Raises:
+        ValueError: something else, or an integer below 0.
+    """
+    value = label
+    if isinstance(label, (Tensor, np.ndarray, np.generic)) and label.shape in ((), (1,)):
+        value = label.item()
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int) and value >= 0:
+        return int(value)
+    raise ValueError(
+        f"{name} has the label {_REPR.repr(label)} of type {type(label).__name__}, expected an integer of at least 0, or a "
+        "string, which is the name of a class; a one-hot row becomes an integer with argmax"
+    )
+
+
+def as_labels(array: np.ndarray, count: int, name: str) -> np.ndarray:
+    """Bring the labels of an array file, (N,) or (N, 1), to (N,) int64 or strings.
+
+    Arguments:
+        array: the labels.
+        count: how many images there are, N.
+        name: what to call them in an error.
+
+    Raises:
+        ValueError: another shape, or a dtype that is neither integer, boolean nor string.
+    """
+    if array.shape not in ((count,), (count, 1)):
+        raise ValueError(
+            f"{name}: labels have shape {array.shape}, expected ({count},) or ({count}, 1): one an image; "
+            "one-hot rows become integers with labels.argmax(1)"
+        )
+    if array.dtype.kind not in "biuU":
+        raise ValueError(f"{name}: labels have dtype {array.dtype}, expected integers or strings")
+    return array.reshape(count).astype(np.str_ if array.dtype.kind == "U" else np.int64)
+
+
+def class_labels(*parts: np.ndarray | None) -> tuple[Tensor | None, ...]:
+    """The labels of sets that belong together, of a training and a test set say, as class numbers (N,) int64.
+
+    Strings are numbered in the natural order of all their different values: "2" comes before "10".
+
+    Arguments:
+        parts: (N,) integers or strings, or None for a set without labels.
+
+    Raises:
+        ValueError: one set has strings and another has integers.
+    """
+    given = [part for part in parts if part is not None]
+    kinds = {part.dtype.kind == "U" for part in given}
+    if len(kinds) > 1:
+        raise ValueError("the labels of one set are strings and those of another are integers, expected one kind")
+    if kinds == {True}:
+        names = sorted({str(name) for part in given for name in np.unique(part)}, key=_natural)
+        number = {name: i for i, name in enumerate(names)}
+        return tuple(None if part is None else torch.tensor([number[name] for name in part.tolist()]) for part in parts)
+    return tuple(None if part is None else torch.from_numpy(part.astype(np.int64)) for part in parts)
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+    """Sorts numbers within names by their size; text and numbers alternate, so that like is compared with like."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))], name
