@@ -10,24 +10,26 @@ from PIL import Image
 from torch import Tensor
 
 from ctdiff.data.images import ImageData, Splits, as_images, split
-from ctdiff.data.photographs import check_channels, stacked, to_array
+from ctdiff.data.photographs import check_channels, check_ground, is_grey, stacked, to_array
 
 __all__ = ["from_dataset"]
 
 
-def _item(item: Any, channels: int | None, name: str) -> tuple[Tensor, int | None]:
+def _item(item: Any, channels: int | None, name: str, ground: int) -> tuple[Tensor, int | None]:
     """An image or an (image, label) of a data set: (1, C, H, W) uint8, and the label."""
     image, label = item if isinstance(item, (tuple, list)) else (item, None)
     if isinstance(image, Image.Image):
-        grey = image.mode in ("1", "L", "LA") if channels is None else channels == 1
-        image = to_array(image, 1 if grey else 3, name)
+        grey = is_grey(image) if channels is None else channels == 1
+        image = to_array(image, 1 if grey else 3, name, ground)
     if not isinstance(image, (np.ndarray, Tensor)):
         raise ValueError(f"{name} is a {type(image).__name__}, expected a PIL image, a tensor or an array")
     return as_images(image[None], name), None if label is None else int(label)
 
 
-def _from_dataset(dataset: Any, name: str, channels: int | None, image_size: int | tuple[int, int] | None) -> ImageData:
-    items = [_item(dataset[i], channels, f"{name}[{i}]") for i in range(len(dataset))]
+def _from_dataset(
+    dataset: Any, name: str, channels: int | None, image_size: int | tuple[int, int] | None, ground: int
+) -> ImageData:
+    items = [_item(dataset[i], channels, f"{name}[{i}]", ground) for i in range(len(dataset))]
     if not items:
         raise ValueError(f"{name} is empty, expected at least one image")
     labels = [label for _, label in items if label is not None]
@@ -44,11 +46,13 @@ def from_dataset(
     image_size: int | tuple[int, int] | None = None,
     test_fraction: float = 0.1,
     seed: int = 0,
+    ground: int = 255,
 ) -> Splits:
     """Read any map-style torch `Dataset` into memory.
 
     An item is an image or (image, label); an image is a PIL image, or a uint8 tensor or array
-    of shape (H, W), (C, H, W) or (H, W, C) with C = 1 or 3; a label is an integer.
+    of shape (H, W), (C, H, W) or (H, W, C) with C = 1 or 3; a label is an integer. PIL images are turned upright, put
+    over `ground` and brought to 8 bits as those of `image_folder` are.
 
     Arguments:
         dataset: the training set, with `len` and `[]`.
@@ -57,13 +61,15 @@ def from_dataset(
         image_size: as in `image_folder`.
         test_fraction: the share that becomes the test set, where none is given.
         seed: keys that choice.
+        ground: the grey level, 0 .. 255, that transparent pixels of PIL images show.
 
     Raises:
         ValueError: an item is something else, float images say, or sizes differ.
     """
     if channels is not None:
         check_channels(channels)
-    train = _from_dataset(dataset, "dataset", channels, image_size)
-    return (
-        split(train, test_fraction, seed) if test is None else Splits(train, _from_dataset(test, "test", channels, image_size))
-    )
+    check_ground(ground)
+    train = _from_dataset(dataset, "dataset", channels, image_size, ground)
+    if test is None:
+        return split(train, test_fraction, seed)
+    return Splits(train, _from_dataset(test, "test", channels, image_size, ground))
