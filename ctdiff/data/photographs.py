@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
 from ctdiff.data.images import as_images
@@ -126,10 +126,22 @@ def to_array(image: Image.Image, channels: int, name: str, ground: int = 255) ->
 
 
 def _pixels(image: Image.Image, channels: int, name: str, ground: int) -> np.ndarray:
-    image.load()  # before its orientation is asked for: a TIFF turns itself when it is loaded
+    _load(image)  # before its orientation is asked for: a TIFF turns itself when it is loaded
     method = _METHODS.get(_orientation(image))
     flat = _over_ground(_eight_bits(image, name), ground).convert("L" if channels == 1 else "RGB")
     return np.array(flat if method is None else flat.transpose(method))
+
+
+def _load(image: Image.Image) -> None:
+    """Decode without mapping the file into memory: so Pillow garbles TIFFs without compression that lie on their side."""
+    if not isinstance(image, ImageFile.ImageFile):
+        image.load()
+        return
+    name, image.filename = image.filename, ""  # without a name it cannot be mapped
+    try:
+        image.load()
+    finally:
+        image.filename = name
 
 
 def _orientation(image: Image.Image) -> int:
