@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ctdiff.data.images import ImageData, Splits, as_images, split
-from ctdiff.data.labels import as_labels, class_labels
+from ctdiff.data.images import Splits, as_images, split
+from ctdiff.data.labels import as_labels, with_classes
 
 __all__ = ["array_file", "embedded_mnist"]
 
@@ -82,13 +82,10 @@ def _splits_from_arrays(arrays: Mapping[str, np.ndarray], name: str, test_fracti
     keys = set(arrays)
     for train, test, unread in _SPLIT_KEYS:
         if {train[0], test[0]} <= keys <= {*train, *test, *unread}:
-            (images, labels), (test_images, test_labels) = _set(arrays, train, name), _set(arrays, test, name)
-            numbers = class_labels(labels, test_labels)
-            return Splits(ImageData(images, numbers[0]), ImageData(test_images, numbers[1]))
+            return Splits(*with_classes(_set(arrays, train, name), _set(arrays, test, name)))
     for whole in _WHOLE_KEYS:
         if {whole[0]} <= keys <= set(whole):
-            images, labels = _set(arrays, whole, name)
-            return split(ImageData(images, class_labels(labels)[0]), test_fraction, seed)
+            return split(with_classes(_set(arrays, whole, name))[0], test_fraction, seed)
     known = [", ".join(pair) for pair in _WHOLE_KEYS] + [", ".join((*train, *test)) for train, test, _ in _SPLIT_KEYS]
     raise ValueError(f"{name} has the keys {sorted(keys)}, expected {'; or '.join(known)} (the labels may be absent)")
 

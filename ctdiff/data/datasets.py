@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from ctdiff.data.images import ImageData, Splits, as_images, split
-from ctdiff.data.labels import class_labels, item_label
-from ctdiff.data.photographs import check_channels, stacked, to_array
+from ctdiff.data.images import Splits, as_images, split
+from ctdiff.data.labels import item_label, with_classes
+from ctdiff.data.photographs import check_channels, check_ground, is_grey, stacked, to_array
 
 __all__ = ["from_dataset"]
 
@@ -38,19 +38,19 @@ def _image_and_label(item: Any, name: str) -> tuple[Any, Any]:
     return item, None
 
 
-def _item(item: Any, channels: int | None, name: str) -> tuple[Tensor, int | str | None]:
+def _item(item: Any, channels: int | None, name: str, ground: int) -> tuple[Tensor, int | str | None]:
     """An item of a data set: its image (1, C, H, W) uint8, and its label."""
     image, label = _image_and_label(item, name)
     if isinstance(image, Image.Image):
-        grey = image.mode in ("1", "L", "LA") if channels is None else channels == 1
-        image = to_array(image, 1 if grey else 3, name)
+        grey = is_grey(image) if channels is None else channels == 1
+        image = to_array(image, 1 if grey else 3, name, ground)
     if not isinstance(image, (np.ndarray, Tensor)):
         raise ValueError(f"{name} is a {type(image).__name__}, expected a PIL image, a tensor or an array")
     return as_images(image[None], name), None if label is None else item_label(label, name)
 
 
 def _read(
-    dataset: Any, name: str, channels: int | None, image_size: int | tuple[int, int] | None
+    dataset: Any, name: str, channels: int | None, image_size: int | tuple[int, int] | None, ground: int
 ) -> tuple[Tensor, np.ndarray | None]:
     """The images of a data set and its labels, integers or strings."""
     if isinstance(dataset, Mapping):
@@ -59,7 +59,7 @@ def _read(
     map_style = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     if not map_style or isinstance(dataset, IterableDataset):
         raise TypeError(f"{name} is a {type(dataset).__name__}, expected a map-style data set, with len({name}) and {name}[i]")
-    items = [_item(dataset[i], channels, f"{name}[{i}]") for i in range(len(dataset))]
+    items = [_item(dataset[i], channels, f"{name}[{i}]", ground) for i in range(len(dataset))]
     if not items:
         raise ValueError(f"{name} is empty, expected at least one image")
     labels = [label for _, label in items if label is not None]
@@ -71,7 +71,7 @@ def _read(
                 f"{name}[{i}] has the label {label!r} and {name}[0] has {labels[0]!r}, expected integers alone or strings alone"
             )
     images = stacked([(f"{name}[{i}]", image) for i, (image, _) in enumerate(items)], image_size)
-    return images, np.array(labels) if labels else None
+    return images, np.array(labels, None if isinstance(labels[0], str) else np.int64) if labels else None
 
 
 def from_dataset(
@@ -81,6 +81,7 @@ def from_dataset(
     image_size: int | tuple[int, int] | None = None,
     test_fraction: float = 0.1,
     seed: int = 0,
+    ground: int = 255,
 ) -> Splits:
     """Read any map-style torch `Dataset` into memory.
 
@@ -88,7 +89,8 @@ def from_dataset(
     label, labels, target, as data sets of Hugging Face give; its other keys are not read. An image is a PIL image, or a
     tensor or array of shape (H, W), (C, H, W) or (H, W, C) with C = 1 or 3: uint8, other integers in 0 .. 255, or booleans,
     which become 0 and 255. A label is an integer of at least 0 or a string. Strings are classes, numbered in the natural
-    order of those of both sets: "2" comes before "10".
+    order of those of both sets: "2" comes before "10". PIL images are
+    turned upright, put over `ground` and brought to 8 bits as those of `image_folder` are.
 
     Arguments:
         dataset: the training set, with `len` and `[]`.
@@ -97,6 +99,7 @@ def from_dataset(
         image_size: as in `image_folder`.
         test_fraction: the share that becomes the test set, where none is given.
         seed: keys that choice.
+        ground: the grey level, 0 .. 255, that transparent pixels of PIL images show.
 
     Raises:
         TypeError: a data set has no `len` or `[]`, or is a dictionary of several.
@@ -104,9 +107,8 @@ def from_dataset(
     """
     if channels is not None:
         check_channels(channels)
-    images, labels = _read(dataset, "dataset", channels, image_size)
+    check_ground(ground)
+    train = _read(dataset, "dataset", channels, image_size, ground)
     if test is None:
-        return split(ImageData(images, class_labels(labels)[0]), test_fraction, seed)
-    test_images, test_labels = _read(test, "test", channels, image_size)
-    numbers = class_labels(labels, test_labels)
-    return Splits(ImageData(images, numbers[0]), ImageData(test_images, numbers[1]))
+        return split(with_classes(train)[0], test_fraction, seed)
+    return Splits(*with_classes(train, _read(test, "test", channels, image_size, ground)))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from reprlib import Repr
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_labels", "class_labels", "item_label"]
+from ctdiff.data.images import ImageData
+from ctdiff.data.listing import natural_order
+
+__all__ = ["as_labels", "item_label", "with_classes"]
 
 _REPR = Repr()
 _REPR.maxother = 80  # of a tensor or an array
@@ -59,28 +61,28 @@ def as_labels(array: np.ndarray, count: int, name: str) -> np.ndarray:
     return array.reshape(count).astype(np.str_ if array.dtype.kind == "U" else np.int64)
 
 
-def class_labels(*parts: np.ndarray | None) -> tuple[Tensor | None, ...]:
-    """The labels of sets that belong together, of a training and a test set say, as class numbers (N,) int64.
+def with_classes(*sets: tuple[Tensor, np.ndarray | None]) -> list[ImageData]:
+    """Sets that belong together, a training and a test set say, with class numbers for labels.
 
-    Strings are numbered in the natural order of all their different values: "2" comes before "10".
+    Strings are numbered in the natural order of all their different values, which become the names of the classes.
 
     Arguments:
-        parts: (N,) integers or strings, or None for a set without labels.
+        sets: images (N, C, H, W) and labels (N,), integers or strings; None for a set without labels.
 
     Raises:
         ValueError: one set has strings and another has integers.
     """
-    given = [part for part in parts if part is not None]
-    kinds = {part.dtype.kind == "U" for part in given}
+    given = [labels for _, labels in sets if labels is not None]
+    kinds = {labels.dtype.kind == "U" for labels in given}
     if len(kinds) > 1:
         raise ValueError("the labels of one set are strings and those of another are integers, expected one kind")
-    if kinds == {True}:
-        names = sorted({str(name) for part in given for name in np.unique(part)}, key=_natural)
-        number = {name: i for i, name in enumerate(names)}
-        return tuple(None if part is None else torch.tensor([number[name] for name in part.tolist()]) for part in parts)
-    return tuple(None if part is None else torch.from_numpy(part.astype(np.int64)) for part in parts)
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    """Sorts numbers within names by their size; text and numbers alternate, so that like is compared with like."""
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", name))], name
+    if kinds != {True}:
+        return [ImageData(images, None if labels is None else torch.from_numpy(labels)) for images, labels in sets]
+    names = tuple(sorted({name for labels in given for name in labels.tolist()}, key=natural_order))
+    number = {name: i for i, name in enumerate(names)}
+    return [
+        ImageData(images)
+        if labels is None
+        else ImageData(images, torch.tensor([number[name] for name in labels.tolist()]), class_names=names)
+        for images, labels in sets
+    ]

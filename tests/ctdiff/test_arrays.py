@@ -62,8 +62,11 @@ def test_strings_are_classes_in_their_natural_order() -> None:
     assert labels_of(both("dog", np.str_("cat"), np.array("10"), "9"))[0] == [3, 2, 1, 0]
     assert labels_of(both("a10b", "a9b", "a", "a9"))[0] == [3, 2, 0, 1]
     assert labels_of(both("02", "2", "1"))[0] == [1, 2, 0], "different names of one number are two classes"
+    assert both("10", "2", "1", "2").class_names == ("1", "2", "10")
+    assert both(1, 2).class_names == ()
     train, test = [(IMAGES[0], "b"), (IMAGES[1], "d")], [(IMAGES[2], "c"), (IMAGES[3], "b")]
     assert labels_of(from_dataset(train, test)) == ([0, 2], [1, 0]), "one order for both sets"
+    assert from_dataset(train, test).class_names == ("b", "c", "d")
     halves = from_dataset([(image, "even" if i % 2 == 0 else "odd") for i, image in enumerate(IMAGES)], test_fraction=0.5)
     for part in (halves.train, halves.test):
         assert part.labels is not None

@@ -354,7 +354,7 @@ def test_image_folder_brings_all_to_one_size(tmp_path: Path) -> None:
     Image.fromarray(colour).save(tmp_path / "a.png")
     Image.fromarray(pixels(20, 8)).convert("P").save(tmp_path / "b.png")
     Image.fromarray(pixels(9, 9, 3)).save(tmp_path / "c.JPG")
-    with pytest.raises(ValueError, match=r"b\.png has shape \(1, 20, 8\), expected \(1, 12, 16\).*image_size"):
+    with pytest.raises(ValueError, match=r"c\.JPG has shape \(1, 9, 9\), expected \(1, 20, 8\) as .*b\.png.*image_size"):
         image_folder(tmp_path)
     data = image_folder(tmp_path, channels=3, image_size=8)
     assert data.train.shape == (3, 8, 8)
@@ -374,12 +374,16 @@ def test_image_folder_refuses(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="channels = 2, expected 1"):
         image_folder(tmp_path, channels=2)
     Image.fromarray(pixels(30, 30)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="1 image cannot be split"):
+        image_folder(tmp_path)
+    Image.fromarray(pixels(30, 30)).save(tmp_path / "b.png")
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(whole[:200])
     with pytest.raises(ValueError, match=r"a\.png is damaged or no image .* 200 bytes found"):
         image_folder(tmp_path)
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png has mode 'I.*8-bit"):
+    (tmp_path / "a.png").unlink()
+    Image.fromarray(np.zeros((4, 4), np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif has mode 'I' \(integers of 32 bits\), expected at most 16"):
         image_folder(tmp_path)
 
 
