@@ -66,7 +66,7 @@ def _read_svhn(path: Path) -> dict[str, np.ndarray]:
     arrays = {"images": np.moveaxis(images, 3, 0)}
     if "y" in found:
         y = found["y"].T if len(found["y"]) == 1 else found["y"]  # a vector is a row or a column
-        ten_is_zero = y.size and y.min() >= 1 and y.max() <= 10
+        ten_is_zero = y.size and y.dtype.kind in "iu" and y.min() >= 1 and y.max() <= 10
         arrays["labels"] = np.where(y == 10, 0, y) if ten_is_zero else y
     return arrays
 

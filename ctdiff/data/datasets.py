@@ -89,8 +89,8 @@ def from_dataset(
     label, labels, target, as data sets of Hugging Face give; its other keys are not read. An image is a PIL image, or a
     tensor or array of shape (H, W), (C, H, W) or (H, W, C) with C = 1 or 3: uint8, other integers in 0 .. 255, or booleans,
     which become 0 and 255. A label is an integer of at least 0 or a string. Strings are classes, numbered in the natural
-    order of those of both sets: "2" comes before "10". PIL images are
-    turned upright, put over `ground` and brought to 8 bits as those of `image_folder` are.
+    order of those of both sets: "2" comes before "10". PIL images are turned upright, put over `ground` and brought to
+    8 bits as those of `image_folder` are.
 
     Arguments:
         dataset: the training set, with `len` and `[]`.

@@ -49,7 +49,7 @@ def as_labels(array: np.ndarray, count: int, name: str) -> np.ndarray:
         name: what to call them in an error.
 
     Raises:
-        ValueError: another shape, or a dtype that is neither integer, boolean nor string.
+        ValueError: another shape, a dtype that is neither integer, boolean nor string, or an integer below 0.
     """
     if array.shape not in ((count,), (count, 1)):
         raise ValueError(
@@ -58,7 +58,13 @@ def as_labels(array: np.ndarray, count: int, name: str) -> np.ndarray:
         )
     if array.dtype.kind not in "biuU":
         raise ValueError(f"{name}: labels have dtype {array.dtype}, expected integers or strings")
-    return array.reshape(count).astype(np.str_ if array.dtype.kind == "U" else np.int64)
+    array = array.reshape(count)
+    if array.dtype.kind == "U":
+        return array
+    labels = array.astype(np.int64)
+    if (negative := np.flatnonzero(labels < 0)).size:
+        raise ValueError(f"{name}: label {negative[0]} is {labels[negative[0]]}, expected 0 or more")
+    return labels
 
 
 def with_classes(*sets: tuple[Tensor, np.ndarray | None]) -> list[ImageData]:

@@ -216,6 +216,7 @@ def test_bfloat16_is_advised_too() -> None:
         (np.array([0, 256]), r"int64, .*; the values are in 0 \.\. 256$"),
         (np.array([0, 2**63], np.uint64), r"uint64, .*; the values are in 0 \.\. 9223372036854775808$"),
         (np.array([0, np.nan]), r"float64, .*; the values are in 0\.0 \.\. 0\.0, and 1 of them are not finite$"),
+        (np.array([0.0, 0.0]), r"float64, .*; the values are in 0\.0 \.\. 0\.0$"),  # black, whatever white is
         (np.array([np.inf, np.nan]), "float64, .*; no value is finite$"),
         (np.array([1j, 0]), "complex128, expected uint8 .*booleans$"),
         (np.array(["a", "b"]), "<U1, expected uint8 .*booleans$"),
@@ -289,6 +290,7 @@ def test_strings_in_array_files_are_classes(tmp_path: Path) -> None:
         ({"x_train": IMAGES, "test_images": IMAGES}, "has the keys"),
         ({"arr_0": IMAGES, "arr_1": np.eye(6, dtype=int)}, r"arr_1: labels have shape \(6, 6\).*\(6, 1\).*labels\.argmax\(1\)"),
         ({"images": IMAGES, "labels": np.zeros((6, 1))}, "labels: labels have dtype float64, expected integers or strings"),
+        ({"images": IMAGES, "labels": np.array([0, 1, -1, 2, -1, 0])}, "labels: label 2 is -1, expected 0 or more"),
         ({"x_train": IMAGES / 255, "x_test": IMAGES}, r"x_train: pixels have dtype float64.*\(255 \* x\)\.round\(\)"),
     ],
 )
