@@ -51,6 +51,8 @@ setup(
     extras_require={
         # The Inception network that plain FID is measured with; its weights are a file of their own.
         "evaluation": ["torch-fidelity>=0.3"],
+        # Reads SVHN's files, .mat.
+        "matlab": ["scipy>=1.11"],
         # setuptools builds the wheel that tests/test_wheel.py installs.
         "test": [
             "pytest>=8.0",

@@ -38,6 +38,8 @@ def _data() -> ConfigDict:
             "download": False,  # the network is only touched on request
             "image_size": (28, 28),  # height and width; images of another size are resized, with antialiasing
             "channels": 1,  # 1 is grey, 3 is RGB
+            "ground": 255,  # the grey level behind transparent pixels of a folder's images: white, as paper
+            "skip_damaged": False,  # True leaves out images of a folder that cannot be read, and says which
             "num_values": 256,  # S: how many values a pixel has
             "quantise": True,  # 256 levels are quantised to S; False takes the values as they are
             "rotation": 0.0,  # the largest random rotation in degrees; a few degrees help where images are few

@@ -43,6 +43,9 @@ __all__ = [
 FREE_SECTIONS = ("sampler", "saving")
 """Sections that do not change what is trained: they may differ between a run and its continuation."""
 
+_NEWER: dict[str, tuple[str, ...]] = {"data": ("ground", "skip_damaged")}
+"""Keys that runs of earlier versions were saved without: there they have their defaults."""
+
 _LENGTHS: dict[str, tuple[int, ...]] = {"data.image_size": (1, 2), "optimizer.betas": (2,), "sampler.guidance_interval": (2,)}
 """How many items a tuple may have; others have as many as they please."""
 
@@ -333,7 +336,8 @@ def _completed(content: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]
             key: {**part, **given[key]} if isinstance(given.get(key), dict) else given.get(key, part)
             for key, part in alternatives.items()
         }
-        completed[name] = {**(section if name in FREE_SECTIONS else {}), **given, **filled}
+        newer = section if name in FREE_SECTIONS else {key: section[key] for key in _NEWER.get(name, ())}
+        completed[name] = {**newer, **given, **filled}
     return completed
 
 

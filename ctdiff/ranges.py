@@ -93,6 +93,7 @@ _NETWORKS: dict[str, dict[str, Range]] = {
 _SECTIONS: dict[str, dict[str, Range]] = {
     "data": {
         "image_size": _COUNT,
+        "ground": Range(0, 255),
         "rotation": Range(0.0, 180.0),
         "fraction": Range(0.0, 1.0, above=True),
         "test_fraction": Range(0.0, 1.0, above=True, below=True),

@@ -1,6 +1,7 @@
 """A run: the folder that a training leaves, and how to get its model back.
 
 runs/<name>/config.json                 every key of the configuration
+            classes.json                the names of the labels 0, 1, ..., where the data have names
             metrics.jsonl               one JSON object a step
             checkpoints/step_XXXXXXX/   see `ctdiff.training.checkpoints`
             samples/*.png, loss.png     pictures
@@ -11,11 +12,12 @@ images = run.images(run.sampler(steps=100).sample(16, seeds=range(16)))
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +102,11 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def classes(self) -> Path:
+        """The names of the classes."""
+        return self.path / "classes.json"
+
+    @property
     def metrics(self) -> Path:
         """The records of every step."""
         return self.path / "metrics.jsonl"
@@ -126,6 +133,22 @@ class RunFolder:
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(f"{self.path} is not a run: {self.config} cannot be read ({error})") from error
         return configuration.from_json(text, str(self.config))
+
+    def read_classes(self) -> tuple[str, ...]:
+        """The names of the labels 0, 1, ...; empty where the run has none.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not self.classes.exists():
+            return ()
+        try:
+            names = json.loads(self.classes.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.classes} cannot be read ({error})") from error
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise RunError(f"{self.classes} is damaged: expected a list of names")
+        return tuple(names)
 
     def saved_config(self) -> ConfigDict | None:
         """The configuration of the run in the folder; None where nothing is that a run would touch.
@@ -186,28 +209,45 @@ class RunFolder:
                 "Give another --workdir, or --fresh to delete that run and train anew"
             )
 
-    def prepare(self, config: ConfigDict, fresh: bool = False) -> None:
+    def prepare(self, config: ConfigDict, fresh: bool = False, class_names: Sequence[str] | None = None) -> None:
         """Make the folder ready for a training, before any work is done.
 
         Arguments:
             config: what is to be trained.
             fresh: delete what an earlier training left.
+            class_names: of the labels 0, 1, ...; None leaves what the run has.
 
         Raises:
-            RunError: the folder cannot be written, or must not be (see `inspect`).
+            RunError: the folder cannot be written, or must not be (see `inspect`); or the run was begun with other classes.
         """
         self.inspect(config, fresh)
+        if not fresh and class_names is not None and self.begun() is not None:
+            self._check_classes(class_names)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if fresh:
                 self._clear()
             remove_leftovers(self.path)
             write_atomically(self.config, configuration.to_json(config).encode())  # first: it tells a run from other folders
+            if class_names:
+                write_atomically(self.classes, (json.dumps(list(class_names), ensure_ascii=False, indent=1) + "\n").encode())
+            elif class_names is not None:
+                self.classes.unlink(missing_ok=True)
             self.samples.mkdir(exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
             remove_leftovers(self.checkpoints)
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error}") from error
+
+    def _check_classes(self, class_names: Sequence[str]) -> None:
+        """Refuse to go on with labels that mean something else now."""
+        begun = self.read_classes()
+        if begun and begun != tuple(class_names):
+            gone, new = sorted({*begun} - {*class_names}), sorted({*class_names} - {*begun})
+            raise RunError(
+                f"{self.path} was begun with other classes: {len(begun)} then and {len(class_names)} now, "
+                f"gone: {', '.join(gone) or 'none'}, new: {', '.join(new) or 'none'}. Give another --workdir, or --fresh"
+            )
 
     def _clear(self) -> None:
         """Delete what trainings wrote and nothing else; the configuration stays until it is replaced."""
@@ -241,6 +281,15 @@ class Run:
     def checkpoint(self) -> Path:
         """The folder that the weights were read from."""
         return RunFolder(self.path).checkpoints / f"step_{self.step:07d}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the labels 0, 1, ...; empty where the data had none.
+
+        Raises:
+            RunError: the file that holds them is damaged.
+        """
+        return RunFolder(self.path).read_classes()
 
     @contextmanager
     def named(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import socket
 import subprocess
@@ -23,11 +24,20 @@ settings.register_profile("ctdiff", deadline=None, derandomize=True, database=No
 settings.load_profile("ctdiff")
 
 
+_COUNTER = itertools.count()
+
+
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - what a library draws from the legacy generator is seeded too
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What a test keeps for the next start is not the user's, nor another test's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / f"cache-{next(_COUNTER)}"))
 
 
 @pytest.fixture(autouse=True)

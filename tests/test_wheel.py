@@ -133,7 +133,7 @@ def test_dependencies_are_what_is_imported(wheel: Path, project_files: list[Path
     names = {"PIL": "pillow", "absl": "absl-py", "ml_collections": "ml-collections", "torch_fidelity": "torch-fidelity"}
     lines = metadata(wheel).get_all("Requires-Dist", [])
     needed = {re.split(r"[<>=! ]", line)[0] for line in lines if "extra ==" not in line}
-    optional = {re.split(r"[<>=! ]", line)[0] for line in lines if 'extra == "evaluation"' in line}
+    optional = {re.split(r"[<>=! ]", line)[0] for line in lines if re.search(r'extra == "(evaluation|matlab)"', line)}
     assert {names.get(name, name) for name in foreign} - optional == needed
 
 

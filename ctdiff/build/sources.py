@@ -32,7 +32,9 @@ SOURCES: dict[str, Builder] = {
     "cifar10": lambda c: data.cifar10(c.path or "data", c.download),
     "idx": lambda c: data.idx_folder(c.path),
     "array": lambda c: data.array_file(c.path, c.test_fraction),
-    "folder": lambda c: data.image_folder(c.path, c.channels, image_size(c), c.test_fraction),
+    "folder": lambda c: data.image_folder(
+        c.path, c.channels, image_size(c), c.test_fraction, ground=c.ground, skip_damaged=c.skip_damaged
+    ),
 }
 
 

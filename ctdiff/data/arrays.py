@@ -1,4 +1,4 @@
-"""NumPy files of images: the embedded digits, and a user's own.
+"""Array files of images: the embedded digits, and a user's own.
 
 Every source returns `Splits` of uint8 images with 256 values. One that has no test set of its
 own is split at random, alike for the same seed.
@@ -14,12 +14,20 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
-from ctdiff.data.images import ImageData, Splits, as_images, as_labels, split
+from ctdiff.data.images import Splits, as_images, split
+from ctdiff.data.labels import as_labels, with_classes
 
 __all__ = ["array_file", "embedded_mnist"]
 
-_FOUR_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+# Images and labels to train with, images and labels to test with, and what is left unread: of MedMNIST, of Keras.
+_SPLIT_KEYS = (
+    (("train_images", "train_labels"), ("test_images", "test_labels"), ("val_images", "val_labels")),
+    (("x_train", "y_train"), ("x_test", "y_test"), ("x_val", "y_val")),
+)
+_WHOLE_KEYS = (("images", "labels"), ("arr_0", "arr_1"))
+_SVHN_KEYS = ("X", "y")
 
 
 def _read_arrays(path: Path | Traversable) -> dict[str, np.ndarray]:
@@ -37,25 +45,49 @@ def _read_arrays(path: Path | Traversable) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _from_arrays(arrays: Mapping[str, np.ndarray], name: str, suffix: str = "") -> ImageData:
-    """The set under the keys `{suffix}images` and, if there, `{suffix}labels`."""
-    images = as_images(arrays[f"{suffix}images"], f"{name}, {suffix}images")
-    if (labels := arrays.get(f"{suffix}labels")) is None:
-        return ImageData(images)
-    if labels.shape != (len(images),):
-        raise ValueError(f"{name}: {suffix}labels have shape {labels.shape}, expected ({len(images)},): one an image")
-    return ImageData(images, as_labels(labels, name))
+def _read_svhn(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .mat file as SVHN has them, X (H, W, C, N) and y of 1 .. 10 with 10 for the digit 0."""
+    try:
+        from scipy.io import loadmat  # here, because nothing else needs scipy
+    except ImportError as error:
+        raise ModuleNotFoundError(f"{path} can be read where scipy is installed: pip install 'ctdiff[matlab]'") from error
+    with path.open("rb") as file:
+        try:
+            loaded = loadmat(file)
+        except Exception as error:  # arbitrary bytes fail in arbitrary ways
+            raise ValueError(
+                f"{path} is truncated or no MATLAB file before version 7.3 ({error}): {path.stat().st_size} bytes found"
+            ) from error
+    found = {key: value for key, value in loaded.items() if not key.startswith("__")}
+    if not {"X"} <= set(found) <= set(_SVHN_KEYS):
+        raise ValueError(f"{path} has the keys {sorted(found)}, expected those of SVHN, X and perhaps y")
+    if (images := found["X"]).ndim != 4:
+        raise ValueError(f"{path}: X has shape {images.shape}, expected (H, W, C, N)")
+    arrays = {"images": np.moveaxis(images, 3, 0)}
+    if "y" in found:
+        y = found["y"].T if len(found["y"]) == 1 else found["y"]  # a vector is a row or a column
+        ten_is_zero = y.size and y.dtype.kind in "iu" and y.min() >= 1 and y.max() <= 10
+        arrays["labels"] = np.where(y == 10, 0, y) if ten_is_zero else y
+    return arrays
+
+
+def _set(arrays: Mapping[str, np.ndarray], keys: tuple[str, str], name: str) -> tuple[Tensor, np.ndarray | None]:
+    """The images and, if they are there, the labels under two keys."""
+    images = as_images(arrays[keys[0]], f"{name}, {keys[0]}")
+    labels = arrays.get(keys[1])
+    return images, None if labels is None else as_labels(labels, len(images), f"{name}, {keys[1]}")
 
 
 def _splits_from_arrays(arrays: Mapping[str, np.ndarray], name: str, test_fraction: float, seed: int) -> Splits:
     keys = set(arrays)
-    if {"train_images", "test_images"} <= keys <= set(_FOUR_KEYS):
-        return Splits(_from_arrays(arrays, name, "train_"), _from_arrays(arrays, name, "test_"))
-    if {"images"} <= keys <= {"images", "labels"}:
-        return split(_from_arrays(arrays, name), test_fraction, seed)
-    raise ValueError(
-        f"{name} has the keys {sorted(keys)}, expected images[, labels] or {', '.join(_FOUR_KEYS)} (the labels may be absent)"
-    )
+    for train, test, unread in _SPLIT_KEYS:
+        if {train[0], test[0]} <= keys <= {*train, *test, *unread}:
+            return Splits(*with_classes(_set(arrays, train, name), _set(arrays, test, name)))
+    for whole in _WHOLE_KEYS:
+        if {whole[0]} <= keys <= set(whole):
+            return split(with_classes(_set(arrays, whole, name))[0], test_fraction, seed)
+    known = [", ".join(pair) for pair in _WHOLE_KEYS] + [", ".join((*train, *test)) for train, test, _ in _SPLIT_KEYS]
+    raise ValueError(f"{name} has the keys {sorted(keys)}, expected {'; or '.join(known)} (the labels may be absent)")
 
 
 def embedded_mnist() -> Splits:
@@ -79,11 +111,19 @@ def embedded_mnist() -> Splits:
 
 
 def array_file(path: str | Path, test_fraction: float = 0.1, seed: int = 0) -> Splits:
-    """Read a .npy file of images, or a .npz file of images and perhaps labels.
+    """Read a .npy file of images, a .npz file of images and perhaps labels, or a .mat file of SVHN.
 
-    A .npz has the keys images[, labels], which are split at random, or train_images[,
-    train_labels], test_images[, test_labels]. Images are uint8 of shape (N, H, W),
-    (N, C, H, W) or (N, H, W, C) with C = 1 or 3; the second axis is the channels if it can be.
+    A .npz has one of these sets of keys, where the labels may be absent:
+
+    - images, labels; or arr_0, arr_1, which `np.savez` writes without names. They are split at random.
+    - train_images, train_labels, test_images, test_labels, as of MedMNIST; or x_train, y_train, x_test, y_test, as of Keras.
+      A validation set, of val_images and val_labels or x_val and y_val, is not used.
+
+    Images have shape (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3; the second axis is the channels if it can be.
+    They are uint8, other integers in 0 .. 255, or booleans, which become 0 and 255. Labels have shape (N,) or (N, 1) and are
+    integers or strings; strings are classes, numbered in their natural order.
+
+    A .mat file has X (H, W, C, N) and perhaps y, where 10 means 0. It is split at random. Reading it needs scipy.
 
     Arguments:
         path: the file.
@@ -92,9 +132,11 @@ def array_file(path: str | Path, test_fraction: float = 0.1, seed: int = 0) -> S
 
     Raises:
         FileNotFoundError: there is no such file.
+        ModuleNotFoundError: the file is a .mat and scipy is not installed.
         ValueError: the file is damaged, or its keys, shapes or dtypes are others.
     """
     path = Path(path)
-    if path.suffix not in (".npy", ".npz"):
-        raise ValueError(f"{path} has the suffix {path.suffix!r}, expected .npy or .npz")
-    return _splits_from_arrays(_read_arrays(path), str(path), test_fraction, seed)
+    if path.suffix.lower() not in (".npy", ".npz", ".mat"):
+        raise ValueError(f"{path} has the suffix {path.suffix!r}, expected .npy, .npz or .mat")
+    arrays = _read_svhn(path) if path.suffix.lower() == ".mat" else _read_arrays(path)
+    return _splits_from_arrays(arrays, str(path), test_fraction, seed)

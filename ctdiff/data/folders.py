@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
-from ctdiff.data.images import ImageData, Splits, split
-from ctdiff.data.photographs import IMAGE_SUFFIXES, check_channels, open_image, stacked
+from ctdiff.data.image_cache import LeftOut, cached_images
+from ctdiff.data.images import ImageData, Splits
+from ctdiff.data.listing import ListedImage, list_images
+from ctdiff.data.photographs import DamagedImageError, check_channels, check_ground, fitted, open_image
+from ctdiff.data.transforms import image_extent
 
 __all__ = ["image_folder"]
+
+_RULES = 1
+"""Of how files become pixels: another number where the same files give other pixels than before."""
+
+
+def _opened(
+    files: Sequence[Path], channels: int, ground: int, extent: tuple[int, int] | None, left_out: LeftOut | None
+) -> Iterator[tuple[str, Tensor]]:
+    """Decode files one after the other; damaged ones go to `left_out`, or end it where that is None."""
+    for i, file in enumerate(tqdm(files, desc="reading images", unit="image", delay=1, leave=False, dynamic_ncols=True)):
+        try:
+            image = open_image(file, channels, ground, extent)
+        except DamagedImageError as error:
+            if left_out is None:
+                raise
+            left_out[i] = str(error)
+        else:
+            yield str(file), image
+    if left_out is not None and len(left_out) == len(files):
+        raise ValueError(f"none of {len(files)} images can be read, the first because {left_out[0]}")
 
 
 def image_folder(
@@ -18,33 +46,71 @@ def image_folder(
     image_size: int | tuple[int, int] | None = None,
     test_fraction: float = 0.1,
     seed: int = 0,
+    ground: int = 255,
+    skip_damaged: bool = False,
 ) -> Splits:
-    """Read all images of a folder; where they are in subfolders, each is a class, in alphabetical order.
+    """Read all images of a folder; where they are in subfolders, each is a class, 2 before 10.
+
+    Folders `train` and `test` (or `val`), and no other beside them, are the training and the test set. Hidden files are
+    passed over, links are followed.
+
+    Images are turned upright as their EXIF orientation says. What is transparent shows `ground`. 16 bits a channel become 8
+    by `value >> 8`, floats in [0, 1] by `round(255 value)`.
+
+    One original is in memory at a time. What was made of them is kept in `$XDG_CACHE_HOME/ctdiff/images` (or in `~/.cache`)
+    and mapped into memory from there; the next time no original is opened unless one has changed.
 
     Arguments:
         path: the folder.
         channels: 1 for grey, 3 for RGB; every image is converted.
         image_size: the side, or (height, width), that every image is resized to (the centre of
             another aspect ratio is kept); None if they have one size already.
-        test_fraction: the share that becomes the test set.
+        test_fraction: the share that becomes the test set, where the folder has none.
         seed: keys that choice.
+        ground: the grey level behind transparent pixels, 0 .. 255: 255 is white.
+        skip_damaged: leave out images that cannot be read, and say which.
 
     Raises:
         FileNotFoundError: there is no such folder, or it has no image.
-        ValueError: an image is damaged, or sizes differ and no image_size was given.
+        ValueError: an image is damaged, or sizes differ and no image_size was given; some images are in class folders and
+            some are not; the two sets have other classes.
+
+    Warns:
+        UserWarning: images are left out, or cannot be kept for the next time.
     """
     check_channels(channels)
+    check_ground(ground)
+    extent = None if image_size is None else image_extent(image_size)
     root = Path(path)
-    if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}")
-    files = sorted(file for file in root.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not files:
-        raise FileNotFoundError(f"{root} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    folders = [file.relative_to(root).parts[0] if file.parent != root else None for file in files]
-    classes = sorted({folder for folder in folders if folder is not None})
-    if classes and None in folders:
-        loose = files[folders.index(None)]
-        raise ValueError(f"{loose} is in no class folder, but {classes[0]!r} is one: expected all or none in subfolders")
-    images = stacked([(str(file), open_image(file, channels)) for file in files], image_size)
-    labels = torch.tensor([classes.index(folder) for folder in folders if folder is not None]) if classes else None
-    return split(ImageData(images, labels), test_fraction, seed)
+    listing = list_images(root, test_fraction, seed)
+    listed = (*listing.train, *listing.test)
+    files = [root / each.name for each in listed]
+
+    def read(left_out: LeftOut) -> Iterator[Tensor]:
+        return fitted(_opened(files, channels, ground, extent, left_out if skip_damaged else None), extent)
+
+    what = {
+        "rules": _RULES,
+        "folder": os.path.realpath(root),
+        "files": [(each.name, each.size, each.mtime_ns) for each in listed],
+        **{"channels": channels, "size": extent, "ground": ground, "skip_damaged": skip_damaged},
+    }
+    images, left_out = cached_images(what, len(listed), read)
+    if left_out:
+        _warn(root, len(listed), left_out)
+    kept = [each for i, each in enumerate(listed) if i not in left_out]
+    count = sum(i not in left_out for i in range(len(listing.train)))
+
+    def part(images: Tensor, of: Sequence[ListedImage], name: str) -> ImageData:
+        if not of:
+            raise ValueError(f"every image of the {name} set of {root} is damaged")
+        labels = [each.label for each in of if each.label is not None]
+        return ImageData(images, torch.tensor(labels) if labels else None, class_names=listing.class_names)
+
+    return Splits(part(images[:count], kept[:count], "training"), part(images[count:], kept[count:], "test"))
+
+
+def _warn(root: Path, count: int, left_out: LeftOut) -> None:
+    named, more = "; ".join(list(left_out.values())[:3]), len(left_out) - 3
+    rest = f"; and {more} more" if more > 0 else ""
+    warnings.warn(f"{len(left_out)} of {count} images of {root} are left out: {named}{rest}", stacklevel=3)

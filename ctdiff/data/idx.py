@@ -2,8 +2,8 @@
 
     0x00 0x00 type rank | rank sizes, 32 bits each, big-endian | the values, last axis fastest
 
-The type of unsigned bytes is 0x08. A set is a folder of four files of standard names, each
-gzipped or not.
+The type of unsigned bytes is 0x08. A set is a folder of four files, each gzipped or not; the
+standard names and their common variants are known.
 
 References:
     The MNIST database of handwritten digits (LeCun et al., 1998) | http://yann.lecun.com/exdb/mnist
@@ -32,7 +32,8 @@ IDX_FILES = {
 def _content(path: Path) -> bytes:
     """The bytes of a file, or of what it compresses: of a truncated file, as many as are there."""
     raw = path.read_bytes()
-    if path.suffix != ".gz":
+    gzipped = raw.startswith(b"\x1f\x8b") or path.suffix.lower() == ".gz"
+    if raw.startswith(b"\0\0") or not gzipped:  # browsers decompress some downloads and keep their names
         return raw
     content, rest = bytearray(), raw
     try:
@@ -46,7 +47,7 @@ def _content(path: Path) -> bytes:
 
 
 def read_idx(path: str | Path) -> np.ndarray:
-    """Read one IDX file of unsigned bytes; a name that ends in .gz is decompressed.
+    """Read one IDX file of unsigned bytes, gzipped or not.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -71,10 +72,15 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def find_idx(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
-    """Look for the four files of a set: the ones found by name, and the names that are missing."""
+    """Look for the four files of a set: the ones found by their standard names, and such names that are missing.
+
+    `train-images.idx3-ubyte` and `train-images-idx3` are other names of `train-images-idx3-ubyte`.
+    """
     found, missing = {}, []
     for name in (name for pair in IDX_FILES.values() for name in pair):
-        candidates = (Path(folder) / name, Path(folder) / f"{name}.gz")
+        stem, rank, _ = name.rsplit("-", 2)
+        names = [f"{stem}{mark}{rank}{end}" for mark in "-." for end in ("-ubyte", ".ubyte", "")]
+        candidates = (Path(folder) / f"{other}{suffix}" for suffix in ("", ".gz") for other in names)
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
             missing.append(name)
@@ -84,7 +90,7 @@ def find_idx(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def idx_folder(path: str | Path) -> Splits:
-    """Read a folder of IDX files under the names of MNIST, gzipped or not.
+    """Read a folder of IDX files under the names of MNIST, gzipped or not, also with a dot (`.idx3-ubyte`) or without `-ubyte`.
 
     Debian's package dataset-fashion-mnist is such a folder: /usr/share/datasets/fashion-mnist.
 

@@ -7,16 +7,16 @@ Images have values 0 .. S - 1 (`num_values` = S; 256 as read from a file) and sh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ctdiff.data.pixels import as_bytes
 from diffusion_core import stream_seed
-from diffusion_core.arrays import plain
 
-__all__ = ["ImageData", "Splits", "as_images", "as_labels", "split"]
+__all__ = ["ImageData", "Splits", "as_images", "split", "split_indices"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class ImageData:
         images: (N, C, H, W) uint8, values in 0 .. num_values - 1.
         labels: (N,) int64, non-negative, or None.
         num_values: how many values a pixel can take, S, 2 .. 256.
+        class_names: of the labels 0, 1, ...; empty where they have none.
 
     Raises:
         ValueError: a wrong shape, dtype or value.
@@ -35,6 +36,7 @@ class ImageData:
     images: Tensor
     labels: Tensor | None = None
     num_values: int = 256
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -47,6 +49,8 @@ class ImageData:
         if self.num_values < 256 and (largest := int(images.max())) >= self.num_values:
             raise ValueError(f"images hold the value {largest}, expected 0 .. {self.num_values - 1}")
         if labels is None:
+            if self.class_names:
+                raise ValueError(f"{len(self.class_names)} class_names and no labels, expected none")
             return
         if labels.dtype != torch.int64:
             raise ValueError(f"labels have dtype {labels.dtype}, expected torch.int64")
@@ -54,6 +58,8 @@ class ImageData:
             raise ValueError(f"labels have shape {tuple(labels.shape)}, expected ({len(images)},): one an image")
         if int(labels.min()) < 0:
             raise ValueError(f"labels hold the value {int(labels.min())}, expected 0 or more")
+        if self.class_names and (largest := int(labels.max())) >= len(self.class_names):
+            raise ValueError(f"labels hold the value {largest}, expected less than the {len(self.class_names)} class_names")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -66,13 +72,15 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """The largest label plus one; 0 without labels."""
+        """How many classes have names, or the largest label plus one; 0 without labels."""
+        if self.class_names:
+            return len(self.class_names)
         return 0 if self.labels is None else int(self.labels.max()) + 1
 
     def select(self, indices: Tensor) -> ImageData:
         """The images at the given places (n,), in that order."""
         labels = None if self.labels is None else self.labels[indices]
-        return ImageData(self.images[indices], labels, self.num_values)
+        return replace(self, images=self.images[indices], labels=labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +88,14 @@ class Splits:
     """A training and a test set of the same kind.
 
     Raises:
-        ValueError: they differ in image shape, in num_values, or one alone has labels.
+        ValueError: they differ in image shape, in num_values or in class_names, or one alone has labels.
     """
 
     train: ImageData
     test: ImageData
 
     def __post_init__(self) -> None:
-        for name in ("shape", "num_values"):
+        for name in ("shape", "num_values", "class_names"):
             one, other = getattr(self.train, name), getattr(self.test, name)
             if one != other:
                 raise ValueError(f"the training and the test set differ in {name}: {one} and {other}")
@@ -99,28 +107,45 @@ class Splits:
         """The largest label of both sets plus one; 0 without labels."""
         return max(self.train.num_classes, self.test.num_classes)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the labels 0, 1, ...; empty where they have none."""
+        return self.train.class_names
+
     def map(self, transform: Callable[[ImageData], ImageData]) -> Splits:
         """The same transform of both sets."""
         return Splits(transform(self.train), transform(self.test))
 
 
-def split(data: ImageData, test_fraction: float = 0.1, seed: int = 0) -> Splits:
-    """Split at random, alike for the same seed: round(test_fraction N) test images, at least one in each part.
+def split_indices(count: int, test_fraction: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Which of so many images are for training and which for the test, ascending, alike for the same seed.
+
+    round(test_fraction N) are for the test, at least one in each part.
 
     Raises:
         ValueError: the fraction is not in (0, 1), or there are fewer than two images.
     """
     if not 0 < test_fraction < 1:
         raise ValueError(f"test_fraction = {test_fraction}, expected a fraction in (0, 1)")
-    if len(data) < 2:
-        raise ValueError(f"{len(data)} image cannot be split into a training and a test set, expected at least 2")
-    n_test = min(max(round(test_fraction * len(data)), 1), len(data) - 1)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(stream_seed(seed)))
-    return Splits(data.select(order[n_test:].sort().values), data.select(order[:n_test].sort().values))
+    if count < 2:
+        raise ValueError(f"{count} image cannot be split into a training and a test set, expected at least 2")
+    n_test = min(max(round(test_fraction * count), 1), count - 1)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(stream_seed(seed)))
+    return order[n_test:].sort().values, order[:n_test].sort().values
+
+
+def split(data: ImageData, test_fraction: float = 0.1, seed: int = 0) -> Splits:
+    """Split at random, alike for the same seed: see `split_indices`.
+
+    Raises:
+        ValueError: the fraction is not in (0, 1), or there are fewer than two images.
+    """
+    train, test = split_indices(len(data), test_fraction, seed)
+    return Splits(data.select(train), data.select(test))
 
 
 def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
-    """Bring a batch of uint8 images to (N, C, H, W).
+    """Bring a batch of images to (N, C, H, W) uint8: the dtypes that `as_bytes` takes.
 
     (N, H, W) gets one channel; of four axes the second is the channels if it has 1 or 3
     entries, otherwise the last one must.
@@ -130,14 +155,9 @@ def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
         name: what to call them in an error.
 
     Raises:
-        ValueError: another dtype (floats, say) or another shape.
+        ValueError: another dtype (floats, say), values outside 0 .. 255, or another shape.
     """
-    if str(array.dtype).removeprefix("torch.") != "uint8":
-        raise ValueError(
-            f"{name}: pixels have dtype {array.dtype}, expected uint8 (0 .. 255); "
-            "convert floats in [0, 1] and booleans with (255 * x).round().astype('uint8')"
-        )
-    images = array if isinstance(array, Tensor) else torch.from_numpy(plain(array))
+    images = as_bytes(array, name)
     if images.ndim == 3:
         images = images.unsqueeze(1)
     elif images.ndim == 4 and images.shape[1] not in (1, 3) and images.shape[3] in (1, 3):
@@ -148,14 +168,3 @@ def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
             "expected (N, H, W), (N, C, H, W) or (N, H, W, C), none empty, C = 1 or 3"
         )
     return images.contiguous()
-
-
-def as_labels(array: np.ndarray, name: str) -> Tensor:
-    """Bring integer labels to (N,) int64.
-
-    Raises:
-        ValueError: they are not integers.
-    """
-    if array.dtype.kind not in "iu":
-        raise ValueError(f"{name}: labels have dtype {array.dtype}, expected integers")
-    return torch.from_numpy(array.astype(np.int64))

@@ -6,6 +6,8 @@ width, and the identity at S = 256.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,7 @@ def quantise(data: ImageData, num_values: int) -> ImageData:
     if num_values == 256:
         return data
     states = [((part.int() * num_values) >> 8).to(torch.uint8) for part in data.images.split(_CHUNK)]
-    return ImageData(torch.cat(states), data.labels, num_values)
+    return replace(data, images=torch.cat(states), num_values=num_values)
 
 
 def as_states(data: ImageData, num_values: int) -> ImageData:
@@ -43,7 +45,7 @@ def as_states(data: ImageData, num_values: int) -> ImageData:
     Raises:
         ValueError: S is outside 2 .. 256, or a value is S or more.
     """
-    return ImageData(data.images, data.labels, num_values)
+    return replace(data, num_values=num_values)
 
 
 def image_extent(image_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -84,7 +86,7 @@ def resized(data: ImageData, image_size: int | tuple[int, int]) -> ImageData:
     Raises:
         ValueError: a side is less than 1.
     """
-    return ImageData(fit_image(data.images, *image_extent(image_size)), data.labels, data.num_values)
+    return replace(data, images=fit_image(data.images, *image_extent(image_size)))
 
 
 def fraction(data: ImageData, share: float, seed: int = 0) -> ImageData:

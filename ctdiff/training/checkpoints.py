@@ -9,6 +9,9 @@ and then the folder is renamed: one step for the file system. Whatever moment th
 killed at, the folders named `step_*` are whole. What is old is renamed before it is deleted,
 for the same reason.
 
+A tensor that a network has under several names (tied weights) is written once, under the first of them. A view of a part of
+another tensor is written beside it.
+
 Nothing here executes a pickle: weights are safetensors with a hash of their bytes, and
 `state.pt` holds tensors, numbers, strings and containers, read with `weights_only=True`.
 """
@@ -68,7 +71,7 @@ def write_checkpoint(
     Arguments:
         folder: where the checkpoints of a run are.
         step: how many steps are done.
-        weights: parameters by file name: {"model": {name: tensor}, ...}.
+        weights: parameters by file name: {"model": {name: tensor}, ...}; one tensor of several names is written once.
         state: what else continues a training: tensors, numbers, strings, lists, dictionaries.
         keep: how many checkpoints stay.
 
@@ -155,11 +158,15 @@ def read_state(path: Path) -> dict[str, Any]:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a safetensors file into a network.
 
+    Where the network has one tensor under several names, the file has to have it under the first of them, as
+    `write_checkpoint` writes it.
+
     Raises:
         CheckpointError: the file cannot be read, or is of another network.
     """
     tensors, expected = read_weights(path), network.state_dict()
-    odd = sorted(set(tensors) ^ set(expected))
+    first = _first_names(expected)
+    odd = sorted((set(tensors) - set(expected)) | (set(first.values()) - set(tensors)))
     if odd:
         holder = "the file" if odd[0] in tensors else "the network"
         raise CheckpointError(f"{path} is of another network: only {holder} has {odd[0]!r} ({len(odd)} such names)")
@@ -169,7 +176,11 @@ def load_weights(network: nn.Module, path: Path) -> None:
                 f"{path} is of another network: {name!r} has shape {tuple(tensor.shape)}, "
                 f"the network expects {tuple(expected[name].shape)}"
             )
-    network.load_state_dict(tensors)
+        if first[name] != name and not torch.equal(tensor, tensors[first[name]]):
+            raise CheckpointError(
+                f"{path} is of another network: {name!r} and {first[name]!r} differ, the network has one tensor for both"
+            )
+    network.load_state_dict({name: tensors[kept] for name, kept in first.items()})
 
 
 def not_finite(network: nn.Module) -> str | None:
@@ -200,8 +211,22 @@ def write_atomically(path: Path, content: bytes) -> None:
     _flush(path.parent)
 
 
+def _first_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Of every name, the first name of the same tensor: of tied weights, both names have one."""
+    first: dict[object, str] = {}
+    return {name: first.setdefault(_place(tensor) or name, name) for name, tensor in tensors.items()}
+
+
+def _place(tensor: Tensor) -> tuple[object, ...] | None:
+    """Where in memory the elements of a tensor are, and in what order; None where there are none."""
+    address = tensor.data_ptr()
+    return (tensor.device, address, tensor.dtype, tensor.shape, tensor.stride()) if address else None
+
+
 def _encode_weights(tensors: Mapping[str, Tensor]) -> bytes:
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    once = {name: tensors[name] for name in dict.fromkeys(_first_names(tensors).values())}
+    # Copies, for safetensors refuses tensors that share memory, as a view and what it is a view of do.
+    plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in once.items()}
     # One entry: safetensors orders several at random, and equal weights are to be equal files.
     return safetensors.torch.save(plain, metadata={_FORMAT: _digest(plain)})
 

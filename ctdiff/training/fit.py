@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset
 
 from ctdiff.training.checkpoints import not_finite
 from ctdiff.training.ema import MovingAverage
@@ -75,7 +76,7 @@ class TrainStep:
 
 def fit(
     objective: Objective[P],
-    batches: BatchSequence | Iterable[Batch],
+    batches: BatchSequence | Iterable[Batch | Sequence[Tensor] | Tensor],
     optimizer: Optimizer,
     *,
     steps: int,
@@ -92,7 +93,9 @@ def fit(
         objective: draws what a step needs, and returns the loss of each example (B,), a sum over dimensions. It is
             divided by the number of dimensions, so that rates and norms mean the same for images of any size.
         batches: pairs (x_0, cond): `batches[k]` is the batch of step k, counted from 0; or an
-            iterable, such as a DataLoader, whose first batch is that of step `start`.
+            iterable, such as a DataLoader, whose first batch is that of step `start`. A batch may be x_0 alone or (x_0,),
+            which has no conditions. Pairs of tensors, as of a DataLoader over images and labels, are refused, for
+            conditions have names: give `((x_0, {"y": y}) for x_0, y in loader)`.
         optimizer: holds the parameters to train.
         steps: the number of the last step.
         ema: the average to update after every step.
@@ -103,7 +106,8 @@ def fit(
         start: how many steps are done already.
 
     Raises:
-        TypeError: the batches are neither a sequence nor an iterable; while iterating, the second of a batch is no mapping.
+        TypeError: the batches are neither a sequence nor an iterable, or are a Dataset, whose items are single examples, a
+            tensor or a mapping; while iterating, a batch is nothing of the above.
         ValueError: steps or accumulation below 1, start outside 0 .. steps, clip not positive; while
             iterating, the batches ended, or a condition has another number of rows than x_0.
         FloatingPointError: while iterating, after ten steps in a row without a finite gradient, or after the last step
@@ -151,18 +155,23 @@ def fit(
     return run()
 
 
-def _numbered(batches: BatchSequence | Iterable[Batch], start: int) -> Callable[[int], Batch]:
+def _numbered(batches: BatchSequence | Iterable[Batch | Sequence[Tensor] | Tensor], start: int) -> Callable[[int], Batch]:
     """The batch of a step, given its number."""
+    if isinstance(batches, (Dataset, Tensor, Mapping)):
+        raise TypeError(
+            f"batches is of type {type(batches).__name__}, which holds single examples, expected a sequence or an iterable of "
+            "batches, such as DataLoader(dataset, batch_size=64, shuffle=True)"
+        )
     if isinstance(batches, BatchSequence):
         sequence, first = batches, 0
 
-        def take(step: int) -> Batch:
+        def take(step: int) -> object:
             return sequence[step]
 
     elif isinstance(batches, Iterable):
         iterator, first = iter(batches), start
 
-        def take(step: int) -> Batch:
+        def take(step: int) -> object:
             return next(iterator)
 
     else:
@@ -170,17 +179,33 @@ def _numbered(batches: BatchSequence | Iterable[Batch], start: int) -> Callable[
 
     def fetch(step: int) -> Batch:
         try:
-            x_0, cond = take(step)
+            batch = take(step)
         except (IndexError, StopIteration) as error:
             raise ValueError(f"the batches ended after {step - first}, before step {step + 1}") from error
-        if not isinstance(cond, Mapping):
-            raise TypeError(
-                f"a batch is (x_0, {type(cond).__name__}), expected conditions by name, such as (x_0, {{'y': labels}})"
-            )
-        check_conditions(cond, len(x_0))
-        return x_0, cond
+        return _as_batch(batch)
 
     return fetch
+
+
+def _as_batch(batch: object) -> Batch:
+    """A batch as a pair: examples alone have no conditions.
+
+    Raises:
+        TypeError, ValueError: it is no batch, or a condition has another number of rows than x_0.
+    """
+    parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+    x_0, cond = parts if len(parts) == 2 else (*parts, {}) if len(parts) == 1 else (None, None)
+    if not isinstance(x_0, Tensor):
+        kinds = ", ".join(type(part).__name__ for part in parts)
+        found = f"({kinds})" if isinstance(batch, (tuple, list)) else kinds
+        raise TypeError(f"a batch is {found}, expected a tensor x_0 or a pair (x_0, cond), such as (x_0, {{'y': labels}})")
+    if not isinstance(cond, Mapping):
+        raise TypeError(
+            f"a batch is (x_0, {type(cond).__name__}), expected conditions by name, such as (x_0, {{'y': labels}}): "
+            "fit(objective, ((x_0, {'y': y}) for x_0, y in loader), ...)"
+        )
+    check_conditions(cond, len(x_0))
+    return x_0, cond
 
 
 def _gradient(

@@ -10,7 +10,7 @@ unfinished run is continued; one with a finished run only gets new pictures.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,6 +249,12 @@ def _precision(config: ConfigDict, begun: ConfigDict | None) -> str:
     return resolved_precision(precision, config.training.device)
 
 
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    """The classes with their labels, in a line."""
+    named = ", ".join(f"{label} {name}" for label, name in enumerate(names[:most]))
+    return f"{len(names)} classes: {named}" + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def train(
     config: ConfigDict,
     workdir: str | Path,
@@ -303,7 +309,9 @@ def train(
             if start:
                 say(f"resuming {folder.path} at step {start}")
             say(f"{len(splits.train)} training images, {len(splits.test)} test images, steps {start} .. {steps}")
-            folder.prepare(config, fresh)  # the first change to the folder: nothing else can be wrong
+            if splits.class_names:
+                say(_listed(splits.class_names))
+            folder.prepare(config, fresh, splits.class_names)  # the first change to the folder: nothing else can be wrong
             with _diverged(folder):
                 done = _run(config, folder, parts, splits, batches, start, stop)
         if not stop:

@@ -17,8 +17,23 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from ctdiff.training import CheckpointError, MetricsFile, TrainingState, complete_checkpoints, load_weights, write_checkpoint
+from ctdiff.training import (
+    CheckpointError,
+    ConstantFactor,
+    MetricsFile,
+    MovingAverage,
+    TrainingState,
+    complete_checkpoints,
+    fit,
+    load_weights,
+    write_checkpoint,
+)
 from ctdiff.training.checkpoints import read_state, read_weights, remove_leftovers, write_atomically
+from diffusion_core import Objective, StratifiedTimes, UniformGrid
+from discrete_diffusion import CTMC, CrossEntropy, X0Denoiser
+from discrete_diffusion.rates import UniformRates
+from discrete_diffusion.samplers import Ancestral
+from discrete_diffusion.schedules import Constant
 
 from . import toy
 
@@ -172,6 +187,149 @@ def test_every_dtype_and_layout_survives(tmp_path):
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+class _Tied(nn.Module):
+    """Logits (B, D, 5) of states (B, D): the same matrix embeds the values and reads them out."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 8)
+        self.body = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 5)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x_t, t):
+        h = self.embedding(x_t)
+        return self.head(torch.tanh(self.body(h + h.mean(1, keepdim=True))))
+
+
+class _TiedBatches:
+    def __getitem__(self, step):
+        return torch.randint(5, (8, 3), generator=torch.Generator().manual_seed(step)), {}
+
+
+def _tied(seed):
+    """A training of a network with tied weights, and a sampler of its average."""
+    torch.manual_seed(seed)
+    network = _Tied()
+    process = CTMC(UniformRates(5), Constant(3.0))
+    average, optimizer = MovingAverage(network, 0.5), torch.optim.AdamW(network.parameters(), lr=0.05)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, ConstantFactor(2))
+    objective = Objective(X0Denoiser(process, network, event_shape=(3,)), CrossEntropy(), StratifiedTimes())
+    sampler = Ancestral(X0Denoiser(process, average.module, event_shape=(3,)).eval(), UniformGrid(5))
+    return objective, sampler, TrainingState(network, average, optimizer, scheduler)
+
+
+def _train_tied(folder, seed, until, steps=6):
+    objective, sampler, state = _tied(seed)
+    start, _ = state.restore(folder)
+    loop = fit(
+        objective, _TiedBatches(), state.optimizer, steps=steps, ema=state.ema, scheduler=state.scheduler, clip=1.0, start=start
+    )
+    for step in loop:
+        state.save(folder, step.step)
+        if step.step == until:
+            break
+    for network in (state.network, state.ema.module):
+        assert network.head.weight is network.embedding.weight
+    return sampler.sample(16, seeds=range(16)), state
+
+
+def test_a_network_with_tied_weights_is_saved_resumed_and_sampled(tmp_path):
+    expected, whole = _train_tied(tmp_path / "whole", 0, 6)
+    _train_tied(tmp_path / "cut", 0, 3)
+    found, resumed = _train_tied(tmp_path / "cut", 1, 6)  # made with other weights, which the checkpoint replaces
+    assert toy.weights(tmp_path / "whole", 6) == toy.weights(tmp_path / "cut", 6)
+    assert torch.equal(found, expected)
+    for one, other in ((whole.network, resumed.network), (whole.ema.module, resumed.ema.module)):
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(other.state_dict()[name], tensor)
+    for a, b in zip(whole.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    file = tmp_path / "cut" / "step_0000006" / "model.safetensors"
+    assert sorted(read_weights(file)) == ["body.bias", "body.weight", "embedding.weight", "head.bias"], "each tensor once"
+    assert file.stat().st_size < 4 * (5 * 8 + 8 * 8 + 8 + 5) + 512, "and once on the disk"
+
+
+def test_tied_and_untied_networks_are_different_networks(tmp_path):
+    network = _Tied()
+    tied = write_checkpoint(tmp_path, 1, {"model": network.state_dict()}, {}) / "model.safetensors"
+    network.head.weight = nn.Parameter(network.embedding.weight.detach().clone())
+    with pytest.raises(CheckpointError, match=r"of another network: only the network has 'head\.weight' \(1 such names\)"):
+        load_weights(network, tied)
+    untied = write_checkpoint(tmp_path, 2, {"model": network.state_dict()}, {}) / "model.safetensors"
+    other = _Tied()
+    load_weights(other, untied)  # two tensors of equal values are what the one holds
+    assert torch.equal(other.head.weight, network.head.weight)
+    network.head.weight.data[0, 0] += 1
+    untied = write_checkpoint(tmp_path, 3, {"model": network.state_dict()}, {}) / "model.safetensors"
+    with pytest.raises(
+        CheckpointError, match=r"'head\.weight' and 'embedding\.weight' differ, the network has one tensor for both"
+    ):
+        load_weights(other, untied)
+
+
+class _Views(nn.Module):
+    """Parameters and buffers that overlap, that are not contiguous, or that are empty."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 6).t())
+        self.kernel = nn.Parameter(torch.randn(2, 3, 2, 2).to(memory_format=torch.channels_last))
+        table = torch.randn(5, 4)
+        buffers = {
+            "first_row": self.weight.detach()[0],
+            "table": table,
+            "rows": table[1:3],
+            "overlapping": table[2:4],
+            "again": table,
+            "transposed": table.t(),
+            "every_second": table[:, ::2],
+            "begins_alike": table[:5, :2],
+            "as_integers": table.view(torch.int32),
+            "no_rows": table[:0],
+            "no_columns": table[:, :0],
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value)
+
+    def forward(self, x):
+        return x @ self.weight[:4] @ self.weight[2:].t() * self.kernel.square().mean() + self.rows[0]
+
+
+def _views(seed):
+    torch.manual_seed(seed)
+    network = _Views()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.02)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, ConstantFactor(2))
+    return TrainingState(network, MovingAverage(network, 0.5), optimizer, scheduler)
+
+
+def test_views_and_other_layouts_are_saved_and_resumed_bit_for_bit(tmp_path):
+    def train(folder, seed, until):
+        state = _views(seed)
+        start, _ = state.restore(folder)
+        steps = fit(toy.ToyObjective(state.network), toy.ToyBatches(), state.optimizer, steps=until, ema=state.ema, start=start)
+        for step in steps:
+            state.save(folder, step.step)
+        return state
+
+    whole = train(tmp_path / "whole", 0, 4)
+    train(tmp_path / "cut", 0, 2)
+    resumed = train(tmp_path / "cut", 1, 4)
+    assert toy.weights(tmp_path / "whole", 4) == toy.weights(tmp_path / "cut", 4)
+    tensors, network = read_weights(tmp_path / "cut" / "step_0000004" / "model.safetensors"), resumed.network
+    assert set(network.state_dict()) - set(tensors) == {"again"}, "one tensor of two names; views are beside their base"
+    for one, other in ((whole.network, network), (whole.ema.module, resumed.ema.module)):
+        for name, tensor in one.state_dict().items():
+            assert torch.equal(other.state_dict()[name], tensor)
+            assert other.state_dict()[name].stride() == tensor.stride()
+    for a, b in zip(whole.optimizer.state.values(), resumed.optimizer.state.values(), strict=True):
+        assert all(torch.equal(a[name], b[name]) and a[name].stride() == b[name].stride() for name in a)
+    network.table.zero_()
+    network.weight.data.zero_()
+    assert not any(buffer.any() for buffer in network.buffers()), "what was a view still is one"
 
 
 def test_half_written_folders_are_no_checkpoints_and_are_cleaned_up(saved):

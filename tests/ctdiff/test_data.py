@@ -294,7 +294,7 @@ def test_npz_with_labels_and_with_splits(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"images": np.zeros((5, 4, 4))}, r"images: pixels have dtype float64, expected uint8 .*255"),
-        ({"images": np.zeros((5, 4, 4), np.int64)}, "dtype int64"),
+        ({"images": np.full((5, 4, 4), 256)}, r"dtype int64, .*the values are in 256 \.\. 256$"),
         ({"images": np.zeros((5, 4), np.uint8)}, r"shape \(5, 4\)"),
         ({"images": np.zeros((5, 2, 4, 4), np.uint8)}, r"shape \(5, 2, 4, 4\)"),
         ({"images": np.zeros((0, 4, 4), np.uint8)}, "none empty"),
@@ -325,8 +325,8 @@ def test_truncated_array_file(tmp_path: Path, suffix: str) -> None:
     path.unlink()
     with pytest.raises(FileNotFoundError, match=rf"a\{suffix}"):
         array_file(path)
-    with pytest.raises(ValueError, match=r"suffix '\.mat', expected \.npy or \.npz"):
-        array_file(tmp_path / "a.mat")
+    with pytest.raises(ValueError, match=r"suffix '\.csv', expected \.npy, \.npz or \.mat"):
+        array_file(tmp_path / "a.csv")
 
 
 # Folders of images and data sets
@@ -354,7 +354,7 @@ def test_image_folder_brings_all_to_one_size(tmp_path: Path) -> None:
     Image.fromarray(colour).save(tmp_path / "a.png")
     Image.fromarray(pixels(20, 8)).convert("P").save(tmp_path / "b.png")
     Image.fromarray(pixels(9, 9, 3)).save(tmp_path / "c.JPG")
-    with pytest.raises(ValueError, match=r"b\.png has shape \(1, 20, 8\), expected \(1, 12, 16\).*image_size"):
+    with pytest.raises(ValueError, match=r"c\.JPG has shape \(1, 9, 9\), expected \(1, 20, 8\) as .*b\.png.*image_size"):
         image_folder(tmp_path)
     data = image_folder(tmp_path, channels=3, image_size=8)
     assert data.train.shape == (3, 8, 8)
@@ -374,12 +374,16 @@ def test_image_folder_refuses(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="channels = 2, expected 1"):
         image_folder(tmp_path, channels=2)
     Image.fromarray(pixels(30, 30)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="1 image cannot be split"):
+        image_folder(tmp_path)
+    Image.fromarray(pixels(30, 30)).save(tmp_path / "b.png")
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "a.png").write_bytes(whole[:200])
     with pytest.raises(ValueError, match=r"a\.png is damaged or no image .* 200 bytes found"):
         image_folder(tmp_path)
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png has mode 'I.*8-bit"):
+    (tmp_path / "a.png").unlink()
+    Image.fromarray(np.zeros((4, 4), np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif has mode 'I' \(integers of 32 bits\), expected at most 16"):
         image_folder(tmp_path)
 
 
@@ -422,10 +426,6 @@ def test_from_dataset_takes_every_kind_of_item() -> None:
     [
         ([], "dataset is empty"),
         ([torch.rand(1, 4, 4), torch.rand(1, 4, 4)], r"dataset\[0\]: pixels have dtype torch\.float32, expected uint8"),
-        (
-            [pixels(4, 4) > 9, pixels(4, 4) > 9],
-            r"dataset\[0\]: pixels have dtype bool, expected uint8.*booleans with \(255 \* x\)",
-        ),
         ([pixels(4, 4), pixels(5, 5)], r"dataset\[1\] has shape \(1, 5, 5\), expected \(1, 4, 4\)"),
         ([pixels(4, 4), (pixels(4, 4), 1)], "1 of 2 items have a label"),
         (["a.png", "b.png"], r"dataset\[0\] is a str"),

@@ -154,6 +154,67 @@ def test_batches_may_be_a_list_or_a_data_loader():
         fit(objective, 3, state.optimizer, steps=3)
 
 
+def test_batches_of_examples_alone_have_no_conditions():
+    x = torch.cat([BATCHES[0][0], BATCHES[1][0]])
+    losses = []
+    for given in (
+        [BATCHES[0], BATCHES[1]],
+        [x[:8], x[8:]],
+        [(x[:8],), [x[8:]]],
+        DataLoader(TensorDataset(x), batch_size=8),
+        DataLoader(x, batch_size=8),
+    ):
+        objective, state = make(steps=2, dropout=0.0)
+        losses.append([step.loss for step in fit(objective, given, state.optimizer, steps=2)])
+    assert all(other == losses[0] for other in losses)
+
+
+def test_the_line_that_makes_pairs_of_tensors_batches():
+    """What the error advises trains, with labels as the condition y."""
+
+    class Labelled(ToyObjective):
+        def draw(self, x_0, generator, y):
+            sample, _ = super().draw(x_0, generator)
+            return sample, {"y": y}
+
+        def forward(self, sample, y):
+            return super().forward(sample) + y
+
+    loader = DataLoader(TensorDataset(torch.zeros(8, 4), torch.arange(8)), batch_size=4)
+    _, state = make(steps=2)
+    objective = Labelled(state.network)
+    with pytest.raises(TypeError, match="expected conditions by name") as error:
+        next(fit(objective, loader, state.optimizer, steps=2))
+    line = "((x_0, {'y': y}) for x_0, y in loader)"
+    assert str(error.value).endswith(f": fit(objective, {line}, ...)")
+    advised = eval(line, {"loader": loader})
+    assert [step.step for step in fit(objective, advised, state.optimizer, steps=2)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("batch", "found"),
+    [
+        ([torch.zeros(2, 4)] * 3, r"\(Tensor, Tensor, Tensor\)"),
+        ((), r"\(\)"),
+        (([[0.0] * 4], {}), r"\(list, dict\)"),
+        ({"image": torch.zeros(2, 4)}, "dict"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_batch_is_said_to_be_none(batch, found):
+    objective, state = make(steps=1)
+    with pytest.raises(TypeError, match=rf"^a batch is {found}, expected a tensor x_0 or a pair \(x_0, cond\), such as"):
+        next(fit(objective, [batch], state.optimizer, steps=1))
+
+
+@pytest.mark.parametrize("given", [TensorDataset(torch.zeros(8, 4)), torch.zeros(8, 4), {"train": torch.zeros(8, 4)}])
+def test_single_examples_are_no_batches(given):
+    objective, state = make(steps=1)
+    message = rf"^batches is of type {type(given).__name__}, which holds single examples, .* DataLoader\(dataset, batch_size"
+    with pytest.raises(TypeError, match=message):
+        fit(objective, given, state.optimizer, steps=1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,0 +1,151 @@
+"""Images that took long to decode, kept for the next time.
+
+    $XDG_CACHE_HOME/ctdiff/images/<digest>/images.npy    (N, C, H, W) uint8, mapped into memory, never loaded as a whole
+    (or ~/.cache/...)                      index.json    the hash of the images, and which files were left out
+
+The digest is of everything that the images depend on. A set is written under another name and renamed: one step for the file
+system. Nothing that is read is executed. The folder can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctdiff.training.checkpoints import discard, write_atomically
+
+__all__ = ["LeftOut", "Read", "cached_images"]
+
+LeftOut: TypeAlias = dict[int, str]
+"""Which images were left out, by their places, and why."""
+
+Read: TypeAlias = Callable[[LeftOut], Iterator[Tensor]]
+"""Yields images (1, C, H, W) one after the other, at least one; those that it leaves out it puts into its argument."""
+
+_DAY = 86400.0
+
+
+def cached_images(what: Mapping[str, Any], count: int, read: Read) -> tuple[Tensor, LeftOut]:
+    """The images that are kept, or those that `read` yields, which then are.
+
+    Arguments:
+        what: what the images depend on, as JSON can say it.
+        count: how many there are, with those that are left out.
+        read: reads them.
+
+    Returns:
+        Images (N, C, H, W), mapped from the file, and what was left out.
+
+    Warns:
+        UserWarning: they cannot be kept.
+    """
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    try:
+        place = _home() / digest
+        found = _load(place, count)
+        if found is None:
+            _store(place, count, read)
+            found = _load(place, count)
+        if found is not None:
+            return found
+    except OSError as error:  # not of the images: `read` raises ValueErrors
+        warnings.warn(f"the images cannot be kept for the next start ({error}); training goes on without", stacklevel=2)
+    return _in_memory(count, read)
+
+
+def _home() -> Path:
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        home = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise OSError(f"{error}") from error
+    return home / "ctdiff" / "images"
+
+
+def _load(place: Path, count: int) -> tuple[Tensor, LeftOut] | None:
+    """What is kept; None where there is nothing, or something that is not whole."""
+    try:
+        index = json.loads((place / "index.json").read_bytes())
+        left_out = {int(i): str(why) for i, why in index["left_out"]}
+        images = np.asarray(np.load(place / "images.npy", mmap_mode="c", allow_pickle=False))
+        intact = images.dtype == np.uint8 and images.ndim == 4 and len(images) == count - len(left_out)
+        intact = intact and hashlib.sha256(images.data).hexdigest() == index["sha256"]
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return None
+    return (torch.from_numpy(images), left_out) if intact else None
+
+
+def _store(place: Path, count: int, read: Read) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(place.parent)
+    building = Path(tempfile.mkdtemp(prefix=f".writing_{place.name}_", dir=place.parent))
+    left_out: LeftOut = {}
+    try:
+        with (building / "images.npy").open("wb") as file:
+            digest = _write(file, count, read(left_out))
+        index = {"sha256": digest, "left_out": sorted(left_out.items())}
+        write_atomically(building / "index.json", json.dumps(index).encode())
+        try:
+            building.rename(place)
+        except OSError:
+            if _load(place, count) is None:  # what is there is damaged; otherwise another process was faster
+                discard(place)
+                building.rename(place)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _write(file: BinaryIO, count: int, images: Iterator[Tensor]) -> str:
+    """Write a .npy file image by image; returns the hash of what follows its header."""
+    digest, written, shape = hashlib.sha256(), 0, (0,)
+    for image in images:
+        content = image.contiguous().numpy()
+        if not written:
+            shape = content.shape[1:]
+            _write_header(file, (count, *shape))
+        file.write(content.data)
+        digest.update(content.data)
+        written += 1
+    if written < count:
+        file.seek(0)
+        _write_header(file, (written, *shape))  # of the same length: NumPy leaves room for a longer first axis
+    file.flush()
+    os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed processes left half written: what nobody has written to for a day."""
+    for pattern in (".writing_*", ".deleting_*"):
+        for path in folder.glob(pattern):
+            with suppress(FileNotFoundError):  # another process has just finished it
+                if time.time() - max(part.lstat().st_mtime for part in (path, *path.glob("*"))) > _DAY:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+def _in_memory(count: int, read: Read) -> tuple[Tensor, LeftOut]:
+    left_out: LeftOut = {}
+    images, filled = torch.empty(0), 0
+    for image in read(left_out):
+        if not filled:
+            images = image.new_empty(count, *image.shape[1:])
+        images[filled] = image[0]
+        filled += 1
+    return images[:filled], left_out

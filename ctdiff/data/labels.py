@@ -1,0 +1,94 @@
+"""Labels as class numbers: integers as they are, strings in their natural order."""
+
+from __future__ import annotations
+
+from reprlib import Repr
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctdiff.data.images import ImageData
+from ctdiff.data.listing import natural_order
+
+__all__ = ["as_labels", "item_label", "with_classes"]
+
+_REPR = Repr()
+_REPR.maxother = 80  # of a tensor or an array
+
+
+def item_label(label: object, name: str) -> int | str:
+    """The label of one item: an integer or a string, of Python, of numpy, or in a tensor or array of one element.
+
+    Arguments:
+        label: the label.
+        name: what to call the item in an error.
+
+    Raises:
+        ValueError: something else, or an integer below 0.
+    """
+    value = label
+    if isinstance(label, (Tensor, np.ndarray, np.generic)) and label.shape in ((), (1,)):
+        value = label.item()
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int) and value >= 0:
+        return int(value)
+    raise ValueError(
+        f"{name} has the label {_REPR.repr(label)} of type {type(label).__name__}, expected an integer of at least 0, or a "
+        "string, which is the name of a class; a one-hot row becomes an integer with argmax"
+    )
+
+
+def as_labels(array: np.ndarray, count: int, name: str) -> np.ndarray:
+    """Bring the labels of an array file, (N,) or (N, 1), to (N,) int64 or strings.
+
+    Arguments:
+        array: the labels.
+        count: how many images there are, N.
+        name: what to call them in an error.
+
+    Raises:
+        ValueError: another shape, a dtype that is neither integer, boolean nor string, or an integer below 0.
+    """
+    if array.shape not in ((count,), (count, 1)):
+        raise ValueError(
+            f"{name}: labels have shape {array.shape}, expected ({count},) or ({count}, 1): one an image; "
+            "one-hot rows become integers with labels.argmax(1)"
+        )
+    if array.dtype.kind not in "biuU":
+        raise ValueError(f"{name}: labels have dtype {array.dtype}, expected integers or strings")
+    array = array.reshape(count)
+    if array.dtype.kind == "U":
+        return array
+    labels = array.astype(np.int64)
+    if (negative := np.flatnonzero(labels < 0)).size:
+        raise ValueError(f"{name}: label {negative[0]} is {labels[negative[0]]}, expected 0 or more")
+    return labels
+
+
+def with_classes(*sets: tuple[Tensor, np.ndarray | None]) -> list[ImageData]:
+    """Sets that belong together, a training and a test set say, with class numbers for labels.
+
+    Strings are numbered in the natural order of all their different values, which become the names of the classes.
+
+    Arguments:
+        sets: images (N, C, H, W) and labels (N,), integers or strings; None for a set without labels.
+
+    Raises:
+        ValueError: one set has strings and another has integers.
+    """
+    given = [labels for _, labels in sets if labels is not None]
+    kinds = {labels.dtype.kind == "U" for labels in given}
+    if len(kinds) > 1:
+        raise ValueError("the labels of one set are strings and those of another are integers, expected one kind")
+    if kinds != {True}:
+        return [ImageData(images, None if labels is None else torch.from_numpy(labels)) for images, labels in sets]
+    names = tuple(sorted({name for labels in given for name in labels.tolist()}, key=natural_order))
+    number = {name: i for i, name in enumerate(names)}
+    return [
+        ImageData(images)
+        if labels is None
+        else ImageData(images, torch.tensor([number[name] for name in labels.tolist()]), class_names=names)
+        for images, labels in sets
+    ]
