@@ -8,6 +8,7 @@ several frames or pages the first is taken.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -205,7 +206,7 @@ def open_image(file: Path, channels: int, ground: int = 255, extent: tuple[int, 
     Raises:
         DamagedImageError: it cannot be opened, is damaged or no image.
     """
-    size = file.stat().st_size if file.exists() else 0
+    size = os.path.getsize(file) if os.path.exists(file) else 0
     with _named(str(file), f"; {size} bytes found"), Image.open(file, formats=tuple(_formats())) as image:
         if extent is not None:
             side = _OVERSAMPLED * max(extent)  # a square: whichever way up it is

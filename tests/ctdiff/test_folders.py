@@ -219,7 +219,7 @@ def test_damaged_files_are_left_out_on_request(tmp_path: Path) -> None:
     before = image_folder(tmp_path, skip_damaged=True)
     for i in (3, 7, 11, 15):
         (tmp_path / f"{i:02}.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"03\.png is damaged or no image .*; 8 bytes found|07|11|15"):
+    with pytest.raises(ValueError, match=r"(03|07|11|15)\.png is damaged or no image .*; 8 bytes found"):
         image_folder(tmp_path)
     for _ in range(2):  # the second time from what was kept
         with pytest.warns(UserWarning, match=r"^4 of 20 images of .* are left out: (.*(03|07|11|15)\.png.*; ){3}and 1 more$"):

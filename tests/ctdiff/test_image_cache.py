@@ -60,7 +60,6 @@ def test_a_second_start_reads_no_original(tmp_path: Path, monkeypatch: pytest.Mo
     assert {path.name for path in cache_folder().rglob("*") if path.is_file()} == {"images.npy", "index.json"}
     second.train.images.zero_()  # in memory only: the file is mapped privately
     assert equal(image_folder(root, 3, (6, 5)), first)
-    # `first` and `second` are maps of the same file, and one's changes are not the other's.
 
 
 @pytest.mark.parametrize(
