@@ -37,6 +37,7 @@ def _seeds() -> None:
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """What a test keeps for the next start is not the user's, nor another test's."""
+    monkeypatch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # but for the list of fonts, which takes seconds to make
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / f"cache-{next(_COUNTER)}"))
 
 

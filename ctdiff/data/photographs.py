@@ -8,6 +8,7 @@ several frames or pages the first is taken.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -47,6 +48,9 @@ _METHODS = {
 }
 """What makes an image of each EXIF orientation upright. `ImageOps.exif_transpose` has the same table; it then rewrites the
 EXIF, which fails for tags that some cameras write."""
+
+_THROUGH = {"La": "LA", "LAB": "RGB"}
+"""Modes that Pillow converts to some others only, and one of these."""
 
 _OVERSAMPLED = 4  # a JPEG is decoded at no less than so many times the size that it is fitted to
 
@@ -161,7 +165,7 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
         return _from_sixteen_bits(image)
     if image.mode == "I":
         raise DamagedImageError(f"{name} has mode 'I' (integers of 32 bits), expected at most 16 bits a channel")
-    return image
+    return image.convert(_THROUGH[image.mode]) if image.mode in _THROUGH else image
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
@@ -181,6 +185,10 @@ def _over_ground(image: Image.Image, ground: int) -> Image.Image:
     palette = image.palette.mode if image.mode == "P" and image.palette is not None else ""
     if "transparency" not in image.info and not (image.mode + palette).endswith(("A", "a")):
         return image
+    colour = image.info.get("transparency")
+    if isinstance(colour, tuple) and max(colour) > 255:  # of 16 bits, while the pixels have been cut to 8
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in colour)
     above = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", above.size, (ground, ground, ground, 255)), above)
 
@@ -198,7 +206,7 @@ def open_image(file: Path, channels: int, ground: int = 255, extent: tuple[int, 
     Raises:
         DamagedImageError: it cannot be opened, is damaged or no image.
     """
-    size = file.stat().st_size if file.exists() else 0
+    size = os.path.getsize(file) if os.path.exists(file) else 0
     with _named(str(file), f"; {size} bytes found"), Image.open(file, formats=tuple(_formats())) as image:
         if extent is not None:
             side = _OVERSAMPLED * max(extent)  # a square: whichever way up it is
