@@ -305,6 +305,10 @@ class LearnedVarianceDenoiser(diffusion_core.Denoiser[Posterior]):
         super().__init__(mean_denoiser.process, mean_denoiser.event_shape)
         self.mean_denoiser = mean_denoiser
 
+    def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
+        """What the reading of the mean says."""
+        return self.mean_denoiser.active(x_0, **cond)
+
     @property
     def network(self) -> Network:
         """The network, which returns 2C channels."""

@@ -31,6 +31,7 @@ from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess, match
 from diffusion_core import Denoiser
 from diffusion_core.conditions import Null
+from diffusion_core.dropout import repeated
 from diffusion_core.guidance import Classifier, GuidanceScale, class_slope, doubled, guided, null_values, taken_labels
 
 __all__ = ["ClassifierFreeGuidance", "ClassifierGuidance"]
@@ -61,6 +62,10 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
         self.learns_variance = bool(denoiser.learns_variance)
         self.nfe = 2 * denoiser.nfe
 
+    def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
+        """What the wrapped denoiser says."""
+        return self.denoiser.active(x_0, **cond)
+
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
         """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
@@ -72,7 +77,8 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
         self.check_event(x_t)
         n, g = len(x_t), self.scale(t)
         twice, times, conditions = doubled(x_t, t, cond, self.null)
-        both = self.denoiser(twice, times, **conditions)
+        with repeated(2):
+            both = self.denoiser(twice, times, **conditions)
         mean, epsilon = (guided(part[:n], part[n:], g) for part in (both.mean, both.epsilon))
         interpolation = None if both.interpolation is None else both.interpolation[:n]
         return Posterior(self.process, t, mean, epsilon, both.var[:n], interpolation)
@@ -101,6 +107,10 @@ class ClassifierGuidance(Denoiser[Posterior]):
         self.scale = scale
         self.learns_variance = bool(denoiser.learns_variance)
         self.nfe = denoiser.nfe
+
+    def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
+        """What the wrapped denoiser says."""
+        return self.denoiser.active(x_0, **cond)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
         """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,) in 0 .. K - 1.

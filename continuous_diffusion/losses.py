@@ -36,6 +36,7 @@ import diffusion_core
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.divergence import reconstruction_error, step_divergence
 from continuous_diffusion.process import match
+from continuous_diffusion.schedules import VariancePreserving
 from continuous_diffusion.weights import Distance, SquaredError, Unweighted, Weight
 from diffusion_core import Generator, Process, Sample, TimeGrid, TimeSampler, UniformGrid, event_sum
 from diffusion_core.values import listed
@@ -123,7 +124,15 @@ class VelocityLoss(Regression):
     """
 
     def residual(self, posterior: Posterior, sample: Sample) -> Tensor:
-        alpha, sigma = (match(value, sample.x_0) for value in posterior.process.schedule(sample.t))
+        """The target minus its prediction: (B, *event).
+
+        Raises:
+            ValueError: the schedule does not preserve the variance.
+        """
+        schedule = posterior.process.schedule
+        if not isinstance(schedule, VariancePreserving):
+            raise ValueError(f"the schedule is {type(schedule).__name__}, expected a VariancePreserving one: v is of these")
+        alpha, sigma = (match(value, sample.x_0) for value in schedule(sample.t))
         return alpha * (noise_of(sample) - posterior.epsilon) - sigma * (sample.x_0 - posterior.mean)
 
     def log_factor(self, log_snr: Tensor) -> Tensor:
@@ -224,7 +233,7 @@ class VLB(Loss):
         # The last step has another term; a stand-in keeps the unused one finite.
         divergence = step_divergence(posterior.process, error, v, torch.where(last, t / 2, s), t)
         value = event_sum(divergence, sample.active)  # (B,)
-        if any(listed(last.expand(len(value)), unseen=True)):  # rarely, and a mass costs more than a square
+        if any(listed(last.expand(len(value)), unseen=True)):  # rarely, and this term takes longer
             value = torch.where(last, self.reconstruction(posterior, sample), value)
         return value / (t - s).to(value.dtype)
 

@@ -9,7 +9,7 @@ ratio that the step s -> t leaves. The step adds the variance `beta = sigma_t^2 
                            sigma_s^2 (1 - rho) I )
 
 It is called the bridge; its variance is the beta~ of the DDPM paper. `1 - rho` is computed as
-`-expm1(logSNR(t) - logSNR(s))`, so that short steps keep their digits. This holds for any (alpha, sigma), also at the ends
+`-expm1(log rho)`, so that short steps keep their digits. This holds for any (alpha, sigma), also at the ends
 where sigma_s = 0 or alpha_t = 0.
 """
 

@@ -105,4 +105,5 @@ class MinSNR(Weight):
         check_positive("gamma", self.gamma)
 
     def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
-        return (log_snr.clamp(max=math.log(self.gamma)) - log_factor).exp()
+        exponent = log_snr.clamp(max=math.log(self.gamma)) - log_factor
+        return exponent.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf).exp()  # -inf in both: their limit is 1

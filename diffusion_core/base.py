@@ -89,6 +89,7 @@ class Denoiser(nn.Module, ABC, Generic[P]):
         """The positions that training noises and scores, bool (B, *event), given clean data and conditions.
 
         None means all of them. A denoiser of sequences with a given prefix, or with padding, says here which are not.
+        Training and likelihoods ask it; samplers do not.
         """
         return None
 

@@ -6,6 +6,7 @@ gets the same masks, on every device, and the training step is a function of ten
 
     with seeded(sample.seeds):
         loss = ...
+        loss.backward()  # inside, where parts of the network are run again in the backward pass
 
 References:
     Fast splittable pseudorandom number generators (Steele et al., 2014) | the SplitMix64 finaliser
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from diffusion_core.values import listed
 
-__all__ = ["Dropout", "current_seeds", "number_layers", "seeded"]
+__all__ = ["Dropout", "current_seeds", "number_layers", "repeated", "seeded"]
 
 
 class _Current:
@@ -51,6 +52,14 @@ def seeded(seeds: Tensor | None) -> Iterator[None]:
         _CURRENT.seeds = before
 
 
+@contextmanager
+def repeated(times: int) -> Iterator[None]:
+    """While this context lasts, a network sees the batch of the seeds several times, one after the other."""
+    seeds = current_seeds()
+    with seeded(None if seeds is None else seeds.repeat(times)):
+        yield
+
+
 class Dropout(nn.Module):
     """Zero each number with probability p in training, and scale the others by 1 / (1 - p).
 
@@ -60,7 +69,7 @@ class Dropout(nn.Module):
         p: the probability, in [0, 1].
 
     Raises:
-        ValueError: p is none.
+        ValueError: p is outside [0, 1].
     """
 
     def __init__(self, p: float = 0.0) -> None:
@@ -131,7 +140,7 @@ def _kept(seeds: Tensor, layer: int, size: int, p: float) -> Tensor:
     keys = _keys(seeds, layer)
     halves = torch.stack([keys.to(torch.int32), (keys >> 32).to(torch.int32)], 1)  # (B, 2); the low bits, wrapped
     position = torch.arange(size, dtype=torch.int32, device=seeds.device)
-    least = round(p * 2**32) - 2**31
+    least = min(round(p * 2**32) - 2**31, 2**31 - 1)
     pairs = listed(halves, unseen=None)
     if None in pairs:
         return _hashed(position ^ halves[:, :1]) ^ halves[:, 1:] >= least
@@ -142,7 +151,7 @@ def _kept(seeds: Tensor, layer: int, size: int, p: float) -> Tensor:
 
 
 def _hashed(h: Tensor) -> Tensor:
-    """A bijection of int32 that looks random; h is used up."""
+    """A bijection of int32 that looks random, in the place of h."""
     h.bitwise_xor_(_shifted(h, 16, 32)).mul_(0x7FEB352D)
     h.bitwise_xor_(_shifted(h, 15, 32)).mul_(_signed(0x846CA68B, 32))
     return h.bitwise_xor_(_shifted(h, 16, 32))

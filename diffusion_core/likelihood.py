@@ -35,6 +35,7 @@ from diffusion_core.densities import PiecewiseTimes, learned_times, pilot_times
 from diffusion_core.randomness import Generator, Randomness, as_randomness
 from diffusion_core.tensors import event_sum
 from diffusion_core.times import TimeSampler
+from diffusion_core.values import listed
 
 __all__ = ["BitsDifference", "BitsPerDim", "Bound"]
 
@@ -239,7 +240,11 @@ class Bound(ABC, Generic[P]):
     def _dimensions(self) -> Tensor:
         """How many positions of each image are scored: (n, 1)."""
         every = torch.ones_like(self.x_0, dtype=torch.float64)
-        return event_sum(every, self.active)[:, None]
+        count = event_sum(every, self.active)
+        counts = listed(count, unseen=1)
+        if 0 in counts:
+            raise ValueError(f"example {counts.index(0)} has no active position, expected at least one to score")
+        return count[:, None]
 
     def _integrals(self, times: TimeSampler, draws: int, batch_size: int, randomness: Randomness) -> tuple[Tensor, ...]:
         """Times, weights and integrands, each (n, draws)."""

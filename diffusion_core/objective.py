@@ -38,7 +38,8 @@ class Objective(nn.Module, Generic[P]):
         null: the values that mean "none", by condition; None is the network's null class of y.
 
     Raises:
-        ValueError: no probability, no null value where one is needed, or times that leave out some the loss needs.
+        ValueError: label_dropout is no probability; label dropout without a null value; the density never draws some of the
+            times that the loss needs.
     """
 
     def __init__(

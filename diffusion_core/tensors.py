@@ -37,5 +37,5 @@ def per_example(value: Tensor, like: Tensor) -> Tensor:
 
 
 def event_sum(values: Tensor, active: Tensor | None = None) -> Tensor:
-    """The sum over the dimensions of each example, of the active ones where not all are: (B, *event) -> (B,)."""
+    """The sum of each example's values, over its active positions if these are given: (B, *event) -> (B,)."""
     return (values if active is None else torch.where(active, values, 0.0)).flatten(1).sum(1)

@@ -14,8 +14,8 @@ both unmask towards the same values; the rate form does so at another speed, `su
 
 Where a clean value is drawn, in the last step of every sampler and in each one of the ancestral sampler, the rate form
 uses the posterior form, and a classifier `p_u(x_0^d | x_t) (p(c | x_t with d -> x_0, t) / p(c | x_t, t))^g`, which is
-right with a mask and at small t. So samplers with rates (`Euler`, `TauLeaping`) are the ones for rates. A score model draws
-no clean value: its rates can be guided in rate form or by a classifier, to the last step.
+right with a mask and at small t. So rate guidance is for samplers that draw from rates, `Euler` and `TauLeaping`.
+A score model draws no clean value: its rates can be guided in rate form or by a classifier, to the last step.
 
 In the leave-one-out reading the posterior form is that of the network's distributions: the
 evidence P_t[x_0, x] of the dimension has the power g + (1 - g) = 1.
@@ -39,6 +39,7 @@ from diffusion_core import per_example
 from diffusion_core.conditions import Null
 from diffusion_core.distributions import Categorical, Distribution
 from diffusion_core.distributions.numerics import chunks, decayed
+from diffusion_core.dropout import repeated
 from diffusion_core.guidance import (
     Classifier,
     GuidanceScale,
@@ -137,6 +138,10 @@ class _Guidance(Denoiser[P]):
         self.scale = scale
         self.has_x0 = denoiser.has_x0
 
+    def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
+        """What the wrapped denoiser says."""
+        return self.denoiser.active(x_0, **cond)
+
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> P:
         return self.denoiser.posterior(x_t, t, distribution)
 
@@ -155,7 +160,8 @@ class _ClassifierFree(_Guidance[P]):
         """The network's distributions with the conditions and without them, from one call on a batch of 2 B."""
         self.check_event(x_t)
         twice, times, conditions = doubled(x_t, t, given, self.null)
-        pair = self.denoiser.read(twice, times, **conditions)
+        with repeated(2):
+            pair = self.denoiser.read(twice, times, **conditions)
         first, second = ([p[half] for p in pair.parameters()] for half in (slice(len(x_t)), slice(len(x_t), None)))
         return pair.with_parameters(first), pair.with_parameters(second)
 

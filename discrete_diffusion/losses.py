@@ -21,7 +21,7 @@ from typing import TypeVar
 from torch import Tensor
 
 import diffusion_core
-from diffusion_core import Sample, event_sum
+from diffusion_core import Sample, TimeSampler, event_sum
 from discrete_diffusion.denoisers.base import Posterior, X0Posterior, check_x0
 
 __all__ = ["ELBO", "CrossEntropy", "Loss", "WeightedSum"]
@@ -61,8 +61,12 @@ class WeightedSum(Loss[Q]):
     """`sum_i weight_i loss_i` with one network call and the same x_t.
 
     Arguments:
-        losses: the losses to add.
+        losses: the losses to add; each is a function of one posterior.
         weights: one non-negative weight a loss.
+
+    Raises:
+        ValueError: another number of weights than of losses, or a negative weight.
+        TypeError: a loss draws noise of its own or calls the network itself.
     """
 
     losses: tuple[Loss[Q], ...]
@@ -73,6 +77,14 @@ class WeightedSum(Loss[Q]):
             raise ValueError(f"{len(self.losses)} losses and {len(self.weights)} weights, expected one weight a loss")
         if min(self.weights) < 0:
             raise ValueError(f"weights = {self.weights}, expected non-negative numbers")
+        for loss in self.losses:
+            kind = type(loss)
+            if kind.draw is not diffusion_core.Loss.draw or kind.__call__ is not diffusion_core.Loss.__call__:
+                raise TypeError(f"{kind.__name__} draws or calls the network in its own way, expected losses of one posterior")
+
+    def check_times(self, times: TimeSampler) -> None:
+        for loss in self.losses:
+            loss.check_times(times)
 
     def evaluate(self, posterior: Q, sample: Sample) -> Tensor:
         first, *others = (

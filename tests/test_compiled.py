@@ -105,6 +105,31 @@ def test_gaussian_losses(loss):
         same(gaussian(loss, reading), pixels(), "eager")
 
 
+def test_other_paths_and_schedules():
+    rectified = continuous.GaussianProcess(continuous.RectifiedSchedule())
+    flow = continuous.FlowDenoiser(rectified, Small(1), SHAPE)
+    same(Objective(flow, continuous.FlowMatchingLoss(), StratifiedTimes()), pixels(), "eager")
+    sigmoid = continuous.GaussianProcess(continuous.SigmoidSchedule())  # its slope is found by differentiation
+    same(
+        Objective(continuous.VelocityDenoiser(sigmoid, Small(1), SHAPE), continuous.ELBO(), StratifiedTimes()),
+        pixels(),
+        "eager",
+    )
+
+
+class Half(discrete.LeaveOneOutDenoiser):
+    """The upper rows are given."""
+
+    def active(self, x_0: Tensor, **cond: Tensor) -> Tensor:
+        return (torch.arange(8) > 3).view(8, 1).expand(x_0.shape)
+
+
+def test_scores_and_active_positions():
+    for name in ("uniform", "absorbing"):
+        same(chain(name, discrete.ScoreDenoiser, discrete.ELBO()), states(), "eager")
+    same(chain("birth_death", Half, discrete.ELBO()), states(), "eager")
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_dropout(backbone):
     """The masks are a function of seeds, so the compiled network drops the same numbers."""

@@ -11,9 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diffusion_core import Objective, Sample, StratifiedTimes, UniformTimes, as_randomness
+from diffusion_core import ConstantScale, Objective, Sample, StratifiedTimes, UniformTimes, as_randomness
 from diffusion_core.distributions import inverse_cdf
-from discrete_diffusion import CTMC, ELBO, CrossEntropy, EnumeratedCTMC, LeaveOneOutDenoiser, Loss, bits_per_dim
+from discrete_diffusion import (
+    CTMC,
+    ELBO,
+    CrossEntropy,
+    EnumeratedCTMC,
+    LeaveOneOutDenoiser,
+    Loss,
+    PosteriorGuidance,
+    WeightedSum,
+    bits_per_dim,
+)
 from discrete_diffusion.rates import BirthDeathRates, UniformRates
 from discrete_diffusion.schedules import Constant
 
@@ -143,8 +153,25 @@ def test_padding_is_neither_noised_nor_scored():
         gradients = [torch.autograd.grad(value.sum(), table)[0] for value in (loss(denoiser, sample, **cond), loss(short, cut))]
         torch.testing.assert_close(loss(denoiser, sample, **cond), loss(short, cut))
         torch.testing.assert_close(*gradients)
-    bits = bits_per_dim(denoiser, x_0, draws=4, padding=padding)
-    assert bits.images.isfinite().all()
+    generators = [torch.Generator().manual_seed(3) for _ in range(3)]
+    guided = PosteriorGuidance(denoiser, ConstantScale(1.0), {"padding": torch.ones(5, dtype=torch.bool)})
+    bits = [
+        bits_per_dim(each, x_0, draws=4, generator=generator, padding=padding)
+        for each, generator in zip((denoiser, guided), generators[:2], strict=True)
+    ]
+    torch.testing.assert_close(bits[1].images, bits[0].images)  # a wrapper asks the one that it wraps
+    longer = torch.cat([x_0, x_0], 1)  # what stands in the padding changes nothing
+    wide = Padded(process, denoiser.network, (10,))
+    more = bits_per_dim(wide, longer, draws=256, generator=generators[2], padding=(torch.arange(10) >= 3).expand(6, 10))
+    exact = bits_per_dim(short, x_0[:, :3], draws=256)
+    assert more.value == pytest.approx(exact.value, abs=4 * math.hypot(more.standard_error, exact.standard_error))
+    with pytest.raises(ValueError, match="example 0 has no active position"):
+        bits_per_dim(denoiser, x_0, draws=4, padding=torch.ones(6, 5, dtype=torch.bool))
+
+
+def test_losses_that_draw_in_their_own_way_are_not_added_up():
+    with pytest.raises(TypeError, match="TwoPasses draws or calls the network in its own way"):
+        WeightedSum((ELBO(), TwoPasses()), (1.0, 1.0))
 
 
 def test_each_is_short():

@@ -26,7 +26,7 @@ from diffusion_core.values import NOTHING, ends, number
 __all__ = ["Sampler", "check_step"]
 
 PURE_NOISE = 0.1
-"""The largest alpha at t_max that passes for pure noise: at most 1 % of the variance of x is then the data's."""
+"""The largest `alpha / sqrt(alpha^2 + sigma^2)` at t_max that passes for pure noise: 1 % of the variance is then the data's."""
 
 FINEST = 1e-3
 """The last time of the longest chain in common use. A coarse grid may end earlier; a schedule must be clean by then."""
@@ -73,17 +73,19 @@ class Sampler(diffusion_core.Sampler[Posterior]):
         self.clip = clip
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
-        """The state at t_max: n draws from the prior N(0, I), or a given x (B, *event).
+        """The state at t_max: n draws from the prior, or a given x (B, *event).
 
         Raises:
             ValueError: as in `diffusion_core.Sampler.start`, or the prior is not the law of x at t_max.
         """
-        alpha, _ = self.process.schedule(torch.tensor(self.grid.t_max, dtype=torch.float64, device="cpu"))
-        if not isinstance(n, Tensor) and ends(alpha, NOTHING)[1] > PURE_NOISE:
+        alpha, sigma = self.process.schedule(torch.tensor(self.grid.t_max, dtype=torch.float64, device="cpu"))
+        signal = ends(alpha / (alpha**2 + sigma**2).sqrt(), NOTHING)[1]
+        if not isinstance(n, Tensor) and signal > PURE_NOISE:
             schedule = type(self.process.schedule).__name__
             raise ValueError(
-                f"{schedule} has alpha = {alpha:.3g} at t_max = {self.grid.t_max}, expected at most {PURE_NOISE} where chains "
-                "start from pure noise: sample with a schedule and a grid that reach it, or give the noisy x to start from"
+                f"{schedule} has alpha / sqrt(alpha^2 + sigma^2) = {signal:.3g} at t_max = {self.grid.t_max}, expected at most "
+                f"{PURE_NOISE} where chains start from pure noise: sample with a schedule and a grid that reach it, or give "
+                "the noisy x to start from"
             )
         return super().start(n, generator, seeds)
 

@@ -1,8 +1,9 @@
 """DDIM: a family of reverse processes with the marginals of DDPM and any amount of noise.
 
     x_s = alpha_s x0hat + sqrt(sigma_s^2 - eta_s^2) epshat + eta_s z,
-    eta_s = eta (sigma_s / sigma_t) sqrt(1 - alpha_t^2 / alpha_s^2)
+    eta_s = eta sigma_s sqrt(1 - snr_t / snr_s)
 
+On a schedule that preserves the variance eta_s is the published `eta (sigma_s / sigma_t) sqrt(1 - alpha_t^2 / alpha_s^2)`.
 eta = 1 is ancestral sampling with the bridge's variance; eta = 0 adds no noise: a
 deterministic map from x_1 to x_0, the first-order solver of an ordinary differential equation,
 which may also be followed from the data to the noise.

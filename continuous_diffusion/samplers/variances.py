@@ -1,7 +1,7 @@
 """The noise that a reverse step adds, between two extremes.
 
     beta~ = (sigma_s^2 / sigma_t^2) beta   the bridge's variance: right where x_0 is known exactly
-    beta  = 1 - abar_t / abar_s            the forward step's: right where the data are white noise of variance 1
+    beta  = sigma_t^2 (1 - snr_t / snr_s)  the forward step's: right where the data are white noise of variance 1
 
 The truth is in between. The two differ at second order in the length of the step, so all choices
 have the same limit of many steps; with few steps the choice shows.
@@ -30,7 +30,15 @@ class ReverseVariance(ABC):
 
     @abstractmethod
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
-        """The standard deviation of x_s given x_t, for the step t -> s: () or, one for every dimension, (B, *event)."""
+        """The standard deviation of x_s given x_t, for the step t -> s: () or, one for every dimension, (B, *event).
+
+        Arguments:
+            process: the forward process.
+            s: where the step ends, ().
+            t: where it begins, ().
+            small: the bridge's variance beta~ of this step, ().
+            posterior: what the denoiser says at t.
+        """
 
     def check(self, denoiser: Denoiser[Posterior]) -> None:
         """Refuse a denoiser that cannot say what this variance reads.
@@ -55,7 +63,7 @@ class FixedSmall(ReverseVariance):
 
 @dataclass(frozen=True)
 class FixedLarge(ReverseVariance):
-    """`beta = 1 - abar_t / abar_s`: the forward step's variance, the upper bound."""
+    """`beta = sigma_t^2 (1 - snr_t / snr_s)`: the forward step's variance, the upper bound."""
 
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         return process.added_variance(s, t).sqrt()

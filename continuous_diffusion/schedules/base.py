@@ -84,7 +84,7 @@ class VariancePreserving(Schedule):
         log_abar = self.log_abar(t)
         if (value := number(log_abar)) is not None:  # one time, as samplers have: Python's numbers are faster
             alpha, sigma = math.exp(value / 2), math.sqrt(-math.expm1(value))
-            return torch.tensor(alpha, dtype=t.dtype), torch.tensor(sigma, dtype=t.dtype)
+            return torch.tensor(alpha, dtype=t.dtype, device=t.device), torch.tensor(sigma, dtype=t.dtype, device=t.device)
         return (log_abar / 2).exp().to(t.dtype), (-torch.expm1(log_abar)).sqrt().to(t.dtype)
 
     def log_snr(self, t: Tensor) -> Tensor:

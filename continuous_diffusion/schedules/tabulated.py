@@ -64,7 +64,7 @@ class TabulatedSchedule(VariancePreserving):
         if (value := number(t)) is not None:  # one time, as samplers have: Python's numbers are faster
             left = min(max(int(value * self.T), 0), self.T - 1)
             first, last = self._table[left : left + 2].tolist()
-            return torch.tensor(first + (value * self.T - left) * (last - first), dtype=torch.float64)
+            return torch.tensor(first + (value * self.T - left) * (last - first), dtype=torch.float64, device=t.device)
         low, high, share = self._piece(t)
         return low + share * (high - low)
 

@@ -28,6 +28,7 @@ from ctdiff.training.checkpoints import not_finite
 from ctdiff.training.ema import MovingAverage
 from diffusion_core import Objective, PerSampleRandomness
 from diffusion_core.conditions import check_conditions
+from diffusion_core.dropout import seeded
 
 __all__ = ["DIVERGED", "MAX_SKIPPED", "Batch", "BatchSequence", "TrainStep", "fit"]
 
@@ -189,14 +190,18 @@ def _gradient(
     total = len(x_0)
     size = -(-total // parts)
     loss = torch.zeros((), device=device)
+    seen = []
     for first in range(0, total, size):
         part = x_0[first : first + size].to(device)
         given = {name: value[first : first + size].to(device) for name, value in cond.items()}
         noise = PerSampleRandomness.keyed(seed, step, first, len(part), total)
         sample, given = objective.draw(part, noise, **given)
         losses = objective(sample, **given)
-        objective.learn(sample, losses)
         part_loss = losses.sum() / x_0.numel()
-        part_loss.backward()
+        with seeded(sample.seeds):  # blocks that are run again in the backward pass drop the same numbers
+            part_loss.backward()
+        seen.append((sample, losses.detach()))
         loss += part_loss.detach()
+    for sample, losses in seen:  # after the last part, so that all parts are drawn from one density
+        objective.learn(sample, losses)
     return float(loss)

@@ -51,7 +51,7 @@ class _AbsorbingPosterior(X0Posterior):
     def ratio(self) -> Tensor:
         # r_y = p(y | x_t) alpha / (1 - alpha) at a masked dimension; elsewhere no rate of R leads back.
         tau = self.process.tau(self.t)
-        odds = diffusion_core.per_example(-(-tau).exp() / torch.expm1(-tau), self.x_t) * self._masked
+        odds = torch.where(self._masked, diffusion_core.per_example(-(-tau).exp() / torch.expm1(-tau), self.x_t), 0.0)
         ratio = torch.nn.functional.pad(self._distribution.scores.double().softmax(-1) * odds[..., None], (0, 1))
         return ratio.scatter(-1, self.x_t[..., None], 1.0)
 

@@ -43,7 +43,7 @@ class ScorePosterior(Posterior):
 
     @lazy_property
     def ratio(self) -> Tensor:
-        r = self._logits.to(self.rate_dtype(self._logits)).exp()
+        r = self._logits.double().exp()  # single precision would leave its range at logits of 88
         # A mask has no logit. No jump of the forward process leaves it, so the reverse process never enters it.
         r = F.pad(r, (0, self.process.rates.num_states - r.shape[-1]))
         return r.scatter(-1, self.x_t[..., None], 1.0)
@@ -55,7 +55,8 @@ class ScorePosterior(Posterior):
 class ScoreDenoiser(Denoiser[ScorePosterior]):
     """The network's logits are `log p_t(x_t with d -> y) / p_t(x_t)` for every data value y.
 
-    Train it with the `ELBO` loss, which is score entropy here. Sample with `Euler` or `TauLeaping`.
+    Train it with the `ELBO` loss, which is score entropy here. Sample with `Euler` or `TauLeaping`. Where everything is masked
+    or mixed at t = 1 and a ratio is infinite there, train and sample from a `t_max` below 1.
 
     Arguments:
         process: the forward process.

@@ -58,7 +58,7 @@ def _check_rates(jumps: Jumps) -> Tensor:
         -most,
         most,
         "a reverse rate is {}, not finite: keep the grid away from times where the schedule's rate is infinite "
-        "(t_max < 1), or use the ancestral sampler, which needs no rates",
+        "(t_max < 1), or use the ancestral sampler, which needs no rates but p(x_0 | x_t)",
     )
     return total
 

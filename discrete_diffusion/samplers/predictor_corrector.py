@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from diffusion_core import State
+from diffusion_core import Generator, State
 from diffusion_core.checks import check_positive
 from diffusion_core.values import NOTHING, ends
 from discrete_diffusion.denoisers import Posterior
@@ -55,9 +57,18 @@ class PredictorCorrector(Sampler[Posterior]):
         self.entry_time = entry_time
 
     def _corrections(self, s: Tensor) -> int:
-        # How much work there is depends on the value of s, so it is fetched; an absent device rehearses all of it.
+        # How much work there is depends on the value of s, so it is read. Where it cannot be, all corrections are made.
         entered = self.entry_time == 1 or ends(s.cpu(), NOTHING)[1] <= self.entry_time
         return self.corrector_steps if entered else 0
+
+    def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
+        return self.predictor.start(n, generator, seeds)
+
+    def finish(self, state: State, **cond: Tensor) -> State:
+        return self.predictor.finish(state, **cond)
+
+    def finish_law(self, x_t: Tensor, **cond: Tensor) -> Tensor:
+        return self.predictor.finish_law(x_t, **cond)
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
         state = self.predictor.step(state, t, s, **cond)

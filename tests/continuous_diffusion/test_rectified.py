@@ -15,6 +15,7 @@ from scipy.stats import norm
 from continuous_diffusion import (
     DDIM,
     CosineSchedule,
+    EpsilonLoss,
     FlowDenoiser,
     FlowMatchingLoss,
     GaussianMixture,
@@ -26,6 +27,7 @@ from continuous_diffusion import (
     MinSNR,
     MixtureDenoiser,
     RectifiedSchedule,
+    VelocityLoss,
     X0Denoiser,
     X0Loss,
     bits_per_dim,
@@ -146,9 +148,23 @@ def test_a_weight_is_one_of_the_clean_data(process, toy_network):
         torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64),
     )
     denoiser = FlowDenoiser(process, toy_network().double(), (1, 4, 4))
-    losses = FlowMatchingLoss(weight=MinSNR(2.0)), X0Loss(weight=MinSNR(2.0))
-    flow, clean = (scored(loss, denoiser, x_0, t, torch.Generator().manual_seed(0)) for loss in losses)
-    torch.testing.assert_close(flow, clean, rtol=1e-10, atol=0)
+    losses = [loss(weight=MinSNR(2.0)) for loss in (X0Loss, FlowMatchingLoss, EpsilonLoss)]
+    clean, *others = (scored(loss, denoiser, x_0, t, torch.Generator().manual_seed(0)) for loss in losses)
+    for other in others:
+        torch.testing.assert_close(other, clean, rtol=1e-10, atol=0)
+    for loss in losses:  # at the end of the path nothing of the data is left
+        assert scored(loss, denoiser, x_0, torch.ones(3), torch.Generator().manual_seed(0)).isfinite().all()
+    with pytest.raises(ValueError, match="the schedule is RectifiedSchedule, expected a VariancePreserving one"):
+        scored(VelocityLoss(), denoiser, x_0, t)
+
+
+def test_a_variance_exploding_process_is_sampled():
+    """From its own prior, of standard deviation 50, to a Gaussian that is known."""
+    law = GaussianMixture(torch.ones(1, dtype=torch.float64), torch.full((1, 1), 2.0), torch.full((1, 1), 0.25))
+    exploding = GaussianProcess(VarianceExploding())
+    x = Heun(MixtureDenoiser(exploding, law), UniformGrid(60, 1e-3)).sample(4000, generator=torch.Generator().manual_seed(0))
+    assert x.mean().item() == pytest.approx(2.0, abs=4 * 0.5 / math.sqrt(4000))
+    assert x.std().item() == pytest.approx(0.5, rel=4 / math.sqrt(8000) + 0.01)
 
 
 # The ordinary differential equation

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import math
 import pkgutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -289,6 +290,14 @@ def test_a_run_can_be_watched_and_tells_what_it_cost(chain, exact):
     corrected = PredictorCorrector(Ancestral(denoiser, grid), ForwardBackward(denoiser), corrector_steps=2, entry_time=0.5)
     calls = [state.nfe for state in corrected.trajectory(4, seeds=range(4))]
     assert calls == [0, 1, 2, 5, 8, 11, 12]
+
+
+def test_the_last_step_is_the_predictor_s(toy, exact):
+    denoiser = exact(toy)
+    predictor = Euler(denoiser, UniformGrid(2, 0.05))
+    predictor.finish = lambda state, **cond: replace(state, x=torch.full_like(state.x, 3), t=torch.zeros_like(state.t))
+    corrected = PredictorCorrector(predictor, ForwardBackward(denoiser))
+    assert (corrected.sample(5, generator=torch.Generator().manual_seed(0)) == 3).all()
 
 
 def test_progress_is_shown_when_asked(chain, exact, capsys):
