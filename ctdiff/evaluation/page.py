@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from ctdiff import build
 from ctdiff.evaluation import proven
 from ctdiff.evaluation.plots import COLOURS, DISTANCES
@@ -136,6 +134,8 @@ def comparison_page(content: Mapping[str, Any], curve: bytes, pictures: Mapping[
         curve: comparison.png.
         pictures: a PNG for each run of which samples are shown, by its name.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only a page needs them
+
     settings, runs, metric = content["settings"], content["runs"], content["settings"]["metric"]
     plotted = list(dict.fromkeys(cell["run"] for cell in content["cells"]))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(plotted)}

@@ -207,7 +207,7 @@ def compare_runs(
         device: where to compute.
         replicates: how many halves of the samples an interval is made of.
         metric: what is plotted, and what the best sampler of a run is the best in.
-        likelihood_images: how many held-out images bits per dimension are of, for each run; None is 100, or all there are.
+        likelihood_images: how many held-out images bits per dimension are of, for each run; None is 200, or all there are.
         draws: times and noises of each of them.
         out: the folder.
         fresh: compute every cell, and bits per dimension, anew.

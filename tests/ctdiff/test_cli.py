@@ -491,7 +491,7 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
     run = tmp_path / "run"
     train(small("mnist", **images), run)
     for arguments, message in (
-        ([], "the folder of a run is missing"),
+        ([], "the folder of a run is missing (see ctdiff sample --help)"),
         ([tmp_path], "is not a run"),
         ([run, "more"], "unexpected 'more'"),
         ([run, "--sampler=ddim"], "sampler = 'ddim', expected one of ancestral, euler, tau_leaping"),
@@ -512,14 +512,18 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["train"], "--config is missing, expected one of cifar10_ddpm, "),
-        (["train", "--config"], "--config needs a value"),
+        (["train", "--config"], "Missing value for flag --config"),
         (["train", "--config", "mnits"], "Did you mean mnist?"),
         (["train", "--config=mnist", "--config.model.name=vit"], "config.model.name = 'vit', expected one of unet, uvit"),
         (["train", "--config=mnist", "--config.model.nme=unet"], "Did you mean model.name?"),
         (["train", "--config=mnist", "--config.training.steps=0"], "config.training.steps = 0, expected at least 1"),
-        (["train", "--config=mnist", "--wordir=x"], "wordir"),
+        (["train", "--config=mnist", "--wordir=x"], "'wordir'. Did you mean: workdir ?"),
+        (["train", "--confg=mnist"], "'confg'. Did you mean: config ?"),
+        (["train", "--config=mnist", "--config.training.steps"], "Missing value for flag --config.training.steps"),
+        (["train", "--config=mnist", "--config.data.flip", "true"], "unexpected 'true'"),
+        (["train", "--config=mnist", "--config.model.unet.widht=3"], "Did you mean model.unet.widths?"),
         (["train", "--config=mnist", "more"], "unexpected 'more'"),
-        (["trian"], "'trian' is not a command, expected one of train, sample"),
+        (["trian"], "'trian' is not a command, expected one of train, sample, evaluate, compare. Did you mean train?"),
     ],
 )
 def test_mistakes_in_training(arguments, message, tmp_path, capsys, monkeypatch):
@@ -586,12 +590,6 @@ def test_dry_run_needs_neither_data_nor_a_folder(tmp_path, capsys, monkeypatch):
     for word in ("parameters", "multiply-accumulates", "estimated memory"):
         assert word in printed[rest:]
     assert not list(tmp_path.iterdir())
-
-
-def test_help(capsys):
-    assert main(["--help"]) == 0
-    assert "mnist_ddpm" in capsys.readouterr().out
-    assert main([]) == 2
 
 
 def test_the_module_is_the_command(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from configs import defaults
-from ctdiff import build, cli, load_run, sample_run, train
+from ctdiff import build, load_run, sample_run, train
 from ctdiff import config as configuration
 from ctdiff.cli import main
 from ctdiff.config import ConfigError
@@ -310,7 +310,7 @@ def _commands():
 @pytest.mark.parametrize("command", list(_commands()))
 def test_documented_trainings_are_accepted(command, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_measured_runs", lambda config: 0)
+    monkeypatch.setattr("ctdiff.cli.train._measured_runs", lambda config: 0)
     Path("mine.py").write_text("from configs import mnist\n\n\ndef get_config():\n    return mnist.get_config()\n")
     arguments = shlex.split(command)
     assert main(["train", *arguments, *({"--dry_run"} - {*arguments})]) == 0, capsys.readouterr().err

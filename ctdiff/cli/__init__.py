@@ -1,0 +1,5 @@
+"""The command `ctdiff`: a file for each verb, and `main`, which calls them."""
+
+from ctdiff.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,92 @@
+"""Measure how good the images of a run are.
+
+RUN is the folder of a run, such as runs/mnist. Images are drawn and compared with the real images: FID and other metrics,
+beside what held-out images and pure noise get, and the model's bits per dimension. The table is printed, and all numbers
+are written to a .json file. The same command again goes on where it was interrupted, or shows the finished table. The
+settings of the sampler can be changed with --config.sampler.key=value. For example:
+
+    ctdiff evaluate runs/mnist --num_samples=1000
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ctdiff import evaluation
+from ctdiff.cli.shared_flags import define_extractor, define_sampling, given_labels, given_numbers
+from ctdiff.cli.verb import CommandLine, UsageError, Verb, say
+
+__all__ = ["VERB"]
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    define_sampling(values, num_samples="2000")
+    flags.DEFINE_string(
+        "checkpoints",
+        "last",
+        "The checkpoints to measure: last, all, or their training steps, such as 1000,2000.",
+        flag_values=values,
+    )
+    define_extractor(values, list(evaluation.EXTRACTORS))
+    flags.DEFINE_integer(
+        "likelihood_images",
+        None,
+        "How many held-out images the bits per dimension are averaged over; 0 leaves these out. Without it, 400, or all if "
+        "there are fewer.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "draws",
+        8,
+        "How many random times and noises are drawn for each of these images, an even number. More make the error smaller.",
+        lower_bound=4,
+        flag_values=values,
+    )
+    flags.DEFINE_string("out", None, "The .json file to write. Without it, RUN/evaluation.json.", flag_values=values)
+    flags.DEFINE_string(
+        "repeat",
+        None,
+        "A .json file that `ctdiff evaluate` wrote. Its images are drawn and measured again, with the settings in the file, "
+        "and numbers that differ are printed; the exit status is 1 if there are any. RUN may be left out. Without it, RUN is "
+        "measured.",
+        flag_values=values,
+    )
+
+
+def _run(line: CommandLine) -> int:
+    given = line.given
+    if given["repeat"] is not None:
+        return _repeat(line)
+    VERB.check_runs(line.runs, least=1)
+    content = evaluation.evaluate_run(
+        line.runs[0],
+        evaluation.build_extractor(given["extractor"], given["device"], given["download"]),
+        seeds=given_numbers(given, "seeds"),
+        labels=given_labels(given),
+        overrides=line.overrides,
+        progress=True,
+        **{
+            name: given[name]
+            for name in ("num_samples", "steps", "sampler", "ema", "device", "checkpoints", "likelihood_images", "draws", "out")
+        },
+        fresh=given["fresh"],
+    )
+    say(evaluation.evaluation_table(content))
+    say(str(evaluation.evaluation_file(line.runs[0], given["out"])))
+    return 0
+
+
+def _repeat(line: CommandLine) -> int:
+    """Make a report again; exit status 1 where a number is another."""
+    changed = [f"--{name}" for name in line.present if name not in ("repeat", "download")]
+    if changed or line.overrides:
+        raise UsageError(f"{[*changed, *line.overrides][0]}: --repeat takes every setting from the file")
+    different = evaluation.repeat(line.given["repeat"], run=line.runs[0] if line.runs else None, progress=True)
+    for name, then, now in different:
+        say(f"{name}: {then} in the file, {now} now")
+    say(f"{len(different)} numbers differ" if different else "every number is the same, bit for bit")
+    return 1 if different else 0
+
+
+VERB = Verb("evaluate", __doc__, _define_flags, _run, most=1, goes_on=True)

@@ -1,0 +1,53 @@
+"""Draw images from a trained run.
+
+RUN is the folder of a run, such as runs/mnist. Two files are written: a picture with all images in a grid (.png), and the
+values of their pixels with their seeds (.npz). The settings of the sampler can be changed with --config.sampler.key=value. For
+example:
+
+    ctdiff sample runs/mnist --num_samples=16 --steps=50 --config.sampler.grid=cosine --gif
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ctdiff.cli.shared_flags import define_sampling, given_labels, given_numbers
+from ctdiff.cli.verb import CommandLine, Verb, say
+from ctdiff.sampling import sample_run
+
+__all__ = ["VERB"]
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    define_sampling(values, num_samples="as many as the run's configuration says")
+    flags.DEFINE_integer(
+        "checkpoint",
+        None,
+        "The training step of the checkpoint whose weights are used. Without it, the last checkpoint.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    flags.DEFINE_bool("gif", False, "Write an animation too (.gif): how noise becomes images.", flag_values=values)
+    flags.DEFINE_string(
+        "out",
+        None,
+        "The path of the files without .png, .npz and .gif. Without it, RUN/samples/SAMPLER_STEPS.",
+        flag_values=values,
+    )
+
+
+def _run(line: CommandLine) -> int:
+    given = line.given
+    paths = sample_run(
+        line.runs[0],
+        seeds=given_numbers(given, "seeds"),
+        labels=given_labels(given),
+        overrides=line.overrides,
+        **{name: given[name] for name in ("num_samples", "steps", "sampler", "checkpoint", "ema", "device", "out", "gif")},
+    )
+    for path in paths:
+        say(str(path))
+    return 0
+
+
+VERB = Verb("sample", __doc__, _define_flags, _run, least=1, most=1)

@@ -1,0 +1,94 @@
+"""Train a model from a configuration: a preset, or a file of your own.
+
+The configuration says what is trained, on which images and for how long. The run is kept in a folder. If the folder has an
+unfinished run of this configuration, training goes on where it stopped; if the run is finished, only its pictures are drawn
+again. Every value of the configuration can be changed with --config.section.key=value; --dry_run prints them all.
+For example:
+
+    ctdiff train --config=mnist --workdir=runs/short --config.training.steps=500
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from ctdiff import config as configuration
+from ctdiff import cost
+from ctdiff.cli.verb import CommandLine, UsageError, Verb, say
+from ctdiff.runs import RunFolder
+from ctdiff.training import trainer
+
+__all__ = ["VERB"]
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "config",
+        None,
+        "What to train: the name of a preset (`ctdiff --help` lists them), or the path of a .py file that has a function "
+        "get_config(). Without it, --resume and --workdir are needed, and the run's own configuration is used.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "The folder of the run: its configuration, checkpoints, pictures and numbers. Without it, runs/NAME, where NAME is "
+        "the name of the configuration.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "resume",
+        False,
+        "Go on with the run in the folder. If there is none, stop with an error and do not begin one.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool("fresh", False, "Delete the run in the folder and train from the beginning.", flag_values=values)
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "Print the whole configuration, and what the network costs: parameters, operations, time and memory. Nothing is "
+        "trained and nothing is written.",
+        flag_values=values,
+    )
+
+
+def _run(line: CommandLine) -> int:
+    given, name = line.given, line.given["config"]
+    if name is None and not (given["resume"] and given["workdir"]):
+        raise UsageError(f"--config is missing, expected one of {', '.join(configuration.preset_names())}, or a .py file")
+    folder = Path(given["workdir"] or f"runs/{Path(name or '').stem}")
+    config = configuration.load(name) if name is not None else RunFolder(folder).read_config()
+    configuration.override(config, line.overrides)
+    if given["dry_run"]:
+        say(configuration.to_json(config) + "\n" + str(cost.estimate(config, runs=_measured_runs(config))))
+        return 0
+    outcome = trainer.train(config, folder, resume=given["resume"], fresh=given["fresh"], say=say)
+    if outcome.skipped:
+        say(f"{outcome.skipped} steps were skipped: their loss or gradient was not finite")
+    if outcome.stopped_by is not None:
+        say(f"stopped by {outcome.stopped_by.name} after step {outcome.step}, everything is saved in {folder}")
+        say(f"continue with: ctdiff train --workdir={folder} --resume")
+        return 128 + outcome.stopped_by
+    for file, what in (
+        ("samples/final.png", "samples"),
+        ("samples/process.png", "the reverse process, noise to digits"),
+        ("loss.png", "the loss curve"),
+        ("metrics.jsonl", "every step's numbers"),
+    ):
+        say(f"{what + ':':38}{folder / file}")
+    return 0
+
+
+def _measured_runs(config: ConfigDict) -> int:
+    """How often a dry run times the network: not at all on a device that this machine does not have."""
+    try:
+        configuration.check_device(config.training.device)
+    except configuration.ConfigError:
+        return 0
+    return 5
+
+
+VERB = Verb("train", __doc__, _define_flags, _run)
