@@ -24,6 +24,7 @@ from ctdiff import build, presets
 from ctdiff.ranges import out_of_range
 
 __all__ = [
+    "ELSEWHERE",
     "FREE_SECTIONS",
     "ConfigError",
     "check",
@@ -39,6 +40,9 @@ __all__ = [
 
 FREE_SECTIONS = ("sampler", "saving")
 """Sections that do not change what is trained: they may differ between a run and its continuation."""
+
+ELSEWHERE = ("data.path", "data.download", "training.device")
+"""Keys that say where the images lie and where to compute, which is not part of what a run is."""
 
 _LENGTHS: dict[str, tuple[int, ...]] = {"data.image_size": (1, 2), "optimizer.betas": (2,), "sampler.guidance_interval": (2,)}
 """How many items a tuple may have; others have as many as they please."""
@@ -100,7 +104,7 @@ def override(
     Arguments:
         config: the configuration to change.
         arguments: the overrides.
-        sections: the sections that may be changed, of a run that is trained already; empty means all.
+        sections: the sections and keys that may be changed, of a run that is trained already; empty means all.
         refuse_idle: whether an argument that cannot act is refused.
 
     Returns:
@@ -110,7 +114,7 @@ def override(
         ConfigError: a key does not exist or may not be changed, a value is wrong.
     """
     before, flat = ConfigDict(config.to_dict()), flatten(config)
-    allowed = [key for key in flat if not sections or key.split(".")[0] in sections]
+    allowed = [key for key in flat if not sections or key in sections or key.split(".")[0] in sections]
     asked = [match.group(1) for each in arguments if (match := re.match(r"--?(?:no)?config\.([^=]*)", each))]
     for key in asked:
         _check_key(key, allowed)

@@ -64,12 +64,17 @@ def evaluate(path: Path) -> object:
 
 @contextmanager
 def _neighbours_importable(folder: Path) -> Iterator[None]:
-    """Import from a folder first, as a script does from its own."""
+    """Import from a folder first, as a script does from its own; what is imported from there is forgotten afterwards."""
+    before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and Path(file).resolve().parent == folder:
+                del sys.modules[name]
 
 
 @contextmanager

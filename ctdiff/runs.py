@@ -1,6 +1,7 @@
 """A run: the folder that a training leaves, and how to get its model back.
 
 runs/<name>/config.json                 every key of the configuration
+            data.json                   which images: how many, their shape, a hash
             metrics.jsonl               one JSON object a step
             checkpoints/step_XXXXXXX/   see `ctdiff.training.checkpoints`
             samples/*.png, loss.png     pictures
@@ -11,6 +12,7 @@ images = run.images(run.sampler(steps=100).sample(16, seeds=range(16)))
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -26,6 +28,7 @@ from torch import Tensor
 
 from ctdiff import build
 from ctdiff import config as configuration
+from ctdiff.data import Splits, data_record
 from ctdiff.training.checkpoints import (
     CheckpointError,
     check_weights,
@@ -43,7 +46,7 @@ if sys.platform != "win32":
 __all__ = ["Run", "RunError", "RunFolder", "load_run", "locked"]
 
 _SAMPLERS = "|".join(sorted({*build.SAMPLERS, *build.GAUSSIAN_SAMPLERS}))
-_PICTURE = re.compile(rf"(step_\d{{7,}}|final|process|({_SAMPLERS})_\d+)\.(png|npz|gif)")
+_PICTURE = re.compile(rf"(step_\d{{7,}}|final|process|({_SAMPLERS})_\d+(_.*)?)\.(png|npz|gif)")
 """The names that training and sampling give to files in `samples`: nothing else there is deleted."""
 
 
@@ -94,10 +97,18 @@ class RunFolder:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.path.expanduser())
+
     @property
     def config(self) -> Path:
         """The configuration."""
         return self.path / "config.json"
+
+    @property
+    def data(self) -> Path:
+        """Which images the run is trained on: a record of their number, their shape and a hash."""
+        return self.path / "data.json"
 
     @property
     def metrics(self) -> Path:
@@ -172,7 +183,7 @@ class RunFolder:
         begun = self.begun()  # without a checkpoint there is nothing that could be lost
         if begun is None or fresh:
             return
-        ignored = [*configuration.FREE_SECTIONS, "training.device"]
+        ignored = [*configuration.FREE_SECTIONS, *configuration.ELSEWHERE]
         constant = begun.optimizer.schedule == "constant"
         if constant and config.training.steps > begun.training.steps:
             ignored.append("training.steps")
@@ -186,11 +197,32 @@ class RunFolder:
                 "Give another --workdir, or --fresh to delete that run and train anew"
             )
 
-    def prepare(self, config: ConfigDict, fresh: bool = False) -> None:
+    def check_data(self, splits: Splits) -> None:
+        """Refuse images other than those that the run is trained on. A run without a record of them is not checked.
+
+        Raises:
+            RunError: they differ, or the record is damaged.
+        """
+        if not self.data.exists():
+            return
+        try:
+            recorded = json.loads(self.data.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{self.data} is damaged ({error}): delete it, and the images are taken as they are") from error
+        found = data_record(splits)
+        for key in ("shape", "num_values", "train", "held_out"):
+            if recorded.get(key) != found[key]:
+                raise RunError(
+                    f"{self.path} was trained on other images: {key} was {recorded.get(key)}, is now {found[key]}. "
+                    "If the right ones lie elsewhere, give --config.data.path=..."
+                )
+
+    def prepare(self, config: ConfigDict, splits: Splits | None = None, fresh: bool = False) -> None:
         """Make the folder ready for a training, before any work is done.
 
         Arguments:
             config: what is to be trained.
+            splits: on which images; None leaves the record of them as it is.
             fresh: delete what an earlier training left.
 
         Raises:
@@ -203,6 +235,8 @@ class RunFolder:
                 self._clear()
             remove_leftovers(self.path)
             write_atomically(self.config, configuration.to_json(config).encode())  # first: it tells a run from other folders
+            if splits is not None:
+                write_atomically(self.data, json.dumps(data_record(splits), indent=2).encode())
             self.samples.mkdir(exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
             remove_leftovers(self.checkpoints)
@@ -214,6 +248,7 @@ class RunFolder:
         for _, path in complete_checkpoints(self.checkpoints):  # oldest first: until the last one this is a run
             discard(path)
         self.metrics.unlink(missing_ok=True)
+        self.data.unlink(missing_ok=True)
         (self.path / "loss.png").unlink(missing_ok=True)
         for path in self.samples.glob("*"):
             if _PICTURE.fullmatch(path.name):
