@@ -17,11 +17,9 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-import ctdiff
-
 __all__ = ["FOLDER", "default_config", "evaluate", "names"]
 
-FOLDER = Path(ctdiff.__file__).resolve().parent.parent / "configs"
+FOLDER = Path(__file__).resolve().parent.parent / "configs"
 """Where the presets are."""
 
 _PACKAGE = "configs"

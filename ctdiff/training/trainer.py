@@ -295,6 +295,7 @@ def train(
         done, steps = start, config.training.steps
         if start >= steps:
             say(f"{folder.path} is finished ({start} steps): only drawing samples; --fresh trains anew")
+            config.data.update(folder.read_config().data)  # no image is read: where they lie stays as it was
             folder.prepare(config)
         else:
             splits = build.build_data(config)
