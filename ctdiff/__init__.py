@@ -10,6 +10,8 @@ What the command line does is a few lines of Python too: `train` is a loop aroun
 """
 
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +35,27 @@ _HOMES = {
     "summary": "ctdiff.cost",
     "train": "ctdiff.training.trainer",
 }
+
+
+def _check_neighbours() -> None:
+    """Refuse a package of another project that hides one of ours.
+
+    Raises:
+        ImportError: naming both folders.
+    """
+    home = Path(__file__).resolve().parent.parent
+    for name in ("backbones", "continuous_diffusion", "diffusion_core", "discrete_diffusion"):
+        spec = find_spec(name)
+        found = Path(spec.origin).resolve().parent if spec is not None and spec.origin is not None else None
+        if found != home / name and (home / name).is_dir():
+            where = "nowhere on the path" if found is None else f"found in {found}, which hides it"
+            raise ImportError(
+                f"the package {name} of ctdiff is in {home / name}, but it is {where}: rename that folder, or start Python "
+                "from another one"
+            )
+
+
+_check_neighbours()
 
 
 def __getattr__(name: str) -> Any:

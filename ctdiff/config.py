@@ -1,7 +1,7 @@
 """Configurations: found by name or path, overridden from the command line, checked, saved, compared.
 
 A configuration is an `ml_collections.ConfigDict` of eight sections. The keys and types that
-exist are those of `configs.defaults`; the names that may be chosen are those that
+exist are those of `configs/defaults.py`; the names that may be chosen are those that
 `ctdiff.build` knows. Everything wrong is found before anything starts, and is told with the
 key, the value and what was allowed.
 """
@@ -9,7 +9,6 @@ key, the value and what was allowed.
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,12 +20,11 @@ import torch
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-import configs
-from configs import defaults
-from ctdiff import build
+from ctdiff import build, presets
 from ctdiff.ranges import out_of_range
 
 __all__ = [
+    "ELSEWHERE",
     "FREE_SECTIONS",
     "ConfigError",
     "check",
@@ -46,6 +44,9 @@ FREE_SECTIONS = ("sampler", "saving")
 _NEWER: dict[str, tuple[str, ...]] = {"data": ("ground", "skip_damaged")}
 """Keys that runs of earlier versions were saved without: there they have their defaults."""
 
+ELSEWHERE = ("data.path", "data.download", "training.device")
+"""Keys that say where the images lie and where to compute, which is not part of what a run is."""
+
 _LENGTHS: dict[str, tuple[int, ...]] = {"data.image_size": (1, 2), "optimizer.betas": (2,), "sampler.guidance_interval": (2,)}
 """How many items a tuple may have; others have as many as they please."""
 
@@ -56,9 +57,7 @@ class ConfigError(ValueError):
 
 def preset_names() -> list[str]:
     """The presets that `load` finds by name."""
-    folders = [Path(folder) for folder in configs.__path__]
-    names = {path.stem for folder in folders for path in folder.glob("*.py")}
-    return sorted(names - {"__init__", "defaults"})
+    return presets.names()
 
 
 def load(name: str) -> ConfigDict:
@@ -68,21 +67,15 @@ def load(name: str) -> ConfigDict:
         ConfigError: there is no such preset or file, or it gives no configuration.
     """
     if name.endswith(".py") or "/" in name:
-        path = Path(name)
+        path = Path(name).expanduser()
         if not path.is_file():
             raise ConfigError(f"--config={name}: there is no such file")
-    elif name in preset_names():
-        path = next(found for folder in configs.__path__ if (found := Path(folder) / f"{name}.py").is_file())
+    elif name in (known := preset_names()):
+        path = presets.FOLDER / f"{name}.py"
     else:
-        names = preset_names()
-        raise ConfigError(f"--config={name}: expected {_one_of(names)}, or the path of a .py file{_closest(name, names)}")
-    spec = importlib.util.spec_from_file_location(f"ctdiff_preset_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None  # it is a .py file that exists
-    module = importlib.util.module_from_spec(spec)
+        raise ConfigError(f"--config={name}: expected {_one_of(known)}, or the path of a .py file{_closest(name, known)}")
     try:
-        spec.loader.exec_module(module)
-        config = module.get_config()
+        config = presets.evaluate(path)
     except Exception as error:  # the file is the user's: whatever it raises is the answer
         raise ConfigError(f"--config={name} cannot be evaluated: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
@@ -114,7 +107,7 @@ def override(
     Arguments:
         config: the configuration to change.
         arguments: the overrides.
-        sections: the sections that may be changed, of a run that is trained already; empty means all.
+        sections: the sections and keys that may be changed, of a run that is trained already; empty means all.
         refuse_idle: whether an argument that cannot act is refused.
 
     Returns:
@@ -124,7 +117,7 @@ def override(
         ConfigError: a key does not exist or may not be changed, a value is wrong.
     """
     before, flat = ConfigDict(config.to_dict()), flatten(config)
-    allowed = [key for key in flat if not sections or key.split(".")[0] in sections]
+    allowed = [key for key in flat if not sections or key in sections or key.split(".")[0] in sections]
     asked = [match.group(1) for each in arguments if (match := re.match(r"--?(?:no)?config\.([^=]*)", each))]
     for key in asked:
         _check_key(key, allowed)
@@ -195,7 +188,7 @@ def _faults(config: ConfigDict) -> dict[str, str]:
 
 def _check_form(config: ConfigDict) -> None:
     """Refuse what is no configuration: keys, types, lengths and choices, and choices that exclude one another."""
-    known, given = flatten(defaults.get_config()), flatten(config)
+    known, given = flatten(presets.default_config()), flatten(config)
     for key in given:
         _check_key(key, known)
     for key, default in known.items():
@@ -313,7 +306,7 @@ def from_json(text: str, source: str = "the configuration") -> ConfigDict:
         raise ConfigError(f"{source} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{source} is not a configuration: it holds a {type(content).__name__}")
-    config = ConfigDict(_completed(_tuples(content), defaults.get_config().to_dict()))
+    config = ConfigDict(_completed(_tuples(content), presets.default_config().to_dict()))
     try:
         _check_form(config)
     except ConfigError as error:

@@ -2,6 +2,7 @@
 
 runs/<name>/config.json                 every key of the configuration
             classes.json                the names of the labels 0, 1, ..., where the data have names
+            data.json                   which images: how many, their shape, a hash
             metrics.jsonl               one JSON object a step
             checkpoints/step_XXXXXXX/   see `ctdiff.training.checkpoints`
             samples/*.png, loss.png     pictures
@@ -12,13 +13,9 @@ images = run.images(run.sampler(steps=100).sample(16, seeds=range(16)))
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,237 +25,16 @@ from torch import Tensor
 
 from ctdiff import build
 from ctdiff import config as configuration
+from ctdiff.run_folder import RunError, RunFolder, locked
 from ctdiff.training.checkpoints import (
     CheckpointError,
     check_weights,
     complete_checkpoints,
-    discard,
     load_weights,
-    remove_leftovers,
-    write_atomically,
 )
 from diffusion_core import Denoiser, NotFiniteError, Sampler
 
-if sys.platform != "win32":
-    import fcntl
-
 __all__ = ["Run", "RunError", "RunFolder", "load_run", "locked"]
-
-_SAMPLERS = "|".join(sorted({*build.SAMPLERS, *build.GAUSSIAN_SAMPLERS}))
-_PICTURE = re.compile(rf"(step_\d{{7,}}|final|process|({_SAMPLERS})_\d+)\.(png|npz|gif)")
-"""The names that training and sampling give to files in `samples`: nothing else there is deleted."""
-
-
-class RunError(RuntimeError):
-    """A run folder that cannot be used as asked; the message names it and says what can be done."""
-
-
-@contextmanager
-def locked(path: Path, work: str, flag: str) -> Iterator[None]:
-    """Make a folder, and keep others who ask for it out while this context lasts.
-
-    The lock is the system's, on the folder itself: it leaves no file, and ends with the process however that ends.
-
-    Arguments:
-        path: the folder.
-        work: what is done there, for the message.
-        flag: what chooses another folder, for the message.
-
-    Raises:
-        RunError: the folder cannot be made, or somebody is in it.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = None if sys.platform == "win32" else os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error}") from error
-    if descriptor is None or sys.platform == "win32":
-        yield  # no such lock
-        return
-    try:
-        with suppress(OSError):  # a file system without locks, such as some networks', goes without
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(f"another {work} is at work in {path}: wait for it, or give another {flag}") from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """The paths of a run.
-
-    Arguments:
-        path: the run's folder.
-    """
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """The configuration."""
-        return self.path / "config.json"
-
-    @property
-    def classes(self) -> Path:
-        """The names of the classes."""
-        return self.path / "classes.json"
-
-    @property
-    def metrics(self) -> Path:
-        """The records of every step."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def samples(self) -> Path:
-        """The folder of pictures."""
-        return self.path / "samples"
-
-    def read_config(self) -> ConfigDict:
-        """The saved configuration.
-
-        Raises:
-            RunError: this is not a run.
-            ConfigError: the file is damaged.
-        """
-        try:
-            text = self.config.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"{self.path} is not a run: {self.config} cannot be read ({error})") from error
-        return configuration.from_json(text, str(self.config))
-
-    def read_classes(self) -> tuple[str, ...]:
-        """The names of the labels 0, 1, ...; empty where the run has none.
-
-        Raises:
-            RunError: the file is damaged.
-        """
-        if not self.classes.exists():
-            return ()
-        try:
-            names = json.loads(self.classes.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.classes} cannot be read ({error})") from error
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise RunError(f"{self.classes} is damaged: expected a list of names")
-        return tuple(names)
-
-    def saved_config(self) -> ConfigDict | None:
-        """The configuration of the run in the folder; None where nothing is that a run would touch.
-
-        Raises:
-            RunError: the folder holds files of a run's names that are not of a run.
-        """
-        taken = [path.name for path in (self.config, self.metrics, self.checkpoints, self.samples) if path.exists()]
-        if not taken:
-            return None
-        try:
-            return self.read_config()
-        except (RunError, configuration.ConfigError) as error:
-            raise RunError(
-                f"{self.path} holds {', '.join(taken)}, but no run of ctdiff ({error}); nothing was touched. "
-                "Give another --workdir, or move those away"
-            ) from error
-
-    def begun(self) -> ConfigDict | None:
-        """The configuration of the run that a training would continue; None where there is no checkpoint to continue from.
-
-        Raises:
-            RunError: the folder holds files of a run's names that are not of a run.
-        """
-        saved = self.saved_config()
-        return saved if complete_checkpoints(self.checkpoints) else None
-
-    def locked(self) -> AbstractContextManager[None]:
-        """Make the folder, and keep other trainings out of it while the context lasts: see `locked`."""
-        return locked(self.path, "training", "--workdir")
-
-    def inspect(self, config: ConfigDict, fresh: bool = False) -> None:
-        """Refuse a folder that a training of `config` must not touch; nothing is changed.
-
-        A run may become longer if its learning rate is constant: nothing that was done depends on where it would end.
-
-        Arguments:
-            config: what is to be trained.
-            fresh: whether an earlier training will be deleted.
-
-        Raises:
-            RunError: the folder holds a run of another configuration, or something that is no run.
-        """
-        begun = self.begun()  # without a checkpoint there is nothing that could be lost
-        if begun is None or fresh:
-            return
-        ignored = [*configuration.FREE_SECTIONS, "training.device"]
-        constant = begun.optimizer.schedule == "constant"
-        if constant and config.training.steps > begun.training.steps:
-            ignored.append("training.steps")
-        changed = configuration.differences(begun, config, ignored)
-        if changed:
-            listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
-            fixed = "training.steps" in changed and not constant
-            longer = " (a run can be made longer if its optimizer.schedule is constant)" if fixed else ""
-            raise RunError(
-                f"{self.path} holds a run of another configuration: {listed}{longer}. "
-                "Give another --workdir, or --fresh to delete that run and train anew"
-            )
-
-    def prepare(self, config: ConfigDict, fresh: bool = False, class_names: Sequence[str] | None = None) -> None:
-        """Make the folder ready for a training, before any work is done.
-
-        Arguments:
-            config: what is to be trained.
-            fresh: delete what an earlier training left.
-            class_names: of the labels 0, 1, ...; None leaves what the run has.
-
-        Raises:
-            RunError: the folder cannot be written, or must not be (see `inspect`); or the run was begun with other classes.
-        """
-        self.inspect(config, fresh)
-        if not fresh and class_names is not None and self.begun() is not None:
-            self._check_classes(class_names)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if fresh:
-                self._clear()
-            remove_leftovers(self.path)
-            write_atomically(self.config, configuration.to_json(config).encode())  # first: it tells a run from other folders
-            if class_names:
-                write_atomically(self.classes, (json.dumps(list(class_names), ensure_ascii=False, indent=1) + "\n").encode())
-            elif class_names is not None:
-                self.classes.unlink(missing_ok=True)
-            self.samples.mkdir(exist_ok=True)
-            self.checkpoints.mkdir(exist_ok=True)
-            remove_leftovers(self.checkpoints)
-        except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error}") from error
-
-    def _check_classes(self, class_names: Sequence[str]) -> None:
-        """Refuse to go on with labels that mean something else now."""
-        begun = self.read_classes()
-        if begun and begun != tuple(class_names):
-            gone, new = sorted({*begun} - {*class_names}), sorted({*class_names} - {*begun})
-            raise RunError(
-                f"{self.path} was begun with other classes: {len(begun)} then and {len(class_names)} now, "
-                f"gone: {', '.join(gone) or 'none'}, new: {', '.join(new) or 'none'}. Give another --workdir, or --fresh"
-            )
-
-    def _clear(self) -> None:
-        """Delete what trainings wrote and nothing else; the configuration stays until it is replaced."""
-        for _, path in complete_checkpoints(self.checkpoints):  # oldest first: until the last one this is a run
-            discard(path)
-        self.metrics.unlink(missing_ok=True)
-        (self.path / "loss.png").unlink(missing_ok=True)
-        for path in self.samples.glob("*"):
-            if _PICTURE.fullmatch(path.name):
-                path.unlink()
-        remove_leftovers(self.samples)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ from ctdiff import figures
 from ctdiff.runs import Run, load_run
 from ctdiff.training.checkpoints import write_atomically
 
-__all__ = ["chosen_labels", "chosen_seeds", "numbers", "sample_run"]
+__all__ = ["chosen_labels", "chosen_seeds", "numbers", "sample_run", "spans"]
 
+_SUFFIXES = (".png", ".npz", ".gif")
+_LONGEST = 120  # letters of a file's name
 _FRAMES = 50  # of an animation, the first and the last state among them
 
 
@@ -63,6 +66,35 @@ def chosen_labels(run: Run, labels: Sequence[int] | None, count: int) -> dict[st
     if not classes:
         return {}
     return {"y": torch.tensor(list(labels or range(classes))).repeat(count)[:count].to(run.config.training.device)}
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Integers as `numbers` reads them: 0, 1, 2, 5 -> "0-2,5"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _name(sampler: str, steps: int, details: Mapping[str, object], overrides: Sequence[str]) -> str:
+    """The name of a file of samples: SAMPLER_STEPS, and what else was asked for, so that it does not replace other samples."""
+    asked = [override.partition("config.sampler.")[2] for override in overrides]
+    parts = [f"{key}={value}" for key, value in details.items() if value is not None] + asked
+    name = re.sub(r"[^\w.,=+-]", "-", "_".join([f"{sampler}_{steps}", *parts]))
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _base(out: str | Path | None, folder: Path, name: str) -> Path:
+    """The files' path without suffix."""
+    if out is None:
+        return folder / name
+    base = Path(out).expanduser()
+    if str(out).endswith(("/", "\\")) or base.is_dir():
+        return base / name
+    return base.with_suffix("") if base.suffix in _SUFFIXES else base
 
 
 def _targets(base: Path, suffixes: Sequence[str]) -> tuple[Path, ...]:
@@ -122,7 +154,8 @@ def sample_run(
         checkpoint: the step of a checkpoint; None is the newest.
         ema: averaged weights rather than the last ones.
         device: where to compute.
-        out: the files' path without suffix; None is RUN/samples/SAMPLER_STEPS.
+        out: the files' path, with or without a suffix, or a folder for them. None is RUN/samples. In a folder they are called
+            SAMPLER_STEPS, followed by the seeds, labels, checkpoint and settings that were asked for.
         overrides: flags such as "--config.sampler.grid=cosine".
         gif: write an animation of the reverse process too, noise to clean images.
 
@@ -138,8 +171,14 @@ def sample_run(
     cond = chosen_labels(run, labels, len(chosen))
     y = cond.get("y")
     walker = run.sampler(steps, sampler)
-    base = Path(out) if out is not None else run.path / "samples" / f"{sampler or run.config.sampler.name}_{walker.grid.steps}"
-    paths = _targets(base, (".png", ".npz", ".gif") if gif else (".png", ".npz"))
+    details = {
+        "seeds": None if chosen == list(range(len(chosen))) else spans(chosen),
+        "labels": None if labels is None else spans(labels),
+        "checkpoint": checkpoint,
+        "ema": None if ema else False,
+    }
+    name = _name(sampler or run.config.sampler.name, walker.grid.steps, details, overrides)
+    paths = _targets(_base(out, run.path / "samples", name), _SUFFIXES if gif else _SUFFIXES[:2])
     values, frames = run.config.data.num_values, []
     states = walker.grid.steps + 2  # before the first step, after each, and the clean one
     shown = {round(i * (states - 1) / (_FRAMES - 1)) for i in range(_FRAMES)} if gif else {}

@@ -66,7 +66,7 @@ from ctdiff.build.samplers import (
     build_sampler,
 )
 from ctdiff.build.shapes import event_shape
-from ctdiff.build.sources import PATH_SOURCES, SOURCES, EncodedBatches, build_batches, build_data
+from ctdiff.build.sources import PATH_SOURCES, SOURCES, EncodedBatches, build_batches, build_data, data_path
 
 __all__ = [
     "BACKBONES",
@@ -121,6 +121,7 @@ __all__ = [
     "build_times",
     "build_validation_times",
     "choices",
+    "data_path",
     "event_shape",
     "idle",
     "is_gaussian",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from configs import defaults
+from ctdiff import presets
 from ctdiff.build.processes import GAUSSIAN, is_gaussian
 from ctdiff.build.samplers import GAUSSIAN_GRIDS
 
@@ -50,7 +50,7 @@ def _without_effect(config: ConfigDict) -> Iterator[tuple[str, str]]:
 
 def idle(config: ConfigDict) -> dict[str, str]:
     """Keys whose values are not the defaults and cannot act, with what to say about each."""
-    usual, given = defaults.get_config().sampler, config.sampler
+    usual, given = presets.default_config().sampler, config.sampler
     found: dict[str, str] = {}
     for key, why in _without_effect(config):
         if given[key] != usual[key]:

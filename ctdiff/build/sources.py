@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
@@ -16,7 +17,7 @@ from ctdiff.training import Batch, BatchSequence
 from ctdiff.training.generators import kept_generators
 from diffusion_core import stream_seed
 
-__all__ = ["PATH_SOURCES", "SOURCES", "EncodedBatches", "build_batches", "build_data"]
+__all__ = ["PATH_SOURCES", "SOURCES", "EncodedBatches", "build_batches", "build_data", "data_path"]
 
 Builder: TypeAlias = Callable[[ConfigDict], Any]
 
@@ -25,17 +26,28 @@ _DATA = 0x64617461  # a stream of its own beside that of the training
 PATH_SOURCES = ("idx", "array", "folder")
 """Sources that are nothing without `data.path`; the others have a place of their own."""
 
+_CACHES = ("mnist", "fashion_mnist", "cifar10")
+"""Sources that are downloaded to a folder: `data` where none is given."""
+
 SOURCES: dict[str, Builder] = {
     "embedded_mnist": lambda c: data.embedded_mnist(),
-    "mnist": lambda c: data.torchvision_mnist(c.path or "data", c.download),
-    "fashion_mnist": lambda c: data.torchvision_fashion_mnist(c.path or "data", c.download),
-    "cifar10": lambda c: data.cifar10(c.path or "data", c.download),
+    "mnist": lambda c: data.torchvision_mnist(c.path, c.download),
+    "fashion_mnist": lambda c: data.torchvision_fashion_mnist(c.path, c.download),
+    "cifar10": lambda c: data.cifar10(c.path, c.download),
     "idx": lambda c: data.idx_folder(c.path),
     "array": lambda c: data.array_file(c.path, c.test_fraction),
     "folder": lambda c: data.image_folder(
         c.path, c.channels, image_size(c), c.test_fraction, ground=c.ground, skip_damaged=c.skip_damaged
     ),
 }
+
+
+def data_path(config: ConfigDict) -> str:
+    """`config.data.path` from the root on, so that a run finds its images wherever it is used; "" where there is none."""
+    path, name = config.data.path, config.data.name
+    if not path and name not in _CACHES:
+        return ""
+    return str(Path(path or "data").expanduser().absolute())
 
 
 def build_data(config: ConfigDict) -> data.Splits:
@@ -49,7 +61,7 @@ def build_data(config: ConfigDict) -> data.Splits:
     """
     settings = config.data
     with kept_generators(stream_seed(config.training.seed, _DATA)):
-        splits: data.Splits = SOURCES[settings.name](settings)
+        splits: data.Splits = SOURCES[settings.name](ConfigDict({**settings, "path": data_path(config)}))
     if splits.train.shape[0] != settings.channels:
         raise ValueError(f"the images have {splits.train.shape[0]} channels, config.data.channels = {settings.channels}")
     train = data.fraction(splits.train, settings.fraction, config.training.seed)

@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 from absl import flags
 
-from configs import defaults
 from ctdiff import config as configuration
+from ctdiff import presets
 
 __all__ = ["CommandLine", "UsageError", "Verb", "say", "separate_overrides"]
 
@@ -25,8 +25,10 @@ class UsageError(ValueError):
 
 
 def say(message: str, stream: TextIO | None = None) -> None:
-    """Print at once, to standard output if no stream is given."""
-    print(message, file=sys.stdout if stream is None else stream, flush=True)
+    """Print at once, to standard output if no stream is given. Letters that the console cannot show are printed as codes."""
+    stream = sys.stdout if stream is None else stream
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    print(message.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def separate_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     Returns:
         The other arguments, and the overrides, each of them one argument.
     """
-    defaults_by_key = configuration.flatten(defaults.get_config())
+    defaults_by_key = configuration.flatten(presets.default_config())
     others: list[str] = []
     overrides: list[str] = []
     following = iter(arguments)

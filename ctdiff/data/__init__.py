@@ -11,6 +11,7 @@ from ctdiff.data.batches import Batches, Flip, Rotation
 from ctdiff.data.cifar import read_cifar10
 from ctdiff.data.datasets import from_dataset
 from ctdiff.data.download import cifar10, torchvision_fashion_mnist, torchvision_mnist
+from ctdiff.data.fingerprint import data_record
 from ctdiff.data.folders import image_folder
 from ctdiff.data.idx import idx_folder, read_idx
 from ctdiff.data.images import ImageData, Splits, split
@@ -25,6 +26,7 @@ __all__ = [
     "array_file",
     "as_states",
     "cifar10",
+    "data_record",
     "embedded_mnist",
     "fraction",
     "from_dataset",

@@ -24,6 +24,7 @@ from ctdiff.evaluation.features import Extractor
 from ctdiff.evaluation.inception_v3 import inception
 from ctdiff.evaluation.measurement import Measurement
 from ctdiff.evaluation.reference import Reference, uniform_noise
+from ctdiff.runs import RunFolder
 
 __all__ = ["EXTRACTORS", "Judge", "build_extractor", "run_splits"]
 
@@ -56,14 +57,20 @@ def build_extractor(name: str, device: str = "cpu", download: bool = False) -> E
         raise ValueError(f"extractor = {name!r} cannot be made: {error}") from error
 
 
-def run_splits(config: ConfigDict, labels: Sequence[int] | None = None) -> Splits:
+def run_splits(config: ConfigDict, labels: Sequence[int] | None = None, folder: RunFolder | None = None) -> Splits:
     """The real images of a run; of the given classes alone, where samples are of those alone.
 
     Arguments:
         config: the run's configuration.
         labels: the classes; None, or the one that stands for no label, is all.
+        folder: the run's folder, whose record of the images they have to agree with.
+
+    Raises:
+        RunError: they are not those that the run was trained on.
     """
     splits = build.build_data(config)
+    if folder is not None:
+        folder.check_data(splits)
     if labels is None or max(labels) >= config.model.num_classes:
         return splits
     wanted = torch.tensor(sorted(set(labels)))

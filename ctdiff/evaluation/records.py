@@ -16,18 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ctdiff.data import ImageData, Splits
 from ctdiff.training.checkpoints import write_atomically
 
 __all__ = [
     "Parts",
-    "data_record",
     "digest",
     "environment",
     "file_hash",
     "keep_result",
     "kept_result",
-    "ranges",
     "read_json",
     "to_json",
     "unequal",
@@ -119,17 +116,6 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def ranges(numbers: Sequence[int]) -> str:
-    """Integers as `ctdiff.sampling.numbers` reads them: 0, 1, 2, 5 -> "0-2,5"."""
-    spans: list[list[int]] = []
-    for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
-
-
 def environment() -> dict[str, Any]:
     """What numbers depend on in their last digits, beside the settings."""
     try:
@@ -144,23 +130,6 @@ def environment() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": str(torch.backends.cpu.get_cpu_capability()),
         "threads": torch.get_num_threads(),
-    }
-
-
-def _images_record(images: ImageData) -> dict[str, Any]:
-    content = hashlib.sha256(images.images.numpy().tobytes())
-    if images.labels is not None:
-        content.update(images.labels.numpy().tobytes())
-    return {"count": len(images), "sha256": content.hexdigest()}
-
-
-def data_record(splits: Splits) -> dict[str, Any]:
-    """Which real images numbers are of."""
-    return {
-        "shape": list(splits.train.shape),
-        "num_values": splits.train.num_values,
-        "train": _images_record(splits.train),
-        "held_out": _images_record(splits.test),
     }
 
 

@@ -22,15 +22,15 @@ from typing import Any
 import torch
 
 from ctdiff import config as configuration
-from ctdiff.data import Splits
+from ctdiff.data import Splits, data_record
 from ctdiff.evaluation.drawing import draw, run_bits_per_dim
 from ctdiff.evaluation.features import Extractor
 from ctdiff.evaluation.judges import Judge, build_extractor, run_splits
 from ctdiff.evaluation.measurement import Measurement, likelihood
 from ctdiff.evaluation.plots import checkpoint_curve
-from ctdiff.evaluation.records import Parts, data_record, environment, file_hash, ranges, read_json, to_json, unequal
+from ctdiff.evaluation.records import Parts, environment, file_hash, read_json, to_json, unequal
 from ctdiff.runs import Run, RunError, RunFolder, load_run
-from ctdiff.sampling import chosen_labels, chosen_seeds, numbers
+from ctdiff.sampling import chosen_labels, chosen_seeds, numbers, spans
 from ctdiff.training.checkpoints import complete_checkpoints, write_atomically
 
 __all__ = ["FORMAT", "evaluate_run", "evaluation_file", "likelihood_settings", "repeat", "weights_file"]
@@ -52,7 +52,7 @@ def evaluation_file(path: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         ValueError: the given file has another suffix.
     """
-    target = Path(path) / "evaluation.json" if out is None else Path(out)
+    target = (Path(path) / "evaluation.json" if out is None else Path(out)).expanduser()
     if target.suffix != ".json":
         raise ValueError(f"out = {str(target)!r}, expected a file that ends in .json")
     return target
@@ -157,19 +157,19 @@ def evaluate_run(
     """
     target = evaluation_file(path, out)
     run = load_run(path, None, ema, device)
-    configuration.override(run.config, overrides, sections=("sampler",))
+    configuration.override(run.config, overrides, sections=("sampler", "data.path", "data.download"))
     run.config.sampler.update(name=sampler or run.config.sampler.name, steps=steps or run.config.sampler.steps)
     run.sampler()  # refuses what the process does not have
     chosen_labels(run, labels, 1)
     loaded = [load_run(path, step, ema, device) for step in _steps(path, checkpoints, run.step)]
-    splits = run_splits(run.config, labels)
+    splits = run_splits(run.config, labels, RunFolder(run.path))
     judge = Judge.of(run.config, splits, extractor, replicates=replicates)
     settings = {
         "checkpoints": [{"step": each.step, "weights": file_hash(weights_file(each, ema))} for each in loaded],
         "ema": ema,
         "device": device,
         "sampler": run.config.sampler.to_dict(),
-        "seeds": ranges(_seeds(run, num_samples, seeds, 2 * judge.reference.neighbour + 2)),
+        "seeds": spans(_seeds(run, num_samples, seeds, 2 * judge.reference.neighbour + 2)),
         "labels": None if labels is None else list(labels),
         "extractor": extractor.describe(),
         "reference": {"neighbour": judge.reference.neighbour, "replicates": replicates, "seed": judge.reference.seed},
@@ -276,7 +276,7 @@ def repeat(
     Warns:
         UserWarning: the machine or the software is another.
     """
-    file = Path(file)
+    file = Path(file).expanduser()
     old = read_json(file, FORMAT)
     settings = old["settings"]
     if run is None:
@@ -289,7 +289,7 @@ def repeat(
         if extractor.label != (expected := f"{settings['extractor']['name']}-{settings['extractor']['hash']}"):
             raise ValueError(f"the extractor is {extractor.label}, expected {expected}")
         config = RunFolder(Path(run)).read_config()
-        splits = run_splits(config, settings["labels"])
+        splits = run_splits(config, settings["labels"], RunFolder(Path(run)))
         if changed := unequal(old["data"], data_record(splits)):
             raise ValueError(f"the real images are others: {changed[0][0]} was {changed[0][1]}, is now {changed[0][2]}")
         judge = Judge.of(config, splits, extractor, **settings["reference"])

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ctdiff import build
 from ctdiff import config as configuration
+from ctdiff.data import data_record
 from ctdiff.evaluation.budgets import most_steps, step_costs
 from ctdiff.evaluation.drawing import draw
 from ctdiff.evaluation.features import Extractor
@@ -29,11 +30,11 @@ from ctdiff.evaluation.judges import Judge, run_splits
 from ctdiff.evaluation.page import comparison_page
 from ctdiff.evaluation.plots import comparison_plot
 from ctdiff.evaluation.portraits import SHOWN, keep_picture, kept_bound, kept_picture, portrait
-from ctdiff.evaluation.records import data_record, digest, environment, file_hash, keep_result, kept_result, ranges, to_json
+from ctdiff.evaluation.records import digest, environment, file_hash, keep_result, kept_result, to_json
 from ctdiff.evaluation.report import likelihood_settings, weights_file
 from ctdiff.evaluation.tables import comparison_csv, shortfall
-from ctdiff.runs import Run, load_run, locked
-from ctdiff.sampling import chosen_labels
+from ctdiff.runs import Run, RunFolder, load_run, locked
+from ctdiff.sampling import chosen_labels, spans
 from ctdiff.training.checkpoints import write_atomically
 from diffusion_core import Sampler
 
@@ -98,7 +99,9 @@ def _contenders(
     taken: set[str] = set()
     for path, name in zip(paths, _named(paths), strict=True):
         run = load_run(path, None, True, device)
-        vain.append(configuration.override(run.config, overrides, sections=("sampler",), refuse_idle=False))
+        vain.append(
+            configuration.override(run.config, overrides, sections=("sampler", "data.path", "data.download"), refuse_idle=False)
+        )
         offered[name] = list(build.choices(run.config)["sampler.name"])
         for label in dict.fromkeys(offered[name] if samplers is None else samplers):
             match = re.fullmatch(r"(\w+?)(?:\+(\d+))?", label)
@@ -136,7 +139,7 @@ def _common_data(contenders: Sequence[_Contender]) -> tuple[Any, dict[str, Any]]
         ValueError: they are not the same.
     """
     first = contenders[0]
-    splits = run_splits(first.run.config)
+    splits = run_splits(first.run.config, None, RunFolder(first.run.path))
     record = data_record(splits)
     for other in contenders:
         if other.name != first.name and data_record(run_splits(other.run.config)) != record:
@@ -231,12 +234,12 @@ def compare_runs(
         raise ValueError(f"metric = {metric!r}, expected one of {', '.join(known)}")
     seeds, bound = list(range(num_samples)), likelihood_settings(splits, likelihood_images, draws, _LIKELIHOOD_IMAGES)
     shared: dict[str, Any] = {
-        "seeds": ranges(seeds),
+        "seeds": spans(seeds),
         "device": device,
         "extractor": extractor.describe(),
         "reference": {"neighbour": judge.reference.neighbour, "replicates": replicates, "seed": judge.reference.seed},
     }
-    folder, budgets = Path(out), sorted(set(calls))
+    folder, budgets = Path(out).expanduser(), sorted(set(calls))
     made_of: dict[str, Any] = {"data": data, "environment": environment()}
     asked: dict[str, Any] = {
         "calls": budgets,

@@ -290,6 +290,7 @@ def train(
     configuration.check(config, None if fresh else folder.saved_config())
     configuration.check_device(config.training.device)
     config = config.copy_and_resolve_references()
+    config.data.path = build.data_path(config)
     with folder.locked(), StopRequest() as stop:
         config.training.precision = _precision(config, None if fresh else folder.begun())
         folder.inspect(config, fresh)
@@ -300,6 +301,7 @@ def train(
         done, steps = start, config.training.steps
         if start >= steps:
             say(f"{folder.path} is finished ({start} steps): only drawing samples; --fresh trains anew")
+            config.data.update(folder.read_config().data)  # no image is read: where they lie stays as it was
             folder.prepare(config)
         else:
             splits = build.build_data(config)
@@ -307,11 +309,12 @@ def train(
             with kept_generators():
                 batches[start]  # whatever makes a batch fail fails now
             if start:
+                folder.check_data(splits)
                 say(f"resuming {folder.path} at step {start}")
             say(f"{len(splits.train)} training images, {len(splits.test)} test images, steps {start} .. {steps}")
             if splits.class_names:
                 say(_listed(splits.class_names))
-            folder.prepare(config, fresh, splits.class_names)  # the first change to the folder: nothing else can be wrong
+            folder.prepare(config, splits, fresh)  # the first change to the folder: nothing else can be wrong
             with _diverged(folder):
                 done = _run(config, folder, parts, splits, batches, start, stop)
         if not stop:

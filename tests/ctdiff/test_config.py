@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 import configs
-from ctdiff import build
+from ctdiff import build, presets
 from ctdiff import config as configuration
 from ctdiff.config import ConfigError
 
@@ -165,13 +165,13 @@ def test_a_saved_configuration_may_be_older_than_networks_it_did_not_choose():
 
 @pytest.mark.parametrize("preset", ["mnist", "mnist_absorbing", "mnist_ddpm", "mnist_iddpm"])
 def test_a_saved_configuration_may_be_older_than_any_alternative_it_did_not_choose(preset, monkeypatch):
-    old, newer = configuration.to_json(configuration.load(preset)), configuration.defaults.get_config()
+    old, newer = configuration.to_json(configuration.load(preset)), presets.default_config()
     newer.process.ring = ConfigDict({"drift": 0.0})
     newer.process.sigmoid.steepness = 1.0
     newer.loss.ranked = ConfigDict({"power": 2.0})
     newer.model.plain = ConfigDict({"width": 32})
     newer.model.dit.bias = True
-    monkeypatch.setattr(configuration.defaults, "get_config", newer.copy_and_resolve_references)
+    monkeypatch.setattr(presets, "default_config", newer.copy_and_resolve_references)
     config = configuration.from_json(old)
     assert (config.process.ring.drift, config.loss.ranked.power, config.model.plain.width) == (0.0, 2.0, 32)
     assert (config.process.sigmoid.steepness, config.model.dit.bias) == (1.0, True)

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from ctdiff import build, train
-from ctdiff.data import from_dataset
-from ctdiff.evaluation.records import data_record
+from ctdiff.data import data_record, from_dataset
 from ctdiff.runs import RunFolder
 from ctdiff.training import MetricsFile
 from ctdiff.training.generators import generator_states, kept_generators, restore_generators, seed_generators

@@ -30,9 +30,9 @@ from ctdiff.evaluation import (
     run_bits_per_dim,
     with_interval,
 )
-from ctdiff.evaluation.records import Parts, digest, ranges, to_json, unequal
+from ctdiff.evaluation.records import Parts, digest, to_json, unequal
 from ctdiff.runs import RunError
-from ctdiff.sampling import numbers
+from ctdiff.sampling import numbers, spans
 from diffusion_core import Sampler, stream_seed
 
 from ..small import small
@@ -302,8 +302,8 @@ def test_what_is_no_repetition_is_refused(tmp_path):
 
 
 def test_records():
-    assert [ranges(n) for n in ([0, 1, 2, 5], [7], [3, 2], [])] == ["0-2,5", "7", "3,2", ""]
-    assert numbers(ranges([4, 0, 1, 9])) == [4, 0, 1, 9]
+    assert [spans(n) for n in ([0, 1, 2, 5], [7], [3, 2], [])] == ["0-2,5", "7", "3,2", ""]
+    assert numbers(spans([4, 0, 1, 9])) == [4, 0, 1, 9]
     content = {"a": [math.inf, -math.inf, math.nan, 0.1], "b": (1, 2)}
     back = json.loads(to_json(content), parse_constant=pytest.fail)
     assert back == {"a": ["inf", "-inf", "nan", 0.1], "b": [1, 2]}

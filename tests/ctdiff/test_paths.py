@@ -1,0 +1,191 @@
+"""Where things lie: homes, other folders, names of files, consoles, and projects with folders named like ours."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ctdiff import config as configuration
+from ctdiff import load_run, sample_run, train
+from ctdiff.cli.main import main
+from ctdiff.evaluation.judges import run_splits
+from ctdiff.evaluation.report import evaluation_file
+from ctdiff.runs import RunError, RunFolder
+from ctdiff.sampling import numbers, spans
+
+from .small import flags, small
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_images(path: Path, seed: int = 0) -> Path:
+    np.save(path, np.random.default_rng(seed).integers(0, 256, (40, 8, 8), dtype=np.uint8))
+    return path
+
+
+def settings(path, **changes):
+    return {"data__name": "array", "data__path": str(path), "data__fraction": 1.0, "saving__preview_every": 50, **changes}
+
+
+def test_a_tilde_is_the_home(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_images(tmp_path / "images.npy")
+    (tmp_path / "mine.py").write_text("from configs import mnist\n\ndef get_config():\n    return mnist.get_config()\n")
+    given = flags(**settings("~/images.npy", training__steps=1))
+    assert main(["train", "--config=~/mine.py", "--workdir=~/run", *given]) == 0
+    assert (tmp_path / "run" / "config.json").exists()
+    assert main(["sample", "~/run", "--num_samples=2", "--out=~/pictures/"]) == 0
+    assert (tmp_path / "pictures" / "ancestral_3.png").exists()
+    assert evaluation_file("~/run", None) == tmp_path / "run" / "evaluation.json"
+    assert evaluation_file("~/run", "~/other.json") == tmp_path / "other.json"
+    assert load_run("~/run").path == tmp_path / "run"
+    assert not Path("~").exists()
+
+
+def test_where_the_images_lie_is_not_what_a_run_is(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+    write_images(here / "images.npy")
+    constant = settings("images.npy", optimizer__schedule="constant", training__steps=2)
+    train(small("mnist", **constant), "run")
+    monkeypatch.chdir(there)
+    run = load_run(here / "run")
+    assert run.config.data.path == str(here / "images.npy")
+    assert len(run_splits(run.config, None, RunFolder(run.path)).train) == 36
+    shutil.move(here / "images.npy", there / "moved.npy")
+    longer = {**constant, "training__steps": 4}
+    assert train(small("mnist", **{**longer, "data__path": "moved.npy"}), here / "run").step == 4
+    write_images(there / "others.npy", seed=1)
+    others = small("mnist", **{**longer, "data__path": "others.npy", "training__steps": 6})
+    with pytest.raises(RunError, match=r"run was trained on other images: train was .*give --config\.data\.path=\.\.\."):
+        train(others, here / "run")
+    assert load_run(here / "run").step == 4
+    run.config.data.path = str(there / "others.npy")
+    with pytest.raises(RunError, match="was trained on other images"):
+        run_splits(run.config, None, RunFolder(run.path))
+    (here / "run" / "data.json").write_text("{")
+    with pytest.raises(RunError, match=r"data\.json is damaged"):
+        run_splits(run.config, None, RunFolder(run.path))
+    configuration.override(run.config, [f"--config.data.path={there / 'moved.npy'}"], ("sampler", "data.path"))
+    with pytest.raises(configuration.ConfigError, match=r"config\.data\.fraction"):
+        configuration.override(run.config, ["--config.data.fraction=0.5"], ("sampler", "data.path"))
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory):
+    """A run with classes."""
+    folder = tmp_path_factory.mktemp("guided")
+    train(small("mnist_guided", training__steps=1, saving__preview_every=50), folder / "run")
+    return folder / "run"
+
+
+def test_samples_of_other_settings_have_other_names(guided, tmp_path):
+    asked = [
+        {},
+        {"seeds": [7, 8, 9]},
+        {"seeds": [7, 8, 10]},
+        {"labels": [3]},
+        {"labels": [3, 4]},
+        {"checkpoint": 1},
+        {"ema": False},
+        {"overrides": ["--config.sampler.guidance=3.0"]},
+        {"overrides": ["--config.sampler.guidance=5.0"]},
+        {"steps": 4},
+    ]
+    names = [sample_run(guided, **{"num_samples": None if "seeds" in one else 3, **one})[0].name for one in asked]
+    assert len(set(names)) == len(asked), names
+    assert names[1] == f"{names[0].removesuffix('.png')}_seeds=7-9.png"
+    assert names[7].endswith("_guidance=3.0.png")
+    many = [f"--config.sampler.{key}={value}" for key, value in guided_settings().items()]
+    long = sample_run(guided, num_samples=2, seeds=[2**40, 2**41 + 1], overrides=many)[0]
+    assert len(long.name) < 140
+    for out, expected in (
+        ("pic.png", "pic.png"),
+        ("pic", "pic.png"),
+        ("v1.2", "v1.2.png"),
+        ("some/", f"some/{names[0]}"),
+        ("pic.npz", "pic.png"),
+    ):
+        assert sample_run(guided, num_samples=3, out=f"{tmp_path}/{out}")[0] == tmp_path / expected
+    (tmp_path / "there").mkdir()
+    assert sample_run(guided, num_samples=3, out=tmp_path / "there")[0].parent == tmp_path / "there"
+
+
+def guided_settings():
+    return {
+        "guidance": 2.5,
+        "eta": 0.25,
+        "grid": "quadratic",
+        "name": "ddim",
+        "guidance_scale": "interval",
+        "guidance_interval": "(0.125,0.875)",
+        "t_min": 0.015625,
+    }
+
+
+def test_spans_are_read_back():
+    for integers in ([0, 1, 2, 5], [7], [3, 2], [4, 0, 1, 9]):
+        assert numbers(spans(integers)) == integers
+
+
+def test_a_console_that_cannot_show_a_path(tmp_path, monkeypatch):
+    """A finished training ends well, and the run can be taken up."""
+    path, images = tmp_path / "läufe-数字", write_images(tmp_path / "bilder-é.npy")
+    given = flags(**settings(images, training__steps=1))
+    for _ in range(2):
+        console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", console)
+        assert main(["train", "--config=mnist", f"--workdir={path}", *given]) == 0
+        assert rb"l\xe4ufe-\u6570" in console.buffer.getvalue()
+        assert main(["sample", str(path), "--num_samples=2"]) == 0
+        monkeypatch.undo()
+
+
+def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a folder of a project, which is first on the path."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_project_with_its_own_configs(tmp_path):
+    """Presets are ours; a configuration file of the project sees both packages, and its neighbours."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "__init__.py").write_text("X = 1\n")
+    (tmp_path / "configs" / "base.py").write_text("STEPS = 2\n")
+    (tmp_path / "near.py").write_text("MORE = 3\n")
+    (tmp_path / "mine.py").write_text(
+        "import near\nfrom configs import base, mnist\n\n\ndef get_config():\n    config = mnist.get_config()\n"
+        "    config.training.steps = base.STEPS + near.MORE\n    return config\n"
+    )
+    code = """
+import configs
+from ctdiff import config
+assert len(config.preset_names()) >= 20
+assert config.load("mine.py").training.steps == 5
+assert config.load("mnist_ddpm").process.name == "gaussian"
+import sys
+assert configs.X == 1 and sys.modules["configs"] is configs and "near" not in sys.modules
+"""
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_hidden_package_is_one_clear_error(tmp_path):
+    (tmp_path / "backbones").mkdir()
+    (tmp_path / "backbones" / "__init__.py").write_text("")
+    done = python("import ctdiff", tmp_path)
+    expected = (
+        f"ImportError: the package backbones of ctdiff is in {ROOT / 'backbones'}, but it is found in {tmp_path / 'backbones'}"
+    )
+    assert expected in done.stderr.splitlines()[-1]
