@@ -83,13 +83,15 @@ class Range:
             ValueError: naming the value and what is allowed. True and 2.0 are no integers.
         """
         if not _fits(value, kind, self):
-            each = "each " if isinstance(value, Collection) and not isinstance(value, str) else ""
-            raise ValueError(f"{name} = {value!r}, expected {each}{self._words(_holds(kind, int))}")
+            raise ValueError(f"{name} = {value!r}, expected {self._words(value, kind)}")
 
-    def _words(self, integer: bool) -> str:
-        if self == Range():
-            return "an integer" if integer else "a finite number"
-        return f"{'an integer' if integer else 'a number'} {self}"
+    def _words(self, value: object, kind: object) -> str:
+        """What is allowed, for a value that is not."""
+        noun = "integer" if _holds(kind, int) else "number" if self != Range() else "finite number"
+        one = f"{'an' if noun == 'integer' else 'a'} {noun}{'' if self == Range() else f' {self}'}"
+        if isinstance(value, Collection) and not isinstance(value, str):
+            return f"each {one}"
+        return one if {int, float} & {*_members(kind)} else f"several, each {one}"
 
 
 Finite = Annotated[float, Range()]
@@ -100,13 +102,18 @@ Count = Annotated[int, Range(least=1)]
 CountOrZero = Annotated[int, Range(least=0)]
 
 
+def _members(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
 def _fits(value: object, kind: Any, allowed: Range) -> bool:
     """Whether a value is of a type, with its numbers within a range."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        return any(_fits(value, each, allowed) for each in inner)
+    if len(_members(kind)) > 1:
+        return any(_fits(value, each, allowed) for each in _members(kind))
+    origin = get_origin(kind)
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return isinstance(value, Collection) and all(_fits(item, inner[0], allowed) for item in value)
+        return isinstance(value, Collection) and all(_fits(item, get_args(kind)[0], allowed) for item in value)
     if kind in (int, float):
         return value in allowed and (kind is float or isinstance(value, Integral))
     return isinstance(value, kind)

@@ -174,6 +174,7 @@ class CustomGrid(TimeGrid):
     points: Annotated[Sequence[float], Range(least=0, most=1)] = ()
 
     def __post_init__(self) -> None:
+        check_arguments(type(self), vars(self))
         points = tuple(float(t) for t in self.points)
         if len(points) < 2 or not all(t > s for t, s in pairwise(points)):
             raise ValueError(f"points = {points}, expected at least two falling times")
