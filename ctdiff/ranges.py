@@ -143,9 +143,9 @@ def out_of_range(given: Mapping[str, Any]) -> dict[str, str]:
     for key, allowed in RANGES.items():
         value = given[key]
         items = value if isinstance(value, tuple) else (value,)
-        kind: type = int if all(isinstance(item, int) for item in items) else float
+        integer = all(isinstance(item, int) for item in items)
         try:
-            allowed.check(f"config.{key}", value, tuple[kind, ...] if isinstance(value, tuple) else kind)
+            allowed.check(f"config.{key}", value, int | tuple[int, ...] if integer else float | tuple[float, ...])
         except ValueError as error:
             wrong[key] = str(error)
     for low, high in ASCENDING:

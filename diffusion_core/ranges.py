@@ -87,8 +87,10 @@ class Range:
 
     def _words(self, value: object, kind: object) -> str:
         """What is allowed, for a value that is not."""
-        noun = "integer" if _holds(kind, int) else "number" if self != Range() else "finite number"
-        one = f"{'an' if noun == 'integer' else 'a'} {noun}{'' if self == Range() else f' {self}'}"
+        integer = _holds(kind, int)
+        one = f"{'an integer' if integer else 'a number'} {self}"
+        if self == Range():
+            one = "an integer" if integer else "a finite number"
         if isinstance(value, Collection) and not isinstance(value, str):
             return f"each {one}"
         return one if {int, float} & {*_members(kind)} else f"several, each {one}"
