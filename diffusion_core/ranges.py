@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import cache
@@ -167,7 +168,10 @@ def check_arguments(target: Callable[..., object], values: Mapping[str, object])
 
 
 class CheckedArguments:
-    """A dataclass whose arguments are checked when it is made."""
+    """A dataclass whose arguments are checked when it is made. Integers of numpy become Python's."""
 
     def __post_init__(self) -> None:
         check_arguments(type(self), vars(self))
+        for name, (kind, _) in _numbers(type(self)).items():
+            if kind is int:
+                object.__setattr__(self, name, operator.index(getattr(self, name)))

@@ -8,7 +8,6 @@ example of a batch and returns 1 / density beside it, so that losses stay unweig
 from __future__ import annotations
 
 import math
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -75,7 +74,6 @@ class TimeGrid(CheckedArguments, ABC):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "steps", operator.index(self.steps))  # numpy's, too, as one of Python's
         check_interval(self.t_min, self.t_max)
 
     @abstractmethod
@@ -144,7 +142,7 @@ class RespacedGrid(TimeGrid):
     T: Annotated[int, Range(least=2)] = 1000
 
     def __post_init__(self) -> None:
-        check_arguments(type(self), vars(self))  # before T is divided by
+        check_arguments(type(self), vars(self))  # T is divided by
         object.__setattr__(self, "t_min", 1 / self.T)
         super().__post_init__()
         if self.steps >= self.T:

@@ -121,6 +121,7 @@ def test_dataclasses_inherit_the_check():
     ):
         with pytest.raises(ValueError, match=f"^{message}$"):
             make()
+    assert type(Child(2.0, np.int64(3)).steps) is int
     assert list(inspect.signature(Child).parameters) == ["rate", "steps"]
 
 
