@@ -171,7 +171,8 @@ class CheckedArguments:
     """A dataclass whose arguments are checked when it is made. Integers of numpy become Python's."""
 
     def __post_init__(self) -> None:
-        check_arguments(type(self), vars(self))
-        for name, (kind, _) in _numbers(type(self)).items():
+        target: Callable[..., object] = type(self)
+        check_arguments(target, vars(self))
+        for name, (kind, _) in _numbers(target).items():
             if kind is int:
                 object.__setattr__(self, name, operator.index(getattr(self, name)))
