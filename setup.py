@@ -47,6 +47,7 @@ setup(
         "tqdm>=4.66",
         "matplotlib>=3.8",
         "jinja2>=3.1",
+        "docstring_parser>=0.16",
     ],
     extras_require={
         # The Inception network that plain FID is measured with; its weights are a file of their own.

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import check_at_least, group_norm, xavier, zeroed
+from backbones.base import DropoutRate, group_norm, xavier, zeroed
 from diffusion_core.dropout import Dropout
+from diffusion_core.ranges import Count, check_arguments
 
 __all__ = [
     "CrossAttention",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-def check_heads(width: int, num_heads: int, dropout_attention: float = 0.0) -> None:
+def check_heads(width: Count, num_heads: Count, dropout_attention: DropoutRate = 0.0) -> None:
     """Refuse a number of heads that does not divide the width, and a dropout that is no probability.
 
     Arguments:
@@ -41,14 +42,11 @@ def check_heads(width: int, num_heads: int, dropout_attention: float = 0.0) -> N
         dropout_attention: the dropout probability of the attention weights.
 
     Raises:
-        TypeError: a number of heads that is no integer.
-        ValueError: num_heads < 1 or it does not divide width, width < 1, dropout_attention outside [0, 1].
+        ValueError: num_heads < 1 or it does not divide width, width < 1, dropout_attention outside [0, 1).
     """
-    check_at_least(1, num_heads=num_heads)
-    if width < 1 or width % num_heads:
+    check_arguments(check_heads, locals())
+    if width % num_heads:
         raise ValueError(f"num_heads = {num_heads} does not divide the width {width}")
-    if not 0 <= dropout_attention <= 1:
-        raise ValueError(f"dropout_attention = {dropout_attention}, expected a probability in [0, 1]")
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: Dropout | None = None) -> Tensor:
@@ -131,8 +129,7 @@ class TokenAttention(nn.Module):
         dropout_attention: the dropout probability of the attention weights.
 
     Raises:
-        TypeError: a number of heads that is no integer.
-        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1].
+        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1).
     """
 
     def __init__(
@@ -171,8 +168,7 @@ class CrossAttention(nn.Module):
         dropout_attention: the dropout probability of the attention weights.
 
     Raises:
-        TypeError: a number of heads that is no integer.
-        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1].
+        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1).
     """
 
     def __init__(
@@ -235,8 +231,7 @@ class TimeDependentAttention(nn.Module):
         dropout_attention: the dropout probability of the attention weights.
 
     Raises:
-        TypeError: a number of heads that is no integer.
-        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1].
+        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1).
     """
 
     def __init__(
@@ -287,7 +282,6 @@ class ImageAttention(nn.Module):
         residual_scale: what the sum of x and its update is multiplied by; sqrt(1/2) keeps the variance of equal parts.
 
     Raises:
-        TypeError: a number of heads or groups that is no integer.
         ValueError: heads that do not divide the channels, or groups < 1.
     """
 

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral
-from typing import TypeGuard, TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,15 +24,15 @@ from torch.utils.checkpoint import checkpoint
 
 from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, rows_of
 from diffusion_core.dropout import current_seeds, seeded
+from diffusion_core.ranges import Count, CountOrZero, Range, check_arguments
 from diffusion_core.values import check_within
 
 __all__ = [
     "Backbone",
-    "check_at_least",
+    "DropoutRate",
     "check_tensors",
     "each_level",
     "group_norm",
-    "is_integer",
     "normal",
     "number_of_levels",
     "truncated_normal",
@@ -42,6 +41,9 @@ __all__ = [
 ]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+DropoutRate = Annotated[float, Range(least=0, below=1)]
+"""The probability that a number is set to 0."""
 
 
 def zeroed(module: ModuleT) -> ModuleT:
@@ -96,29 +98,6 @@ def _linear_layers(module: nn.Module) -> Iterator[nn.Linear]:
             yield layer
 
 
-def is_integer(value: object) -> TypeGuard[int]:
-    """Whether a value is an integer; True and 2.0 are none."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def check_at_least(least: int, **values: object) -> None:
-    """Refuse settings that are too small or no integers, by their names.
-
-    Arguments:
-        least: the smallest value that is allowed.
-        values: the settings, named as the caller knows them.
-
-    Raises:
-        TypeError: a value is no integer.
-        ValueError: a value is below `least`.
-    """
-    for name, value in values.items():
-        if not is_integer(value):
-            raise TypeError(f"{name} = {value!r}, expected an integer of at least {least}")
-        if value < least:
-            raise ValueError(f"{name} = {value}, expected at least {least}")
-
-
 def check_tensors(**values: object) -> None:
     """Refuse inputs that are no tensors, by their names.
 
@@ -130,37 +109,35 @@ def check_tensors(**values: object) -> None:
             raise TypeError(f"{name} = {value!r}, expected a tensor")
 
 
-def each_level(name: str, value: int | Sequence[int | None] | None, levels: int, least: int = 1) -> list[int]:
+def each_level(name: str, value: int | Sequence[int | None] | None, levels: int) -> list[int]:
     """One integer a level, from one for all levels or one for each; None is 0.
 
     Arguments:
         name: what the caller calls the setting.
         value: the setting.
         levels: the number of levels.
-        least: the smallest value that is allowed.
 
     Raises:
-        ValueError: not one integer a level, or one below `least`.
+        ValueError: not one integer a level.
     """
     each = list(value) if isinstance(value, Sequence) else [value] * levels
-    counts = [0 if n is None else n for n in each]
-    if len(counts) != levels or not all(is_integer(n) and n >= least for n in counts):
-        raise ValueError(f"{name} = {value!r}, expected an integer of at least {least}, or {levels} of them (one a level)")
-    return counts
+    if len(each) != levels:
+        raise ValueError(f"{name} = {value!r}, expected one integer, or {levels} of them (one a level)")
+    return [0 if n is None else n for n in each]
 
 
 def number_of_levels(widths: Sequence[int]) -> int:
     """The number of levels of a network with these widths.
 
     Raises:
-        ValueError: there is none, or a width is no positive integer.
+        ValueError: there is none.
     """
-    if not isinstance(widths, Sequence) or not widths or not all(is_integer(n) and n > 0 for n in widths):
-        raise ValueError(f"widths = {widths!r}, expected at least one positive integer, in a tuple or a list")
+    if not widths:
+        raise ValueError(f"widths = {widths!r}, expected at least one level")
     return len(widths)
 
 
-def group_norm(channels: int, groups: int) -> nn.GroupNorm:
+def group_norm(channels: int, groups: Count) -> nn.GroupNorm:
     """A group norm of any width: with the most groups, up to `groups`, that leave each two channels or more.
 
     A group of one channel would be constant where the feature map has shrunk to one pixel.
@@ -170,10 +147,9 @@ def group_norm(channels: int, groups: int) -> nn.GroupNorm:
         groups: the most groups.
 
     Raises:
-        TypeError: groups is no integer.
-        ValueError: groups < 1.
+        ValueError: groups is no integer or below 1.
     """
-    check_at_least(1, groups=groups)
+    check_arguments(group_norm, locals())
     fitting = (g for g in range(min(groups, channels // 2), 1, -1) if channels % g == 0)
     return nn.GroupNorm(next(fitting, 1), channels)
 
@@ -202,25 +178,22 @@ class Backbone(nn.Module, ABC):
         img_size: height and width of the images in pixels, where the network is made for one size; None is any.
 
     Raises:
-        TypeError: one of these that is no integer.
-        ValueError: a number of channels or classes, or a multiple, that is too small.
+        ValueError: one of these that is no integer or too small.
     """
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int | None = None,
-        num_classes: int = 0,
-        multiple: int = 1,
+        in_channels: Count,
+        out_channels: Count | None = None,
+        num_classes: CountOrZero = 0,
+        multiple: Count = 1,
         use_checkpoint: bool = False,
-        img_size: tuple[int, int] | None = None,
+        img_size: Annotated[tuple[int, int], Range(least=1)] | None = None,
     ) -> None:
+        check_arguments(Backbone, locals())
         super().__init__()
-        out_channels = in_channels if out_channels is None else out_channels
-        check_at_least(1, in_channels=in_channels, out_channels=out_channels, multiple=multiple)
-        check_at_least(0, num_classes=num_classes)
         self.in_channels = in_channels
-        self.out_channels = out_channels
+        self.out_channels = in_channels if out_channels is None else out_channels
         self.num_classes = num_classes
         self.multiple = multiple
         self.use_checkpoint = use_checkpoint

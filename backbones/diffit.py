@@ -46,15 +46,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention import TimeDependentAttention, perceptron
-from backbones.base import Backbone, check_at_least, each_level, group_norm, number_of_levels, xavier, zeroed
-from backbones.embeddings import ClassEmbedding, TimeEmbedding, from_windows, image_size, patchify, to_windows, unpatchify
+from backbones.base import Backbone, DropoutRate, each_level, group_norm, number_of_levels, xavier, zeroed
+from backbones.embeddings import (
+    ClassEmbedding,
+    ImageSize,
+    TimeEmbedding,
+    from_windows,
+    image_size,
+    patchify,
+    to_windows,
+    unpatchify,
+)
+from diffusion_core.ranges import Count, CountOrZero, Finite, Positive, Range, check_arguments
 
 __all__ = ["DIFFIT_SIZES", "DiffiT", "DiffiTBlock", "DiffiTResBlock", "LatentDiffiT"]
 
@@ -159,39 +169,38 @@ class DiffiT(Backbone):
         out_channels: the number of channels of the output; None means in_channels.
 
     Raises:
-        TypeError: a number of something that is no integer.
         ValueError: a setting out of its range, a window that does not divide its grid, heads that do not divide a
             width, not one value a level.
     """
 
     def __init__(
         self,
-        img_size: int | tuple[int, int] = 28,
-        in_channels: int = 1,
-        widths: Sequence[int] = (64, 128),
-        blocks: int | Sequence[int] = 2,
-        windows: int | Sequence[int | None] | None = None,
-        num_heads: int | Sequence[int] = 4,
-        mlp_ratio: float = 4.0,
-        patch_size: int = 1,
-        groups: int = 8,
-        dropout: float = 0.0,
-        dropout_attention: float = 0.0,
-        num_classes: int = 0,
-        time_features: int = 64,
-        time_dim: int = 128,
-        time_scale: float = 1000.0,
+        img_size: ImageSize = 28,
+        in_channels: Count = 1,
+        widths: Annotated[Sequence[int], Range(least=1)] = (64, 128),
+        blocks: Annotated[int | Sequence[int], Range(least=1)] = 2,
+        windows: Annotated[int | Sequence[int | None], Range(least=0)] | None = None,
+        num_heads: Annotated[int | Sequence[int], Range(least=1)] = 4,
+        mlp_ratio: Positive = 4.0,
+        patch_size: Count = 1,
+        groups: Count = 8,
+        dropout: DropoutRate = 0.0,
+        dropout_attention: DropoutRate = 0.0,
+        num_classes: CountOrZero = 0,
+        time_features: Annotated[int, Range(least=2)] = 64,
+        time_dim: Count = 128,
+        time_scale: Finite = 1000.0,
         use_checkpoint: bool = False,
-        out_channels: int | None = None,
+        out_channels: Count | None = None,
     ) -> None:
+        check_arguments(DiffiT, locals())
         levels = number_of_levels(widths)
-        check_at_least(1, patch_size=patch_size)
         multiple = patch_size * 2 ** (levels - 1)
         height, width = size = image_size(img_size, 1)
         super().__init__(in_channels, out_channels, num_classes, multiple, use_checkpoint, size)
         lowest = -(-height // multiple), -(-width // multiple)  # the grid of the lowest level, of the padded image
         counts, heads = each_level("blocks", blocks, levels), each_level("num_heads", num_heads, levels)
-        sides = each_level("windows", windows, levels, least=0)
+        sides = each_level("windows", windows, levels)
         settings = {"mlp_ratio": mlp_ratio, "dropout": dropout, "dropout_attention": dropout_attention}
 
         def stage(i: int) -> nn.ModuleList:
@@ -256,31 +265,29 @@ class LatentDiffiT(Backbone):
         time_scale: what c is multiplied by; 1000 suits c in [0, 1].
 
     Raises:
-        TypeError: a number of something that is no integer.
         ValueError: a setting out of its range, a patch size that does not divide the image, heads that do not divide the width.
     """
 
     def __init__(
         self,
-        img_size: int | tuple[int, int] = 32,
-        in_channels: int = 4,
-        patch_size: int = 2,
-        depth: int = 12,
-        hidden_dim: int = 384,
-        num_heads: int = 6,
-        mlp_ratio: float = 4.0,
-        dropout_attention: float = 0.0,
-        num_classes: int = 0,
+        img_size: ImageSize = 32,
+        in_channels: Count = 4,
+        patch_size: Count = 2,
+        depth: CountOrZero = 12,
+        hidden_dim: Count = 384,
+        num_heads: Count = 6,
+        mlp_ratio: Positive = 4.0,
+        dropout_attention: DropoutRate = 0.0,
+        num_classes: CountOrZero = 0,
         use_checkpoint: bool = False,
-        out_channels: int | None = None,
-        dropout: float = 0.0,
-        time_features: int = 256,
-        time_scale: float = 1000.0,
+        out_channels: Count | None = None,
+        dropout: DropoutRate = 0.0,
+        time_features: Annotated[int, Range(least=2)] = 256,
+        time_scale: Finite = 1000.0,
     ) -> None:
+        check_arguments(LatentDiffiT, locals())
         height, width = size = image_size(img_size, patch_size)
         super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint, img_size=size)
-        check_at_least(0, depth=depth)
-        check_at_least(1, hidden_dim=hidden_dim)
         grid = height // patch_size, width // patch_size
         self.patch_size = patch_size
         self.embed = xavier(nn.Linear(patch_size**2 * in_channels, hidden_dim))

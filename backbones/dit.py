@@ -26,22 +26,24 @@ References:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention import CrossAttention, TokenAttention, perceptron
-from backbones.base import Backbone, check_at_least, normal, xavier, zeroed
+from backbones.base import Backbone, DropoutRate, normal, xavier, zeroed
 from backbones.embeddings import (
     ClassEmbedding,
+    ImageSize,
     TimeEmbedding,
     image_size,
     patchify,
     sincos_positions,
     unpatchify,
 )
+from diffusion_core.ranges import Count, CountOrZero, Finite, Positive, Range, check_arguments
 
 __all__ = [
     "DIT_SIZES",
@@ -281,7 +283,6 @@ class DiT(Backbone):
         time_scale: what c is multiplied by; 1000 suits c in [0, 1].
 
     Raises:
-        TypeError: a number of something that is no integer.
         ValueError: a setting out of its range, a patch size that does not divide the image, heads that do not
             divide the width, a width that is no multiple of 4.
     """
@@ -290,26 +291,25 @@ class DiT(Backbone):
 
     def __init__(
         self,
-        img_size: int | tuple[int, int] = 28,
-        in_channels: int = 1,
-        patch_size: int = 2,
-        depth: int = 12,
-        hidden_dim: int = 384,
-        num_heads: int = 6,
-        mlp_ratio: float = 4.0,
-        dropout_attention: float = 0.0,
-        num_classes: int = 0,
+        img_size: ImageSize = 28,
+        in_channels: Count = 1,
+        patch_size: Count = 2,
+        depth: CountOrZero = 12,
+        hidden_dim: Count = 384,
+        num_heads: Count = 6,
+        mlp_ratio: Positive = 4.0,
+        dropout_attention: DropoutRate = 0.0,
+        num_classes: CountOrZero = 0,
         use_checkpoint: bool = False,
-        out_channels: int | None = None,
-        dropout: float = 0.0,
+        out_channels: Count | None = None,
+        dropout: DropoutRate = 0.0,
         conditioning: type[DiTBlock] = AdaLNZeroBlock,
-        time_features: int = 256,
-        time_scale: float = 1000.0,
+        time_features: Annotated[int, Range(least=2)] = 256,
+        time_scale: Finite = 1000.0,
     ) -> None:
+        check_arguments(DiT, locals())
         height, width = size = image_size(img_size, patch_size)
         super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint, img_size=size)
-        check_at_least(0, depth=depth)
-        check_at_least(1, hidden_dim=hidden_dim)
         self.patch_size = patch_size
         self.conditioning = conditioning
         grid = height // patch_size, width // patch_size

@@ -14,15 +14,17 @@ vectors, or by the same sinusoids of the column (first half of the vector) and o
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.base import check_at_least, is_integer
+from diffusion_core.ranges import Count, Finite, Positive, Range, check_arguments
 
 __all__ = [
     "ClassEmbedding",
+    "ImageSize",
     "SinusoidalEmbedding",
     "TimeEmbedding",
     "from_windows",
@@ -32,6 +34,9 @@ __all__ = [
     "to_windows",
     "unpatchify",
 ]
+
+ImageSize = Annotated[int | tuple[int, int], Range(least=1)]
+"""The side of images in pixels, or (height, width)."""
 
 _MAX_PERIOD = 10000.0  # the ratio of the longest wavelength to the shortest
 
@@ -47,13 +52,12 @@ class SinusoidalEmbedding(nn.Module):
         scale: what the number is multiplied by; 1000 suits numbers in [0, 1].
 
     Raises:
-        TypeError: features is no integer.
-        ValueError: features < 2.
+        ValueError: features is no integer or below 2.
     """
 
-    def __init__(self, features: int, scale: float = 1000.0) -> None:
+    def __init__(self, features: Annotated[int, Range(least=2)], scale: Finite = 1000.0) -> None:
+        check_arguments(SinusoidalEmbedding, locals())
         super().__init__()
-        check_at_least(2, features=features)
         self.features = features
         self.scale = scale
 
@@ -77,15 +81,19 @@ class TimeEmbedding(nn.Module):
         hidden_dim: the width of the hidden layer; None means dim.
 
     Raises:
-        TypeError: a width or features that are no integers.
         ValueError: a width that is not positive, or features < 2.
     """
 
-    def __init__(self, features: int, dim: int, scale: float = 1000.0, hidden_dim: int | None = None) -> None:
+    def __init__(
+        self,
+        features: Annotated[int, Range(least=2)],
+        dim: Count,
+        scale: Finite = 1000.0,
+        hidden_dim: Count | None = None,
+    ) -> None:
+        check_arguments(TimeEmbedding, locals())
         super().__init__()
         hidden = dim if hidden_dim is None else hidden_dim
-        check_at_least(1, time_dim=dim, hidden_dim=hidden)
-        check_at_least(2, time_features=features)  # by the name that networks give it
         self.sinusoids = SinusoidalEmbedding(features, scale)
         self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, dim))
 
@@ -104,7 +112,8 @@ class ClassEmbedding(nn.Embedding):
         std: the standard deviation of the fresh vectors.
     """
 
-    def __init__(self, num_classes: int, dim: int, std: float = 0.02) -> None:
+    def __init__(self, num_classes: Count, dim: Count, std: Positive = 0.02) -> None:
+        check_arguments(ClassEmbedding, locals())
         super().__init__(num_classes + 1, dim)
         nn.init.normal_(self.weight, std=std)
         self.num_classes = num_classes
@@ -139,7 +148,7 @@ def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
     return torch.cat([columns, rows], dim=2).flatten(0, 1).to(torch.get_default_dtype())
 
 
-def image_size(img_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
+def image_size(img_size: ImageSize, patch_size: Count) -> tuple[int, int]:
     """The height and the width of the images of a network that cuts them into patches.
 
     Arguments:
@@ -147,13 +156,12 @@ def image_size(img_size: int | tuple[int, int], patch_size: int) -> tuple[int, i
         patch_size: the side of a patch in pixels.
 
     Raises:
-        TypeError: a patch size that is no integer.
         ValueError: an image size that is not one or two positive integers, a patch size that does not divide both sides.
     """
-    check_at_least(1, patch_size=patch_size)
+    check_arguments(image_size, locals())
     sides = tuple(img_size) if isinstance(img_size, (tuple, list)) else (img_size, img_size)
-    if len(sides) != 2 or not all(is_integer(side) and side > 0 for side in sides):
-        raise ValueError(f"img_size = {img_size!r}, expected a positive integer, or two of them (height, width)")
+    if len(sides) != 2:
+        raise ValueError(f"img_size = {img_size!r}, expected an integer, or two of them (height, width)")
     height, width = sides
     if height % patch_size or width % patch_size:
         raise ValueError(f"patch_size = {patch_size} does not divide the image ({height} x {width})")

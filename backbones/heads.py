@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from backbones.base import Backbone, check_at_least, check_tensors
+from backbones.base import Backbone, check_tensors
 from diffusion_core.conditions import Null
 from diffusion_core.distributions import Categorical, Distribution, Mixture, TruncatedLogistic
+from diffusion_core.ranges import Count, Range, check_arguments
 
 __all__ = [
     "CategoricalHead",
@@ -36,6 +38,10 @@ __all__ = [
     "TruncatedLogisticHead",
     "bin_centres",
 ]
+
+
+NumValues = Annotated[int, Range(least=2)]
+"""How many values a pixel has, or states."""
 
 
 def bin_centres(x: Tensor, num_values: int) -> Tensor:
@@ -57,13 +63,12 @@ class PixelInput(nn.Module, ABC):
         out_channels: the number of channels of the float image.
 
     Raises:
-        TypeError: a number of channels that is no integer.
         ValueError: no channels.
     """
 
-    def __init__(self, channels: int, out_channels: int) -> None:
+    def __init__(self, channels: Count, out_channels: Count) -> None:
+        check_arguments(PixelInput, locals())
         super().__init__()
-        check_at_least(1, channels=channels)
         self.channels = channels
         self.out_channels = out_channels
 
@@ -84,7 +89,8 @@ class OrdinalInput(PixelInput):
         masked: whether images may hold the mask.
     """
 
-    def __init__(self, channels: int, masked: bool = False) -> None:
+    def __init__(self, channels: Count, masked: bool = False) -> None:
+        check_arguments(OrdinalInput, locals())
         super().__init__(channels, 2 * channels if masked else channels)
         self.masked = masked
 
@@ -104,9 +110,9 @@ class OneHotInput(PixelInput):
         num_states: the number of states, the mask included.
     """
 
-    def __init__(self, channels: int, num_states: int) -> None:
+    def __init__(self, channels: Count, num_states: NumValues) -> None:
+        check_arguments(OneHotInput, locals())
         super().__init__(channels, channels * num_states)
-        check_at_least(2, num_states=num_states)
         self.num_states = num_states
 
     def forward(self, x: Tensor, num_values: int) -> Tensor:
@@ -126,10 +132,9 @@ class EmbeddedInput(PixelInput):
         dim: the width of a vector.
     """
 
-    def __init__(self, channels: int, num_states: int, dim: int) -> None:
+    def __init__(self, channels: Count, num_states: NumValues, dim: Count) -> None:
+        check_arguments(EmbeddedInput, locals())
         super().__init__(channels, channels * dim)
-        check_at_least(2, num_states=num_states)
-        check_at_least(1, dim=dim)
         self.num_states = num_states
         self.table = nn.Embedding(num_states, dim)
 
@@ -154,14 +159,12 @@ class Head(nn.Module, ABC):
         in_channels: the number of channels of the backbone's output.
 
     Raises:
-        TypeError: a number of something that is no integer.
         ValueError: no channels, or num_values < 2.
     """
 
-    def __init__(self, channels: int, num_values: int, in_channels: int) -> None:
+    def __init__(self, channels: Count, num_values: NumValues, in_channels: Count) -> None:
+        check_arguments(Head, locals())
         super().__init__()
-        check_at_least(1, channels=channels)
-        check_at_least(2, num_values=num_values)
         self.channels = channels
         self.num_values = num_values
         self.in_channels = in_channels
@@ -179,7 +182,8 @@ class CategoricalHead(Head):
         num_values: the number S of values.
     """
 
-    def __init__(self, channels: int, num_values: int) -> None:
+    def __init__(self, channels: Count, num_values: NumValues) -> None:
+        check_arguments(CategoricalHead, locals())
         super().__init__(channels, num_values, channels * num_values)
 
     def forward(self, out: Tensor, x: Tensor) -> Categorical:
@@ -194,7 +198,8 @@ class TruncatedLogisticHead(Head):
         num_values: the number S of values.
     """
 
-    def __init__(self, channels: int, num_values: int) -> None:
+    def __init__(self, channels: Count, num_values: NumValues) -> None:
+        check_arguments(TruncatedLogisticHead, locals())
         super().__init__(channels, num_values, 2 * channels)
 
     def forward(self, out: Tensor, x: Tensor) -> TruncatedLogistic:
@@ -213,16 +218,12 @@ class LogisticMixtureHead(Head):
     Arguments:
         channels: the number of channels of the integer image.
         num_values: the number S of values.
-        components: the number J of components, at least 2.
-
-    Raises:
-        TypeError: a number of something that is no integer.
-        ValueError: components < 2.
+        components: the number J of components.
     """
 
-    def __init__(self, channels: int, num_values: int, components: int = 2) -> None:
+    def __init__(self, channels: Count, num_values: NumValues, components: Annotated[int, Range(least=2)] = 2) -> None:
+        check_arguments(LogisticMixtureHead, locals())
         super().__init__(channels, num_values, 3 * components * channels)
-        check_at_least(2, components=components)
         self.components = components
 
     def forward(self, out: Tensor, x: Tensor) -> Mixture:

@@ -34,13 +34,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention import ImageAttention
-from backbones.base import Backbone, check_at_least, each_level, group_norm, is_integer, number_of_levels, zeroed
+from backbones.base import Backbone, DropoutRate, each_level, group_norm, number_of_levels, zeroed
 from backbones.embeddings import ClassEmbedding, TimeEmbedding, unpatchify
 from backbones.resblocks import (
     NearestConv,
@@ -54,6 +54,7 @@ from backbones.resblocks import (
     StridedConv,
     fan_averaged,
 )
+from diffusion_core.ranges import Count, CountOrZero, Finite, Positive, Range, check_arguments
 
 __all__ = ["UNET_SIZES", "KnownClassEmbedding", "UNet", "Wiring"]
 
@@ -211,39 +212,39 @@ class UNet(Backbone):
         xavier: weights begin as DDPM's (`fan_averaged`) instead of as torch's layers do.
 
     Raises:
-        TypeError: a number of something that is no integer.
         ValueError: a setting out of its range, or heads that do not divide a width with attention.
     """
 
     def __init__(
         self,
-        in_channels: int = 1,
-        out_channels: int | None = None,
-        widths: Sequence[int] = (64, 128, 128),
-        blocks: int | Sequence[int] = 2,
-        up_blocks: int | Sequence[int] | None = None,
-        patch_size: int = 1,
-        attention_levels: Sequence[int] = (-1,),
-        num_heads: int = 4,
-        groups: int = 8,
+        in_channels: Count = 1,
+        out_channels: Count | None = None,
+        widths: Annotated[Sequence[int], Range(least=1)] = (64, 128, 128),
+        blocks: Annotated[int | Sequence[int], Range(least=1)] = 2,
+        up_blocks: Annotated[int | Sequence[int], Range(least=1)] | None = None,
+        patch_size: Count = 1,
+        attention_levels: Annotated[Sequence[int], Range()] = (-1,),
+        num_heads: Count = 4,
+        groups: Count = 8,
         scale_shift: bool = True,
-        dropout: float = 0.0,
-        num_classes: int = 0,
-        time_features: int = 64,
-        time_dim: int = 128,
-        time_scale: float = 1000.0,
+        dropout: DropoutRate = 0.0,
+        num_classes: CountOrZero = 0,
+        time_features: Annotated[int, Range(least=2)] = 64,
+        time_dim: Count = 128,
+        time_scale: Finite = 1000.0,
         use_checkpoint: bool = False,
-        head_width: int | None = None,
+        head_width: Count | None = None,
         skip_every_map: bool = False,
         downsample: Resampling = StridedConv,
         upsample: Resampling = ShuffledConv,
-        residual_scale: float = 1.0,
+        residual_scale: Positive = 1.0,
         learned_null: bool = True,
         xavier: bool = False,
     ) -> None:
+        check_arguments(UNet, locals())
         levels = number_of_levels(widths)
-        check_at_least(1, patch_size=patch_size)
-        _check_settings(levels, attention_levels, residual_scale)
+        if not all(-levels <= level < levels for level in attention_levels):
+            raise ValueError(f"attention_levels = {attention_levels!r}, expected levels in {-levels} .. {levels - 1}")
         super().__init__(
             in_channels,
             out_channels,
@@ -308,14 +309,6 @@ class UNet(Backbone):
 def _heads(width: int, num_heads: int, head_width: int | None) -> int:
     if head_width is None:
         return num_heads
-    if not is_integer(head_width) or head_width < 1 or width % head_width:
+    if width % head_width:
         raise ValueError(f"head_width = {head_width!r} does not divide the width {width}")
     return width // head_width
-
-
-def _check_settings(levels: int, attention_levels: Sequence[int], residual_scale: float) -> None:
-    each = attention_levels if isinstance(attention_levels, Sequence) else [None]
-    if not all(is_integer(level) and -levels <= level < levels for level in each):
-        raise ValueError(f"attention_levels = {attention_levels!r}, expected levels in {-levels} .. {levels - 1}")
-    if not residual_scale > 0:
-        raise ValueError(f"residual_scale = {residual_scale}, expected a positive number")

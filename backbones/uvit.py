@@ -19,21 +19,23 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from backbones.attention import TokenAttention, TokenLinear, perceptron
-from backbones.base import Backbone, check_at_least, truncated_normal
+from backbones.base import Backbone, DropoutRate, truncated_normal
 from backbones.embeddings import (
     ClassEmbedding,
+    ImageSize,
     SinusoidalEmbedding,
     TimeEmbedding,
     image_size,
     patchify,
     unpatchify,
 )
+from diffusion_core.ranges import Count, CountOrZero, Finite, Positive, Range, check_arguments
 
 __all__ = ["UVIT_SIZES", "TransformerBlock", "UViT"]
 
@@ -94,7 +96,7 @@ class UViT(Backbone):
         in_channels: the number of channels of the input.
         patch_size: the side of a patch in pixels; it divides both sides of the image.
         depth: the number of blocks beside the middle one; even.
-        hidden_dim: the width of a token.
+        hidden_dim: the width of a token, with a sine and a cosine of the time.
         num_heads: the number of attention heads.
         mlp_ratio: the width of the perceptrons' hidden layer, in units of hidden_dim.
         dropout_attention: the dropout probability of the attention weights.
@@ -108,34 +110,32 @@ class UViT(Backbone):
         time_scale: what c is multiplied by; 1000 suits c in [0, 1].
 
     Raises:
-        TypeError: a number of something that is no integer.
         ValueError: a setting out of its range, a patch size that does not divide the image, an odd depth, heads that
             do not divide the width.
     """
 
     def __init__(
         self,
-        img_size: int | tuple[int, int] = 28,
-        in_channels: int = 1,
-        patch_size: int = 2,
-        depth: int = 12,
-        hidden_dim: int = 512,
-        num_heads: int = 8,
-        mlp_ratio: float = 4.0,
-        dropout_attention: float = 0.0,
-        num_classes: int = 0,
+        img_size: ImageSize = 28,
+        in_channels: Count = 1,
+        patch_size: Count = 2,
+        depth: CountOrZero = 12,
+        hidden_dim: Annotated[int, Range(least=2)] = 512,
+        num_heads: Count = 8,
+        mlp_ratio: Positive = 4.0,
+        dropout_attention: DropoutRate = 0.0,
+        num_classes: CountOrZero = 0,
         use_checkpoint: bool = False,
-        out_channels: int | None = None,
-        dropout: float = 0.0,
+        out_channels: Count | None = None,
+        dropout: DropoutRate = 0.0,
         qkv_bias: bool = False,
         final_conv: bool = True,
         time_mlp: bool = False,
-        time_scale: float = 1000.0,
+        time_scale: Finite = 1000.0,
     ) -> None:
+        check_arguments(UViT, locals())
         height, width = size = image_size(img_size, patch_size)
         super().__init__(in_channels, out_channels, num_classes, use_checkpoint=use_checkpoint, img_size=size)
-        check_at_least(2, hidden_dim=hidden_dim)  # a sine and a cosine of the time
-        check_at_least(0, depth=depth)
         if depth % 2:
             raise ValueError(f"depth = {depth}, expected an even number of blocks")
         self.patch_size = patch_size

@@ -37,8 +37,9 @@ import diffusion_core
 from continuous_diffusion.process import GaussianProcess, check_real, match
 from continuous_diffusion.schedules import VariancePreserving
 from diffusion_core import Generator, as_randomness, batch_time, check_time
-from diffusion_core.checks import check_finite, check_positive, finite_examples
+from diffusion_core.checks import check_finite, finite_examples
 from diffusion_core.lazy import lazy_property
+from diffusion_core.ranges import Positive, check_arguments
 from diffusion_core.values import number
 
 __all__ = [
@@ -258,9 +259,9 @@ class KarrasDenoiser(Denoiser):
         Elucidating the design space of diffusion-based generative models (Karras et al., 2022) | https://arxiv.org/abs/2206.00364
     """
 
-    def __init__(self, process: GaussianProcess, network: Network, event_shape: Sequence[int], std: float = 0.5) -> None:
+    def __init__(self, process: GaussianProcess, network: Network, event_shape: Sequence[int], std: Positive = 0.5) -> None:
+        check_arguments(KarrasDenoiser, locals())
         super().__init__(process, network, event_shape)
-        check_positive("std", std)
         self.std = std
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

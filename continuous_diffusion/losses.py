@@ -39,6 +39,7 @@ from continuous_diffusion.process import match
 from continuous_diffusion.schedules import VariancePreserving
 from continuous_diffusion.weights import Distance, SquaredError, Unweighted, Weight
 from diffusion_core import Generator, Process, Sample, TimeGrid, TimeSampler, UniformGrid, event_sum
+from diffusion_core.ranges import NonNegative, Share
 from diffusion_core.values import listed
 
 __all__ = ["ELBO", "VLB", "EpsilonLoss", "HybridLoss", "Loss", "Reconstruction", "Regression", "VelocityLoss", "X0Loss"]
@@ -174,20 +175,19 @@ class VLB(Loss):
 
     Arguments:
         grid: the times of the chain, t_min > 0; the published chain of T times is `UniformGrid(T - 1, 1 / T)`.
-        interpolation: v where none is learned, in [0, 1]: 0 is the bridge's variance, 1 the forward step's.
+        interpolation: v where none is learned: 0 is the bridge's variance, 1 the forward step's.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
     """
 
     grid: TimeGrid = field(default_factory=lambda: UniformGrid(999, 0.001))
-    interpolation: float = 0.0
+    interpolation: Share = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.grid.t_min <= 0:
             raise ValueError(f"t_min = {self.grid.t_min}, expected t_min > 0: the step t_min -> 0 is the chain's last")
-        if not 0 <= self.interpolation <= 1:
-            raise ValueError(f"interpolation = {self.interpolation} is outside [0, 1]")
         shortest = float((np.diff(self._times) / self._times[1:]).min())
         if shortest < 4 * ROUNDING:
             raise ValueError(
@@ -266,11 +266,7 @@ class HybridLoss(Loss):
 
     simple: Regression = field(default_factory=EpsilonLoss)
     bound: VLB = field(default_factory=VLB)
-    weight: float = 0.001
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(f"weight = {self.weight}, expected a non-negative number")
+    weight: NonNegative = 0.001
 
     def check_times(self, times: TimeSampler) -> None:
         """Refuse times that leave out some steps of the bound.

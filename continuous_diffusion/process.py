@@ -18,12 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from continuous_diffusion.schedules import Schedule
 from diffusion_core import Generator, Process, as_randomness, check_time, per_example, readable
+from diffusion_core.ranges import CheckedArguments, Range
 from diffusion_core.values import check_within
 
 __all__ = ["GaussianProcess", "PixelScale", "check_real", "match"]
@@ -45,21 +47,17 @@ def match(value: Tensor, like: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PixelScale:
+class PixelScale(CheckedArguments):
     """Between integers 0 .. S-1 and the centres of S equal bins of [-1, 1]: `c_k = (2k + 1)/S - 1`.
 
     Arguments:
-        num_values: the number S of values, at least 2.
+        num_values: the number S of values.
 
     References:
         Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
     """
 
-    num_values: int
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.num_values, int) or self.num_values < 2:
-            raise ValueError(f"num_values = {self.num_values}, expected an integer of at least 2")
+    num_values: Annotated[int, Range(least=2)]
 
     def encode(self, k: Tensor) -> Tensor:
         """The bin centre of each value: integers 0 .. S-1 -> float32 in (-1, 1).

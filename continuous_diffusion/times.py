@@ -10,7 +10,8 @@ from torch import Tensor
 
 from continuous_diffusion.schedules import CosineSchedule, LaplaceSchedule, Schedule
 from diffusion_core import TimeGrid, TimeSampler
-from diffusion_core.times import check_interval, clamped
+from diffusion_core.ranges import Finite, check_arguments
+from diffusion_core.times import Early, Late, clamped
 
 __all__ = ["LogSNRGrid", "LogSNRTimes"]
 
@@ -41,7 +42,7 @@ class LogSNRGrid(TimeGrid):
     """Steps of equal log-SNR. `LogSNRGrid.between` is the grid for schedules that are made for training.
 
     Arguments:
-        steps: the number N of reverse steps, at least 1.
+        steps: the number N of reverse steps.
         t_min: the last time.
         t_max: the first time.
         schedule: whose log-SNR.
@@ -57,7 +58,7 @@ class LogSNRGrid(TimeGrid):
         _finite_ends(self.schedule, self.t_min, self.t_max)
 
     @classmethod
-    def between(cls, steps: int, schedule: Schedule, log_snr_max: float = 9.0, log_snr_min: float = -9.0) -> LogSNRGrid:
+    def between(cls, steps: int, schedule: Schedule, log_snr_max: Finite = 9.0, log_snr_min: Finite = -9.0) -> LogSNRGrid:
         """The grid from one log-SNR to another; by default from alpha = 0.011 to sigma = 0.011.
 
         It begins at t = 1 where the schedule ends with less noise.
@@ -65,6 +66,7 @@ class LogSNRGrid(TimeGrid):
         Raises:
             ValueError: the schedule has less noise at no time than the grid is to end with.
         """
+        check_arguments(cls.between, locals())
         high = _ends(schedule, 0.0, 1.0)[1]
         if not log_snr_min < log_snr_max < high:
             raise ValueError(
@@ -105,11 +107,11 @@ class LogSNRTimes(TimeSampler):
 
     schedule: Schedule = field(default_factory=CosineSchedule)
     density: Schedule = field(default_factory=lambda: LaplaceSchedule(b=4.0))
-    t_min: float = 0.01
-    t_max: float = 1.0
+    t_min: Early = 0.01
+    t_max: Late = 1.0
 
     def __post_init__(self) -> None:
-        check_interval(self.t_min, self.t_max)
+        super().__post_init__()
         needed, had = _ends(self.schedule, self.t_min, self.t_max), _ends(self.density, 0.0, 1.0)
         if needed[0] < had[0] or needed[1] > had[1]:
             raise ValueError(

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion_core.checks import check_positive
+from diffusion_core.ranges import CheckedArguments, Positive
 
 __all__ = ["AbsoluteError", "Distance", "MinSNR", "SmoothAbsoluteError", "SquaredError", "Unweighted", "Weight"]
 
 
-class Distance(ABC):
+class Distance(CheckedArguments, ABC):
     """What an error costs, dimension by dimension."""
 
     @abstractmethod
@@ -55,17 +55,14 @@ class SmoothAbsoluteError(Distance):
         beta: where the parabola becomes a line.
     """
 
-    beta: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive("beta", self.beta)
+    beta: Positive = 1.0
 
     def __call__(self, residual: Tensor) -> Tensor:
         size = residual.abs()
         return torch.where(size < self.beta, size.square() / (2 * self.beta), size - self.beta / 2)
 
 
-class Weight(ABC):
+class Weight(CheckedArguments, ABC):
     """How much each noise level counts."""
 
     @abstractmethod
@@ -99,10 +96,7 @@ class MinSNR(Weight):
         Efficient diffusion training via min-SNR weighting strategy (Hang et al., 2023) | https://arxiv.org/abs/2303.09556
     """
 
-    gamma: float = 5.0
-
-    def __post_init__(self) -> None:
-        check_positive("gamma", self.gamma)
+    gamma: Positive = 5.0
 
     def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
         exponent = log_snr.clamp(max=math.log(self.gamma)) - log_factor

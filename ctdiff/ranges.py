@@ -1,149 +1,86 @@
 """The numbers that a configuration may hold: one table, an interval for every key.
 
-    low <= value <= high,   low < value  where low is open,   value < high  where high is open
-
-An infinite end is open, so numbers are finite, and no comparison holds for NaN. A tuple is within
-an interval if each of its items is. Some pairs of keys are the ends of one interval: the first
-is below the second.
+A key that becomes an argument of a constructor has the range that stands there (`range_of`). Stated here are the ranges of
+the other keys, and of those that take more than the constructor does, as where 0 stands for None. A tuple is within an
+interval if each of its items is. Some pairs of keys are the ends of one interval: the first is below the second.
 
 What a name chooses (`data.channels` and `data.num_values` among it) is in `ctdiff.build.choices`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["ASCENDING", "RANGES", "Range", "out_of_range"]
+import backbones
+import continuous_diffusion as gaussian
+import diffusion_core as core
+from diffusion_core.ranges import Range, range_of
+from discrete_diffusion import WeightedSum, X0Denoiser, rates, samplers, schedules
 
+__all__ = ["ASCENDING", "RANGES", "out_of_range"]
 
-@dataclass(frozen=True)
-class Range:
-    """An interval of numbers.
+_POSITIVE = Range(above=0)
+_NON_NEGATIVE = Range(least=0)
+_SHARE = Range(least=0, most=1)
+_BELOW_ONE = Range(least=0, below=1)
+_COUNT, _COUNT_OR_NONE = Range(least=1), Range(least=0)
 
-    Arguments:
-        low: its lower end.
-        high: its upper end.
-        above: whether the lower end is outside.
-        below: whether the upper end is outside.
-    """
+_DROPOUTS = ("dropout", "dropout_attention")
+_TRANSFORMER = ("patch_size", "depth", "hidden_dim", "num_heads", "mlp_ratio", *_DROPOUTS)
+_LEVELS = ("widths", "blocks", "patch_size", "num_heads", "groups", "time_features", "time_dim")
 
-    low: float = -math.inf
-    high: float = math.inf
-    above: bool = False
-    below: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        low = self.low < value if self.above or self.low == -math.inf else self.low <= value
-        high = value < self.high if self.below or self.high == math.inf else value <= self.high
-        return low and high
-
-    def __str__(self) -> str:
-        if self.high < math.inf:
-            return f"a number in {'(' if self.above else '['}{self.low:g}, {self.high:g}{')' if self.below else ']'}"
-        if self.low == -math.inf:
-            return "a finite number"
-        if self.above:
-            return f"a finite number above {self.low:g}"
-        return f"at least {self.low}" if isinstance(self.low, int) else f"a finite number of at least {self.low:g}"
-
-
-_FINITE = Range()
-_POSITIVE = Range(0.0, above=True)
-_NON_NEGATIVE = Range(0.0)
-_SHARE = Range(0.0, 1.0)
-_BELOW_ONE = Range(0.0, 1.0, below=True)
-_COUNT, _COUNT_OR_NONE = Range(1), Range(0)
-
-_DROPOUTS = {"dropout": _BELOW_ONE, "dropout_attention": _BELOW_ONE}
-_TRANSFORMER = {
-    "patch_size": _COUNT,
-    "depth": _COUNT_OR_NONE,
-    "hidden_dim": _COUNT,
-    "num_heads": _COUNT,
-    "mlp_ratio": _POSITIVE,
-    **_DROPOUTS,
-}
-_LEVELS = {
-    "widths": _COUNT,
-    "blocks": _COUNT,
-    "patch_size": _COUNT,
-    "num_heads": _COUNT,
-    "groups": _COUNT,
-    "time_features": Range(2),  # a sine and a cosine
-    "time_dim": _COUNT,
-}
-
-_NETWORKS: dict[str, dict[str, Range]] = {
-    "unet": {
-        **_LEVELS,
-        "attention_levels": _FINITE,  # from either end: those that there are depend on the widths
-        "head_width": _COUNT_OR_NONE,
-        "dropout": _BELOW_ONE,
-        "residual_scale": _POSITIVE,
-    },
-    "uvit": {**_TRANSFORMER, "hidden_dim": Range(2)},
-    "dit": _TRANSFORMER,
-    "diffit": {**_LEVELS, **_DROPOUTS, "windows": _COUNT_OR_NONE, "mlp_ratio": _POSITIVE},
-    "latent_diffit": {**_TRANSFORMER, "time_features": Range(2)},
+# Keys that have the name of the argument, which follows the class.
+_NAMED: dict[str, tuple[Callable[..., object], tuple[str, ...]]] = {
+    "model": (backbones.UNet, ("num_classes",)),
+    "model.unet": (backbones.UNet, (*_LEVELS, "attention_levels", "dropout", "residual_scale")),
+    "model.uvit": (backbones.UViT, _TRANSFORMER),
+    "model.dit": (backbones.DiT, _TRANSFORMER),
+    "model.diffit": (backbones.DiffiT, (*_LEVELS, *_DROPOUTS, "windows", "mlp_ratio")),
+    "model.latent_diffit": (backbones.LatentDiffiT, (*_TRANSFORMER, "time_features")),
+    "process": (core.UniformTimes, ("t_min", "t_max")),
+    "process.gaussian_target": (rates.GaussianTargetRates, ("sigma_r", "Q")),
+    "process.constant": (schedules.Constant, ("rate",)),
+    "process.exponential": (schedules.Exponential, ("a", "b")),
+    "process.geometric": (schedules.Geometric, ("sigma_min", "sigma_max")),
+    "process.log_linear": (schedules.LogLinear, ("eps",)),
+    "process.polynomial": (schedules.PolynomialSurvival, ("power",)),
+    "process.gaussian": (core.RespacedGrid, ("T",)),  # a chain has a step between two times
+    "process.sigmoid": (gaussian.SigmoidSchedule, ("log_snr_max", "log_snr_min")),
+    "process.shifted_cosine": (gaussian.ShiftedCosineSchedule, ("side",)),
+    "process.laplace": (gaussian.LaplaceSchedule, ("mu", "b")),
+    "process.cauchy": (gaussian.CauchySchedule, ("mu", "g")),
+    "loss": (core.Objective, ("label_dropout",)),
+    "loss.smooth_l1": (gaussian.SmoothAbsoluteError, ("beta",)),
+    "loss.min_snr": (gaussian.MinSNR, ("gamma",)),
+    "loss.hybrid": (gaussian.HybridLoss, ("weight",)),
+    "loss.importance": (core.ImportanceTimes, ("bins",)),
+    "loss.log_snr": (gaussian.LaplaceSchedule, ("mu", "b")),
 }
 
 _SECTIONS: dict[str, dict[str, Range]] = {
     "data": {
         "image_size": _COUNT,
-        "ground": Range(0, 255),
-        "rotation": Range(0.0, 180.0),
-        "fraction": Range(0.0, 1.0, above=True),
-        "test_fraction": Range(0.0, 1.0, above=True, below=True),
+        "ground": Range(least=0, most=255),
+        "rotation": Range(least=0, most=180),
+        "fraction": Range(above=0, most=1),
+        "test_fraction": Range(above=0, below=1),
     },
     "model": {
-        "karras_std": _POSITIVE,
-        "components": Range(2),  # the background's among them
-        "embedding": _COUNT,
-        "num_classes": _COUNT_OR_NONE,
-        **{f"{name}.{key}": values for name, keys in _NETWORKS.items() for key, values in keys.items()},
+        "karras_std": range_of(gaussian.KarrasDenoiser, "std"),
+        "components": range_of(backbones.LogisticMixtureHead, "components"),
+        "embedding": range_of(backbones.EmbeddedInput, "dim"),
+        "unet.head_width": _COUNT_OR_NONE,
     },
-    "process": {
-        "scale": _POSITIVE,
-        "t_min": _BELOW_ONE,
-        "t_max": Range(0.0, 1.0, above=True),
-        "gaussian_target.sigma_r": _POSITIVE,
-        "gaussian_target.Q": _POSITIVE,
-        "constant.rate": _POSITIVE,
-        "exponential.a": _POSITIVE,
-        "exponential.b": Range(1.0, above=True),
-        "geometric.sigma_min": _POSITIVE,
-        "geometric.sigma_max": _POSITIVE,
-        "log_linear.eps": _BELOW_ONE,
-        "polynomial.power": Range(1.0),
-        "gaussian.T": Range(2),  # a chain has a step between two times
-        "sigmoid.log_snr_max": _FINITE,
-        "sigmoid.log_snr_min": _FINITE,
-        "shifted_cosine.side": _POSITIVE,
-        "laplace.mu": _FINITE,
-        "laplace.b": _POSITIVE,
-        "cauchy.mu": _FINITE,
-        "cauchy.g": _POSITIVE,
-    },
-    "loss": {
-        "cross_entropy_weight": _NON_NEGATIVE,
-        "smooth_l1.beta": _POSITIVE,
-        "min_snr.gamma": _POSITIVE,
-        "hybrid.weight": _NON_NEGATIVE,
-        "importance.bins": _COUNT,
-        "log_snr.mu": _FINITE,
-        "log_snr.b": _POSITIVE,
-        "label_dropout": _SHARE,
-    },
+    "process": {"scale": range_of(rates.GaussianTargetRates, "scale")},
+    "loss": {"cross_entropy_weight": range_of(WeightedSum, "weights")},
     "training": {
         "steps": _COUNT,
         "batch_size": _COUNT,
         "accumulation": _COUNT,
         "clip": _NON_NEGATIVE,
         "ema_decay": _BELOW_ONE,
-        "seed": Range(0, 2**64, below=True),  # what torch takes
+        "seed": Range(least=0, below=2**64),  # what torch takes
     },
     "optimizer": {
         "lr": _POSITIVE,
@@ -154,21 +91,21 @@ _SECTIONS: dict[str, dict[str, Range]] = {
         "final": _SHARE,
     },
     "sampler": {
-        "steps": _COUNT,
-        "log_snr_max": _FINITE,
-        "log_snr_min": _FINITE,
+        "steps": range_of(core.UniformGrid, "steps"),
+        "log_snr_max": range_of(gaussian.LogSNRGrid.between, "log_snr_max"),
+        "log_snr_min": range_of(gaussian.LogSNRGrid.between, "log_snr_min"),
         "t_min": _BELOW_ONE,
         "t_max": _SHARE,
         "num_samples": _COUNT,
-        "sub_batch": _COUNT,
-        "corrector_steps": _COUNT_OR_NONE,
-        "corrector_multiplier": _POSITIVE,
-        "corrector_entry_time": _SHARE,
-        "evidence_floor": _SHARE,
-        "eta": _SHARE,
-        "guidance": _NON_NEGATIVE,
-        "guidance_interval": _SHARE,
-        "guidance_power": _POSITIVE,
+        "sub_batch": range_of(core.Sampler, "sub_batch"),
+        "corrector_steps": range_of(samplers.PredictorCorrector, "corrector_steps"),
+        "corrector_multiplier": range_of(samplers.PredictorCorrector, "step_multiplier"),
+        "corrector_entry_time": range_of(samplers.PredictorCorrector, "entry_time"),
+        "evidence_floor": range_of(X0Denoiser, "evidence_floor"),
+        "eta": range_of(gaussian.DDIM, "eta"),
+        "guidance": range_of(core.ConstantScale, "g"),
+        "guidance_interval": range_of(core.IntervalScale, "low"),
+        "guidance_power": range_of(core.PowerCosineScale, "power"),
         "clip": _NON_NEGATIVE,
     },
     "saving": {
@@ -182,7 +119,10 @@ _SECTIONS: dict[str, dict[str, Range]] = {
     },
 }
 
-RANGES: dict[str, Range] = {f"{section}.{key}": value for section, keys in _SECTIONS.items() for key, value in keys.items()}
+RANGES: dict[str, Range] = {
+    **{f"{section}.{key}": range_of(target, key) for section, (target, keys) in _NAMED.items() for key in keys},
+    **{f"{section}.{key}": value for section, keys in _SECTIONS.items() for key, value in keys.items()},
+}
 """The interval of every key that is a number or a tuple of numbers."""
 
 ASCENDING: tuple[tuple[str, str], ...] = (
@@ -203,10 +143,12 @@ def out_of_range(given: Mapping[str, Any]) -> dict[str, str]:
     wrong: dict[str, str] = {}
     for key, allowed in RANGES.items():
         value = given[key]
-        each = value if isinstance(value, tuple) else (value,)
-        if not all(item in allowed for item in each):
-            items = "each " if isinstance(value, tuple) else ""
-            wrong[key] = f"config.{key} = {value!r}, expected {items}{allowed}"
+        items = value if isinstance(value, tuple) else (value,)
+        integer = all(isinstance(item, int) for item in items)
+        try:
+            allowed.check(f"config.{key}", value, int | tuple[int, ...] if integer else float | tuple[float, ...])
+        except ValueError as error:
+            wrong[key] = str(error)
     for low, high in ASCENDING:
         if not given[low] < given[high]:
             wrong.setdefault(low, f"config.{low} = {given[low]!r}, expected less than config.{high} = {given[high]!r}")

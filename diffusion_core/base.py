@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.randomness import Generator
+from diffusion_core.ranges import CheckedArguments
 
 if TYPE_CHECKING:
     from diffusion_core.times import TimeSampler
@@ -29,7 +30,7 @@ Q = TypeVar("Q", contravariant=True)
 """What a loss asks of a denoiser: the posterior that it can score."""
 
 
-class Schedule(ABC):
+class Schedule(CheckedArguments, ABC):
     """How fast noise arrives: a frozen dataclass whose fields are its hyperparameters."""
 
     @abstractmethod
@@ -125,7 +126,7 @@ class Sample(NamedTuple):
     seeds: Tensor | None = None
 
 
-class Loss(ABC, Generic[Q]):
+class Loss(CheckedArguments, ABC, Generic[Q]):
     """A training loss: one unreduced number an example, a sum over its dimensions in nats or squared units.
 
     A subclass says what it asks of a posterior, in `evaluate`. One that needs more than one noising draws the rest in

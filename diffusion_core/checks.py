@@ -1,9 +1,6 @@
-"""Numbers that cannot be meant, refused with their name and value; and networks that have come to say nothing."""
+"""Networks that have come to say nothing: what they return is checked, and refused."""
 
 from __future__ import annotations
-
-import math
-import operator
 
 import torch
 from torch import Tensor
@@ -11,36 +8,11 @@ from torch import Tensor
 from diffusion_core.tensors import batch_time
 from diffusion_core.values import readable
 
-__all__ = ["NotFiniteError", "check_finite", "check_integer", "check_positive", "finite_examples"]
+__all__ = ["NotFiniteError", "check_finite", "finite_examples"]
 
 
 class NotFiniteError(ValueError):
     """A network, or what it was given, is infinite or not a number: nothing can be drawn from it or measured of it."""
-
-
-def check_integer(name: str, value: int, least: int = 1) -> int:
-    """An integer of any kind, numpy's too, as one of Python's.
-
-    Raises:
-        ValueError: it is no integer, as a boolean is none, or is below `least`.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise ValueError(f"{name} = {value}, expected an integer of at least {least}")
-    return number
-
-
-def check_positive(name: str, value: float) -> None:
-    """Refuse what is no rate, scale or length.
-
-    Raises:
-        ValueError: the value is not finite or not above 0.
-    """
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} = {value}, expected a positive number")
 
 
 def finite_examples(x: Tensor) -> Tensor:

@@ -11,15 +11,20 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffusion_core.ranges import Range, check_arguments
 from diffusion_core.times import QuadraticGrid, TimeGrid, TimeSampler, check_interval, clamped
 
 __all__ = ["GridTimes", "PiecewiseTimes", "find_piece", "learned_times", "pilot_times"]
+
+Masses = Annotated[Sequence[float], Range(above=0)]
+"""How often each of K pieces is drawn, relative to the others."""
 
 _BINS = 64
 _UNIFORM_SHARE = 0.1
@@ -45,15 +50,16 @@ class PiecewiseTimes(TimeSampler):
         ValueError: the times do not rise, or there is not one positive mass a piece.
     """
 
-    def __init__(self, edges: Sequence[float], masses: Sequence[float] | None = None) -> None:
+    def __init__(self, edges: Annotated[Sequence[float], Range(least=0, most=1)], masses: Masses | None = None) -> None:
+        check_arguments(PiecewiseTimes, locals())
         self.edges: NDArray[np.float64] = np.array(edges, dtype=np.float64)
         if self.edges.ndim != 1 or len(self.edges) < 2 or not (np.diff(self.edges) > 0).all():
             raise ValueError(f"edges = {edges}, expected at least two rising times")
         check_interval(self.edges[0], self.edges[-1])
         pieces = len(self.edges) - 1
         self.masses: NDArray[np.float64] = np.ones(pieces) if masses is None else np.array(masses, dtype=np.float64)
-        if self.masses.shape != (pieces,) or not (np.isfinite(self.masses) & (self.masses > 0)).all():
-            raise ValueError(f"masses = {masses}, expected {pieces} positive numbers, one for each piece")
+        if self.masses.shape != (pieces,):
+            raise ValueError(f"masses = {masses}, expected {pieces} numbers, one for each piece")
         self.masses /= self.masses.sum()
         self.t_min, self.t_max = float(self.edges[0]), float(self.edges[-1])
 
@@ -83,7 +89,8 @@ class GridTimes(PiecewiseTimes):
         masses: how often each step is drawn, from t_min on, relative to the others; None is alike.
     """
 
-    def __init__(self, grid: TimeGrid, masses: Sequence[float] | None = None) -> None:
+    def __init__(self, grid: TimeGrid, masses: Masses | None = None) -> None:
+        check_arguments(GridTimes, locals())
         super().__init__(grid.times()[::-1], masses)
         self.grid = grid
 

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_core.ranges import Share, check_arguments
 from diffusion_core.values import listed
 
 __all__ = ["Dropout", "current_seeds", "number_layers", "repeated", "seeded"]
@@ -66,16 +67,12 @@ class Dropout(nn.Module):
     Outside `seeded` it is `nn.Dropout`.
 
     Arguments:
-        p: the probability, in [0, 1].
-
-    Raises:
-        ValueError: p is outside [0, 1].
+        p: the probability.
     """
 
-    def __init__(self, p: float = 0.0) -> None:
+    def __init__(self, p: Share = 0.0) -> None:
+        check_arguments(Dropout, locals())
         super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"dropout = {p}, expected a probability in [0, 1]")
         self.p = p
         self.layer = 0
 

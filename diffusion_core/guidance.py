@@ -30,8 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_core.base import Denoiser
-from diffusion_core.checks import check_finite, check_positive, finite_examples
+from diffusion_core.checks import check_finite, finite_examples
 from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, null_like
+from diffusion_core.ranges import CheckedArguments, NonNegative, Positive, Share
 from diffusion_core.tensors import batch_time, per_example
 from diffusion_core.values import check_within
 
@@ -55,7 +56,7 @@ Classifier = nn.Module | Callable[[Tensor, Tensor], Tensor]
 """(noisy data, c (B,)) -> logits (B, K) of the K classes; c is the time in the dtype of its parameters."""
 
 
-class GuidanceScale(ABC):
+class GuidanceScale(CheckedArguments, ABC):
     """The strength of guidance as a function of time: a frozen dataclass."""
 
     @abstractmethod
@@ -63,23 +64,15 @@ class GuidanceScale(ABC):
         """g at time t, of the shape and dtype of t, () or (B,)."""
 
 
-def _check_strength(g: float) -> None:
-    if not (math.isfinite(g) and g >= 0):
-        raise ValueError(f"g = {g}, expected a finite number of at least 0 (0 is unconditional, 1 conditional)")
-
-
 @dataclass(frozen=True)
 class ConstantScale(GuidanceScale):
     """The same g at all times.
 
     Arguments:
-        g: the strength, at least 0.
+        g: the strength: 0 is unconditional, 1 conditional.
     """
 
-    g: float
-
-    def __post_init__(self) -> None:
-        _check_strength(self.g)
+    g: NonNegative
 
     def __call__(self, t: Tensor) -> Tensor:
         return torch.full_like(t, self.g)
@@ -96,19 +89,19 @@ class IntervalScale(GuidanceScale):
         (Kynkäänniemi et al., 2024) | https://arxiv.org/abs/2404.07724
 
     Arguments:
-        g: the strength inside, at least 0.
-        low: where it ends, a time in [0, 1].
-        high: where it begins (time runs down), a time in [low, 1].
+        g: the strength inside: 0 is unconditional, 1 conditional.
+        low: where it ends, a time.
+        high: where it begins (time runs down), a time, at least low.
     """
 
-    g: float
-    low: float
-    high: float
+    g: NonNegative
+    low: Share
+    high: Share
 
     def __post_init__(self) -> None:
-        _check_strength(self.g)
-        if not 0 <= self.low <= self.high <= 1:
-            raise ValueError(f"low = {self.low}, high = {self.high}: expected 0 <= low <= high <= 1")
+        super().__post_init__()
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low}, high = {self.high}: expected low <= high")
 
     def __call__(self, t: Tensor) -> Tensor:
         inside = (t >= self.low) & (t <= self.high)
@@ -123,16 +116,12 @@ class PowerCosineScale(GuidanceScale):
         Masked diffusion transformer is a strong image synthesizer (Gao et al., 2023) | https://arxiv.org/abs/2303.14389
 
     Arguments:
-        g: the strength at t = 0, at least 0.
-        power: how late it rises, above 0; the larger the later.
+        g: the strength at t = 0: 0 is unconditional, 1 conditional.
+        power: how late it rises; the larger the later.
     """
 
-    g: float
-    power: float = 4.0
-
-    def __post_init__(self) -> None:
-        _check_strength(self.g)
-        check_positive("power", self.power)
+    g: NonNegative
+    power: Positive = 4.0
 
     def __call__(self, t: Tensor) -> Tensor:
         return 1 + (self.g - 1) * (1 - torch.cos(math.pi * (1 - t) ** self.power)) / 2

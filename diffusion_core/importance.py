@@ -8,16 +8,16 @@ variational bound, whose terms differ by orders of magnitude, needs this to be t
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion_core.checks import check_integer
 from diffusion_core.densities import find_piece
-from diffusion_core.times import TimeSampler, check_interval, clamped
+from diffusion_core.ranges import Count, Range, check_arguments
+from diffusion_core.times import Early, Late, TimeSampler, check_interval, clamped
 from diffusion_core.values import listed
 
 __all__ = ["ImportanceTimes"]
@@ -41,12 +41,15 @@ class ImportanceTimes(TimeSampler):
     """
 
     def __init__(
-        self, t_min: float = 0.01, t_max: float = 1.0, bins: int = 100, history: int = 10, uniform_share: float = 0.001
+        self,
+        t_min: Early = 0.01,
+        t_max: Late = 1.0,
+        bins: Count = 100,
+        history: Count = 10,
+        uniform_share: Annotated[float, Range(above=0, most=1)] = 0.001,
     ) -> None:
+        check_arguments(ImportanceTimes, locals())
         check_interval(t_min, t_max)
-        bins, history = check_integer("bins", bins), check_integer("history", history)
-        if not 0 < uniform_share <= 1:
-            raise ValueError(f"uniform_share = {uniform_share}, expected a share in (0, 1]")
         self.t_min = t_min
         self.t_max = t_max
         self.uniform_share = uniform_share

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core.randomness import Generator
+from diffusion_core.ranges import Count, check_arguments
 from diffusion_core.sampler import Sampler, State
 
 __all__ = ["Inpainting"]
@@ -35,13 +36,14 @@ class Inpainting(Sampler[object]):
         sampler: the sampler whose steps are used, with its denoiser, grid and last step.
         x_0: clean data, (*event) for all chains or (B, *event) for B of them; read where known.
         known: which dimensions are known: bool, broadcastable to (*event) or (B, *event).
-        resample: how often each step is done, at least 1; network calls grow with it.
+        resample: how often each step is done; network calls grow with it.
 
     Raises:
-        ValueError: x_0 or known have a wrong shape, known is not bool, or resample < 1.
+        ValueError: x_0 or known have a wrong shape, known is not bool.
     """
 
-    def __init__(self, sampler: Sampler[object], x_0: Tensor, known: Tensor, resample: int = 1) -> None:
+    def __init__(self, sampler: Sampler[object], x_0: Tensor, known: Tensor, resample: Count = 1) -> None:
+        check_arguments(Inpainting, locals())
         super().__init__(sampler.denoiser, sampler.grid, sub_batch=sampler.sub_batch)
         event = sampler.denoiser.event_shape
         shape = ", ".join(map(str, event))
@@ -56,8 +58,6 @@ class Inpainting(Sampler[object]):
             raise ValueError(f"known has shape {tuple(known.shape)}, expected ({shape}) or (B, {shape})") from None
         if tuple(whole.shape[1:]) != event:
             raise ValueError(f"known has shape {tuple(known.shape)}, expected ({shape}) or (B, {shape})")
-        if resample < 1:
-            raise ValueError(f"resample = {resample}, expected at least 1")
         self.sampler = sampler
         self.x_0 = torch.where(known, whole, torch.zeros_like(whole))  # what is not known may be anything, even no data
         self.known = known

@@ -13,6 +13,7 @@ from diffusion_core.conditions import Null, check_conditions, null_like
 from diffusion_core.dropout import number_layers, seeded
 from diffusion_core.guidance import null_values
 from diffusion_core.randomness import Generator, Randomness, as_randomness
+from diffusion_core.ranges import Share, check_arguments
 from diffusion_core.tensors import per_example
 from diffusion_core.times import TimeSampler
 
@@ -38,8 +39,7 @@ class Objective(nn.Module, Generic[P]):
         null: the values that mean "none", by condition; None is the network's null class of y.
 
     Raises:
-        ValueError: label_dropout is no probability; label dropout without a null value; the density never draws some of the
-            times that the loss needs.
+        ValueError: label dropout without a null value; the density never draws some of the times that the loss needs.
     """
 
     def __init__(
@@ -47,12 +47,11 @@ class Objective(nn.Module, Generic[P]):
         denoiser: Denoiser[P],
         loss: Loss[P],
         times: TimeSampler,
-        label_dropout: float = 0.0,
+        label_dropout: Share = 0.0,
         null: Mapping[str, Null] | None = None,
     ) -> None:
+        check_arguments(Objective, locals())
         super().__init__()
-        if not 0 <= label_dropout <= 1:
-            raise ValueError(f"label_dropout = {label_dropout}, expected a probability in [0, 1]")
         loss.check_times(times)
         self.denoiser = denoiser
         self.loss = loss

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from diffusion_core.base import Denoiser, P
 from diffusion_core.conditions import check_conditions
 from diffusion_core.randomness import Generator, PerSampleRandomness, Randomness, as_randomness
+from diffusion_core.ranges import Count, check_arguments
 from diffusion_core.times import TimeGrid
 from diffusion_core.values import NOTHING, ends
 
@@ -101,9 +102,8 @@ class Sampler(ABC, Generic[P]):
         sub_batch: with seeds, how many chains the network sees at once.
     """
 
-    def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: int = 16) -> None:
-        if sub_batch < 1:
-            raise ValueError(f"sub_batch = {sub_batch}, expected at least 1")
+    def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: Count = 16) -> None:
+        check_arguments(Sampler, locals())
         self.denoiser = denoiser
         self.grid = grid
         self.sub_batch = sub_batch

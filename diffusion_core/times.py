@@ -12,14 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_core.checks import check_integer
 from diffusion_core.randomness import Generator, as_randomness
+from diffusion_core.ranges import CheckedArguments, Count, Range, check_arguments
 
 __all__ = [
     "CosineGrid",
@@ -33,6 +33,13 @@ __all__ = [
     "UniformGrid",
     "UniformTimes",
 ]
+
+
+Early = Annotated[float, Range(least=0, below=1)]
+"""The first time that there is, t_min."""
+
+Late = Annotated[float, Range(above=0, most=1)]
+"""The last time that there is, t_max."""
 
 
 def check_interval(t_min: float, t_max: float) -> None:
@@ -52,21 +59,21 @@ def clamped(t: Tensor, t_min: float, t_max: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TimeGrid(ABC):
+class TimeGrid(CheckedArguments, ABC):
     """The times that a sampler visits.
 
     Arguments:
-        steps: the number N of reverse steps, at least 1.
+        steps: the number N of reverse steps.
         t_min: the last time; what happens there is the sampler's last step.
         t_max: the first time.
     """
 
-    steps: int
-    t_min: float = 0.01
-    t_max: float = 1.0
+    steps: Count
+    t_min: Early = 0.01
+    t_max: Late = 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", check_integer("steps", self.steps))
+        super().__post_init__()
         check_interval(self.t_min, self.t_max)
 
     @abstractmethod
@@ -132,10 +139,10 @@ class RespacedGrid(TimeGrid):
 
     t_min: float = field(init=False, default=0.0)
     t_max: float = field(init=False, default=1.0)
-    T: int = 1000
+    T: Annotated[int, Range(least=2)] = 1000
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "T", check_integer("T", self.T, 2))
+        check_arguments(type(self), vars(self))  # T is divided by
         object.__setattr__(self, "t_min", 1 / self.T)
         super().__post_init__()
         if self.steps >= self.T:
@@ -162,9 +169,10 @@ class CustomGrid(TimeGrid):
     steps: int = field(init=False, default=0)
     t_min: float = field(init=False, default=0.0)
     t_max: float = field(init=False, default=1.0)
-    points: Sequence[float] = ()
+    points: Annotated[Sequence[float], Range(least=0, most=1)] = ()
 
     def __post_init__(self) -> None:
+        check_arguments(type(self), vars(self))
         points = tuple(float(t) for t in self.points)
         if len(points) < 2 or not all(t > s for t, s in pairwise(points)):
             raise ValueError(f"points = {points}, expected at least two falling times")
@@ -176,11 +184,15 @@ class CustomGrid(TimeGrid):
         return list(self.points)
 
 
-class TimeSampler(ABC):
+class TimeSampler(CheckedArguments, ABC):
     """A density over training times on an interval [t_min, t_max]."""
 
     t_min: float
     t_max: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_interval(self.t_min, self.t_max)
 
     @abstractmethod
     def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,7 +205,7 @@ class TimeSampler(ABC):
         """Draw n times, one in each of n strata: (t, weight), both (n,); E[weight] is the interval's length."""
         return self.at(as_randomness(generator).stratified(n, torch.float64))
 
-    def update(self, t: Tensor, loss: Tensor) -> None:  # noqa: B027 - most densities do not learn
+    def update(self, t: Tensor, loss: Tensor) -> None:
         """Learn from the losses (n,) measured at the times t (n,); a fixed density ignores them."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -214,13 +226,15 @@ class TimeSampler(ABC):
 
 @dataclass(frozen=True)
 class UniformTimes(TimeSampler):
-    """Independent times, uniform on [t_min, t_max]."""
+    """Independent times, uniform on [t_min, t_max].
 
-    t_min: float = 0.01
-    t_max: float = 1.0
+    Arguments:
+        t_min: the first time.
+        t_max: the last time.
+    """
 
-    def __post_init__(self) -> None:
-        check_interval(self.t_min, self.t_max)
+    t_min: Early = 0.01
+    t_max: Late = 1.0
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
         return self.at(as_randomness(generator).uniform((n,)))

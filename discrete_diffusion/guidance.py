@@ -52,6 +52,7 @@ from diffusion_core.guidance import (
     taken_labels,
 )
 from diffusion_core.lazy import lazy_property
+from diffusion_core.ranges import Count, check_arguments
 from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, check_x0
 from discrete_diffusion.jumps import Jumps, ListedJumps
 
@@ -269,15 +270,11 @@ class ClassifierGuidance(_ByClassifier[P]):
         classifier: (x_t (B, *event) integer, c (B,)) -> logits (B, K).
         scale: g as a function of time.
         chunk: how many neighbours the classifier sees at once.
-
-    Raises:
-        ValueError: chunk < 1.
     """
 
-    def __init__(self, denoiser: Denoiser[P], classifier: Classifier, scale: GuidanceScale, chunk: int = 4096) -> None:
+    def __init__(self, denoiser: Denoiser[P], classifier: Classifier, scale: GuidanceScale, chunk: Count = 4096) -> None:
+        check_arguments(ClassifierGuidance, locals())
         super().__init__(denoiser, classifier, scale)
-        if chunk < 1:
-            raise ValueError(f"chunk = {chunk}, expected at least 1")
         self.chunk = chunk
 
     def log_ratio(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:

@@ -16,12 +16,13 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from torch import Tensor
 
 import diffusion_core
 from diffusion_core import Sample, TimeSampler, event_sum
+from diffusion_core.ranges import Range
 from discrete_diffusion.denoisers.base import Posterior, X0Posterior, check_x0
 
 __all__ = ["ELBO", "CrossEntropy", "Loss", "WeightedSum"]
@@ -62,21 +63,20 @@ class WeightedSum(Loss[Q]):
 
     Arguments:
         losses: the losses to add; each is a function of one posterior.
-        weights: one non-negative weight a loss.
+        weights: one weight a loss.
 
     Raises:
-        ValueError: another number of weights than of losses, or a negative weight.
+        ValueError: another number of weights than of losses.
         TypeError: a loss draws noise of its own or calls the network itself.
     """
 
     losses: tuple[Loss[Q], ...]
-    weights: tuple[float, ...]
+    weights: Annotated[tuple[float, ...], Range(least=0)]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.losses or len(self.losses) != len(self.weights):
             raise ValueError(f"{len(self.losses)} losses and {len(self.weights)} weights, expected one weight a loss")
-        if min(self.weights) < 0:
-            raise ValueError(f"weights = {self.weights}, expected non-negative numbers")
         for loss in self.losses:
             kind = type(loss)
             if kind.draw is not diffusion_core.Loss.draw or kind.__call__ is not diffusion_core.Loss.__call__:

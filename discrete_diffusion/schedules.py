@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 import diffusion_core
-from diffusion_core.checks import check_positive
+from diffusion_core.ranges import Positive, Range
 
 __all__ = [
     "Constant",
@@ -58,10 +59,7 @@ class Constant(Schedule):
         rate: tau(1).
     """
 
-    rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive("rate", self.rate)
+    rate: Positive = 1.0
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(t, self.rate), self.rate * t
@@ -81,13 +79,8 @@ class Exponential(Schedule):
         b: how much faster the clock is at t = 1 than at t = 0.
     """
 
-    a: float = 3.0
-    b: float = 100.0
-
-    def __post_init__(self) -> None:
-        check_positive("a", self.a)
-        if not (math.isfinite(self.b) and self.b > 1):
-            raise ValueError(f"b = {self.b}, expected a number above 1")
+    a: Positive = 3.0
+    b: Annotated[float, Range(above=1)] = 100.0
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         exponent = math.log(self.b) * t
@@ -106,12 +99,12 @@ class Geometric(Schedule):
         sigma_max: the noise level at t = 1.
     """
 
-    sigma_min: float
-    sigma_max: float
+    sigma_min: Positive
+    sigma_max: Positive
 
     def __post_init__(self) -> None:
-        check_positive("sigma_min", self.sigma_min)
-        if not (math.isfinite(self.sigma_max) and self.sigma_max > self.sigma_min):
+        super().__post_init__()
+        if self.sigma_max <= self.sigma_min:
             raise ValueError(f"sigma_max = {self.sigma_max}, expected a number above sigma_min = {self.sigma_min}")
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,14 +121,10 @@ class LogLinear(Schedule):
         Discrete diffusion modeling by estimating the ratios of the data distribution (Lou et al., 2024) | https://arxiv.org/abs/2310.16834
 
     Arguments:
-        eps: alpha(1), in [0, 1).
+        eps: alpha(1).
     """
 
-    eps: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.eps < 1:
-            raise ValueError(f"eps = {self.eps}, expected a number in [0, 1)")
+    eps: Annotated[float, Range(least=0, below=1)] = 1e-3
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         slope = 1 - self.eps
@@ -151,14 +140,10 @@ class PolynomialSurvival(Schedule):
     """`alpha = 1 - t^power`.
 
     Arguments:
-        power: 1 or more.
+        power: how late noise arrives; 1 is `LinearSurvival`, and the larger the later.
     """
 
-    power: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.power) and self.power >= 1):
-            raise ValueError(f"power = {self.power}, expected a number of at least 1")
+    power: Annotated[float, Range(least=1)] = 2.0
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         gone = t**self.power

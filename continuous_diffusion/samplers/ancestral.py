@@ -15,6 +15,7 @@ from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.samplers.base import Sampler, check_step
 from continuous_diffusion.samplers.variances import FixedSmall, ReverseVariance
 from diffusion_core import Denoiser, State, TimeGrid
+from diffusion_core.ranges import Count, Positive
 
 __all__ = ["Ancestral"]
 
@@ -42,8 +43,8 @@ class Ancestral(Sampler):
         grid: TimeGrid,
         *,
         variance: ReverseVariance | None = None,
-        clip: float | None = None,
-        sub_batch: int = 16,
+        clip: Positive | None = None,
+        sub_batch: Count = 16,
     ) -> None:
         super().__init__(denoiser, grid, clip=clip, sub_batch=sub_batch)
         self.variance = FixedSmall() if variance is None else variance

@@ -21,6 +21,7 @@ import diffusion_core
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.process import GaussianProcess
 from diffusion_core import Denoiser, Generator, State, TimeGrid
+from diffusion_core.ranges import Count, Positive, check_arguments
 from diffusion_core.values import NOTHING, ends, number
 
 __all__ = ["Sampler", "check_step"]
@@ -53,19 +54,18 @@ class Sampler(diffusion_core.Sampler[Posterior]):
         sub_batch: with seeds, how many chains the network sees at once.
 
     Raises:
-        ValueError: t_min = 0, where no noise is left to remove; a bound that is not positive; or a schedule that does not
+        ValueError: t_min = 0, where no noise is left to remove, or a schedule that does not
             come near clean data, as one that is made for training on an even grid of times.
         TypeError: the denoiser's process is not Gaussian.
     """
 
     def __init__(
-        self, denoiser: Denoiser[Posterior], grid: TimeGrid, *, clip: float | None = None, sub_batch: int = 16
+        self, denoiser: Denoiser[Posterior], grid: TimeGrid, *, clip: Positive | None = None, sub_batch: Count = 16
     ) -> None:
+        check_arguments(Sampler, locals())
         super().__init__(denoiser, grid, sub_batch=sub_batch)
         if grid.t_min <= 0:
             raise ValueError(f"t_min = {grid.t_min}, expected t_min > 0: the step t_min -> 0 is the sampler's last")
-        if clip is not None and not clip > 0:
-            raise ValueError(f"clip = {clip}, expected a positive bound or None")
         if not isinstance(denoiser.process, GaussianProcess):
             raise TypeError(f"the denoiser's process is {type(denoiser.process).__name__}, expected a GaussianProcess")
         self.process: GaussianProcess = denoiser.process

@@ -25,6 +25,7 @@ from continuous_diffusion.samplers.base import Sampler, check_step
 from continuous_diffusion.samplers.variances import FixedSmall, ReverseVariance
 from diffusion_core import Denoiser, State, TimeGrid
 from diffusion_core.conditions import check_conditions
+from diffusion_core.ranges import Count, Positive, Share, check_arguments
 
 __all__ = ["DDIM"]
 
@@ -35,7 +36,7 @@ class DDIM(Sampler):
     Arguments:
         denoiser: the denoiser to sample from.
         grid: the times to visit; t_min > 0.
-        eta: the noise of each step in units of the ancestral one, in [0, 1].
+        eta: the noise of each step in units of the ancestral one.
         clip: the bound that x0hat is clipped to; 1 for images; None does not clip.
         sub_batch: with seeds, how many chains the network sees at once.
         variance: whose noise is injected, times eta; the coefficient of epshat is not touched by it.
@@ -45,7 +46,7 @@ class DDIM(Sampler):
         Denoising diffusion implicit models (Song et al., 2021) | https://arxiv.org/abs/2010.02502
 
     Raises:
-        ValueError: eta is outside [0, 1]; a learned variance, and a denoiser without one.
+        ValueError: a learned variance, and a denoiser without one.
     """
 
     def __init__(
@@ -53,14 +54,13 @@ class DDIM(Sampler):
         denoiser: Denoiser[Posterior],
         grid: TimeGrid,
         *,
-        eta: float = 0.0,
-        clip: float | None = None,
-        sub_batch: int = 16,
+        eta: Share = 0.0,
+        clip: Positive | None = None,
+        sub_batch: Count = 16,
         variance: ReverseVariance | None = None,
     ) -> None:
+        check_arguments(DDIM, locals())
         super().__init__(denoiser, grid, clip=clip, sub_batch=sub_batch)
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta = {eta} is outside [0, 1]")
         self.eta = eta
         self.variance = FixedSmall() if variance is None else variance
         self.variance.check(denoiser)

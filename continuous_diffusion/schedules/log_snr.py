@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from continuous_diffusion.schedules.base import VariancePreserving
-from diffusion_core.checks import check_positive
+from diffusion_core.ranges import Finite, Positive
 
 __all__ = ["CauchySchedule", "LaplaceSchedule", "LogSNRSchedule", "ShiftedCosineSchedule", "SigmoidSchedule"]
 
@@ -37,8 +37,8 @@ class LogSNRSchedule(VariancePreserving):
 
 
 def _check_falling(high: float, low: float) -> None:
-    if not (math.isfinite(high) and math.isfinite(low) and high > low):
-        raise ValueError(f"log_snr_max = {high}, log_snr_min = {low}: expected finite numbers, the first one larger")
+    if high <= low:
+        raise ValueError(f"log_snr_max = {high}, log_snr_min = {low}: expected the first one larger")
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,11 @@ class SigmoidSchedule(LogSNRSchedule):
         Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630
     """
 
-    log_snr_max: float = 10.0
-    log_snr_min: float = -10.0
+    log_snr_max: Finite = 10.0
+    log_snr_min: Finite = -10.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_falling(self.log_snr_max, self.log_snr_min)
 
     def curve(self, t: Tensor) -> Tensor:
@@ -83,12 +84,12 @@ class ShiftedCosineSchedule(LogSNRSchedule):
         Simple diffusion: end-to-end diffusion for high resolution images (Hoogeboom et al., 2023) | https://arxiv.org/abs/2301.11093
     """
 
-    side: float = 64
-    log_snr_max: float = 15.0
-    log_snr_min: float = -15.0
+    side: Positive = 64
+    log_snr_max: Finite = 15.0
+    log_snr_min: Finite = -15.0
 
     def __post_init__(self) -> None:
-        check_positive("side", self.side)
+        super().__post_init__()
         _check_falling(self.log_snr_max, self.log_snr_min)
 
     def _arc(self) -> tuple[float, float]:
@@ -120,11 +121,8 @@ class LaplaceSchedule(LogSNRSchedule):
         Improved noise schedule for diffusion training (Hang et al., 2024) | https://arxiv.org/abs/2407.03297
     """
 
-    mu: float = 0.0
-    b: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_positive("b", self.b)
+    mu: Finite = 0.0
+    b: Positive = 0.5
 
     def curve(self, t: Tensor) -> Tensor:
         # 1 - 2 |t - 1/2| is twice the distance from the nearer end, without a rounding near t = 0.
@@ -153,11 +151,8 @@ class CauchySchedule(LogSNRSchedule):
         Improved noise schedule for diffusion training (Hang et al., 2024) | https://arxiv.org/abs/2407.03297
     """
 
-    mu: float = 0.0
-    g: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_positive("g", self.g)
+    mu: Finite = 0.0
+    g: Positive = 1.0
 
     def curve(self, t: Tensor) -> Tensor:
         return self.mu + self.g / torch.tan(math.pi * t)  # tan(pi/2 - pi t) = 1 / tan(pi t), exact near t = 0

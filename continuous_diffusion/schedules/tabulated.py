@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from continuous_diffusion.schedules.base import VariancePreserving
-from diffusion_core.checks import check_integer
+from diffusion_core.ranges import Count, Range
 from diffusion_core.values import number
 
 __all__ = ["CosineSchedule", "LinearSchedule", "QuadraticSchedule", "TabulatedSchedule"]
@@ -31,15 +32,9 @@ class TabulatedSchedule(VariancePreserving):
 
     Arguments:
         T: the number of discrete times of the table.
-
-    Raises:
-        ValueError: T is not an integer of at least 1.
     """
 
-    T: int = 1000
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "T", check_integer("T", self.T))
+    T: Count = 1000
 
     @abstractmethod
     def betas(self) -> NDArray[np.float64]:
@@ -74,13 +69,15 @@ class TabulatedSchedule(VariancePreserving):
         return self.T * (high - low) / torch.expm1(low + share * (high - low))
 
 
+@dataclass(frozen=True)
 class _ScaledSchedule(TabulatedSchedule):
-    """Variances that were published for T = 1000 and end at 0.02, scaled by 1000 / T."""
+    """Variances that were published for T = 1000 and end at 0.02, scaled by 1000 / T.
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.T <= 20:
-            raise ValueError(f"T = {self.T}, expected more than 20: the last beta, 20 / T, must be below 1")
+    Arguments:
+        T: the number of discrete times of the table; the last beta, 20 / T, must be below 1.
+    """
+
+    T: Annotated[int, Range(least=21)] = 1000
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffusion_core import Generator, as_randomness, readable
 from diffusion_core.distributions import Categorical, Distribution
 from diffusion_core.lazy import lazy_property
+from diffusion_core.ranges import Share, check_arguments
 from discrete_diffusion.denoisers.base import Denoiser, X0Posterior
 from discrete_diffusion.denoisers.leave_one_out import LeaveOneOutPosterior
 from discrete_diffusion.jumps import Jumps, ReverseJumps
@@ -96,10 +97,7 @@ class X0Denoiser(Denoiser[X0Posterior]):
         process: the forward process.
         network: as for every denoiser.
         event_shape: the shape of one example.
-        evidence_floor: the share, in [0, 1]; 0 takes the network's posterior as it is, which training does.
-
-    Raises:
-        ValueError: the floor is not in [0, 1].
+        evidence_floor: the share; 0 takes the network's posterior as it is, which training does.
     """
 
     def __init__(
@@ -107,11 +105,10 @@ class X0Denoiser(Denoiser[X0Posterior]):
         process: CTMC,
         network: nn.Module | Callable[..., Tensor],
         event_shape: Sequence[int],
-        evidence_floor: float = 0.0,
+        evidence_floor: Share = 0.0,
     ) -> None:
+        check_arguments(X0Denoiser, locals())
         super().__init__(process, network, event_shape)
-        if not 0 <= evidence_floor <= 1:
-            raise ValueError(f"evidence_floor = {evidence_floor}, expected a share in [0, 1]")
         self.evidence_floor = evidence_floor
 
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> X0Posterior:

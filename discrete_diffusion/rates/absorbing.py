@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, per_example
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
+from diffusion_core.ranges import check_arguments
+from discrete_diffusion.rates.base import NumStates, RateMatrix, TransitionKernel
 from discrete_diffusion.rates.checks import check_bridge, check_states, check_tau
 
 __all__ = ["AbsorbingRates"]
@@ -25,10 +26,11 @@ class AbsorbingRates(RateMatrix):
     """Every value is masked at the same rate; O(S) in every operation, O(1) where it can be.
 
     Arguments:
-        data_states: S, the number of values of the data, at least 2; the mask is state S.
+        data_states: S, the number of values of the data; the mask is state S.
     """
 
-    def __init__(self, data_states: int) -> None:
+    def __init__(self, data_states: NumStates) -> None:
+        check_arguments(AbsorbingRates, locals())
         super().__init__(data_states + 1, data_states, np.eye(data_states + 1)[-1])
         self.mask = data_states
 

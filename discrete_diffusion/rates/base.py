@@ -22,12 +22,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_core import Generator, as_randomness
 from diffusion_core.distributions import inverse_cdf
+from diffusion_core.ranges import Range, check_arguments
 from discrete_diffusion.rates.checks import check_bridge, check_states, check_tau
 from discrete_diffusion.rates.inflow import Inflow
 from discrete_diffusion.rates.structure import checked_generator, stationary_law
@@ -114,6 +116,10 @@ class TransitionKernel(ABC):
         return self.rates.rates_to(x, self.dtype).scatter(-1, x.long()[..., None], 0.0)
 
 
+NumStates = Annotated[int, Range(least=2)]
+"""How many states there are: with one alone nothing happens."""
+
+
 class RateMatrix(nn.Module, ABC):
     """A generator R on n states, of which S can be data.
 
@@ -122,18 +128,17 @@ class RateMatrix(nn.Module, ABC):
 
     Arguments:
         num_states: n.
-        data_states: S, at least 2: n, or n - 1 where the last state is a mask; None means n.
+        data_states: S: n, or n - 1 where the last state is a mask; None means n.
         stationary: the law (n,) that every start leads to, where it is known in closed form; None computes it from the rates.
     """
 
     _place: Tensor
 
-    def __init__(self, num_states: int, data_states: int | None = None, stationary: Array | None = None) -> None:
+    def __init__(self, num_states: NumStates, data_states: NumStates | None = None, stationary: Array | None = None) -> None:
+        check_arguments(RateMatrix, locals())
         super().__init__()
         self.num_states = num_states
         self.data_states = num_states if data_states is None else data_states
-        if self.data_states < 2:
-            raise ValueError(f"{self.data_states} states, expected at least 2")
         self._tables = Tables()
         if stationary is not None:
             self._tables["stationary"] = stationary

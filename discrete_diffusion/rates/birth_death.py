@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from discrete_diffusion.rates.checks import scaled
+from diffusion_core.ranges import Positive, check_arguments
+from discrete_diffusion.rates.base import NumStates
 from discrete_diffusion.rates.dense import DenseRates
 
 __all__ = ["BirthDeathRates"]
@@ -19,13 +20,12 @@ class BirthDeathRates(DenseRates):
     """Jumps to the two neighbours, each at the same rate.
 
     Arguments:
-        num_states: S, at least 2.
+        num_states: S.
         scale: the rate of each jump in 1 / unit of tau.
     """
 
-    def __init__(self, num_states: int, scale: float = 1.0) -> None:
-        if num_states < 2:
-            raise ValueError(f"num_states = {num_states}, expected at least 2")
-        jumps = scaled(scale) * (np.eye(num_states, k=1) + np.eye(num_states, k=-1))
+    def __init__(self, num_states: NumStates, scale: Positive = 1.0) -> None:
+        check_arguments(BirthDeathRates, locals())
+        jumps = scale * (np.eye(num_states, k=1) + np.eye(num_states, k=-1))
         super().__init__(jumps - np.diag(jumps.sum(1)), np.full(num_states, 1 / num_states))
         self.scale = scale

@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffusion_core.checks import check_positive
 from diffusion_core.values import NOTHING, check_within, ends
 
-__all__ = ["check_bridge", "check_states", "check_tau", "remaining", "scaled"]
+__all__ = ["check_bridge", "check_states", "check_tau", "remaining"]
 
 
 def check_states(x: Tensor, size: int, name: str = "x") -> None:
@@ -62,9 +61,3 @@ def check_bridge(x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, size: i
     check_tau(tau_s, len(x_0))
     check_tau(tau_t, len(x_0))
     return remaining(tau_s.double(), tau_t.double())
-
-
-def scaled(scale: float) -> float:
-    """A rate constant, checked to be positive and finite."""
-    check_positive("scale", scale)
-    return float(scale)

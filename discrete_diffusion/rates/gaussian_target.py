@@ -17,8 +17,8 @@ import math
 
 import numpy as np
 
-from diffusion_core.checks import check_positive
-from discrete_diffusion.rates.checks import scaled
+from diffusion_core.ranges import Positive, check_arguments
+from discrete_diffusion.rates.base import NumStates
 from discrete_diffusion.rates.dense import DenseRates
 
 __all__ = ["GaussianTargetRates"]
@@ -28,20 +28,17 @@ class GaussianTargetRates(DenseRates):
     """Local jumps on an ordinal scale, reversible with respect to a discretised Gaussian.
 
     Arguments:
-        num_states: S, at least 2, odd or even.
+        num_states: S, odd or even.
         sigma_r: how far jumps go, in states.
         Q: the standard deviation of the stationary law, in states.
         scale: a factor on all rates.
 
     Raises:
-        ValueError: a parameter is not positive, or Q is so small that pi underflows.
+        ValueError: Q is so small that pi underflows.
     """
 
-    def __init__(self, num_states: int, sigma_r: float = 6.0, Q: float = 512.0, scale: float = 1.0) -> None:
-        if num_states < 2:
-            raise ValueError(f"num_states = {num_states}, expected at least 2")
-        check_positive("sigma_r", sigma_r)
-        check_positive("Q", Q)
+    def __init__(self, num_states: NumStates, sigma_r: Positive = 6.0, Q: Positive = 512.0, scale: Positive = 1.0) -> None:
+        check_arguments(GaussianTargetRates, locals())
         x = np.arange(num_states)
         log_pi = -((x + 1 - num_states / 2) ** 2) / (2 * Q**2)
         if log_pi.min() - log_pi.max() < -300:
@@ -49,7 +46,7 @@ class GaussianTargetRates(DenseRates):
         y = x[:, None]
         inward = np.where(y < x, y + x < num_states, y + x >= num_states)  # of the jump y -> x
         log_rates = -((np.abs(x - y) - 1) ** 2) / sigma_r**2 + np.where(inward, 0.0, log_pi - log_pi[:, None])
-        rates = scaled(scale) * np.exp(log_rates)
+        rates = scale * np.exp(log_rates)
         np.fill_diagonal(rates, 0.0)
         pi = np.exp(log_pi - log_pi.max())
         super().__init__(rates - np.diag(rates.sum(1)), pi / pi.sum())

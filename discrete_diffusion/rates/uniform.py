@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness, per_example
-from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
-from discrete_diffusion.rates.checks import check_bridge, check_states, check_tau, scaled
+from diffusion_core.ranges import Positive, check_arguments
+from discrete_diffusion.rates.base import NumStates, RateMatrix, TransitionKernel
+from discrete_diffusion.rates.checks import check_bridge, check_states, check_tau
 
 __all__ = ["UniformRates"]
 
@@ -25,13 +26,14 @@ class UniformRates(RateMatrix):
     """Every value jumps to every other at the same rate; O(S) in every operation, O(1) where it can be.
 
     Arguments:
-        num_states: S, at least 2.
+        num_states: S.
         scale: the rate at which a value is forgotten, in 1 / unit of tau.
     """
 
-    def __init__(self, num_states: int, scale: float = 1.0) -> None:
+    def __init__(self, num_states: NumStates, scale: Positive = 1.0) -> None:
+        check_arguments(UniformRates, locals())
         super().__init__(num_states, stationary=np.full(num_states, 1 / num_states))
-        self.scale = scaled(scale)
+        self.scale = float(scale)
 
     def kernel(self, tau: Tensor, dtype: torch.dtype | None = None) -> TransitionKernel:
         check_tau(tau)

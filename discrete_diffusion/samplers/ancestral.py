@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from diffusion_core import State, TimeGrid
+from diffusion_core.ranges import Count
 from discrete_diffusion.denoisers.base import Denoiser, X0Posterior, check_x0
 from discrete_diffusion.samplers.base import Sampler
 
@@ -32,9 +33,9 @@ class Ancestral(Sampler[X0Posterior]):
         ValueError: a score model.
     """
 
-    def __init__(self, denoiser: Denoiser[X0Posterior], grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
-        check_x0(denoiser, "Ancestral")
+    def __init__(self, denoiser: Denoiser[X0Posterior], grid: TimeGrid, *, sub_batch: Count = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)
+        check_x0(denoiser, "Ancestral")
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
         posterior, state = self.evaluate(state, t, **cond)

@@ -21,6 +21,7 @@ from torch import Tensor
 import diffusion_core
 from diffusion_core import Generator, State, TimeGrid
 from diffusion_core.distributions import inverse_cdf
+from diffusion_core.ranges import Count
 from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, check_x0
 from discrete_diffusion.rates.checks import check_states
 from discrete_diffusion.samplers.leaps import BernoulliLeap
@@ -46,7 +47,7 @@ class Sampler(diffusion_core.Sampler[P]):
 
     denoiser: Denoiser[P]
 
-    def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
+    def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: Count = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch)
         if argmax:
             check_x0(denoiser, "argmax")

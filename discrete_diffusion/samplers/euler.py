@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffusion_core import TimeGrid
+from diffusion_core.ranges import Count
 from discrete_diffusion.denoisers import Denoiser, Posterior
 from discrete_diffusion.samplers.leaps import BernoulliLeap
 from discrete_diffusion.samplers.tau_leaping import TauLeaping
@@ -18,7 +19,13 @@ class Euler(TauLeaping):
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
+
+    Arguments:
+        denoiser: the denoiser to sample from.
+        grid: the times to visit; the last step goes from grid.t_min to clean data.
+        sub_batch: with seeds, how many chains the network sees at once.
+        argmax: take the mode of p(x_0 | x_tmin) in the last step instead of a draw (biased).
     """
 
-    def __init__(self, denoiser: Denoiser[Posterior], grid: TimeGrid, *, sub_batch: int = 16, argmax: bool = False) -> None:
+    def __init__(self, denoiser: Denoiser[Posterior], grid: TimeGrid, *, sub_batch: Count = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, leap=BernoulliLeap(), sub_batch=sub_batch, argmax=argmax)

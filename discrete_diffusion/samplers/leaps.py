@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import Randomness, readable
+from diffusion_core.ranges import CheckedArguments, NonNegative
 from diffusion_core.values import check_within
 from discrete_diffusion.jumps import Jumps
 from discrete_diffusion.rates.base import RateMatrix
@@ -79,10 +80,10 @@ def _jumped(jumps: Jumps, which: Tensor, u: Tensor) -> Tensor:
     return moved.reshape(jumps.x.shape)
 
 
-class Leap(ABC):
+class Leap(CheckedArguments, ABC):
     """What happens to a dimension while its rates are held for a time h."""
 
-    def check(self, rates: RateMatrix) -> None:  # noqa: B027 - most leaps have a meaning for any states
+    def check(self, rates: RateMatrix) -> None:
         """Refuse a rate matrix whose states this leap has no meaning for.
 
         Raises:
@@ -141,7 +142,7 @@ class OrdinalLeap(Leap):
         dense_above: dimensions that expect more jumps than this draw one Poisson for every state.
     """
 
-    dense_above: float = 24.0
+    dense_above: NonNegative = 24.0
 
     def check(self, rates: RateMatrix) -> None:
         if rates.num_states != rates.data_states:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from diffusion_core import Generator, State
-from diffusion_core.checks import check_positive
+from diffusion_core.ranges import CountOrZero, Positive, Share, check_arguments
 from diffusion_core.values import NOTHING, ends
 from discrete_diffusion.denoisers import Posterior
 from discrete_diffusion.samplers.base import Sampler, Stage
@@ -30,9 +30,6 @@ class PredictorCorrector(Sampler[Posterior]):
         step_multiplier: m, the length of a move in units of the predictor's step h = t - s. Forward and reverse jumps
             happen at once, so a move needs to be shorter than a step.
         entry_time: correctors move only where s <= entry_time. Below 1, each step waits for an accelerator to tell s.
-
-    Raises:
-        ValueError: corrector_steps < 0, step_multiplier <= 0, or entry_time outside [0, 1].
     """
 
     def __init__(
@@ -40,16 +37,12 @@ class PredictorCorrector(Sampler[Posterior]):
         predictor: Sampler[Posterior],
         corrector: Corrector,
         *,
-        corrector_steps: int = 1,
-        step_multiplier: float = 0.25,
-        entry_time: float = 1.0,
+        corrector_steps: CountOrZero = 1,
+        step_multiplier: Positive = 0.25,
+        entry_time: Share = 1.0,
     ) -> None:
+        check_arguments(PredictorCorrector, locals())
         super().__init__(predictor.denoiser, predictor.grid, sub_batch=predictor.sub_batch, argmax=predictor.argmax)
-        if corrector_steps < 0:
-            raise ValueError(f"corrector_steps = {corrector_steps}, expected at least 0")
-        check_positive("step_multiplier", step_multiplier)
-        if not 0 <= entry_time <= 1:
-            raise ValueError(f"entry_time = {entry_time}, expected a time in [0, 1]")
         self.predictor = predictor
         self.corrector = corrector
         self.corrector_steps = corrector_steps

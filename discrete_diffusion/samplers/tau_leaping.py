@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from diffusion_core import State, TimeGrid
+from diffusion_core.ranges import Count
 from discrete_diffusion.denoisers import Denoiser, Posterior
 from discrete_diffusion.samplers.base import Sampler
 from discrete_diffusion.samplers.leaps import CategoricalLeap, Leap
@@ -21,9 +22,12 @@ class TauLeaping(Sampler[Posterior]):
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
 
     Arguments:
-        denoiser, grid, sub_batch, argmax: see `Sampler`.
+        denoiser: the denoiser to sample from.
+        grid: the times to visit; the last step goes from grid.t_min to clean data.
         leap: what several jumps of one dimension mean: `OrdinalLeap` (they add up) or
             `CategoricalLeap` (they are rejected).
+        sub_batch: with seeds, how many chains the network sees at once.
+        argmax: take the mode of p(x_0 | x_tmin) in the last step instead of a draw (biased).
 
     Raises:
         ValueError: an ordinal leap on a process with a mask.
@@ -35,7 +39,7 @@ class TauLeaping(Sampler[Posterior]):
         grid: TimeGrid,
         *,
         leap: Leap | None = None,
-        sub_batch: int = 16,
+        sub_batch: Count = 16,
         argmax: bool = False,
     ) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)

@@ -336,15 +336,15 @@ def test_state_has_parameters_alone(build):
         ({"windows": (7, 4)}, r"a window of 4 x 4 does not divide the grid of level 1 \(14 x 14\)"),
         ({"img_size": (20, 12), "windows": (5, 0)}, r"a window of 5 x 5 does not divide the grid of level 0 \(20 x 12\)"),
         ({"img_size": 27, "windows": (9, 0)}, r"a window of 9 x 9 does not divide the grid of level 0 \(28 x 28\)"),
-        ({"windows": (7, 7, 7)}, r"windows = \(7, 7, 7\), expected an integer of at least 0, or 2 of them"),
+        ({"windows": (7, 7, 7)}, r"windows = \(7, 7, 7\), expected one integer, or 2 of them"),
         ({"windows": -1}, r"windows = -1"),
         ({"widths": ()}, r"widths = \(\), expected"),
         ({"blocks": 0}, r"blocks = 0, expected an integer of at least 1"),
         ({"blocks": (1, 2, 3)}, r"blocks = \(1, 2, 3\), expected .* or 2 of them"),
         ({"num_heads": 3}, r"num_heads = 3 does not divide the width 64"),
         ({"num_heads": (4, 3)}, r"num_heads = 3 does not divide the width 128"),
-        ({"patch_size": 0}, r"patch_size = 0, expected at least 1"),
-        ({"img_size": 0}, r"img_size = 0, expected a positive integer, or two of them"),
+        ({"patch_size": 0}, r"patch_size = 0, expected an integer of at least 1"),
+        ({"img_size": 0}, r"img_size = 0, expected an integer of at least 1"),
     ],
 )
 def test_image_networks_refuse(settings, message):
@@ -357,7 +357,7 @@ def test_image_networks_refuse(settings, message):
     [
         ({"patch_size": 3}, r"patch_size = 3 does not divide the image \(32 x 32\)"),
         ({"img_size": (28, 30), "patch_size": 4}, r"patch_size = 4 does not divide the image \(28 x 30\)"),
-        ({"depth": -1}, r"depth = -1, expected at least 0"),
+        ({"depth": -1}, r"depth = -1, expected an integer of at least 0"),
         ({"num_heads": 7}, r"num_heads = 7 does not divide the width 384"),
     ],
 )

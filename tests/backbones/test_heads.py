@@ -75,7 +75,7 @@ def test_mixture_head_layout():
     torch.testing.assert_close(background.mu, f[:, 0] - 1)
     torch.testing.assert_close(ink.mu, bin_centres(x, 8) + f[:, 1])
     torch.testing.assert_close(ink.log_scale, 7 * torch.tanh(g[:, 1] / 7) - 2)
-    with pytest.raises(ValueError, match="components = 1, expected at least 2"):
+    with pytest.raises(ValueError, match="components = 1, expected an integer of at least 2"):
         LogisticMixtureHead(1, 8, components=1)
 
 
@@ -115,5 +115,5 @@ def test_bad_images_get_one_clear_error():
         model(x + 4 * torch.eye(4, dtype=torch.int64), c)
     with pytest.raises(ValueError, match=r"x has values in -1 .. -1"):
         model(x - 1, c)
-    with pytest.raises(ValueError, match=r"num_values = 1, expected at least 2"):
+    with pytest.raises(ValueError, match=r"num_values = 1, expected an integer of at least 2"):
         CategoricalHead(1, 1)

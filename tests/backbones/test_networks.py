@@ -97,7 +97,7 @@ def test_channels_last_changes_nothing():
         ({"widths": (8, 8), "up_blocks": (1,)}, r"up_blocks = \(1,\)"),
         ({"attention_levels": (5,)}, r"attention_levels = \(5,\), expected levels in -3 .. 2"),
         ({"num_heads": 3}, r"num_heads = 3 does not divide the width 128"),
-        ({"patch_size": 0}, r"patch_size = 0, expected at least 1"),
+        ({"patch_size": 0}, r"patch_size = 0, expected an integer of at least 1"),
     ],
 )
 def test_unet_refuses(settings, message):

@@ -167,7 +167,7 @@ def test_karras_input_and_target_have_variance_1(schedule):
         target = (std * x_0 - c_skip * x_t) / c_out
         assert [seen[-1][0].var().item(), target.var().item()] == pytest.approx([1, 1], abs=0.02)
         assert seen[-1][1][0].item() == pytest.approx((sigma / alpha).log().item() / 4)
-    with pytest.raises(ValueError, match="std = 0, expected a positive number"):
+    with pytest.raises(ValueError, match="std = 0, expected a number above 0"):
         KarrasDenoiser(process, network, (1,), 0)
 
 

@@ -245,7 +245,7 @@ def test_many_steps_become_the_integrand(process, toy_network):
 def test_bad_chains_are_named():
     with pytest.raises(ValueError, match=r"t_min = 0\.0, expected t_min > 0"):
         VLB(UniformGrid(5, 0.0))
-    with pytest.raises(ValueError, match=r"interpolation = 1.5 is outside \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"interpolation = 1.5, expected a number in \[0, 1\]"):
         VLB(interpolation=1.5)
 
 
@@ -297,7 +297,7 @@ def test_hybrid_teaches_the_mean_by_regression_alone(process, toy_network):
 def test_hybrid_needs_a_variance_to_teach(process, toy_network):
     with pytest.raises(ValueError, match="HybridLoss teaches a variance, which the denoiser does not learn"):
         scored(HybridLoss(), denoise(process, toy_network, False), batch()[0], torch.tensor(0.5))
-    with pytest.raises(ValueError, match="weight = -1, expected a non-negative number"):
+    with pytest.raises(ValueError, match="weight = -1, expected a number of at least 0"):
         HybridLoss(weight=-1)
 
 

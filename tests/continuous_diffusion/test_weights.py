@@ -41,7 +41,7 @@ def test_clean_data_have_a_finite_weight():
 
 
 def test_bad_numbers_are_named():
-    with pytest.raises(ValueError, match="gamma = 0, expected a positive number"):
+    with pytest.raises(ValueError, match="gamma = 0, expected a number above 0"):
         MinSNR(0)
-    with pytest.raises(ValueError, match="beta = -1, expected a positive number"):
+    with pytest.raises(ValueError, match="beta = -1, expected a number above 0"):
         SmoothAbsoluteError(-1)

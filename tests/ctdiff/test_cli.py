@@ -527,7 +527,10 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
         (["train", "--config", "mnits"], "Did you mean mnist?"),
         (["train", "--config=mnist", "--config.model.name=vit"], "config.model.name = 'vit', expected one of unet, uvit"),
         (["train", "--config=mnist", "--config.model.nme=unet"], "Did you mean model.name?"),
-        (["train", "--config=mnist", "--config.training.steps=0"], "config.training.steps = 0, expected at least 1"),
+        (
+            ["train", "--config=mnist", "--config.training.steps=0"],
+            "config.training.steps = 0, expected an integer of at least 1",
+        ),
         (["train", "--config=mnist", "--wordir=x"], "'wordir'. Did you mean: workdir ?"),
         (["train", "--confg=mnist"], "'confg'. Did you mean: config ?"),
         (["train", "--config=mnist", "--config.training.steps"], "Missing value for flag --config.training.steps"),

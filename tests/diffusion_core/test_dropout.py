@@ -59,5 +59,5 @@ def test_the_layer():
         assert not torch.equal(network[0](x), network[3](x))
     with seeded(SEEDS[:4]), pytest.raises(ValueError, match="a batch of 6 rows was given 4 seeds"):
         layer.train()(x)
-    with pytest.raises(ValueError, match=r"dropout = 1\.5, expected a probability"):
+    with pytest.raises(ValueError, match=r"p = 1\.5, expected a number in \[0, 1\]"):
         Dropout(1.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -46,15 +47,16 @@ def test_custom_grid():
     assert grid == CustomGrid((0.9, 0.5, 0.1)) != CustomGrid((0.9, 0.4, 0.1))
 
 
-@pytest.mark.parametrize("points", [[], [1.0], [0.2, 0.5], [0.5, 0.5, 0.1], [1.0, float("nan"), 0.1]])
+@pytest.mark.parametrize("points", [[], [1.0], [0.2, 0.5], [0.5, 0.5, 0.1]])
 def test_points_must_fall(points):
     with pytest.raises(ValueError, match="expected at least two falling times"):
         CustomGrid(points)
 
 
 def test_bad_numbers():
-    with pytest.raises(ValueError, match=r"t_min = -0.1, t_max = 1.0: expected 0 <= t_min < t_max <= 1"):
-        CustomGrid([1.0, -0.1])
+    for wrong in ([1.0, -0.1], [1.0, float("nan"), 0.1]):
+        with pytest.raises(ValueError, match=rf"points = {re.escape(repr(wrong))}, expected each a number in \[0, 1\]"):
+            CustomGrid(wrong)
     with pytest.raises(ValueError, match="steps = 0, expected an integer of at least 1"):
         RespacedGrid(0)
     with pytest.raises(ValueError, match="steps = 1000, expected at most T - 1 = 999"):

@@ -46,12 +46,12 @@ def test_scales_are_the_published_ones():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ConstantScale(-1.0), r"g = -1\.0, expected a finite number of at least 0"),
+        (lambda: ConstantScale(-1.0), r"g = -1\.0, expected a number of at least 0"),
         (lambda: ConstantScale(math.nan), "g = nan"),
         (lambda: IntervalScale(math.inf, 0.1, 0.9), "g = inf"),
         (lambda: IntervalScale(2.0, 0.9, 0.1), r"low = 0\.9, high = 0\.1"),
         (lambda: IntervalScale(2.0, -0.1, 0.1), r"low = -0\.1"),
-        (lambda: PowerCosineScale(2.0, 0.0), r"power = 0\.0, expected a positive number"),
+        (lambda: PowerCosineScale(2.0, 0.0), r"power = 0\.0, expected a number above 0"),
     ],
 )
 def test_scales_refuse(make, message):

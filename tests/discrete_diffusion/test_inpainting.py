@@ -142,7 +142,7 @@ def test_bad_arguments_are_named(chain, exact):
         ((x_0, torch.ones(3, dtype=torch.bool)), r"known has shape \(3,\), expected \(2\) or \(B, 2\)"),
         ((x_0.expand(4, 2), known.expand(3, 2)), r"known has shape \(3, 2\)"),
         ((x_0, known.expand(1, 1, 2)), r"known has shape \(1, 1, 2\)"),
-        ((x_0, known, 0), "resample = 0, expected at least 1"),
+        ((x_0, known, 0), "resample = 0, expected an integer of at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
             Inpainting(sampler, *arguments)

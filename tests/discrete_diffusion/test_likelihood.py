@@ -174,7 +174,7 @@ def test_draws_with_an_evidence_floor_have_its_law(t):
         likely = expected > 5
         statistic = ((observed - expected).square() / expected)[likely].sum().item()
         assert statistic < scipy.stats.chi2.ppf(0.9999, int(likely.sum()))
-    with pytest.raises(ValueError, match=r"evidence_floor = 1\.5, expected a share in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"evidence_floor = 1\.5, expected a number in \[0, 1\]"):
         X0Denoiser(process, lambda x, c, **cond: None, (1,), 1.5)
 
 

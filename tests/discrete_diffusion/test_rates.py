@@ -580,7 +580,7 @@ def test_refuses_bad_arguments() -> None:
         lambda: BirthDeathRates(1),
         lambda: GaussianTargetRates(1),
     ):
-        with pytest.raises(ValueError, match="expected at least 2"):
+        with pytest.raises(ValueError, match="expected an integer of at least 2"):
             make()
     for make in (lambda: UniformRates(4, 0.0), lambda: BirthDeathRates(4, -1.0)):
         with pytest.raises(ValueError, match="scale"):
