@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 import re
@@ -17,7 +18,7 @@ from ctdiff import figures
 from ctdiff.runs import Run, load_run
 from ctdiff.training.checkpoints import write_atomically
 
-__all__ = ["chosen_labels", "chosen_seeds", "numbers", "sample_run", "spans"]
+__all__ = ["chosen_labels", "chosen_seeds", "class_numbers", "numbers", "sample_run", "spans"]
 
 _SUFFIXES = (".png", ".npz", ".gif")
 _LONGEST = 120  # letters of a file's name
@@ -51,6 +52,22 @@ def chosen_seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None)
     if num_samples not in (None, len(seeds)):
         raise ValueError(f"num_samples = {num_samples} and {len(seeds)} seeds, expected as many seeds as samples")
     return list(seeds)
+
+
+def class_numbers(run: Run, labels: Sequence[int | str] | None) -> list[int] | None:
+    """Labels as numbers: names of classes, where the run has names, are looked up.
+
+    Raises:
+        ValueError: no class has this name.
+    """
+    if labels is None:
+        return None
+    names = run.class_names
+    if unknown := [label for label in labels if isinstance(label, str) and label not in names]:
+        close = "".join(f". Did you mean {name}?" for name in difflib.get_close_matches(unknown[0], names, n=1))
+        known = f"a number or one of {', '.join(names)}" if names else "a number: the classes of this run have no names"
+        raise ValueError(f"label {unknown[0]!r}, expected {known}{close}")
+    return [names.index(label) if isinstance(label, str) else label for label in labels]
 
 
 def chosen_labels(run: Run, labels: Sequence[int] | None, count: int) -> dict[str, torch.Tensor]:
@@ -130,7 +147,7 @@ def sample_run(
     *,
     num_samples: int | None = None,
     seeds: Sequence[int] | None = None,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | str] | None = None,
     steps: int | None = None,
     sampler: str | None = None,
     checkpoint: int | None = None,
@@ -148,7 +165,7 @@ def sample_run(
         path: the run's folder.
         num_samples: how many; None is as many as seeds, or as the configuration says.
         seeds: one a sample; None is 0, 1, 2, ...
-        labels: classes, repeated in turn, for a conditional network.
+        labels: classes by number or by name, repeated in turn, for a conditional network.
         steps: reverse steps; None is the configuration's number.
         sampler: the sampler's name; None is the configuration's.
         checkpoint: the step of a checkpoint; None is the newest.
@@ -168,12 +185,13 @@ def sample_run(
     run = load_run(path, checkpoint, ema, device)
     configuration.override(run.config, overrides, sections=("sampler",))
     chosen = chosen_seeds(run, num_samples, seeds)
-    cond = chosen_labels(run, labels, len(chosen))
+    classes = class_numbers(run, labels)
+    cond = chosen_labels(run, classes, len(chosen))
     y = cond.get("y")
     walker = run.sampler(steps, sampler)
     details = {
         "seeds": None if chosen == list(range(len(chosen))) else spans(chosen),
-        "labels": None if labels is None else spans(labels),
+        "labels": None if classes is None else spans(classes),
         "checkpoint": checkpoint,
         "ema": None if ema else False,
     }

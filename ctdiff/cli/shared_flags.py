@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,12 +59,12 @@ def define_sampling(values: flags.FlagValues, num_samples: str) -> None:
     flags.DEFINE_string(
         "labels",
         None,
-        "The classes to draw, in turn, such as 0-9. Only for a run that was trained with classes. Without it, all classes in "
-        "turn.",
+        "The classes to draw, in turn, such as 0-9, or by name, such as cat,dog. Only for a run that was trained with classes. "
+        "Without it, all classes in turn.",
         flag_values=values,
     )
-    flags.DEFINE_integer(
-        "label", None, "Draw this class alone. Without it, --labels says which.", lower_bound=0, flag_values=values
+    flags.DEFINE_string(
+        "label", None, "Draw this class alone, by number or by name. Without it, --labels says which.", flag_values=values
     )
     flags.DEFINE_bool(
         "ema",
@@ -79,15 +80,20 @@ def given_numbers(given: Mapping[str, Any], name: str) -> list[int] | None:
     return None if given[name] is None else numbers(given[name], f"--{name}")
 
 
-def given_labels(given: Mapping[str, Any]) -> list[int] | None:
-    """The classes that `--label` or `--labels` names; None if neither is given.
+def given_labels(given: Mapping[str, Any]) -> list[int | str] | None:
+    """The classes that `--label` or `--labels` gives, by number or by name; None if neither is given.
 
     Raises:
         UsageError: both are given.
     """
     if given["label"] is not None and given["labels"] is not None:
         raise UsageError(f"--label={given['label']} and --labels={given['labels']}: give one of them")
-    return given_numbers(given, "labels") if given["label"] is None else [given["label"]]
+    if given["label"] is not None:
+        return [int(given["label"]) if given["label"].isdecimal() else given["label"]]
+    text = given["labels"]
+    if text is None or re.fullmatch(r"[\d\s,-]*", text):
+        return None if text is None else [*numbers(text, "--labels")]
+    return [int(part) if part.isdecimal() else part for part in map(str.strip, text.split(","))]
 
 
 def define_extractor(values: flags.FlagValues, extractors: list[str]) -> None:

@@ -100,19 +100,22 @@ class Judge:
     Arguments:
         reference: the real images.
         classes: how many classes the extractor has, if they are those of the data; 0 if not.
+        refused: why the extractor cannot read the images, so that metrics are those that need none; None if it can.
     """
 
     reference: Reference
     classes: int
+    refused: str | None = None
 
     @classmethod
-    def of(cls, config: ConfigDict, splits: Splits, extractor: Extractor, **settings: Any) -> Judge:
+    def of(cls, config: ConfigDict, splits: Splits, extractor: Extractor, needed: bool = True, **settings: Any) -> Judge:
         """The judge of a run's samples.
 
         Arguments:
             config: the run's configuration.
             splits: its real images.
             extractor: what features are made with.
+            needed: whether an extractor that cannot read the images is an error.
             settings: `neighbour`, `replicates` and `seed` of `Reference`.
 
         Raises:
@@ -121,9 +124,10 @@ class Judge:
         try:
             extractor.features(splits.train.images[:1], splits.train.num_values)
         except ValueError as error:
-            raise ValueError(
-                f"{extractor.name} cannot read the images of config.data.name = {config.data.name!r}: {error}"
-            ) from error
+            why = f"{extractor.name} cannot read the images of config.data.name = {config.data.name!r}: {error}"
+            if needed:
+                raise ValueError(why) from error
+            return cls(Reference(None, splits.train, splits.test, **settings), 0, why)
         return cls(Reference(extractor, splits.train, splits.test, **settings), _known_classes(extractor, config, splits))
 
     def measure(self, images: Tensor, labels: Tensor | None = None) -> dict[str, Measurement]:
@@ -134,7 +138,8 @@ class Judge:
             labels: the classes that they were drawn for, (N,).
         """
         rows = self.reference.measure(images, labels if labels is not None and int(labels.max()) < self.classes else None)
-        meaningless = {"IS"} if not self.classes and not self.reference.extractor.reference else set()
+        extractor = self.reference.extractor
+        meaningless = {"IS"} if not self.classes and extractor is not None and not extractor.reference else set()
         if not self.classes:
             meaningless.add("class-KL")
         return {name: row for name, row in rows.items() if name not in meaningless}

@@ -91,7 +91,7 @@ def checkpoint_curve(path: str | Path, content: Mapping[str, Any]) -> None:
     from matplotlib.figure import Figure  # without pyplot, which would choose a display
 
     found = content["checkpoints"]
-    names = [name for name in _CURVE if name in found[0]["metrics"]]
+    names = [name for name in _CURVE if name in found[0]["metrics"]] or list(found[0]["metrics"])
     figure = Figure(figsize=(3.6 * len(names), 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         rows = [each["metrics"][name] for each in found]

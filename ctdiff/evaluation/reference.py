@@ -66,7 +66,7 @@ class Reference:
     """Real images, their features, and what else of them every comparison needs.
 
     Arguments:
-        extractor: what features are made with.
+        extractor: what features are made with; None leaves the metrics of `PIXEL_METRICS`, which need none.
         train: the images that the model was trained on.
         held_out: images of the same kind that it has not seen.
         neighbour: k of precision, recall, density and coverage.
@@ -79,7 +79,7 @@ class Reference:
 
     def __init__(
         self,
-        extractor: Extractor,
+        extractor: Extractor | None,
         train: ImageData,
         held_out: ImageData,
         neighbour: int = 5,
@@ -98,18 +98,24 @@ class Reference:
         generator = torch.Generator().manual_seed(seed)
         self._order = torch.randperm(len(train), generator=generator)
         self._held_out_order = torch.randperm(len(held_out), generator=generator)
-        self.real = extractor.features(train.images, train.num_values)
-        self.statistics = self._statistics(self.real.pooled)
-        self._spatial = None if self.real.spatial is None else self._statistics(self.real.spatial)
-        self._kernel = KernelReference(self.real.pooled)
-        self._totals = None if self.real.logits is None else ClassTotals.of(self.real.logits)
+        if extractor is not None:
+            self.real = extractor.features(train.images, train.num_values)
+            self.statistics = self._statistics(self.real.pooled)
+            self._spatial = None if self.real.spatial is None else self._statistics(self.real.spatial)
+            self._kernel = KernelReference(self.real.pooled)
+            self._totals = None if self.real.logits is None else ClassTotals.of(self.real.logits)
         self._held_out_features: Features | None = None
         self._held_out_neighbours: _Neighbourhood | None = None
         self._floors: dict[tuple[int, bool], dict[str, Measurement]] = {}
 
     def features(self, images: Tensor) -> Features:
         """The features of samples, integers (N, C, H, W) with the values of the real images."""
-        return self.extractor.features(images, self.train.num_values)
+        return self._network().features(images, self.train.num_values)
+
+    def _network(self) -> Extractor:
+        if self.extractor is None:
+            raise ValueError(f"there is no extractor: the metrics are {', '.join(PIXEL_METRICS)}, which need none")
+        return self.extractor
 
     def measure(self, images: Tensor, labels: Tensor | None = None, features: Features | None = None) -> dict[str, Measurement]:
         """Every metric of samples, beside its floor.
@@ -127,6 +133,9 @@ class Reference:
             raise ValueError(f"images have shape {tuple(images.shape)}, expected (N, {', '.join(map(str, self.train.shape))})")
         if len(images) <= 2 * self.neighbour + 1:
             raise ValueError(f"{len(images)} images, expected more than {2 * self.neighbour + 1}")
+        if self.extractor is None:
+            rows, floors = self.memorisation(images), self._pixel_floor(len(images))
+            return {name: row.beside(floors[name]) for name, row in rows.items()}
         found = self.features(images) if features is None else features
         if len(found) != len(images):
             raise ValueError(f"features of {len(found)} images, expected {len(images)}")
@@ -157,8 +166,14 @@ class Reference:
             self._floors[count, labelled] = self._measure(features, neighbours, labels)
         return self._floors[count, labelled]
 
+    def _pixel_floor(self, count: int) -> dict[str, Measurement]:
+        """The floor of `PIXEL_METRICS`."""
+        if self._held_out_neighbours is None:
+            self._held_out_neighbours = self._neighbours(self.held_out.images, held_out=True)
+        return self._memorisation(self._held_out_neighbours.select(self._held_out_order[: min(count, len(self.held_out))]))
+
     def _statistics(self, features: Tensor) -> Statistics:
-        return Moments.of(features).statistics(self.extractor.label)
+        return Moments.of(features).statistics(self._network().label)
 
     def _neighbours(self, images: Tensor, held_out: bool = False) -> _Neighbourhood:
         """Nearest real images; a held-out image is compared with the other held-out ones."""
@@ -174,7 +189,7 @@ class Reference:
             rows |= self._classes(features.logits, self._totals)
         if labels is not None:
             if features.logits is None:
-                raise ValueError(f"labels were given, but {self.extractor.name} has no classes")
+                raise ValueError(f"labels were given, but {self._network().name} has no classes")
             agrees = agreement(features.logits, labels.cpu()).double()
             rows |= self._rows(["agreement"], lambda i: [float(agrees[i].mean())], 0, n)
         return rows | self._memorisation(pixels)
@@ -182,7 +197,7 @@ class Reference:
     def _rows(
         self, names: Sequence[str], statistic: Callable[[Tensor], Sequence[float]], n_real: int, n_fake: int
     ) -> dict[str, Measurement]:
-        full = [name if name in PIXEL_METRICS else self.extractor.metric(name) for name in names]
+        full = [name if name in PIXEL_METRICS else self._network().metric(name) for name in names]
         rows = measured(full, statistic, n_real, n_fake, self.replicates, self.seed)
         return dict(zip(names, rows, strict=True))
 

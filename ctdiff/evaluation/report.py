@@ -30,7 +30,7 @@ from ctdiff.evaluation.measurement import Measurement, likelihood
 from ctdiff.evaluation.plots import checkpoint_curve
 from ctdiff.evaluation.records import Parts, environment, file_hash, read_json, to_json, unequal
 from ctdiff.runs import Run, RunError, RunFolder, load_run
-from ctdiff.sampling import chosen_labels, chosen_seeds, numbers, spans
+from ctdiff.sampling import chosen_labels, chosen_seeds, class_numbers, numbers, spans
 from ctdiff.training.checkpoints import complete_checkpoints, write_atomically
 
 __all__ = ["FORMAT", "evaluate_run", "evaluation_file", "likelihood_settings", "repeat", "weights_file"]
@@ -112,7 +112,7 @@ def evaluate_run(
     checkpoints: str | Sequence[int] = "last",
     num_samples: int | None = None,
     seeds: Sequence[int] | None = None,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | str] | None = None,
     steps: int | None = None,
     sampler: str | None = None,
     ema: bool = True,
@@ -127,6 +127,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Sample from a run, measure the samples beside floor and noise, bound its likelihood, and write it all to a file.
 
+    If the extractor cannot read the images, what needs none is measured: bits per dimension, copies and neighbours in pixels.
     If the file is there, of the same settings on the same machine, nothing is done. What an interruption left is used.
     Several checkpoints make a picture too, with the name of the file.
 
@@ -136,7 +137,8 @@ def evaluate_run(
         checkpoints: their steps, or "all", or "last".
         num_samples: how many samples; None is as many as seeds, or 2000.
         seeds: one a sample, all different; None is 0, 1, 2, ...
-        labels: classes, repeated in turn, for a conditional network; the real images are then those of these classes.
+        labels: classes by number or by name, repeated in turn, for a conditional network; the real images are then those of
+            these classes.
         steps: reverse steps; None is the configuration's number.
         sampler: the sampler's name; None is the configuration's.
         ema: averaged weights rather than the last ones.
@@ -160,18 +162,19 @@ def evaluate_run(
     configuration.override(run.config, overrides, sections=("sampler", "data.path", "data.download"))
     run.config.sampler.update(name=sampler or run.config.sampler.name, steps=steps or run.config.sampler.steps)
     run.sampler()  # refuses what the process does not have
-    chosen_labels(run, labels, 1)
+    classes = class_numbers(run, labels)
+    chosen_labels(run, classes, 1)
     loaded = [load_run(path, step, ema, device) for step in _steps(path, checkpoints, run.step)]
-    splits = run_splits(run.config, labels, RunFolder(run.path))
-    judge = Judge.of(run.config, splits, extractor, replicates=replicates)
+    splits = run_splits(run.config, classes, RunFolder(run.path))
+    judge = Judge.of(run.config, splits, extractor, needed=False, replicates=replicates)
     settings = {
         "checkpoints": [{"step": each.step, "weights": file_hash(weights_file(each, ema))} for each in loaded],
         "ema": ema,
         "device": device,
         "sampler": run.config.sampler.to_dict(),
         "seeds": spans(_seeds(run, num_samples, seeds, 2 * judge.reference.neighbour + 2)),
-        "labels": None if labels is None else list(labels),
-        "extractor": extractor.describe(),
+        "labels": classes,
+        "extractor": {**extractor.describe(), "refused": judge.refused},
         "reference": {"neighbour": judge.reference.neighbour, "replicates": replicates, "seed": judge.reference.seed},
         "likelihood": likelihood_settings(splits, likelihood_images, draws, _LIKELIHOOD_IMAGES),
     }
@@ -292,7 +295,7 @@ def repeat(
         splits = run_splits(config, settings["labels"], RunFolder(Path(run)))
         if changed := unequal(old["data"], data_record(splits)):
             raise ValueError(f"the real images are others: {changed[0][0]} was {changed[0][1]}, is now {changed[0][2]}")
-        judge = Judge.of(config, splits, extractor, **settings["reference"])
+        judge = Judge.of(config, splits, extractor, needed=False, **settings["reference"])
         heading = {key: old[key] for key in ("format", "run", "settings", "data")} | {"environment": environment()}
         new = _measured(Path(run), heading, judge, splits, file.with_suffix(".repeat"), progress)
     then, now = ({key: content[key] for key in ("checkpoints", "noise")} for content in (old, new))

@@ -91,6 +91,8 @@ def _notes(content: Mapping[str, Any]) -> list[str]:
         f"against {data['train']['count']} training images; floor: {counted['floor']['n_fake']} held-out images; "
         "brackets: 95 % for chance in the samples",
     ]
+    if (refused := content["settings"]["extractor"].get("refused")) is not None:
+        notes.append(f"only what needs no extractor was measured: {refused}")
     if counted["floor"]["n_fake"] < counted["n_fake"]:
         notes.append("there are no more held-out images: the floor of as many as samples would be lower in FID and sFID")
     if (bits := found.get("bits_per_dim")) is not None:
@@ -113,6 +115,7 @@ def evaluation_table(content: Mapping[str, Any]) -> str:
     blocks = []
     if len(content["checkpoints"]) > 1:
         names = [name for name in _CURVE if name in content["checkpoints"][0]["metrics"]]
+        names = names or list(content["checkpoints"][0]["metrics"])
         rows = [["step", *names]]
         for found in content["checkpoints"]:
             rows.append([str(found["step"]), *(with_interval(found["metrics"][name]) for name in names)])

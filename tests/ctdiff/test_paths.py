@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ctdiff import config as configuration
 from ctdiff import load_run, sample_run, train
 from ctdiff.cli.main import main
+from ctdiff.evaluation import build_extractor, compare_runs
 from ctdiff.evaluation.judges import run_splits
 from ctdiff.evaluation.report import evaluation_file
 from ctdiff.runs import RunError, RunFolder
@@ -189,3 +192,57 @@ def test_a_hidden_package_is_one_clear_error(tmp_path):
         f"ImportError: the package backbones of ctdiff is in {ROOT / 'backbones'}, but it is found in {tmp_path / 'backbones'}"
     )
     assert expected in done.stderr.splitlines()[-1]
+
+
+def test_classes_by_name(tmp_path, capsys):
+    """A folder of classes: `--label` takes their names, and says which there are."""
+    for number, name in enumerate(("cat", "dog", "emu")):
+        (tmp_path / "animals" / name).mkdir(parents=True)
+        for i in range(12):
+            pixels = np.random.default_rng(100 * number + i).integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "animals" / name / f"{i}.png")
+    given = flags(
+        data__name="folder", data__path=tmp_path / "animals", data__fraction=1.0, model__num_classes=3, training__steps=1
+    )
+    run = tmp_path / "run"
+    assert main(["train", "--config=mnist", f"--workdir={run}", *given, "--config.data.test_fraction=0.4"]) == 0
+    assert "0 cat, 1 dog, 2 emu" in capsys.readouterr().out
+    for label, labels in (
+        (["--label=dog"], [1, 1, 1]),
+        (["--label=2"], [2, 2, 2]),
+        (["--labels=emu,cat"], [2, 0, 2]),
+        (["--labels=0-1"], [0, 1, 0]),
+    ):
+        assert main(["sample", str(run), "--num_samples=3", f"--out={tmp_path / 'out'}", *label]) == 0
+        assert np.load(tmp_path / "out.npz")["labels"].tolist() == labels
+    capsys.readouterr()
+    for label, message in (
+        ("dgo", "label 'dgo', expected a number or one of cat, dog, emu. Did you mean dog?"),
+        ("7", "label 7, expected 0 .. 2, or 3 for none"),
+        ("-1", "label '-1', expected a number or one of cat, dog, emu"),
+    ):
+        assert main(["sample", str(run), f"--label={label}"]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_images_that_the_extractor_cannot_read(tmp_path, capsys):
+    """8 x 8 pixels are nothing for a network of 28 x 28: what needs none is measured, and the reason is shown."""
+    images = write_images(tmp_path / "images.npy")
+    given = flags(**settings(images, training__steps=1, data__test_fraction=0.4))
+    run = tmp_path / "run"
+    assert main(["train", "--config=mnist", f"--workdir={run}", *given]) == 0
+    capsys.readouterr()
+    asked = ["evaluate", str(run), "--num_samples=13", "--likelihood_images=2", "--draws=4"]
+    for _ in range(2):  # the second time the file is there
+        assert main(asked) == 0
+        out = capsys.readouterr().out
+        assert "only what needs no extractor was measured: mnist-cnn cannot read the images" in out
+        assert "expected (B, 1, 28, 28)" in out
+    report = json.loads((run / "evaluation.json").read_text())
+    metrics = report["checkpoints"][0]["metrics"]
+    assert set(metrics) == {"nearer-to-train", "copies", "bits/dim"}
+    assert metrics["copies"]["floor"]["n_fake"] == 13
+    assert set(report["noise"]) == set(metrics)
+    assert main(["evaluate", f"--repeat={run / 'evaluation.json'}"]) == 0
+    with pytest.raises(ValueError, match="mnist-cnn cannot read the images"):
+        compare_runs([run], build_extractor("mnist-cnn"), calls=[4], out=tmp_path / "compared")
