@@ -47,7 +47,6 @@ setup(
         "tqdm>=4.66",
         "matplotlib>=3.8",
         "jinja2>=3.1",
-        "docstring_parser>=0.16",
     ],
     extras_require={
         # The Inception network that plain FID is measured with; its weights are a file of their own.
@@ -64,6 +63,7 @@ setup(
             "setuptools>=77",
             "scipy>=1.11",
             "diffusers>=0.30",
+            "docstring_parser>=0.16",
             "torch-fidelity>=0.3",
         ],
         # Peers that the benchmarks are compared with.

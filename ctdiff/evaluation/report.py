@@ -292,7 +292,7 @@ def repeat(
         if extractor.label != (expected := f"{settings['extractor']['name']}-{settings['extractor']['hash']}"):
             raise ValueError(f"the extractor is {extractor.label}, expected {expected}")
         config = RunFolder(Path(run)).read_config()
-        splits = run_splits(config, settings["labels"], RunFolder(Path(run)))
+        splits = run_splits(config, settings["labels"])
         if changed := unequal(old["data"], data_record(splits)):
             raise ValueError(f"the real images are others: {changed[0][0]} was {changed[0][1]}, is now {changed[0][2]}")
         judge = Judge.of(config, splits, extractor, needed=False, **settings["reference"])

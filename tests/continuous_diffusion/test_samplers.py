@@ -472,7 +472,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"LaplaceSchedule has sigma = 0.207 at t_min = 0.001, expected at most 0.1"):
             DDIM(denoiser, UniformGrid(998, t_min=1e-3, t_max=0.999))
         late = Ancestral(denoiser, CustomGrid([0.999, 0.5, 1e-9]))
-        with pytest.raises(ValueError, match=r"LaplaceSchedule has alpha = 0.207 at t_max = 0.999, expected at most 0.1"):
+        with pytest.raises(ValueError, match=r"LaplaceSchedule has .* = 0.207 at t_max = 0.999, expected at most 0.1"):
             late.sample(2)
         assert late.sample(torch.zeros(2, 1)).isfinite().all()
         assert Ancestral(denoiser, LogSNRGrid.between(20, schedule)).sample(2).isfinite().all()

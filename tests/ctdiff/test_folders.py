@@ -170,6 +170,13 @@ def folder_config(path: Path, **changes: Any) -> ConfigDict:
     return small("mnist", data__name="folder", data__path=str(path), **changes)
 
 
+def data_of(names: tuple[str, ...]) -> Splits:
+    """A data set of two images of each class; without names, without labels."""
+    labels = torch.arange(4) % 2 if names else None
+    data = ImageData(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), labels, class_names=names)
+    return Splits(data, data)
+
+
 def test_a_run_keeps_the_names_of_its_classes(tmp_path: Path) -> None:
     photos, path = tmp_path / "photos", tmp_path / "run"
     for name in ("n10", "n2"):
@@ -184,8 +191,8 @@ def test_a_run_keeps_the_names_of_its_classes(tmp_path: Path) -> None:
     assert RunFolder(path).read_classes() == ("n2", "n10")
     (photos / "n2").rename(photos / "n3")
     with pytest.raises(RunError, match="begun with other classes: 2 then and 2 now, gone: n2, new: n3"):
-        RunFolder(path).prepare(folder_config(photos), class_names=("n3", "n10"))
-    RunFolder(path).prepare(folder_config(photos), fresh=True, class_names=())
+        RunFolder(path).prepare(folder_config(photos), data_of(("n3", "n10")))
+    RunFolder(path).prepare(folder_config(photos), data_of(()), fresh=True)
     assert RunFolder(path).read_classes() == ()
     (path / "classes.json").write_text('{"a": 1}')
     with pytest.raises(RunError, match=r"classes\.json is damaged"):
@@ -203,7 +210,7 @@ def test_settings_of_a_folder(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"1 of 7 images .* are left out: .*7\.png is damaged"):
         data = build.build_data(folder_config(tmp_path, **settings, data__skip_damaged=True))
     assert everything(data)[0, 0, 0].tolist() == [100, 80, 60]
-    with pytest.raises(configuration.ConfigError, match=r"config\.data\.ground = 256, expected a number in \[0, 255\]"):
+    with pytest.raises(configuration.ConfigError, match=r"config\.data\.ground = 256, expected an integer in \[0, 255\]"):
         folder_config(tmp_path, data__ground=256)
     old = configuration.load("mnist")
     del old.data["ground"], old.data["skip_damaged"]
