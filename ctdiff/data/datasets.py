@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -59,18 +59,24 @@ def _read(
     map_style = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     if not map_style or isinstance(dataset, IterableDataset):
         raise TypeError(f"{name} is a {type(dataset).__name__}, expected a map-style data set, with len({name}) and {name}[i]")
-    items = [_item(dataset[i], channels, f"{name}[{i}]", ground) for i in range(len(dataset))]
-    if not items:
+    if len(dataset) == 0:
         raise ValueError(f"{name} is empty, expected at least one image")
-    labels = [label for _, label in items if label is not None]
-    if labels and len(labels) < len(items):
-        raise ValueError(f"{name}: {len(labels)} of {len(items)} items have a label, expected all or none")
+    labels: list[int | str] = []
+
+    def read() -> Iterator[tuple[str, Tensor]]:
+        for i in range(len(dataset)):  # one original at a time is in memory
+            image, label = _item(dataset[i], channels, f"{name}[{i}]", ground)
+            labels.extend([] if label is None else [label])
+            yield f"{name}[{i}]", image
+
+    images = stacked(read(), image_size)
+    if labels and len(labels) < len(images):
+        raise ValueError(f"{name}: {len(labels)} of {len(images)} items have a label, expected all or none")
     for i, label in enumerate(labels):
         if isinstance(label, str) != isinstance(labels[0], str):
             raise ValueError(
                 f"{name}[{i}] has the label {label!r} and {name}[0] has {labels[0]!r}, expected integers alone or strings alone"
             )
-    images = stacked([(f"{name}[{i}]", image) for i, (image, _) in enumerate(items)], image_size)
     return images, np.array(labels, None if isinstance(labels[0], str) else np.int64) if labels else None
 
 

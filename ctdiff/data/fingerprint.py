@@ -11,7 +11,7 @@ __all__ = ["data_record"]
 
 
 def _images_record(images: ImageData) -> dict[str, Any]:
-    content = hashlib.sha256(images.images.numpy().tobytes())
+    content = hashlib.sha256(images.images.contiguous().numpy().data)  # no copy: it may be larger than memory
     if images.labels is not None:
         content.update(images.labels.numpy().tobytes())
     return {"count": len(images), "sha256": content.hexdigest()}

@@ -7,6 +7,7 @@ import itertools
 import re
 import struct
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -365,3 +366,31 @@ def test_content_says_whether_it_is_gzipped(tmp_path: Path, name: str, zipped: b
     content = idx_bytes(IMAGES)
     (tmp_path / name).write_bytes(gzip.compress(content) if zipped else content)
     assert read_idx(tmp_path / name).tolist() == IMAGES.tolist()
+
+
+class Counted:
+    """A data set of large images that says how many of them are alive."""
+
+    def __init__(self) -> None:
+        self.seen: list[weakref.ref[np.ndarray]] = []
+        self.most = 0
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        if not 0 <= i < 12:
+            raise IndexError(i)
+        self.most = max(self.most, sum(each() is not None for each in self.seen))
+        image = np.full((300, 300), 20 * i, np.uint8)
+        self.seen.append(weakref.ref(image))
+        return image, i % 3
+
+
+def test_one_original_of_a_data_set_is_in_memory_at_a_time():
+    dataset = Counted()
+    splits = from_dataset(dataset, Counted(), image_size=4)
+    assert dataset.most <= 2
+    assert splits.train.images[:, 0, 0, 0].tolist() == [20 * i for i in range(12)]
+    assert splits.train.labels is not None
+    assert splits.train.labels.tolist() == [0, 1, 2] * 4
