@@ -135,7 +135,7 @@ def array_file(path: str | Path, test_fraction: float = 0.1, seed: int = 0) -> S
         ModuleNotFoundError: the file is a .mat and scipy is not installed.
         ValueError: the file is damaged, or its keys, shapes or dtypes are others.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix.lower() not in (".npy", ".npz", ".mat"):
         raise ValueError(f"{path} has the suffix {path.suffix!r}, expected .npy, .npz or .mat")
     arrays = _read_svhn(path) if path.suffix.lower() == ".mat" else _read_arrays(path)

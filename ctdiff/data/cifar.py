@@ -84,7 +84,7 @@ def read_cifar10(path: str | Path) -> Splits:
         FileNotFoundError: the folder, the archive or one of the six files is missing.
         ValueError: a file is damaged.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.is_dir():
         files = {name: path / name for name in (*_TRAIN, _TEST)}
         return _from_contents({name: file.read_bytes() for name, file in files.items() if file.is_file()}, path)

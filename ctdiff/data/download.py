@@ -40,7 +40,7 @@ def _read(root: str | Path, name: str, mirror: str, download: bool) -> Splits:
     """The set `name` (a class of torchvision.datasets) from ROOT/name/raw."""
     import torchvision.datasets  # here, because it is slow to import and most runs do not need it
 
-    folder = Path(root) / name / "raw"
+    folder = Path(root).expanduser() / name / "raw"
     missing = find_idx(folder)[1]
     files = [(file, md5) for file, md5 in getattr(torchvision.datasets, name).resources if Path(file).stem in missing]
     by_hand = f"put {', '.join(file for file, _ in files)} (gzipped or not) into {folder}"
@@ -101,7 +101,7 @@ def cifar10(root: str | Path, download: bool = False) -> Splits:
         ConnectionError: the download failed.
         ValueError: a file is damaged.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     if root.is_file() or any(root.glob("*_batch*.bin")):
         return read_cifar10(root)
     folder, archive = root / CIFAR10_FOLDER, root / CIFAR10_ARCHIVE

@@ -81,7 +81,7 @@ def image_folder(
     check_channels(channels)
     check_ground(ground)
     extent = None if image_size is None else image_extent(image_size)
-    root = Path(path)
+    root = Path(path).expanduser()
     listing = list_images(root, test_fraction, seed)
     listed = (*listing.train, *listing.test)
     files = [root / each.name for each in listed]

@@ -53,7 +53,7 @@ def read_idx(path: str | Path) -> np.ndarray:
         FileNotFoundError: there is no such file.
         ValueError: it is truncated, too long, of another type, or no IDX file.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     content = _content(path)
     if len(content) < 4 or content[:2] != b"\0\0" or not 1 <= content[3] <= 4:
         raise ValueError(f"{path} is not an IDX file: it begins with {content[:4].hex(' ')!r}, expected '00 00 08 0n'")
@@ -80,7 +80,7 @@ def find_idx(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     for name in (name for pair in IDX_FILES.values() for name in pair):
         stem, rank, _ = name.rsplit("-", 2)
         names = [f"{stem}{mark}{rank}{end}" for mark in "-." for end in ("-ubyte", ".ubyte", "")]
-        candidates = (Path(folder) / f"{other}{suffix}" for suffix in ("", ".gz") for other in names)
+        candidates = (Path(folder).expanduser() / f"{other}{suffix}" for suffix in ("", ".gz") for other in names)
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
             missing.append(name)
@@ -98,7 +98,8 @@ def idx_folder(path: str | Path) -> Splits:
         FileNotFoundError: the folder or one of the four files is missing.
         ValueError: a file is damaged, or images and labels do not fit.
     """
-    if not Path(path).is_dir():
+    path = Path(path).expanduser()
+    if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}")
     found, missing = find_idx(path)
     if missing:

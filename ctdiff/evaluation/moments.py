@@ -76,7 +76,7 @@ class Statistics:
         Raises:
             ValueError: the suffix is another.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         tensors = {"mu": self.mean.cpu(), "sigma": self.covariance.cpu(), "count": torch.tensor(self.count or 0)}
         if path.suffix == ".safetensors":
             write_atomically(path, safetensors.torch.save(tensors, metadata={"extractor": self.extractor}))
@@ -96,7 +96,7 @@ def load_statistics(path: str | Path) -> Statistics:
         FileNotFoundError: there is no such file.
         ValueError: the suffix is another, or the file is damaged or holds something else.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix not in (".npz", ".safetensors"):
         raise ValueError(f"{path} has the suffix {path.suffix!r}, expected .npz or .safetensors")
     try:

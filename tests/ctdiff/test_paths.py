@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ctdiff import config as configuration
-from ctdiff import load_run, sample_run, train
+from ctdiff import data, load_run, sample_run, train
 from ctdiff.cli.main import main
 from ctdiff.evaluation import build_extractor, compare_runs
 from ctdiff.evaluation.judges import run_splits
@@ -50,6 +50,19 @@ def test_a_tilde_is_the_home(tmp_path, monkeypatch, capsys):
     assert evaluation_file("~/run", "~/other.json") == tmp_path / "other.json"
     assert load_run("~/run").path == tmp_path / "run"
     assert not Path("~").exists()
+
+
+def test_a_tilde_is_the_home_from_python(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_images(tmp_path / "images.npy")
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        Image.fromarray(np.full((8, 8), 100 * i, np.uint8)).save(tmp_path / "photos" / f"{i}.png")
+    assert len(data.array_file("~/images.npy").train) == 36
+    assert len(data.image_folder("~/photos").train) == 1
+    for read in (data.idx_folder, data.cifar10):
+        with pytest.raises((FileNotFoundError, ValueError), match=str(tmp_path)):
+            read("~/absent")
 
 
 def test_where_the_images_lie_is_not_what_a_run_is(tmp_path, monkeypatch):
