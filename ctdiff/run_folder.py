@@ -233,7 +233,8 @@ class RunFolder:
             RunError: the folder cannot be written, or must not be (see `inspect`); or the run was begun with other classes.
         """
         self.inspect(config, fresh)
-        if not fresh and splits is not None and self.begun() is not None:
+        goes_on = not fresh and self.begun() is not None
+        if goes_on and splits is not None:
             self._check_classes(splits.class_names)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -241,8 +242,9 @@ class RunFolder:
                 self._clear()
             remove_leftovers(self.path)
             write_atomically(self.config, configuration.to_json(config).encode())  # first: it tells a run from other folders
-            if splits is not None:
+            if splits is not None and not (goes_on and self.data.exists()):  # else it was checked before
                 write_atomically(self.data, json.dumps(data_record(splits), indent=2).encode())
+            if splits is not None:
                 self._write_classes(splits.class_names)
             self.samples.mkdir(exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)

@@ -67,7 +67,7 @@ def gaussian(loss: Any, reading: type = continuous.EpsilonDenoiser, network: Any
 
 
 def same(objective: Objective[Any], x_0: Tensor, backend: str) -> None:
-    """The compiled objective and its gradient are the plain ones."""
+    """The compiled objective and its gradient are the plain ones; it may be in double precision, as no time is looked at."""
     sample, _ = objective.draw(x_0, torch.Generator().manual_seed(1))
 
     def measured(module: nn.Module) -> tuple[Tensor, Tensor]:

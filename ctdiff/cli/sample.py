@@ -31,7 +31,8 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "out",
         None,
-        "The path of the files without .png, .npz and .gif. Without it, RUN/samples/SAMPLER_STEPS.",
+        "The path of the files, with or without a suffix, or a folder for them. Without it, RUN/samples. In a folder their "
+        "name is SAMPLER_STEPS, followed by the seeds, classes and settings that were asked for.",
         flag_values=values,
     )
 
