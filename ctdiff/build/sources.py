@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 
 import continuous_diffusion as continuous
 from ctdiff import data
+from ctdiff.build.arguments import made
 from ctdiff.build.processes import States, build_pixels
 from ctdiff.build.shapes import image_size
 from ctdiff.training import Batch, BatchSequence
@@ -18,8 +17,6 @@ from ctdiff.training.generators import kept_generators
 from diffusion_core import stream_seed
 
 __all__ = ["PATH_SOURCES", "SOURCES", "EncodedBatches", "build_batches", "build_data", "data_path"]
-
-Builder: TypeAlias = Callable[[ConfigDict], Any]
 
 _DATA = 0x64617461  # a stream of its own beside that of the training
 
@@ -29,16 +26,14 @@ PATH_SOURCES = ("idx", "array", "folder")
 _CACHES = ("mnist", "fashion_mnist", "cifar10")
 """Sources that are downloaded to a folder: `data` where none is given."""
 
-SOURCES: dict[str, Builder] = {
-    "embedded_mnist": lambda c: data.embedded_mnist(),
-    "mnist": lambda c: data.torchvision_mnist(c.path, c.download),
-    "fashion_mnist": lambda c: data.torchvision_fashion_mnist(c.path, c.download),
-    "cifar10": lambda c: data.cifar10(c.path, c.download),
-    "idx": lambda c: data.idx_folder(c.path),
-    "array": lambda c: data.array_file(c.path, c.test_fraction),
-    "folder": lambda c: data.image_folder(
-        c.path, c.channels, image_size(c), c.test_fraction, ground=c.ground, skip_damaged=c.skip_damaged
-    ),
+SOURCES: dict[str, type[data.Source]] = {
+    "embedded_mnist": data.EmbeddedMNIST,
+    "mnist": data.MNIST,
+    "fashion_mnist": data.FashionMNIST,
+    "cifar10": data.CIFAR10,
+    "idx": data.IDX,
+    "array": data.Array,
+    "folder": data.Folder,
 }
 
 
@@ -59,13 +54,14 @@ def build_data(config: ConfigDict) -> data.Splits:
     Raises:
         ValueError, FileNotFoundError, ConnectionError: the data are not there, or not what the configuration says.
     """
-    settings = config.data
+    settings, size = config.data, image_size(config.data)
+    source = made(SOURCES[settings.name], {**settings, "path": data_path(config), "image_size": size})
     with kept_generators(stream_seed(config.training.seed, _DATA)):
-        splits: data.Splits = SOURCES[settings.name](ConfigDict({**settings, "path": data_path(config)}))
+        splits = source.load()
     if splits.train.shape[0] != settings.channels:
         raise ValueError(f"the images have {splits.train.shape[0]} channels, config.data.channels = {settings.channels}")
     train = data.fraction(splits.train, settings.fraction, config.training.seed)
-    size, states = image_size(settings), data.quantise if settings.quantise else data.as_states
+    states = data.quantise if settings.quantise else data.as_states
     splits = data.Splits(train, splits.test).map(lambda part: states(data.resized(part, size), settings.num_values))
     low, high = (int(value) for value in splits.train.images.aminmax())
     if low == high:

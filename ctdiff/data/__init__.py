@@ -2,7 +2,7 @@
 
     source -> Splits -> resized -> quantise (or as_states) -> fraction -> Batches -> (x_0, cond)
 
-Sources read (`embedded_mnist`, `idx_folder`, ...), transforms are functions from `Splits` to
+Sources read (`EmbeddedMNIST`, `Folder`, ..., or the functions behind them), transforms are functions from `Splits` to
 `Splits` or from `ImageData` to `ImageData`, and `Batches` gives the batch of any step.
 """
 
@@ -15,13 +15,22 @@ from ctdiff.data.fingerprint import data_record
 from ctdiff.data.folders import image_folder
 from ctdiff.data.idx import idx_folder, read_idx
 from ctdiff.data.images import ImageData, Splits, split
+from ctdiff.data.sources import CIFAR10, IDX, MNIST, Array, EmbeddedMNIST, FashionMNIST, Folder, Source
 from ctdiff.data.transforms import as_states, fraction, quantise, resized
 
 __all__ = [
+    "CIFAR10",
+    "IDX",
+    "MNIST",
+    "Array",
     "Batches",
+    "EmbeddedMNIST",
+    "FashionMNIST",
     "Flip",
+    "Folder",
     "ImageData",
     "Rotation",
+    "Source",
     "Splits",
     "array_file",
     "as_states",

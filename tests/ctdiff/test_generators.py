@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ctdiff import build, train
-from ctdiff.data import data_record, from_dataset
+from ctdiff.data import Source, data_record, from_dataset
 from ctdiff.runs import RunFolder
 from ctdiff.training import MetricsFile
 from ctdiff.training.generators import generator_states, kept_generators, restore_generators, seed_generators
@@ -35,10 +35,17 @@ class Drawn(torch.utils.data.Dataset):
         return image.to(torch.uint8)
 
 
+class DrawnSource(Source):
+    """A user's data set as a source."""
+
+    def load(self):
+        return from_dataset(Drawn(), test_fraction=0.3)
+
+
 @pytest.fixture
 def source(monkeypatch):
     """A user's data set under the name of a source, and batches that are noised from all three generators."""
-    monkeypatch.setitem(build.SOURCES, "embedded_mnist", lambda settings: from_dataset(Drawn(), test_fraction=0.3))
+    monkeypatch.setitem(build.SOURCES, "embedded_mnist", DrawnSource)
     plain = build.EncodedBatches.__getitem__
 
     def augmented(self, step):
