@@ -26,9 +26,6 @@ from ctdiff import build
 
 __all__ = ["Cost", "Summary", "estimate", "summary"]
 
-_COPIES = {"adamw": 5, "adam": 5, "sgd": 4}
-"""Tensors a parameter: itself, its gradient, its average, and the moments of the optimiser."""
-
 _ENOUGH = 2.0  # seconds of measurement, after which no further run is begun
 
 
@@ -132,7 +129,8 @@ def estimate(config: ConfigDict, runs: int = 0) -> Cost:
             network = build.build_network(plain)
     counted = summary(network, build.event_shape(config), runs)
     size = -(-config.training.batch_size // config.training.accumulation)
-    fixed = 4 * _COPIES[config.optimizer.name] * counted.parameters
+    copies = 3 + build.OPTIMIZERS[config.optimizer.name].copies  # the parameter, its gradient and its average first
+    fixed = 4 * copies * counted.parameters
     return Cost(counted, fixed + size * counted.activation_bytes)
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import backbones
 import continuous_diffusion as gaussian
 import diffusion_core as core
+from ctdiff import data, training
 from diffusion_core.ranges import Range, range_of
 from discrete_diffusion import WeightedSum, X0Denoiser, rates, samplers, schedules
 
 __all__ = ["ASCENDING", "RANGES", "out_of_range"]
 
-_POSITIVE = Range(above=0)
 _NON_NEGATIVE = Range(least=0)
 _SHARE = Range(least=0, most=1)
 _BELOW_ONE = Range(least=0, below=1)
@@ -32,6 +32,7 @@ _LEVELS = ("widths", "blocks", "patch_size", "num_heads", "groups", "time_featur
 
 # Keys that have the name of the argument, which follows the class.
 _NAMED: dict[str, tuple[Callable[..., object], tuple[str, ...]]] = {
+    "data": (data.Folder, ("ground", "test_fraction")),
     "model": (backbones.UNet, ("num_classes",)),
     "model.unet": (backbones.UNet, (*_LEVELS, "attention_levels", "dropout", "residual_scale")),
     "model.uvit": (backbones.UViT, _TRANSFORMER),
@@ -56,15 +57,14 @@ _NAMED: dict[str, tuple[Callable[..., object], tuple[str, ...]]] = {
     "loss.hybrid": (gaussian.HybridLoss, ("weight",)),
     "loss.importance": (core.ImportanceTimes, ("bins",)),
     "loss.log_snr": (gaussian.LaplaceSchedule, ("mu", "b")),
+    "optimizer": (training.AdamW, ("lr", "betas", "weight_decay")),
 }
 
 _SECTIONS: dict[str, dict[str, Range]] = {
     "data": {
         "image_size": _COUNT,
-        "ground": Range(least=0, most=255),
         "rotation": Range(least=0, most=180),
         "fraction": Range(above=0, most=1),
-        "test_fraction": Range(above=0, below=1),
     },
     "model": {
         "karras_std": range_of(gaussian.KarrasDenoiser, "std"),
@@ -83,12 +83,9 @@ _SECTIONS: dict[str, dict[str, Range]] = {
         "seed": Range(least=0, below=2**64),  # what torch takes
     },
     "optimizer": {
-        "lr": _POSITIVE,
-        "betas": _BELOW_ONE,
-        "momentum": _BELOW_ONE,
-        "weight_decay": _NON_NEGATIVE,
-        "warmup": _COUNT_OR_NONE,
-        "final": _SHARE,
+        "momentum": range_of(training.SGD, "momentum"),
+        "warmup": range_of(training.CosineFactor, "warmup"),
+        "final": range_of(training.CosineFactor, "final"),
     },
     "sampler": {
         "steps": range_of(core.UniformGrid, "steps"),

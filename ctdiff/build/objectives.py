@@ -7,13 +7,14 @@ from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 import continuous_diffusion as continuous
 import discrete_diffusion as discrete
+from ctdiff import training
+from ctdiff.build.arguments import made
 from ctdiff.build.processes import build_gaussian_schedule, is_gaussian
-from ctdiff.training import ConstantFactor, CosineFactor, parameter_groups
 from diffusion_core import (
     Denoiser,
     ImportanceTimes,
@@ -86,14 +87,10 @@ GAUSSIAN_TIMES: dict[str, Builder] = {
         c.process.t_max,
     ),
 }
-OPTIMIZERS: dict[str, Callable[[list[dict[str, Any]], ConfigDict], Optimizer]] = {
-    "adamw": lambda groups, c: AdamW(groups, c.lr, c.betas, fused=True),
-    "adam": lambda groups, c: Adam(groups, c.lr, c.betas, fused=True),
-    "sgd": lambda groups, c: SGD(groups, c.lr, c.momentum),
-}
-FACTORS: dict[str, Callable[[ConfigDict, int], ConstantFactor]] = {
-    "constant": lambda c, steps: ConstantFactor(c.warmup),
-    "cosine": lambda c, steps: CosineFactor(c.warmup, steps, c.final),
+OPTIMIZERS: dict[str, type[training.Optimizer]] = {"adamw": training.AdamW, "adam": training.Adam, "sgd": training.SGD}
+FACTORS: dict[str, type[training.LearningRateFactor]] = {
+    "constant": training.ConstantFactor,
+    "cosine": training.CosineFactor,
 }
 
 
@@ -132,11 +129,10 @@ def build_objective(config: ConfigDict, denoiser: Denoiser[object]) -> Objective
 
 def build_optimizer(config: ConfigDict, network: nn.Module) -> Optimizer:
     """The optimiser of a network's parameters."""
-    return OPTIMIZERS[config.optimizer.name](
-        parameter_groups(network.parameters(), config.optimizer.weight_decay), config.optimizer
-    )
+    return made(OPTIMIZERS[config.optimizer.name], config.optimizer)(network.parameters())
 
 
 def build_scheduler(config: ConfigDict, optimizer: Optimizer) -> LambdaLR:
     """The schedule of the learning rate."""
-    return LambdaLR(optimizer, FACTORS[config.optimizer.schedule](config.optimizer, config.training.steps))
+    given = {**config.optimizer, "steps": config.training.steps}
+    return LambdaLR(optimizer, made(FACTORS[config.optimizer.schedule], given))

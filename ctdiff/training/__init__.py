@@ -1,21 +1,27 @@
-"""Training: the loop as a generator, the moving average, checkpoints."""
+"""Training: the loop as a generator, optimisers and their schedules, the moving average, checkpoints."""
 
 from ctdiff.training.checkpoints import CheckpointError, complete_checkpoints, load_weights, write_checkpoint
 from ctdiff.training.ema import MovingAverage
 from ctdiff.training.fit import Batch, BatchSequence, TrainStep, fit
 from ctdiff.training.interrupts import StopRequest
-from ctdiff.training.learning_rates import ConstantFactor, CosineFactor, parameter_groups
+from ctdiff.training.learning_rates import ConstantFactor, CosineFactor, LearningRateFactor
 from ctdiff.training.metrics import MetricsFile
+from ctdiff.training.optimizers import SGD, Adam, AdamW, Optimizer, parameter_groups
 from ctdiff.training.state import TrainingState
 
 __all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
     "Batch",
     "BatchSequence",
     "CheckpointError",
     "ConstantFactor",
     "CosineFactor",
+    "LearningRateFactor",
     "MetricsFile",
     "MovingAverage",
+    "Optimizer",
     "StopRequest",
     "TrainStep",
     "TrainingState",

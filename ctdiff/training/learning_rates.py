@@ -1,75 +1,64 @@
 """Learning-rate schedules as factors of the base rate, for torch's `LambdaLR`.
 
-    factor(n) = min(1, (n + 1) / warmup) * decay(n / steps)
+    factor(n) = min(1, (n + 1) / warmup) * decay(n)
 
 after n optimiser steps: a linear warm-up, so that Adam's second moments are known before large
-steps are taken, times a decay that ends at `final`.
+steps are taken, times a decay.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 
-from torch import nn
+from diffusion_core.ranges import CheckedArguments, Count, CountOrZero, Share
 
-__all__ = ["ConstantFactor", "CosineFactor", "parameter_groups"]
+__all__ = ["ConstantFactor", "CosineFactor", "LearningRateFactor"]
 
 
 @dataclass(frozen=True)
-class ConstantFactor:
-    """No decay: `decay = 1`.
+class LearningRateFactor(CheckedArguments, ABC):
+    """How the learning rate changes during a training.
 
     Arguments:
-        warmup: the number of warm-up steps; 0 is none.
+        warmup: the number of steps in which the learning rate grows linearly; 0 is none.
     """
 
-    warmup: int = 0
+    warmup: CountOrZero = 100  # until Adam's second moments can be trusted
 
-    def __post_init__(self) -> None:
-        if self.warmup < 0:
-            raise ValueError(f"warmup = {self.warmup}, expected at least 0")
+    @abstractmethod
+    def decay(self, n: int) -> float:
+        """What is left of the rate after n optimiser steps, without the warm-up."""
 
     def __call__(self, n: int) -> float:
         """The factor after n optimiser steps."""
-        return min(1.0, (n + 1) / max(self.warmup, 1))
+        return min(1.0, (n + 1) / max(self.warmup, 1)) * self.decay(n)
 
 
 @dataclass(frozen=True)
-class CosineFactor(ConstantFactor):
-    """Half a cosine: `decay(u) = final + (1 - final) (1 + cos(pi u)) / 2`.
+class ConstantFactor(LearningRateFactor):
+    """No decay."""
+
+    def decay(self, n: int) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class CosineFactor(LearningRateFactor):
+    """Half a cosine: `decay = final + (1 - final) (1 + cos(pi n / steps)) / 2`.
 
     References:
         SGDR: stochastic gradient descent with warm restarts (Loshchilov and Hutter, 2017) | https://arxiv.org/abs/1608.03983
 
     Arguments:
+        final: the learning rate at the end, as a share of the base rate.
         steps: the number of steps until `final` is reached.
-        final: the factor at the end, in [0, 1].
     """
 
-    steps: int = 1
-    final: float = 0.0
+    final: Share = 0.0
+    steps: Count = field(kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.steps < 1:
-            raise ValueError(f"steps = {self.steps}, expected at least 1")
-        if not 0 <= self.final <= 1:
-            raise ValueError(f"final = {self.final}, expected a number in [0, 1]")
-
-    def __call__(self, n: int) -> float:
-        """The factor after n optimiser steps."""
+    def decay(self, n: int) -> float:
         u = min(n / self.steps, 1.0)
-        return super().__call__(n) * (self.final + (1 - self.final) * (1 + math.cos(math.pi * u)) / 2)
-
-
-def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices and kernels only: gains and biases set scales that must not shrink to zero."""
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    for parameter in parameters:
-        (matrices if parameter.ndim >= 2 else vectors).append(parameter)
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * u)) / 2

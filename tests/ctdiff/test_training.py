@@ -247,17 +247,15 @@ def test_learning_rate_factors():
     assert cosine(0) == 1
     assert cosine(50) == pytest.approx(0.55)
     assert cosine(100) == cosine(1000) == pytest.approx(0.1)
-    for arguments in ({"warmup": -1}, {"steps": 0}, {"final": 2.0}):
-        with pytest.raises(ValueError, match=next(iter(arguments))):
-            CosineFactor(**arguments)
-
-
-def test_only_matrices_decay():
-    network = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.Conv2d(1, 2, 3))
-    matrices, vectors = parameter_groups(network.parameters(), 0.3)
-    assert [p.ndim for p in matrices["params"]] == [2, 4]
-    assert all(p.ndim == 1 for p in vectors["params"])
-    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
+    warm = CosineFactor(warmup=4, steps=100, final=0.1)
+    assert [warm(n) for n in range(6)] == [ConstantFactor(4)(n) * cosine(n) for n in range(6)]
+    for arguments, message in (
+        ({"warmup": -1}, "warmup = -1, expected an integer of at least 0"),
+        ({"steps": 0}, "steps = 0, expected an integer of at least 1"),
+        ({"final": 2.0}, r"final = 2.0, expected a number in \[0, 1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            CosineFactor(**{"steps": 1, **arguments})
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
