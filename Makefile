@@ -1,12 +1,17 @@
-# Three jobs: `make mnist` trains a generator of digits, `make compare` trains its Gaussian twin too and makes a page of
-# both, `make test` proves the project.
+# Targets:
+#   make mnist     train a discrete model of MNIST digits and draw samples
+#   make compare   also train a Gaussian model, and write a page that compares both
+#   make test      run the linters, the type checker and the tests
+#   make tables    write the tables of keys in docs/configuration.md again
 #
-#   PYTHON=python3.12   the interpreter that makes a new environment (3.11 or newer)
-#   VENV=.venv          where the environment is
-#   RUN=runs/mnist      where `make mnist` leaves its run
-#   FRESH=1             train again, where a finished run would only draw new samples
-#   DDPM_RUN=runs/mnist_ddpm, COMPARISON=comparison   where `make compare` leaves the second run and the page
-#   COMPARE='--calls=8,32,64 --num_samples=500'       flags of `ctdiff compare`: more takes longer
+# Variables:
+#   PYTHON=python3.12              the interpreter for a new environment (3.11 or newer)
+#   VENV=.venv                     the folder of the environment
+#   RUN=runs/mnist                 the folder of the run of `make mnist`
+#   FRESH=1                        train again; without it, a finished run only draws new samples
+#   DDPM_RUN=runs/mnist_ddpm       the folder of the second run of `make compare`
+#   COMPARISON=comparison          the folder of the page of `make compare`
+#   COMPARE='--calls=8,32,64 --num_samples=500'   the flags of `ctdiff compare`; more calls and samples take longer
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,7 +25,7 @@ BIN := $(VENV)/bin
 
 ANEW = $(if $(filter-out 0 no false,$(FRESH)),--fresh)
 
-.PHONY: mnist compare test clean
+.PHONY: mnist compare test tables clean
 
 mnist: $(VENV)/.installed
 	$(BIN)/ctdiff train --config=mnist --workdir=$(RUN) $(ANEW)
@@ -35,6 +40,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+tables: $(VENV)/.installed
+	$(BIN)/python -m ctdiff.recipe.tables docs/configuration.md
+
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -43,7 +51,8 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("ctdiff needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + ": give PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
-# Stamps: nothing is installed again until setup.py changes. The second waits for the first, so that `make -j` never runs two pips.
+# Stamp files: packages are installed again only if setup.py changes. The second stamp depends on the first, so that
+# `make -j` does not run pip twice at the same time.
 $(VENV)/.installed: setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --editable .
 	@touch $@

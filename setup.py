@@ -14,7 +14,7 @@ ATTRIBUTION = """
 
 The code is under the MIT licence. The file `ctdiff/data/mnist-10k.npz` holds 10,000 digits of the MNIST database by
 Yann LeCun, Corinna Cortes and Christopher J. C. Burges and is under the licence
-[CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/); `ctdiff/data/mnist-10k.LICENSE.txt` says what was changed.
+[CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/); `ctdiff/data/mnist-10k.LICENSE.txt` lists the changes.
 """
 
 setup(
@@ -35,7 +35,7 @@ setup(
     },
     zip_safe=False,
     entry_points={"console_scripts": ["ctdiff = ctdiff.__main__:main"]},
-    # Lower bounds only: the oldest release that has every function we call.
+    # Lower bounds only: the oldest release with all functions that the library calls.
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
@@ -47,11 +47,12 @@ setup(
         "tqdm>=4.66",
         "matplotlib>=3.8",
         "jinja2>=3.1",
+        "docstring_parser>=0.16",
     ],
     extras_require={
-        # The Inception network that plain FID is measured with; its weights are a file of their own.
+        # The Inception network of standard FID. Its weights are a separate file.
         "evaluation": ["torch-fidelity>=0.3"],
-        # Reads SVHN's files, .mat.
+        # Reads the .mat files of SVHN.
         "matlab": ["scipy>=1.11"],
         # setuptools builds the wheel that tests/test_wheel.py installs.
         "test": [
@@ -63,10 +64,9 @@ setup(
             "setuptools>=77",
             "scipy>=1.11",
             "diffusers>=0.30",
-            "docstring_parser>=0.16",
             "torch-fidelity>=0.3",
         ],
-        # Peers that the benchmarks are compared with.
+        # Libraries that the benchmarks compare with.
         "benchmarks": ["timm>=1.0", "flow_matching>=1.0.10", "diffusers>=0.30"],
     },
     classifiers=[

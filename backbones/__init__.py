@@ -17,6 +17,7 @@ from backbones.heads import (
     TruncatedLogisticHead,
     bin_centres,
 )
+from backbones.resblocks import Downsample, NearestConv, ResidualDown, ResidualUp, ShuffledConv, StridedConv, Upsample
 from backbones.unet import UNET_SIZES, UNet
 from backbones.uvit import UVIT_SIZES, UViT
 
@@ -35,21 +36,28 @@ __all__ = [
     "DiT",
     "DiTBlock",
     "DiffiT",
+    "Downsample",
     "EmbeddedInput",
     "Head",
     "ImageAttention",
     "InContextBlock",
     "LatentDiffiT",
     "LogisticMixtureHead",
+    "NearestConv",
     "OneHotInput",
     "OrdinalInput",
     "PixelInput",
     "PixelLogits",
+    "ResidualDown",
+    "ResidualUp",
+    "ShuffledConv",
     "SinusoidalEmbedding",
+    "StridedConv",
     "TimeEmbedding",
     "TokenAttention",
     "TruncatedLogisticHead",
     "UNet",
     "UViT",
+    "Upsample",
     "bin_centres",
 ]

@@ -31,10 +31,10 @@ __all__ = [
     "Backbone",
     "DropoutRate",
     "check_tensors",
-    "each_level",
     "group_norm",
     "normal",
     "number_of_levels",
+    "one_or_each",
     "truncated_normal",
     "xavier",
     "zeroed",
@@ -109,21 +109,22 @@ def check_tensors(**values: object) -> None:
             raise TypeError(f"{name} = {value!r}, expected a tensor")
 
 
-def each_level(name: str, value: int | Sequence[int | None] | None, levels: int) -> list[int]:
-    """One integer a level, from one for all levels or one for each; None is 0.
+def one_or_each(name: str, value: int | Sequence[int], number: int, each: str = "one a level") -> list[int]:
+    """As many integers as asked for, from that many or from one for all; a sequence of one is that one.
 
     Arguments:
         name: what the caller calls the setting.
         value: the setting.
-        levels: the number of levels.
+        number: how many integers there have to be.
+        each: what they stand for.
 
     Raises:
-        ValueError: not one integer a level.
+        ValueError: neither one integer nor that many.
     """
-    each = list(value) if isinstance(value, Sequence) else [value] * levels
-    if len(each) != levels:
-        raise ValueError(f"{name} = {value!r}, expected one integer, or {levels} of them (one a level)")
-    return [0 if n is None else n for n in each]
+    items = list(value) if isinstance(value, Sequence) else [value]
+    if len(items) not in (1, number):
+        raise ValueError(f"{name} = {value!r}, expected one integer, or {number} of them ({each})")
+    return items * number if len(items) == 1 else items
 
 
 def number_of_levels(widths: Sequence[int]) -> int:

@@ -46,14 +46,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention import TimeDependentAttention, perceptron
-from backbones.base import Backbone, DropoutRate, each_level, group_norm, number_of_levels, xavier, zeroed
+from backbones.base import Backbone, DropoutRate, group_norm, number_of_levels, one_or_each, xavier, zeroed
 from backbones.embeddings import (
     ClassEmbedding,
     ImageSize,
@@ -68,7 +68,14 @@ from diffusion_core.ranges import Count, CountOrZero, Finite, Positive, Range, c
 
 __all__ = ["DIFFIT_SIZES", "DiffiT", "DiffiTBlock", "DiffiTResBlock", "LatentDiffiT"]
 
-_IMAGE_SPACE = {"widths": (128, 256, 256, 256), "blocks": 4, "groups": 32, "time_features": 128, "time_dim": 512}
+_IMAGE_SPACE = {
+    "widths": (128, 256, 256, 256),
+    "blocks": 4,
+    "patch_size": 1,
+    "groups": 32,
+    "time_features": 128,
+    "time_dim": 512,
+}
 
 DIFFIT_SIZES: dict[str, dict[str, Any]] = {
     "XL/2": {"patch_size": 2, "depth": 28, "hidden_dim": 1152, "num_heads": 16},
@@ -145,50 +152,54 @@ class DiffiTResBlock(nn.Module):
 
 
 class DiffiT(Backbone):
-    """The image-space DiffiT.
+    """DiffiT for pixels: a U-Net of transformer blocks that attend in windows.
 
     Arguments:
-        img_size: the side of the images in pixels, or (height, width).
+        img_size: the height and the width of the images in pixels; one number is both.
         in_channels: the number of channels of the input.
-        widths: the width of each level, the finest first; any number of levels.
-        blocks: residual blocks a level, on the way down and again on the way up, one number or one a level.
-        windows: the side of the attention's windows in tokens, one number or one a level; 0 or None is
-            the whole grid. It divides the level's grid, which at level l is the image, padded to a
-            multiple of patch_size 2^(levels - 1), over patch_size 2^l.
-        num_heads: the number of attention heads, one number or one a level.
-        mlp_ratio: the width of the perceptrons' hidden layer, in units of the level's width.
-        patch_size: the side of the pixel blocks that the stem folds into channels; 1 folds nothing.
-        groups: the number of groups of the group norms; fewer where it does not divide a width.
-        dropout: the dropout probability of the branches' outputs.
-        dropout_attention: the dropout probability of the attention weights.
-        num_classes: the number of classes; 0 is an unconditional network.
-        time_features: the number of sinusoids of c.
-        time_dim: the width of the embedding.
-        time_scale: what c is multiplied by; 1000 suits c in [0, 1].
-        use_checkpoint: trade time for memory in training.
-        out_channels: the number of channels of the output; None means in_channels.
+        widths: the number of channels of each level, from the finest to the coarsest; one number a level.
+        blocks: the number of residual blocks of each level, one number for all levels or one a level. Each level has them
+            on the way down and again on the way up; the coarsest has them once.
+        windows: the side of the windows of attention at each level, one number for all levels or one a level; 0 is one window
+            on the whole level. A side counts places of the level's grid, and divides both sides of that grid.
+        num_heads: the number of heads of each attention, one number for all levels or one a level.
+        mlp_ratio: the width of the hidden layer of the perceptrons, in units of the width of their level.
+        patch_size: the side of the blocks of pixels that become channels of one place; 1 keeps the pixels. At 2 a
+            convolution costs a quarter, and no pixel is lost.
+        groups: the most groups of a group norm; there are fewer where this does not divide the number of channels.
+        dropout: the probability of dropping an output of an attention or a perceptron in training; 0 suits short trainings.
+        dropout_attention: the probability of dropping an attention weight in training.
+        num_classes: the number of classes that images are labelled with; 0 is a network without labels.
+        time_features: the number of sinusoids of the time.
+        time_dim: the width of the embedding of the time and the label.
+        time_scale: what the time is multiplied by before its sinusoids are formed; 1000 suits times in [0, 1].
+        use_checkpoint: compute activations again in the backward pass instead of keeping them: training needs
+            less memory and more time.
+        out_channels: the number of channels of the output; None means as many as in the input.
 
     Raises:
         ValueError: a setting out of its range, a window that does not divide its grid, heads that do not divide a
             width, not one value a level.
     """
 
+    name: ClassVar[str] = "diffit"
+
     def __init__(
         self,
         img_size: ImageSize = 28,
         in_channels: Count = 1,
         widths: Annotated[Sequence[int], Range(least=1)] = (64, 128),
-        blocks: Annotated[int | Sequence[int], Range(least=1)] = 2,
-        windows: Annotated[int | Sequence[int | None], Range(least=0)] | None = None,
+        blocks: Annotated[int | Sequence[int], Range(least=1)] = (1, 4),
+        windows: Annotated[int | Sequence[int], Range(least=0)] = (7, 0),
         num_heads: Annotated[int | Sequence[int], Range(least=1)] = 4,
         mlp_ratio: Positive = 4.0,
-        patch_size: Count = 1,
+        patch_size: Count = 2,
         groups: Count = 8,
         dropout: DropoutRate = 0.0,
         dropout_attention: DropoutRate = 0.0,
         num_classes: CountOrZero = 0,
         time_features: Annotated[int, Range(least=2)] = 64,
-        time_dim: Count = 128,
+        time_dim: Count = 144,
         time_scale: Finite = 1000.0,
         use_checkpoint: bool = False,
         out_channels: Count | None = None,
@@ -199,8 +210,8 @@ class DiffiT(Backbone):
         height, width = size = image_size(img_size, 1)
         super().__init__(in_channels, out_channels, num_classes, multiple, use_checkpoint, size)
         lowest = -(-height // multiple), -(-width // multiple)  # the grid of the lowest level, of the padded image
-        counts, heads = each_level("blocks", blocks, levels), each_level("num_heads", num_heads, levels)
-        sides = each_level("windows", windows, levels)
+        counts, heads = one_or_each("blocks", blocks, levels), one_or_each("num_heads", num_heads, levels)
+        sides = one_or_each("windows", windows, levels)
         settings = {"mlp_ratio": mlp_ratio, "dropout": dropout, "dropout_attention": dropout_attention}
 
         def stage(i: int) -> nn.ModuleList:
@@ -246,36 +257,39 @@ class DiffiT(Backbone):
 
 
 class LatentDiffiT(Backbone):
-    """The isotropic DiffiT, made for latent images.
+    """DiffiT for latent images: transformer blocks at one resolution.
 
     Arguments:
-        img_size: the side of the images in pixels, or (height, width).
+        img_size: the height and the width of the images in pixels; one number is both.
         in_channels: the number of channels of the input.
-        patch_size: the side of a patch in pixels; it divides both sides of the image.
-        depth: the number of blocks.
-        hidden_dim: the width of a token and of the embedding.
-        num_heads: the number of attention heads; it divides hidden_dim.
-        mlp_ratio: the width of the perceptrons' hidden layer, in units of hidden_dim.
-        dropout_attention: the dropout probability of the attention weights.
-        num_classes: the number of classes; 0 is an unconditional network.
-        use_checkpoint: trade time for memory in training.
-        out_channels: the number of channels of the output; None means in_channels.
-        dropout: the dropout probability of the branches' outputs.
-        time_features: the number of sinusoids of c.
-        time_scale: what c is multiplied by; 1000 suits c in [0, 1].
+        patch_size: the side of a patch in pixels; it divides both sides of the image. Each patch is one token.
+        depth: the number of transformer blocks.
+        hidden_dim: the width of a token and of the embedding of the time and the label; num_heads divides it.
+        num_heads: the number of heads of each attention.
+        mlp_ratio: the width of the hidden layer of the perceptrons, in units of hidden_dim.
+        dropout_attention: the probability of dropping an attention weight in training.
+        num_classes: the number of classes that images are labelled with; 0 is a network without labels.
+        use_checkpoint: compute activations again in the backward pass instead of keeping them: training needs
+            less memory and more time.
+        out_channels: the number of channels of the output; None means as many as in the input.
+        dropout: the probability of dropping an output of an attention or a perceptron in training; 0 suits short trainings.
+        time_features: the number of sinusoids of the time.
+        time_scale: what the time is multiplied by before its sinusoids are formed; 1000 suits times in [0, 1].
 
     Raises:
         ValueError: a setting out of its range, a patch size that does not divide the image, heads that do not divide the width.
     """
 
+    name: ClassVar[str] = "latent_diffit"
+
     def __init__(
         self,
-        img_size: ImageSize = 32,
-        in_channels: Count = 4,
-        patch_size: Count = 2,
-        depth: CountOrZero = 12,
-        hidden_dim: Count = 384,
-        num_heads: Count = 6,
+        img_size: ImageSize = 28,
+        in_channels: Count = 1,
+        patch_size: Count = 4,
+        depth: CountOrZero = 4,
+        hidden_dim: Count = 176,
+        num_heads: Count = 4,
         mlp_ratio: Positive = 4.0,
         dropout_attention: DropoutRate = 0.0,
         num_classes: CountOrZero = 0,

@@ -236,6 +236,7 @@ class _ModulatedBlock(DiTBlock):
 class AdaLNBlock(_ModulatedBlock):
     """A block whose layer norms take shift and scale from the condition. Arguments as for `DiTBlock`."""
 
+    name: ClassVar[str] = "adaln"
     parts = 4
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
@@ -251,6 +252,7 @@ class AdaLNZeroBlock(_ModulatedBlock):
     Arguments as for `DiTBlock`.
     """
 
+    name: ClassVar[str] = "adaln_zero"
     parts = 6
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
@@ -260,32 +262,35 @@ class AdaLNZeroBlock(_ModulatedBlock):
 
 
 class DiT(Backbone):
-    """The diffusion transformer.
+    """DiT, the diffusion transformer: blocks at one resolution that are told the time and the label.
 
     The published models learn the variance beside the mean, `out_channels = 2 * in_channels`:
     `DiT(32, 4, **DIT_SIZES["S/2"], num_classes=1000, out_channels=8)`.
 
     Arguments:
-        img_size: the side of the images in pixels, or (height, width).
+        img_size: the height and the width of the images in pixels; one number is both.
         in_channels: the number of channels of the input.
-        patch_size: the side of a patch in pixels; it divides both sides of the image.
-        depth: the number of blocks.
-        hidden_dim: the width of a token, a multiple of 4.
-        num_heads: the number of attention heads; it divides hidden_dim.
-        mlp_ratio: the width of the perceptrons' hidden layer, in units of hidden_dim.
-        dropout_attention: the dropout probability of the attention weights.
-        num_classes: the number of classes; 0 is an unconditional network.
-        use_checkpoint: trade time for memory in training.
-        out_channels: the number of channels of the output; None means in_channels.
-        dropout: the dropout probability of the branches' outputs.
-        conditioning: the class of the blocks, which decides how they are told time and class.
-        time_features: the number of sinusoids of c.
-        time_scale: what c is multiplied by; 1000 suits c in [0, 1].
+        patch_size: the side of a patch in pixels; it divides both sides of the image. Each patch is one token.
+        depth: the number of transformer blocks.
+        hidden_dim: the width of a token, a multiple of 4; num_heads divides it.
+        num_heads: the number of heads of each attention.
+        mlp_ratio: the width of the hidden layer of the perceptrons, in units of hidden_dim.
+        dropout_attention: the probability of dropping an attention weight in training.
+        num_classes: the number of classes that images are labelled with; 0 is a network without labels.
+        use_checkpoint: compute activations again in the backward pass instead of keeping them: training needs
+            less memory and more time.
+        out_channels: the number of channels of the output; None means as many as in the input.
+        dropout: the probability of dropping an output of an attention or a perceptron in training; 0 suits short trainings.
+        conditioning: how blocks are told the time and the label. adaln_zero was the best of four in the paper.
+        time_features: the number of sinusoids of the time.
+        time_scale: what the time is multiplied by before its sinusoids are formed; 1000 suits times in [0, 1].
 
     Raises:
         ValueError: a setting out of its range, a patch size that does not divide the image, heads that do not
             divide the width, a width that is no multiple of 4.
     """
+
+    name: ClassVar[str] = "dit"
 
     positions: Tensor
 
@@ -293,10 +298,10 @@ class DiT(Backbone):
         self,
         img_size: ImageSize = 28,
         in_channels: Count = 1,
-        patch_size: Count = 2,
-        depth: CountOrZero = 12,
-        hidden_dim: Count = 384,
-        num_heads: Count = 6,
+        patch_size: Count = 4,
+        depth: CountOrZero = 4,
+        hidden_dim: Count = 160,
+        num_heads: Count = 5,
         mlp_ratio: Positive = 4.0,
         dropout_attention: DropoutRate = 0.0,
         num_classes: CountOrZero = 0,

@@ -14,12 +14,14 @@ vectors, or by the same sinusoids of the column (first half of the vector) and o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.base import one_or_each
 from diffusion_core.ranges import Count, Finite, Positive, Range, check_arguments
 
 __all__ = [
@@ -35,7 +37,7 @@ __all__ = [
     "unpatchify",
 ]
 
-ImageSize = Annotated[int | tuple[int, int], Range(least=1)]
+ImageSize = Annotated[int | Sequence[int], Range(least=1)]
 """The side of images in pixels, or (height, width)."""
 
 _MAX_PERIOD = 10000.0  # the ratio of the longest wavelength to the shortest
@@ -159,10 +161,7 @@ def image_size(img_size: ImageSize, patch_size: Count) -> tuple[int, int]:
         ValueError: an image size that is not one or two positive integers, a patch size that does not divide both sides.
     """
     check_arguments(image_size, locals())
-    sides = tuple(img_size) if isinstance(img_size, (tuple, list)) else (img_size, img_size)
-    if len(sides) != 2:
-        raise ValueError(f"img_size = {img_size!r}, expected an integer, or two of them (height, width)")
-    height, width = sides
+    height, width = one_or_each("img_size", img_size, 2, "height and width")
     if height % patch_size or width % patch_size:
         raise ValueError(f"patch_size = {patch_size} does not divide the image ({height} x {width})")
     return height, width

@@ -85,8 +85,8 @@ class OrdinalInput(PixelInput):
     """Values are numbers: bin centres in [-1, 1]; a mask is 0, with a channel more that says so.
 
     Arguments:
-        channels: the number of channels of the integer image.
-        masked: whether images may hold the mask.
+        channels: the number of channels of the integer images.
+        masked: images may hold the mask, which then has channels of its own.
     """
 
     def __init__(self, channels: Count, masked: bool = False) -> None:
@@ -106,8 +106,8 @@ class OneHotInput(PixelInput):
     """Values are names: one channel for each state of each channel.
 
     Arguments:
-        channels: the number of channels of the integer image.
-        num_states: the number of states, the mask included.
+        channels: the number of channels of the integer images.
+        num_states: the number of states of a pixel; a mask is one of them.
     """
 
     def __init__(self, channels: Count, num_states: NumValues) -> None:
@@ -127,12 +127,12 @@ class EmbeddedInput(PixelInput):
     """Values are names with a learned vector each, the same for every channel.
 
     Arguments:
-        channels: the number of channels of the integer image.
-        num_states: the number of states, the mask included.
-        dim: the width of a vector.
+        channels: the number of channels of the integer images.
+        num_states: the number of states of a pixel; a mask is one of them.
+        dim: the number of learned numbers that stand for a state.
     """
 
-    def __init__(self, channels: Count, num_states: NumValues, dim: Count) -> None:
+    def __init__(self, channels: Count, num_states: NumValues, dim: Count = 8) -> None:
         check_arguments(EmbeddedInput, locals())
         super().__init__(channels, channels * dim)
         self.num_states = num_states
@@ -175,11 +175,11 @@ class Head(nn.Module, ABC):
 
 
 class CategoricalHead(Head):
-    """One logit a value: channel `c S + k` is the logit of value k in channel c.
+    """One logit for each value: channel `c S + k` is the logit of value k in channel c.
 
     Arguments:
-        channels: the number of channels of the integer image.
-        num_values: the number S of values.
+        channels: the number of channels of the integer images.
+        num_values: the number of values of a pixel.
     """
 
     def __init__(self, channels: Count, num_values: NumValues) -> None:
@@ -191,11 +191,12 @@ class CategoricalHead(Head):
 
 
 class TruncatedLogisticHead(Head):
-    """Two numbers a pixel: first the C channels of f, `mu = x_c + f`, then the C channels of the log-scale.
+    """A truncated logistic for each pixel, from two numbers: first the C channels of f, `mu = x_c + f`, then the C channels
+    of the log-scale.
 
     Arguments:
-        channels: the number of channels of the integer image.
-        num_values: the number S of values.
+        channels: the number of channels of the integer images.
+        num_values: the number of values of a pixel.
     """
 
     def __init__(self, channels: Count, num_values: NumValues) -> None:
@@ -208,7 +209,7 @@ class TruncatedLogisticHead(Head):
 
 
 class LogisticMixtureHead(Head):
-    """A mixture of J truncated logistics a pixel, still without an axis of S values.
+    """A mixture of J truncated logistics for each pixel, still without an axis of S values.
 
     A clean pixel given noisy ones is often either background or ink, which one logistic blurs. The first
     component is centred at the lowest value, the background, `mu_0 = -1 + f_0`; the others at what is
@@ -216,9 +217,9 @@ class LogisticMixtureHead(Head):
     component by component.
 
     Arguments:
-        channels: the number of channels of the integer image.
-        num_values: the number S of values.
-        components: the number J of components.
+        channels: the number of channels of the integer images.
+        num_values: the number of values of a pixel.
+        components: the number of logistic distributions in the mixture of a pixel; the first is for the background.
     """
 
     def __init__(self, channels: Count, num_values: NumValues, components: Annotated[int, Range(least=2)] = 2) -> None:

@@ -8,9 +8,8 @@ A residual block sees the time and class embedding e as a scale and a shift of i
 where skip is a 1x1 convolution if the width changes and gamma = 1, or sqrt(1/2) to keep the variance of a sum of
 two equal parts. The last convolution is 0 when fresh: the block begins as gamma skip(x).
 
-Between resolutions stands any module built from (in_channels, out_channels, block) and evaluated on (x, e): a
-convolution, which ignores e and does not need `block`, or a residual block that pools or repeats pixels after its
-first activation and on its skip (BigGAN's), which `block` makes.
+Between resolutions stands a `Downsample` or an `Upsample`: a convolution, which does not need the embedding, or a
+residual block that pools or repeats pixels after its first activation and on its skip (BigGAN's).
 
 References:
     Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -20,8 +19,10 @@ References:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,15 +34,16 @@ from diffusion_core.dropout import Dropout
 
 __all__ = [
     "BlockFactory",
+    "Downsample",
     "NearestConv",
     "ResBlock",
-    "Resampling",
     "ResidualDown",
     "ResidualUp",
     "ShuffledConv",
     "Stage",
     "Step",
     "StridedConv",
+    "Upsample",
     "fan_averaged",
 ]
 
@@ -97,10 +99,43 @@ class ResBlock(nn.Module):
 
 
 BlockFactory = Callable[..., ResBlock]  # (in_channels, out_channels, resample=None) -> a block with the network's settings
-Resampling = Callable[[int, int, BlockFactory], nn.Module]  # (in_channels, out_channels, block) -> a module of (x, e)
 
 
-class StridedConv(nn.Conv2d):
+class _Resampling(nn.Module, ABC):
+    """What stands between two resolutions. `Downsample` and `Upsample` say which way it goes."""
+
+    def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Change the resolution of x (B, in_channels, H, W), told the embedding e (B, time_dim)."""
+
+
+class Downsample(_Resampling):
+    """A layer that halves the resolution: (B, in_channels, H, W) -> (B, out_channels, H/2, W/2).
+
+    Arguments:
+        in_channels: the width of the input.
+        out_channels: the width of the output.
+        block: makes a residual block with the network's settings, `block(in_channels, out_channels, resample=None)`.
+    """
+
+
+class Upsample(_Resampling):
+    """A layer that doubles the resolution: (B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W).
+
+    Arguments:
+        in_channels: the width of the input.
+        out_channels: the width of the output.
+        block: makes a residual block with the network's settings, `block(in_channels, out_channels, resample=None)`.
+    """
+
+
+# The next three are convolutions rather than hold one, so that a saved network knows their parameters as `weight` and `bias`.
+
+
+class StridedConv(Downsample, nn.Conv2d):
     """Half the resolution by a 3x3 convolution of stride 2.
 
     Arguments:
@@ -110,14 +145,14 @@ class StridedConv(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        super().__init__(in_channels, out_channels, 3, stride=2, padding=1)
+        nn.Conv2d.__init__(self, in_channels, out_channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, e: Tensor | None = None) -> Tensor:
         """Halve: (B, in_channels, H, W) -> (B, out_channels, H/2, W/2)."""
-        return super().forward(x)
+        return nn.Conv2d.forward(self, x)
 
 
-class ShuffledConv(nn.Conv2d):
+class ShuffledConv(Upsample, nn.Conv2d):
     """Twice the resolution by a 1x1 convolution to four times the channels, which become 2x2 pixels.
 
     A ninth of the multiplications of a 3x3 convolution after doubling.
@@ -129,14 +164,14 @@ class ShuffledConv(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        super().__init__(in_channels, 4 * out_channels, 1)
+        nn.Conv2d.__init__(self, in_channels, 4 * out_channels, 1)
 
     def forward(self, x: Tensor, e: Tensor | None = None) -> Tensor:
         """Double: (B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W)."""
-        return F.pixel_shuffle(super().forward(x), 2)
+        return F.pixel_shuffle(nn.Conv2d.forward(self, x), 2)
 
 
-class NearestConv(nn.Conv2d):
+class NearestConv(Upsample, nn.Conv2d):
     """Twice the resolution by repeating pixels, then a 3x3 convolution.
 
     Arguments:
@@ -146,14 +181,14 @@ class NearestConv(nn.Conv2d):
     """
 
     def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        super().__init__(in_channels, out_channels, 3, padding=1)
+        nn.Conv2d.__init__(self, in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor, e: Tensor | None = None) -> Tensor:
         """Double: (B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W)."""
-        return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return nn.Conv2d.forward(self, F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-class ResidualDown(nn.Module):
+class ResidualDown(Downsample):
     """Half the resolution by a residual block that averages 2x2 pixels.
 
     Arguments:
@@ -162,8 +197,10 @@ class ResidualDown(nn.Module):
         block: makes the residual block.
     """
 
+    name: ClassVar[str] = "residual"
+
     def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        super().__init__()
+        super().__init__(in_channels, out_channels, block)
         self.block = block(in_channels, out_channels, resample=nn.AvgPool2d(2))
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
@@ -172,7 +209,7 @@ class ResidualDown(nn.Module):
         return out
 
 
-class ResidualUp(nn.Module):
+class ResidualUp(Upsample):
     """Twice the resolution by a residual block that repeats pixels.
 
     Arguments:
@@ -181,8 +218,10 @@ class ResidualUp(nn.Module):
         block: makes the residual block.
     """
 
+    name: ClassVar[str] = "residual"
+
     def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        super().__init__()
+        super().__init__(in_channels, out_channels, block)
         self.block = block(in_channels, out_channels, resample=nn.Upsample(scale_factor=2, mode="nearest"))
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:

@@ -34,17 +34,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.attention import ImageAttention
-from backbones.base import Backbone, DropoutRate, each_level, group_norm, number_of_levels, zeroed
+from backbones.base import Backbone, DropoutRate, group_norm, number_of_levels, one_or_each, zeroed
 from backbones.embeddings import ClassEmbedding, TimeEmbedding, unpatchify
 from backbones.resblocks import (
+    Downsample,
     NearestConv,
-    Resampling,
     ResBlock,
     ResidualDown,
     ResidualUp,
@@ -52,13 +52,20 @@ from backbones.resblocks import (
     Stage,
     Step,
     StridedConv,
+    Upsample,
     fan_averaged,
 )
 from diffusion_core.ranges import Count, CountOrZero, Finite, Positive, Range, check_arguments
 
 __all__ = ["UNET_SIZES", "KnownClassEmbedding", "UNet", "Wiring"]
 
-_PUBLISHED: dict[str, Any] = {"groups": 32, "skip_every_map": True, "downsample": StridedConv, "upsample": NearestConv}
+_PUBLISHED: dict[str, Any] = {
+    "patch_size": 1,
+    "groups": 32,
+    "skip_every_map": True,
+    "downsample": StridedConv,
+    "upsample": NearestConv,
+}
 
 UNET_SIZES: dict[str, dict[str, Any]] = {
     # 3 channels in and out: 35,746,307 parameters. (The authors' strided convolutions pad below and right only, and their
@@ -147,8 +154,8 @@ def _one_skip(
     widths: Sequence[int], blocks: int | Sequence[int], up_blocks: int | Sequence[int] | None, attending: Sequence[bool]
 ) -> Wiring:
     """The compact network: a level keeps its last map, and resolution and width change together."""
-    *counts, lowest = each_level("blocks", blocks, len(widths))
-    up_counts = counts if up_blocks is None else each_level("up_blocks", up_blocks, len(widths))[:-1]
+    *counts, lowest = one_or_each("blocks", blocks, len(widths))
+    up_counts = counts if up_blocks is None else one_or_each("up_blocks", up_blocks, len(widths))[:-1]
     return Wiring(
         entering=widths,
         returning=widths[:-1],
@@ -163,8 +170,8 @@ def _every_map(
     widths: Sequence[int], blocks: int | Sequence[int], up_blocks: int | Sequence[int] | None, attending: Sequence[bool]
 ) -> Wiring:
     """The published networks: every map is kept, and the first block of a level changes the width."""
-    counts = each_level("blocks", blocks, len(widths))
-    if up_blocks is not None and each_level("up_blocks", up_blocks, len(widths)) != [n + 1 for n in counts]:
+    counts = one_or_each("blocks", blocks, len(widths))
+    if up_blocks is not None and one_or_each("up_blocks", up_blocks, len(widths)) != [n + 1 for n in counts]:
         raise ValueError(f"up_blocks = {up_blocks}, expected {tuple(n + 1 for n in counts)} to join every map, or None")
     down = [[Step(attends=a, keeps=True)] * n for n, a in zip(counts, attending, strict=True)]
     up = [[Step(attends=a, joins=True)] * (n + 1) for n, a in zip(counts, attending, strict=True)]
@@ -183,46 +190,48 @@ class UNet(Backbone):
 
     Arguments:
         in_channels: the number of channels of the input.
-        out_channels: the number of channels of the output; None means in_channels.
-        widths: the width of each level, the finest first; any number of levels.
-        blocks: residual blocks a level on the way down, one number or one a level. In the compact network the last
-            level's are the middle.
-        up_blocks: residual blocks a level on the way up, one number or one for each level (the last is not used: the
-            lowest level has no way up); None means as many as on the way down. Not for skip_every_map, whose kept
-            maps fix them: one more than on the way down.
-        patch_size: the side of the pixel blocks that the stem folds into channels; 1 folds nothing.
-        attention_levels: the levels with attention; negative ones count from the lowest. It follows each block, but at
-            the compact network's lowest level it sits between the blocks.
-        num_heads: the number of attention heads.
-        groups: the number of groups of the norms; fewer where it does not divide a width.
-        scale_shift: how blocks see the embedding; see `ResBlock`.
-        dropout: the dropout probability inside residual blocks.
-        num_classes: the number of classes; 0 is an unconditional network.
-        time_features: the number of sinusoids of c.
-        time_dim: the width of the embedding.
-        time_scale: what c is multiplied by; 1000 suits c in [0, 1].
-        use_checkpoint: trade time for memory in training.
-        head_width: the width of an attention head, in place of num_heads.
-        skip_every_map: the published wiring; see above.
-        downsample: what halves the resolution, such as `StridedConv` or `ResidualDown`.
-        upsample: what doubles it, such as `ShuffledConv`, `NearestConv` or `ResidualUp`.
-        residual_scale: what the sum of a residual block's or an attention's branches is multiplied by; sqrt(1/2)
-            keeps the variance of equal parts.
-        learned_null: whether "no label" is a vector of its own; else it is 0; see `KnownClassEmbedding`.
-        xavier: weights begin as DDPM's (`fan_averaged`) instead of as torch's layers do.
+        out_channels: the number of channels of the output; None means as many as in the input.
+        widths: the number of channels of each level, from the finest to the coarsest; one number a level.
+        blocks: the number of residual blocks of each level on the way down, one number for all levels or one a level.
+            Most of them belong where they are cheap, in the coarsest level.
+        up_blocks: the number of residual blocks of each level on the way up, one number for all levels or one a level;
+            None means as many as on the way down, or one more with skip_every_map. The coarsest level's is not used.
+        patch_size: the side of the blocks of pixels that become channels of one place; 1 keeps the pixels. At 2 a
+            convolution costs a quarter, and no pixel is lost.
+        attention_levels: the levels that have attention; 0 is the finest, -1 the coarsest, where attention is cheap.
+        num_heads: the number of heads of each attention.
+        groups: the most groups of a group norm; there are fewer where this does not divide the number of channels.
+        scale_shift: residual blocks see the time as scale and shift of their second norm; else it is added before that norm.
+        dropout: the probability of dropping a number inside residual blocks in training; 0 suits short trainings.
+        num_classes: the number of classes that images are labelled with; 0 is a network without labels.
+        time_features: the number of sinusoids of the time.
+        time_dim: the width of the embedding of the time and the label.
+        time_scale: what the time is multiplied by before its sinusoids are formed; 1000 suits times in [0, 1].
+        use_checkpoint: compute activations again in the backward pass instead of keeping them: training needs
+            less memory and more time.
+        head_width: the width of a head of attention, in place of num_heads; None uses num_heads.
+        skip_every_map: the published wiring, with a skip connection from every map; else one from each level.
+        downsample: what halves the resolution between two levels. residual is the block of BigGAN.
+        upsample: what doubles the resolution between two levels. nearest_conv is DDPM's, residual is the block of BigGAN.
+        residual_scale: what the sum of both branches of a residual block or an attention is multiplied by; sqrt(1/2) keeps
+            the variance of a sum of equal parts.
+        learned_null: a network with labels learns a vector for "no label"; else that vector is 0.
+        xavier: weights begin as in DDPM; else as torch's layers begin.
 
     Raises:
         ValueError: a setting out of its range, or heads that do not divide a width with attention.
     """
 
+    name: ClassVar[str] = "unet"
+
     def __init__(
         self,
         in_channels: Count = 1,
         out_channels: Count | None = None,
-        widths: Annotated[Sequence[int], Range(least=1)] = (64, 128, 128),
-        blocks: Annotated[int | Sequence[int], Range(least=1)] = 2,
+        widths: Annotated[Sequence[int], Range(least=1)] = (64, 128),
+        blocks: Annotated[int | Sequence[int], Range(least=1)] = (1, 3),
         up_blocks: Annotated[int | Sequence[int], Range(least=1)] | None = None,
-        patch_size: Count = 1,
+        patch_size: Count = 2,
         attention_levels: Annotated[Sequence[int], Range()] = (-1,),
         num_heads: Count = 4,
         groups: Count = 8,
@@ -235,8 +244,8 @@ class UNet(Backbone):
         use_checkpoint: bool = False,
         head_width: Count | None = None,
         skip_every_map: bool = False,
-        downsample: Resampling = StridedConv,
-        upsample: Resampling = ShuffledConv,
+        downsample: type[Downsample] = StridedConv,
+        upsample: type[Upsample] = ShuffledConv,
         residual_scale: Positive = 1.0,
         learned_null: bool = True,
         xavier: bool = False,

@@ -19,7 +19,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,10 +40,10 @@ from diffusion_core.ranges import Count, CountOrZero, Finite, Positive, Range, c
 __all__ = ["UVIT_SIZES", "TransformerBlock", "UViT"]
 
 UVIT_SIZES: dict[str, dict[str, Any]] = {
-    "S": {"depth": 12, "hidden_dim": 512, "num_heads": 8},
-    "M": {"depth": 16, "hidden_dim": 768, "num_heads": 12},
-    "L": {"depth": 20, "hidden_dim": 1024, "num_heads": 16},
-    "H": {"depth": 28, "hidden_dim": 1152, "num_heads": 16},
+    "S": {"depth": 12, "hidden_dim": 512, "num_heads": 8, "mlp_ratio": 4.0},
+    "M": {"depth": 16, "hidden_dim": 768, "num_heads": 12, "mlp_ratio": 4.0},
+    "L": {"depth": 20, "hidden_dim": 1024, "num_heads": 16, "mlp_ratio": 4.0},
+    "H": {"depth": 28, "hidden_dim": 1152, "num_heads": 16, "mlp_ratio": 4.0},
 }
 """The published sizes: arguments of `UViT`. The paper's tables count the middle block too: 13, 17, 21 and 29 layers."""
 
@@ -89,40 +89,44 @@ class TransformerBlock(nn.Module):
 
 
 class UViT(Backbone):
-    """The U-ViT.
+    """U-ViT: a transformer with skip connections from its first half to its second.
 
     Arguments:
-        img_size: the side of the images in pixels, or (height, width).
+        img_size: the height and the width of the images in pixels; one number is both.
         in_channels: the number of channels of the input.
-        patch_size: the side of a patch in pixels; it divides both sides of the image.
-        depth: the number of blocks beside the middle one; even.
-        hidden_dim: the width of a token, with a sine and a cosine of the time.
-        num_heads: the number of attention heads.
-        mlp_ratio: the width of the perceptrons' hidden layer, in units of hidden_dim.
-        dropout_attention: the dropout probability of the attention weights.
-        num_classes: the number of classes; 0 is an unconditional network.
-        use_checkpoint: trade time for memory in training.
-        out_channels: the number of channels of the output; None means in_channels.
-        dropout: the dropout probability of the blocks' outputs.
-        qkv_bias: whether queries, keys and values have a bias.
-        final_conv: whether a 3x3 convolution follows the last linear layer.
-        time_mlp: whether a two-layer perceptron follows the sinusoids of c.
-        time_scale: what c is multiplied by; 1000 suits c in [0, 1].
+        patch_size: the side of a patch in pixels; it divides both sides of the image. Each patch is one token.
+        depth: the number of transformer blocks beside the middle one; an even number.
+        hidden_dim: the width of a token; num_heads divides it.
+        num_heads: the number of heads of each attention.
+        mlp_ratio: the width of the hidden layer of the perceptrons, in units of hidden_dim.
+        dropout_attention: the probability of dropping an attention weight in training.
+        num_classes: the number of classes that images are labelled with; 0 is a network without labels.
+        use_checkpoint: compute activations again in the backward pass instead of keeping them: training needs
+            less memory and more time.
+        out_channels: the number of channels of the output; None means as many as in the input.
+        dropout: the probability of dropping an output of an attention or a perceptron in training; 0 suits short trainings.
+        qkv_bias: queries, keys and values have a bias.
+        final_conv: a 3x3 convolution smooths the borders of the patches at the end. It is costly where the output has many
+            channels, as with a logit for each value of a pixel.
+        time_mlp: a perceptron of two layers follows the sinusoids of the time; else the sinusoids are the time's token.
+        time_scale: what the time is multiplied by before its sinusoids are formed; 1000 suits times in [0, 1].
 
     Raises:
         ValueError: a setting out of its range, a patch size that does not divide the image, an odd depth, heads that
             do not divide the width.
     """
 
+    name: ClassVar[str] = "uvit"
+
     def __init__(
         self,
         img_size: ImageSize = 28,
         in_channels: Count = 1,
-        patch_size: Count = 2,
-        depth: CountOrZero = 12,
-        hidden_dim: Annotated[int, Range(least=2)] = 512,
-        num_heads: Count = 8,
-        mlp_ratio: Positive = 4.0,
+        patch_size: Count = 4,
+        depth: CountOrZero = 4,
+        hidden_dim: Annotated[int, Range(least=2)] = 192,
+        num_heads: Count = 6,
+        mlp_ratio: Positive = 3.0,
         dropout_attention: DropoutRate = 0.0,
         num_classes: CountOrZero = 0,
         use_checkpoint: bool = False,

@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from backbones import DIT_SIZES, UVIT_SIZES, Backbone, DiT, PixelLogits, UViT
 from backbones.dit import AdaLNBlock, CrossAttentionBlock, InContextBlock
-from ctdiff import build, summary
 from ctdiff import config as configuration
+from ctdiff import recipe, summary
 from ctdiff.memory import keep_freed_memory
 from ctdiff.training.precision import resolved_precision
 
@@ -125,7 +125,7 @@ def print_sizes(rounds: int, only: str) -> None:
     counts: dict[str, str] = {}
     for name in (preset for preset in PRESETS if only in preset):
         config = configuration.load(name)
-        network, event = build.build_network(config), build.event_shape(config)
+        network, event = recipe.build_network(config), recipe.event_shape(config)
         assert isinstance(network, PixelLogits)  # the presets are of the discrete engine
         counted = summary(network, event, runs=0)
         counts[name] = f"{counted.parameters:,} | {counted.multiply_accumulates / 1e6:.1f} M"

@@ -93,7 +93,7 @@ def rows(diffusers: Any) -> dict[str, tuple[Work, Work, int]]:
     denoiser = EpsilonDenoiser(process, fixed, SHAPE)
     options = {"num_train_timesteps": T, "timestep_spacing": "trailing"}
     ddim, ddpm = diffusers.DDIMScheduler(**options), diffusers.DDPMScheduler(**options)
-    network = UNet(in_channels=3, out_channels=3, widths=(32, 64, 64), blocks=1).eval()
+    network = UNet(in_channels=3, out_channels=3, widths=(32, 64, 64), blocks=1, patch_size=1).eval()
     pipeline = diffusers.DDIMPipeline(unet=PipelineUNet(network), scheduler=diffusers.DDIMScheduler(**options))
     pipeline.set_progress_bar_config(disable=True)
     chain = DDIM(EpsilonDenoiser(process, network, SHAPE), grid, clip=1.0)

@@ -26,15 +26,14 @@ SETTINGS: dict[str, dict[str, str]] = {"as OpenMP has it": {}, "GOMP_SPINCOUNT=1
 
 def train(seconds: float, batch: int) -> None:
     """Be one of the processes: make ready, wait for a line, train for some seconds, print the median step in seconds."""
-    from ctdiff import build, fit
     from ctdiff import config as configuration
+    from ctdiff import fit, recipe
 
-    config = configuration.load("mnist")
-    configuration.override(config, [f"--config.training.batch_size={batch}", "--config.training.precision=float32"])
-    network = build.build_network(config)
-    objective = build.build_objective(config, build.build_denoiser(config, build.build_process(config), network))
-    batches = build.build_batches(config, build.build_data(config).train)
-    steps = fit(objective, batches, build.build_optimizer(config, network), steps=10**6)
+    config = configuration.load("mnist", [f"--config.training.batch_size={batch}", "--config.training.precision=float32"])
+    network = recipe.build_network(config)
+    objective = recipe.build_objective(config, recipe.build_denoiser(config, recipe.build_process(config), network))
+    batches = recipe.build_batches(config, recipe.build_data(config).train)
+    steps = fit(objective, batches, recipe.part(config, "optimizer")(network.parameters()), steps=10**6)
     next(steps)
     print("ready", flush=True)
     sys.stdin.readline()

@@ -1,5 +1,5 @@
-"""Presets: one module each, with a `get_config()` that returns an `ml_collections.ConfigDict`.
+"""Presets: each module is one preset, with a function `get_config()` that returns an `ml_collections.ConfigDict`.
 
-A preset is plain data. It names classes, and `ctdiff.build` is the one place where names meet
-classes; so a preset imports nothing of ours and can be read, copied and edited on its own.
+A preset contains only the values that it changes. `ctdiff.config.load` adds the defaults, which are those of the constructors,
+and `ctdiff.recipe` makes the objects. A preset is plain data: it imports nothing but the preset that it starts from.
 """

@@ -10,7 +10,13 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """`cifar10_unet` with DDPM's own sampler, whose noise has the larger of the two fixed variances."""
+    """Return `cifar10_unet` with the sampler of DDPM and the larger of its two fixed variances."""
     config = cifar10_unet.get_config()
-    config.sampler.update(name="ancestral", variance="large", steps=999)  # and one that draws x_0
+    config.update(
+        sampler={
+            "name": "ancestral",
+            "ancestral": {"variance": {"name": "fixed_large"}},
+            "steps": 999,  # the last step, which draws x_0, is the thousandth
+        },
+    )
     return config

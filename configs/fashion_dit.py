@@ -1,4 +1,4 @@
-"""Fashion-MNIST by the Gaussian engine and a DiT of 2 million parameters: `fashion_unet` with another network."""
+"""Fashion-MNIST with the Gaussian engine and a DiT of 2 million parameters: `fashion_unet` with another network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """`fashion_unet` with a DiT."""
+    """Return `fashion_unet` with a DiT."""
     config = fashion_unet.get_config()
-    config.model.name = "dit"
+    config.update(model={"name": "dit"})
     return config

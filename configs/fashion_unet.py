@@ -1,22 +1,24 @@
-"""Fashion-MNIST by the Gaussian engine and a U-Net of 2 million parameters."""
+"""Fashion-MNIST with the Gaussian engine and a U-Net of 2 million parameters."""
 
 from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import mnist_unet
+from configs import mnist_ddpm
 
 __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """DDPM with the cosine schedule on the network and the training of `mnist_unet`.
+    """Return DDPM with the cosine schedule, with the network and the training of `mnist_unet`.
 
-    The images are those of `data/FashionMNIST/raw`, as torchvision keeps them: `--config.data.download` fetches them.
+    The images are read from `data/FashionMNIST/raw`, in the layout of torchvision. `--config.data.fashion_mnist.download`
+    downloads them.
     """
-    config = mnist_unet.get_config()
-    config.data.name = "fashion_mnist"
-    config.model.parameterisation = "epsilon"
-    config.process.update(name="gaussian", schedule="cosine", t_min=1e-3)
-    config.loss.name = "epsilon"
+    config = mnist_ddpm.get_config()
+    config.update(
+        data={"name": "fashion_mnist"},
+        model={"unet": {"blocks": (1, 4), "time_dim": 192}},
+        optimizer={"lr": 1e-3, "schedule": {"warmup": 200}},
+    )
     return config

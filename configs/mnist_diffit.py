@@ -1,4 +1,4 @@
-"""The digits of `mnist` by a DiffiT of 2 million parameters: `mnist_unet` with another network."""
+"""MNIST digits with a DiffiT of 2 million parameters: `mnist_unet` with another network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """`mnist_unet` with a DiffiT."""
+    """Return `mnist_unet` with a DiffiT."""
     config = mnist_unet.get_config()
-    config.model.name = "diffit"
+    config.update(model={"name": "diffit"})
     return config

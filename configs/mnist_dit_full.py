@@ -1,4 +1,4 @@
-"""The digits by a large DiT and a thousand tau-leaping steps: hours on a graphics card, not minutes on a CPU."""
+"""MNIST digits with a large DiT and a thousand tau-leaping steps: hours of training on a GPU."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """`mnist_uvit_full` with a DiT of patches of 4 pixels: half the depth, a quarter of the tokens."""
+    """Return `mnist_uvit_full` with a DiT of half the depth. Its patches of 4 x 4 pixels make a quarter of the tokens."""
     config = mnist_uvit_full.get_config()
-    config.model.name = "dit"
-    config.model.dit.update(patch_size=4, depth=7, hidden_dim=512, num_heads=8)
-    config.optimizer.update(lr=1e-4, betas=(0.9, 0.999), weight_decay=0.0, warmup=0)  # as published with the DiT
+    config.update(
+        model={"name": "dit", "dit": {"patch_size": 4, "depth": 7, "hidden_dim": 512, "num_heads": 8}},
+        # The optimiser as published with the DiT.
+        optimizer={"lr": 1e-4, "weight_decay": 0.0, "adamw": {"betas": (0.9, 0.999)}, "schedule": {"warmup": 0}},
+    )
     return config

@@ -1,4 +1,4 @@
-"""Digits on request: `mnist`, the Markov chain, with labels, and guidance towards them."""
+"""MNIST digits of given classes: the Markov chain of `mnist` with labels and classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Ten classes, a tenth of the labels withheld in training, guidance of scale 2 in posterior form."""
+    """Return `mnist` with ten classes. Training drops a tenth of the labels. Sampling guides the posterior with scale 2."""
     config = mnist.get_config()
-    config.model.num_classes = 10
-    config.sampler.update(guidance=2.0, num_samples=80)  # eight of each class
+    config.update(
+        model={"num_classes": 10},
+        sampler={"guidance": {"g": 2.0}, "num_samples": 80},  # eight of each class
+    )
     return config

@@ -1,4 +1,4 @@
-"""The digits of `mnist` by improved DDPM: the network also learns how much noise its steps add."""
+"""MNIST digits with improved DDPM: the network also learns the variance of the reverse steps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """A learned variance, the hybrid loss, the cosine schedule of T = 4000, sampled on 100 respaced steps."""
+    """Return a preset with a learned variance, the hybrid loss and the cosine schedule of T = 4000.
+
+    Sampling uses 100 respaced steps.
+    """
     config = mnist_ddpm.get_config()
-    config.model.learned_variance = True
-    config.process.t_min = 0.0  # the last step of the chain, from 1 / T to the data, is one of the loss's
-    config.process.gaussian.T = 4000
-    config.loss.name = "hybrid"
-    config.sampler.update(variance="learned", grid="respaced")
+    config.update(
+        model={"learned_variance": True},
+        process={"T": 4000, "t_min": 0.0},  # the loss includes the last step of the chain, from 1 / T to the data
+        loss={"name": "hybrid"},
+        sampler={"ancestral": {"variance": {"name": "learned_range"}}, "grid": {"name": "respaced"}},
+    )
     return config

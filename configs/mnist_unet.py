@@ -1,4 +1,4 @@
-"""The digits of `mnist` by a U-Net of 2 million parameters: one of four families at equal size and in one recipe."""
+"""MNIST digits with a U-Net of 2 million parameters: one of four backbones with equal size and equal training."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """`mnist` with the leave-one-out reading, a larger U-Net, and a learning rate that suits every family.
+    """Return `mnist` with the leave-one-out parameterisation, a larger U-Net, and a learning rate for all four backbones.
 
-    `--config.model.name=dit` (`uvit`, `diffit`) makes another of the four of it: their sizes are the defaults.
+    `--config.model.name=dit` selects another of the four backbones, also `uvit` or `diffit`. Their default sizes are equal.
     """
     config = mnist.get_config()
-    config.model.parameterisation = "leave_one_out"
-    config.model.unet.update(blocks=(1, 4), time_dim=192)
-    config.optimizer.update(lr=1e-3, warmup=200)  # transformers need a slower start than `mnist`'s
+    config.update(
+        model={"parameterisation": {"name": "leave_one_out"}, "unet": {"blocks": (1, 4), "time_dim": 192}},
+        optimizer={"lr": 1e-3, "schedule": {"warmup": 200}},  # transformers need a slower start than `mnist` has
+    )
     return config

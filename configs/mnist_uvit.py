@@ -1,4 +1,4 @@
-"""The digits of `mnist` by a U-ViT of 2 million parameters: `mnist_unet` with another network."""
+"""MNIST digits with a U-ViT of 2 million parameters: `mnist_unet` with another network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """`mnist_unet` with a U-ViT."""
+    """Return `mnist_unet` with a U-ViT."""
     config = mnist_unet.get_config()
-    config.model.name = "uvit"
+    config.update(model={"name": "uvit"})
     return config

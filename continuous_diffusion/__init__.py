@@ -40,7 +40,7 @@ from continuous_diffusion.schedules import (
     TabulatedSchedule,
     VariancePreserving,
 )
-from continuous_diffusion.times import LogSNRGrid, LogSNRTimes
+from continuous_diffusion.times import BoundedLogSNRGrid, LogSNRGrid, LogSNRTimes
 from continuous_diffusion.weights import (
     AbsoluteError,
     Distance,
@@ -58,6 +58,7 @@ __all__ = [
     "AbsoluteError",
     "Ancestral",
     "BitsPerDim",
+    "BoundedLogSNRGrid",
     "CauchySchedule",
     "ClassifierFreeGuidance",
     "ClassifierGuidance",

@@ -29,6 +29,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -110,7 +111,7 @@ class Posterior:
 
 
 class Denoiser(diffusion_core.Denoiser[Posterior]):
-    """A network between four coefficients; subclasses say which.
+    """A parameterisation: a network between four coefficients; subclasses say which.
 
     Arguments:
         process: the Gaussian process whose noise it removes.
@@ -220,6 +221,8 @@ class VelocityDenoiser(Denoiser):
     References:
         Progressive distillation for fast sampling of diffusion models (Salimans & Ho, 2022) | https://arxiv.org/abs/2202.00512
     """
+
+    name: ClassVar[str] = "v"
 
     def __init__(self, process: GaussianProcess, network: Network, event_shape: Sequence[int]) -> None:
         super().__init__(process, network, event_shape)

@@ -45,7 +45,7 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
 
     Arguments:
         denoiser: a denoiser whose network takes conditions; two evaluations of it, in one batch, make one.
-        scale: g as a function of time.
+        scale: how strong guidance is, as a function of time.
         null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
 
     Raises:
@@ -95,7 +95,7 @@ class ClassifierGuidance(Denoiser[Posterior]):
     Arguments:
         denoiser: the unconditional denoiser; one whose network takes labels is asked without.
         classifier: (x_t (B, *event), c (B,)) -> logits (B, K), differentiable in x_t.
-        scale: g as a function of time.
+        scale: how strong guidance is, as a function of time.
     """
 
     process: GaussianProcess

@@ -34,12 +34,8 @@ from diffusion_core import (
     UniformGrid,
     event_sum,
 )
-from diffusion_core.values import NOTHING, ends
 
 __all__ = ["BitsPerDim", "bits_per_dim", "learn_times", "prior_divergence"]
-
-FAINTEST = -100.0
-"""The least log-SNR that a chain may start at: alpha is 2e-22, and one step from there to the next noise level has no size."""
 
 
 def prior_divergence(process: GaussianProcess, x_0: Tensor, t_max: float = 1.0, active: Tensor | None = None) -> Tensor:
@@ -58,17 +54,6 @@ def prior_divergence(process: GaussianProcess, x_0: Tensor, t_max: float = 1.0, 
     return event_sum(terms, active) / 2
 
 
-def _check_beginning(process: GaussianProcess, t_max: float) -> None:
-    log_snr = process.schedule.log_snr(torch.tensor(t_max, dtype=torch.float64, device="cpu"))
-    # The tangent of the Cauchy schedule is rounded where it is infinite: such a schedule is noisier than any that ends.
-    value, _ = ends(log_snr, NOTHING)
-    if value < FAINTEST:
-        raise ValueError(
-            f"{type(process.schedule).__name__} has log-SNR {value:.3g} at t_max = {t_max}, expected at least "
-            f"{FAINTEST} where a chain starts: take the steps of a LogSNRGrid for a schedule that is made for training"
-        )
-
-
 class _Bound(Bound[Posterior]):
     def __init__(
         self, denoiser: Denoiser[Posterior], x_0: Tensor, times: TimeSampler | None, cond: Mapping[str, Tensor]
@@ -83,7 +68,7 @@ class _Bound(Bound[Posterior]):
         if times.t_min <= 0:
             raise ValueError(f"t_min = {times.t_min}, expected t_min > 0: x_0 is reconstructed from x_tmin")
         if self.chain is not None:
-            _check_beginning(self.process, times.t_max)
+            self.chain.check_schedule(self.process.schedule)
 
     def reconstruction(self, rows: Tensor, t_min: Tensor, randomness: Randomness) -> Tensor:
         if self.chain is None:

@@ -26,6 +26,7 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,18 +36,21 @@ from torch import Tensor
 import diffusion_core
 from continuous_diffusion.denoisers import Posterior
 from continuous_diffusion.divergence import reconstruction_error, step_divergence
-from continuous_diffusion.process import match
-from continuous_diffusion.schedules import VariancePreserving
+from continuous_diffusion.process import GaussianProcess, match
+from continuous_diffusion.schedules import Schedule, VariancePreserving
 from continuous_diffusion.weights import Distance, SquaredError, Unweighted, Weight
-from diffusion_core import Generator, Process, Sample, TimeGrid, TimeSampler, UniformGrid, event_sum
+from diffusion_core import Denoiser, Generator, Process, Sample, TimeGrid, TimeSampler, UniformGrid, event_sum
 from diffusion_core.ranges import NonNegative, Share
-from diffusion_core.values import listed
+from diffusion_core.values import NOTHING, ends, listed
 
 __all__ = ["ELBO", "VLB", "EpsilonLoss", "HybridLoss", "Loss", "Reconstruction", "Regression", "VelocityLoss", "X0Loss"]
 
 
 ROUNDING = 2e-7
 """More than the relative error of a time in single precision."""
+
+FAINTEST = -100.0
+"""The least log-SNR that a chain may start at: alpha is 2e-22, and one step from there to the next noise level has no size."""
 
 
 def noise_of(sample: Sample) -> Tensor:
@@ -60,8 +64,34 @@ def noise_of(sample: Sample) -> Tensor:
     return sample.noise
 
 
+def schedule_of(denoiser: Denoiser[Posterior]) -> Schedule:
+    """The schedule of a denoiser's process.
+
+    Raises:
+        TypeError: the process is not Gaussian.
+    """
+    if not isinstance(denoiser.process, GaussianProcess):
+        raise TypeError(f"the denoiser's process is {type(denoiser.process).__name__}, expected a GaussianProcess")
+    return denoiser.process.schedule
+
+
 class Loss(diffusion_core.Loss[Posterior]):
     """A loss of the Gaussian engine, in squared units or nats; `sample.noise` is eps."""
+
+    teaches_variance: ClassVar[bool] = False
+    """Whether a learned variance has a gradient in it."""
+
+    def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
+        """Refuse a denoiser that learns a variance of which this loss teaches nothing.
+
+        Raises:
+            ValueError: naming the loss and the denoiser.
+        """
+        if getattr(denoiser, "learns_variance", False) and not self.teaches_variance:
+            raise ValueError(
+                f"{type(self).__name__} teaches no variance, and {type(denoiser).__name__} is to learn one: expected "
+                "HybridLoss or VLB, or a denoiser without a learned variance"
+            )
 
 
 @dataclass(frozen=True)
@@ -69,8 +99,8 @@ class Regression(Loss):
     """A weighted distance to a target, `weight(t) sum_d distance(target^d - prediction^d)`; subclasses say to which.
 
     Arguments:
-        distance: what an error costs.
-        weight: how much each noise level counts.
+        distance: what an error of the prediction costs.
+        weight: how much the error at each noise level counts.
     """
 
     distance: Distance = field(default_factory=SquaredError)
@@ -116,6 +146,11 @@ class X0Loss(Regression):
         return torch.zeros_like(log_snr)
 
 
+def _check_preserving(schedule: Schedule) -> None:
+    if not isinstance(schedule, VariancePreserving):
+        raise ValueError(f"the schedule is {type(schedule).__name__}, expected a VariancePreserving one: v is of these")
+
+
 @dataclass(frozen=True)
 class VelocityLoss(Regression):
     """Regression to `v = alpha eps - sigma x_0`; by default `sum_d (v^d - vhat^d)^2`.
@@ -124,6 +159,17 @@ class VelocityLoss(Regression):
         Progressive distillation for fast sampling of diffusion models (Salimans & Ho, 2022) | https://arxiv.org/abs/2202.00512
     """
 
+    name: ClassVar[str] = "v"
+
+    def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
+        """Refuse what any regression refuses, and a schedule that does not preserve the variance.
+
+        Raises:
+            ValueError: naming the schedule.
+        """
+        super().check(denoiser, times)
+        _check_preserving(schedule_of(denoiser))
+
     def residual(self, posterior: Posterior, sample: Sample) -> Tensor:
         """The target minus its prediction: (B, *event).
 
@@ -131,8 +177,7 @@ class VelocityLoss(Regression):
             ValueError: the schedule does not preserve the variance.
         """
         schedule = posterior.process.schedule
-        if not isinstance(schedule, VariancePreserving):
-            raise ValueError(f"the schedule is {type(schedule).__name__}, expected a VariancePreserving one: v is of these")
+        _check_preserving(schedule)
         alpha, sigma = (match(value, sample.x_0) for value in schedule(sample.t))
         return alpha * (noise_of(sample) - posterior.epsilon) - sigma * (sample.x_0 - posterior.mean)
 
@@ -142,11 +187,26 @@ class VelocityLoss(Regression):
 
 @dataclass(frozen=True)
 class ELBO(Loss):
-    """The integrand `1/2 (-d logSNR/dt) |eps - epshat|^2` of the bound of infinitely many steps, in nats / unit of t.
+    """The bound of infinitely many steps: its integrand `1/2 (-d logSNR/dt) |eps - epshat|^2`, in nats / unit of t.
 
     References:
         Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630
     """
+
+    def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
+        """Refuse a denoiser that learns a variance, and times down to t = 0 where the integrand is infinite there.
+
+        Raises:
+            ValueError: naming the times and the schedule.
+        """
+        super().check(denoiser, times)
+        schedule = schedule_of(denoiser)
+        _, high = ends(schedule.log_snr(torch.tensor(times.t_min, dtype=torch.float64, device="cpu")), NOTHING)
+        if high == math.inf:
+            raise ValueError(
+                f"{type(times).__name__} draws times from t_min = {times.t_min}, where {type(schedule).__name__} has log-SNR "
+                "inf, expected t_min > 0: ELBO grows without bound towards clean data"
+            )
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
         error = event_sum((noise_of(sample) - posterior.epsilon).square(), sample.active)
@@ -155,7 +215,7 @@ class ELBO(Loss):
 
 @dataclass(frozen=True)
 class Reconstruction(Loss):
-    """`-log p(x_0 | x_t)` in nats, of a density or of pixels, with the posterior's variance: the last term of a bound."""
+    """The last term of a bound: `-log p(x_0 | x_t)` in nats, of a density or of pixels, with the posterior's variance."""
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
         terms = reconstruction_error(posterior.process, sample.x_0, posterior.mean, posterior.var.log())
@@ -175,12 +235,13 @@ class VLB(Loss):
 
     Arguments:
         grid: the times of the chain, t_min > 0; the published chain of T times is `UniformGrid(T - 1, 1 / T)`.
-        interpolation: v where none is learned: 0 is the bridge's variance, 1 the forward step's.
+        interpolation: where no variance is learned, how far that of a step is from the bridge's (0) to the forward step's (1).
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
     """
 
+    teaches_variance: ClassVar[bool] = True
     grid: TimeGrid = field(default_factory=lambda: UniformGrid(999, 0.001))
     interpolation: Share = 0.0
 
@@ -207,16 +268,33 @@ class VLB(Loss):
         s, t = (times.index_select(0, index.reshape(-1)).reshape(t.shape) for index in (place - 1, place))
         return s, t
 
-    def check_times(self, times: TimeSampler) -> None:
-        """Refuse times that do not go from 0 to t_max: some terms of the sum would never be drawn.
+    def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
+        """Refuse times that do not go from 0 to t_max, the interval of the chain, and a schedule that it cannot walk.
 
         Raises:
-            ValueError: the times begin after 0 or end before the grid's t_max.
+            ValueError: the times have other ends, or the log-SNR is infinite, or nearly so, where the chain starts.
         """
-        if times.t_min > 0 or times.t_max < self.grid.t_max:
+        super().check(denoiser, times)
+        if times.t_min > 0 or times.t_max != self.grid.t_max:
             raise ValueError(
                 f"{type(times).__name__} draws times from {times.t_min} to {times.t_max}, expected 0 to {self.grid.t_max}: "
                 f"VLB is a sum over the steps of a chain, of which the last takes the times from {self.grid.t_min:.4g} to 0"
+            )
+        self.check_schedule(schedule_of(denoiser))
+
+    def check_schedule(self, schedule: Schedule) -> None:
+        """Refuse a schedule with which the first step of the chain is infinitely long in log-SNR.
+
+        Raises:
+            ValueError: the log-SNR at the grid's t_max is below `FAINTEST`, -100.
+        """
+        log_snr = schedule.log_snr(torch.tensor(self.grid.t_max, dtype=torch.float64, device="cpu"))
+        # The tangent of the Cauchy schedule is rounded where it is infinite: such a schedule is noisier than any that ends.
+        value, _ = ends(log_snr, NOTHING)
+        if value < FAINTEST:
+            raise ValueError(
+                f"{type(schedule).__name__} has log-SNR {value:.3g} at t_max = {self.grid.t_max}, expected at least "
+                f"{FAINTEST} where a chain starts: take the steps of a BoundedLogSNRGrid for a schedule made for training"
             )
 
     def draw(
@@ -248,33 +326,41 @@ class VLB(Loss):
         return event_sum(reconstruction_error(process, sample.x_0, posterior.mean, log_var), sample.active)
 
 
+def _unlearned(denoiser: str) -> str:
+    return f"HybridLoss teaches a variance, which {denoiser} does not learn: expected a LearnedVarianceDenoiser"
+
+
 @dataclass(frozen=True)
 class HybridLoss(Loss):
-    """`L_simple + 0.001 T L_t`: a regression teaches the mean, the bound the variance alone.
+    """A regression and a little of the bound, as of improved DDPM, `L_simple + 0.001 T L_t`: the regression teaches the mean,
+    the bound the variance alone.
 
     Published as a mean over dimensions and in bits per dimension; here both are sums, L_simple of squares and L_t in bits,
     with the mean detached. T L_t is the integrand of the bound, `VLB`, at t.
 
     Arguments:
-        simple: the regression.
+        simple: the regression that teaches the mean.
         bound: the chain whose steps' variances are learned.
-        weight: the bound's share.
+        weight: the weight of the bound; that of the regression is 1.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
     """
 
+    teaches_variance: ClassVar[bool] = True
     simple: Regression = field(default_factory=EpsilonLoss)
     bound: VLB = field(default_factory=VLB)
     weight: NonNegative = 0.001
 
-    def check_times(self, times: TimeSampler) -> None:
-        """Refuse times that leave out some steps of the bound.
+    def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
+        """Refuse a denoiser that learns no variance, and what the bound refuses.
 
         Raises:
-            ValueError: as `VLB.check_times`.
+            ValueError: naming the denoiser, or as `VLB.check`.
         """
-        self.bound.check_times(times)
+        if not getattr(denoiser, "learns_variance", False):
+            raise ValueError(_unlearned(type(denoiser).__name__))
+        self.bound.check(denoiser, times)
 
     def draw(
         self, process: Process, x_0: Tensor, t: Tensor, generator: Generator = None, active: Tensor | None = None
@@ -289,9 +375,7 @@ class HybridLoss(Loss):
             ValueError: the denoiser does not learn a variance.
         """
         if posterior.interpolation is None:
-            raise ValueError(
-                "HybridLoss teaches a variance, which the denoiser does not learn: expected a LearnedVarianceDenoiser"
-            )
+            raise ValueError(_unlearned("the denoiser"))
         mean, epsilon = posterior.mean.detach(), posterior.epsilon.detach()
         fixed = Posterior(posterior.process, posterior.t, mean, epsilon, posterior.var, posterior.interpolation)
         bits = self.bound.evaluate(fixed, sample) / math.log(2)

@@ -30,7 +30,7 @@ __all__ = ["FlowDenoiser", "FlowMatchingLoss", "RectifiedSchedule"]
 
 @dataclass(frozen=True)
 class RectifiedSchedule(Schedule):
-    """`alpha = 1 - t`, `sigma = t`.
+    """The straight path of flow matching: `alpha = 1 - t`, `sigma = t`.
 
     References:
         Flow straight and fast: learning to generate and transfer data with rectified flow (Liu et al., 2023) | https://arxiv.org/abs/2209.03003
@@ -71,8 +71,8 @@ class FlowMatchingLoss(Regression):
     """Conditional flow matching, regression to `v = eps - x_0`; by default `sum_d (v^d - vhat^d)^2`.
 
     Arguments:
-        distance: what an error costs.
-        weight: how much each noise level counts.
+        distance: what an error of the prediction costs.
+        weight: how much the error at each noise level counts.
 
     References:
         Flow matching for generative modeling (Lipman et al., 2023) | https://arxiv.org/abs/2210.02747

@@ -13,7 +13,7 @@ from diffusion_core import TimeGrid, TimeSampler
 from diffusion_core.ranges import Finite, check_arguments
 from diffusion_core.times import Early, Late, clamped
 
-__all__ = ["LogSNRGrid", "LogSNRTimes"]
+__all__ = ["BoundedLogSNRGrid", "LogSNRGrid", "LogSNRTimes"]
 
 
 def _ends(schedule: Schedule, t_min: float, t_max: float) -> tuple[float, float]:
@@ -39,13 +39,13 @@ def _finite_ends(schedule: Schedule, t_min: float, t_max: float) -> tuple[float,
 
 @dataclass(frozen=True)
 class LogSNRGrid(TimeGrid):
-    """Steps of equal log-SNR. `LogSNRGrid.between` is the grid for schedules that are made for training.
+    """Steps of equal log-SNR between two times. For schedules that are made for training there is `BoundedLogSNRGrid`.
 
     Arguments:
         steps: the number N of reverse steps.
-        t_min: the last time.
-        t_max: the first time.
-        schedule: whose log-SNR.
+        t_min: the last time that a sampler visits, near the data.
+        t_max: the first time, in the noise.
+        schedule: the schedule whose log-SNR falls in equal steps: that of the process.
 
     Raises:
         ValueError: the log-SNR is infinite at an end.
@@ -57,29 +57,52 @@ class LogSNRGrid(TimeGrid):
         super().__post_init__()
         _finite_ends(self.schedule, self.t_min, self.t_max)
 
-    @classmethod
-    def between(cls, steps: int, schedule: Schedule, log_snr_max: Finite = 9.0, log_snr_min: Finite = -9.0) -> LogSNRGrid:
-        """The grid from one log-SNR to another; by default from alpha = 0.011 to sigma = 0.011.
-
-        It begins at t = 1 where the schedule ends with less noise.
-
-        Raises:
-            ValueError: the schedule has less noise at no time than the grid is to end with.
-        """
-        check_arguments(cls.between, locals())
-        high = _ends(schedule, 0.0, 1.0)[1]
-        if not log_snr_min < log_snr_max < high:
-            raise ValueError(
-                f"log_snr_max = {log_snr_max}, log_snr_min = {log_snr_min}, expected falling values below {high:.4g}, the "
-                f"log-SNR of {type(schedule).__name__} at t = 0"
-            )
-        t_min, t_max = schedule.time(torch.tensor([log_snr_max, log_snr_min], dtype=torch.float64, device="cpu")).tolist()
-        return cls(steps, t_min, t_max, schedule)
-
     def times(self) -> list[float]:
         low, high = _finite_ends(self.schedule, self.t_min, self.t_max)
         inner = torch.linspace(low, high, self.steps + 1, dtype=torch.float64, device="cpu")[1:-1]
         return [self.t_max, *self.schedule.time(inner).tolist(), self.t_min]
+
+
+@dataclass(frozen=True)
+class BoundedLogSNRGrid(TimeGrid):
+    """Steps of equal log-SNR between two log-SNRs, by default from alpha = 0.011 to sigma = 0.011.
+
+    It begins at t = 1 where the schedule ends with less noise. Schedules that are made for training, whose log-SNR is
+    infinite at t = 0 and t = 1, are sampled on this grid.
+
+    Arguments:
+        steps: the number N of reverse steps.
+        schedule: the schedule whose log-SNR falls in equal steps: that of the process.
+        log_snr_max: the log-SNR at the last time, near the data; 9 is sigma = 0.011.
+        log_snr_min: the log-SNR at the first time, in the noise; -9 is alpha = 0.011.
+
+    Raises:
+        ValueError: the schedule has less noise at no time than the grid is to end with, or its log-SNR is infinite where the
+            grid begins.
+    """
+
+    t_min: float = field(init=False, default=0.0)
+    t_max: float = field(init=False, default=1.0)
+    schedule: Schedule = field(default_factory=CosineSchedule)
+    log_snr_max: Finite = 9.0
+    log_snr_min: Finite = -9.0
+
+    def __post_init__(self) -> None:
+        check_arguments(type(self), vars(self))
+        high = _ends(self.schedule, 0.0, 1.0)[1]
+        if not self.log_snr_min < self.log_snr_max < high:
+            raise ValueError(
+                f"log_snr_max = {self.log_snr_max}, log_snr_min = {self.log_snr_min}, expected falling values below "
+                f"{high:.4g}, the log-SNR of {type(self.schedule).__name__} at t = 0"
+            )
+        ends = torch.tensor([self.log_snr_max, self.log_snr_min], dtype=torch.float64, device="cpu")
+        for name, time in zip(("t_min", "t_max"), self.schedule.time(ends).tolist(), strict=True):
+            object.__setattr__(self, name, time)
+        super().__post_init__()
+        _finite_ends(self.schedule, self.t_min, self.t_max)
+
+    def times(self) -> list[float]:
+        return LogSNRGrid(self.steps, self.t_min, self.t_max, self.schedule).times()
 
 
 @dataclass(frozen=True)
@@ -92,11 +115,11 @@ class LogSNRTimes(TimeSampler):
     weight, noise with that schedule and draw uniform times.
 
     Arguments:
-        schedule: that of the process.
+        schedule: the schedule of the process.
         density: the schedule whose log-SNR, at uniform times, is the one drawn, cut off at the
             log-SNRs of t_min and t_max.
-        t_min: the first time.
-        t_max: the last time.
+        t_min: the smallest time that is drawn.
+        t_max: the largest time that is drawn.
 
     Raises:
         ValueError: no interval, or a density that does not reach all of its log-SNRs.

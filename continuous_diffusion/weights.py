@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,7 +34,9 @@ class Distance(CheckedArguments, ABC):
 
 @dataclass(frozen=True)
 class SquaredError(Distance):
-    """`r^2` (L2): the mean of the posterior minimises it, which is what the samplers need."""
+    """The squared error (L2), `r^2`: the mean of the posterior minimises it, which is what the samplers need."""
+
+    name: ClassVar[str] = "l2"
 
     def __call__(self, residual: Tensor) -> Tensor:
         return residual.square()
@@ -41,7 +44,9 @@ class SquaredError(Distance):
 
 @dataclass(frozen=True)
 class AbsoluteError(Distance):
-    """`|r|` (L1): the median minimises it."""
+    """The absolute error (L1), `|r|`: the median minimises it."""
+
+    name: ClassVar[str] = "l1"
 
     def __call__(self, residual: Tensor) -> Tensor:
         return residual.abs()
@@ -49,12 +54,14 @@ class AbsoluteError(Distance):
 
 @dataclass(frozen=True)
 class SmoothAbsoluteError(Distance):
-    """`r^2 / (2 beta)` where |r| < beta, `|r| - beta / 2` elsewhere (smooth L1).
+    """The squared error of small errors, the absolute error of large ones (smooth L1): `r^2 / (2 beta)` where |r| < beta,
+    `|r| - beta / 2` elsewhere.
 
     Arguments:
-        beta: where the parabola becomes a line.
+        beta: the error at which the parabola becomes a line.
     """
 
+    name: ClassVar[str] = "smooth_l1"
     beta: Positive = 1.0
 
     def __call__(self, residual: Tensor) -> Tensor:
@@ -77,7 +84,7 @@ class Weight(CheckedArguments, ABC):
 
 @dataclass(frozen=True)
 class Unweighted(Weight):
-    """1: the target alone decides what counts."""
+    """The weight 1 at every noise level: the target alone decides what counts."""
 
     def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
         return torch.ones_like(log_snr)
@@ -85,12 +92,12 @@ class Unweighted(Weight):
 
 @dataclass(frozen=True)
 class MinSNR(Weight):
-    """`min(snr, gamma)` on x_0: as eps-regression in the noise, without its zeal where the data are nearly clean.
+    """The weight `min(snr, gamma)` on x_0: as eps-regression in the noise, without its zeal where the data are nearly clean.
 
     For eps that is `min(gamma / snr, 1)`, for v `min(snr, gamma) / (snr + 1)`.
 
     Arguments:
-        gamma: the SNR from which on the weight of x_0 no longer grows.
+        gamma: the signal-to-noise ratio above which the weight of an error of x_0 no longer grows.
 
     References:
         Efficient diffusion training via min-SNR weighting strategy (Hang et al., 2023) | https://arxiv.org/abs/2303.09556

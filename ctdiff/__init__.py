@@ -6,7 +6,7 @@
     digits = run.images(run.sampler(steps=100).sample(16, seeds=range(16)))
 
 What the command line does is a few lines of Python too: `train` is a loop around `fit`, and
-`ctdiff.build` makes the parts from a configuration.
+`ctdiff.recipe` makes the parts from a configuration.
 """
 
 from importlib import import_module

@@ -1,39 +1,38 @@
 """Configurations: found by name or path, overridden from the command line, checked, saved, compared.
 
-A configuration is an `ml_collections.ConfigDict` of eight sections. The keys and types that
-exist are those of `configs/defaults.py`; the names that may be chosen are those that
-`ctdiff.build` knows. Everything wrong is found before anything starts, and is told with the
-key, the value and what was allowed.
+A configuration is an `ml_collections.ConfigDict`. Its keys are read from constructors (`ctdiff.recipe.schema`). A preset
+says what it changes; `load` completes it. Everything wrong is found before anything starts, and is told with the key, the
+value and what is allowed.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from ctdiff import build, presets
-from ctdiff.ranges import out_of_range
+from ctdiff import presets, recipe
+from ctdiff.recipe import ConfigError, Text, UnknownKey, closest, flatten, one_of
 
 __all__ = [
-    "ELSEWHERE",
     "FREE_SECTIONS",
     "ConfigError",
+    "changed",
     "check",
     "check_device",
+    "complete",
     "differences",
+    "elsewhere",
     "flatten",
     "from_json",
     "load",
     "override",
+    "override_each",
     "preset_names",
     "to_json",
 ]
@@ -41,18 +40,10 @@ __all__ = [
 FREE_SECTIONS = ("sampler", "saving")
 """Sections that do not change what is trained: they may differ between a run and its continuation."""
 
-_NEWER: dict[str, tuple[str, ...]] = {"data": ("ground", "skip_damaged")}
-"""Keys that runs of earlier versions were saved without: there they have their defaults."""
 
-ELSEWHERE = ("data.path", "data.download", "training.device")
-"""Keys that say where the images lie and where to compute, which is not part of what a run is."""
-
-_LENGTHS: dict[str, tuple[int, ...]] = {"data.image_size": (1, 2), "optimizer.betas": (2,), "sampler.guidance_interval": (2,)}
-"""How many items a tuple may have; others have as many as they please."""
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key, the value and what is allowed."""
+def elsewhere(key: str) -> bool:
+    """Whether a key says where the images lie or where to compute, which is not part of what a run is."""
+    return re.fullmatch(r"data\.\w+\.(path|download)|training\.device", key) is not None
 
 
 def preset_names() -> list[str]:
@@ -60,11 +51,15 @@ def preset_names() -> list[str]:
     return presets.names()
 
 
-def load(name: str) -> ConfigDict:
-    """The configuration of a preset's name, or of a path to a .py file with a `get_config()`.
+def load(name: str, arguments: Sequence[str] = ()) -> ConfigDict:
+    """The whole configuration of a preset's name, or of a path to a .py file with a `get_config()`.
+
+    Arguments:
+        name: the name or the path.
+        arguments: changes, such as "--config.training.steps=500".
 
     Raises:
-        ConfigError: there is no such preset or file, or it gives no configuration.
+        ConfigError: there is no such preset or file, it gives no configuration, or one that cannot be used.
     """
     if name.endswith(".py") or "/" in name:
         path = Path(name).expanduser()
@@ -73,7 +68,7 @@ def load(name: str) -> ConfigDict:
     elif name in (known := preset_names()):
         path = presets.FOLDER / f"{name}.py"
     else:
-        raise ConfigError(f"--config={name}: expected {_one_of(known)}, or the path of a .py file{_closest(name, known)}")
+        raise ConfigError(f"--config={name}: expected {one_of(known)}, or the path of a .py file{closest(name, known)}")
     try:
         config = presets.evaluate(path)
     except Exception as error:  # the file is the user's: whatever it raises is the answer
@@ -82,180 +77,174 @@ def load(name: str) -> ConfigDict:
         raise ConfigError(
             f"--config={name}: get_config() returned a {type(config).__name__}, expected an ml_collections.ConfigDict"
         )
+    given = config.to_dict()
+    recipe.trust_classes(given)
+    config = complete(_with(given, _typed(arguments)))
     check(config)
     return config
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values by dotted key: {"model.unet.widths": (64, 128), ...}."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, (ConfigDict, Mapping)):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
+def complete(given: Mapping[str, Any]) -> ConfigDict:
+    """The whole configuration of what a preset, a run or a user says: all keys of all that is chosen.
+
+    Raises:
+        ConfigError: a key that there is not, or a wrong value.
+    """
+    process = given.get("process", {})
+    engine = process.get("engine", "discrete") if isinstance(process, Mapping) else "discrete"
+    if engine not in (known := [*recipe.engines()]):
+        raise ConfigError(f"config.process.engine = {engine!r}, expected {one_of(known)}{closest(engine, known)}")
+    return ConfigDict(recipe.completed(recipe.tree(str(engine)), _of_engine(str(engine), given)))
+
+
+def _of_engine(engine: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, without the keys that only other engines have: a preset of one engine may be trained with another.
+
+    What was typed stays, and is refused.
+    """
+    own, kept = recipe.tree(engine), dict(given)
+    for other in (recipe.tree(name) for name in recipe.engines() if name != engine):
+        for section in other.fields:
+            if isinstance(values := kept.get(section), Mapping):
+                foreign = {*other.inner(section).names()} - {*own.inner(section).names()}
+                kept[section] = {key: value for key, value in values.items() if key not in foreign or _is_typed(value)}
+    return kept
+
+
+def _is_typed(value: object) -> bool:
+    values = flatten(value).values() if isinstance(value, Mapping) else [value]
+    return any(isinstance(each, Text) for each in values)
+
+
+def changed(config: ConfigDict, changes: Mapping[str, object]) -> ConfigDict:
+    """The whole configuration with other values.
+
+    Arguments:
+        config: the whole configuration.
+        changes: values by key, such as {"sampler.name": "ddim"}.
+
+    Raises:
+        ConfigError: a key that there is not, or a wrong value.
+    """
+    return complete(_with(config.to_dict(), changes))
 
 
 def override(
-    config: ConfigDict, arguments: Sequence[str], sections: Collection[str] = (), refuse_idle: bool = True
+    config: ConfigDict, arguments: Sequence[str], sections: Sequence[str] = (), lenient: bool = False
 ) -> dict[str, str]:
-    """Apply arguments `--config.section.key=value` to a configuration, and check the result.
-
-    What was wrong before and was not asked for stays: a saved run may be older than a rule.
+    """Change a configuration in place.
 
     Arguments:
-        config: the configuration to change.
-        arguments: the overrides.
-        sections: the sections and keys that may be changed, of a run that is trained already; empty means all.
-        refuse_idle: whether an argument that cannot act is refused.
+        config: the whole configuration.
+        arguments: the changes, such as "--config.sampler.steps=10"; `--config.key` is True, `--noconfig.key` is False.
+        sections: those that may be changed, of a run that is trained already; empty means all. Of the section `data`
+            only where the images lie.
+        lenient: leave out changes of keys that there are not, or that cannot act.
 
     Returns:
-        The arguments that cannot act, by key, with what to say about each.
+        What was left out, by key, with what to say about each.
 
     Raises:
-        ConfigError: a key does not exist or may not be changed, a value is wrong.
+        ConfigError: a key does not exist or may not be changed, or a value is wrong.
     """
-    before, flat = ConfigDict(config.to_dict()), flatten(config)
-    allowed = [key for key in flat if not sections or key in sections or key.split(".")[0] in sections]
-    asked = [match.group(1) for each in arguments if (match := re.match(r"--?(?:no)?config\.([^=]*)", each))]
-    for key in asked:
-        _check_key(key, allowed)
-    argv, values = ["ctdiff", *arguments], flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
-    try:
-        values(argv)
-    except flags.IllegalFlagValueError as error:
-        match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
-        if match is None or match.group(1) not in flat:
-            raise
-        kind = type(flat[match.group(1)]).__name__
-        raise ConfigError(
-            f"config.{match.group(1)} = {match.group(2)!r}, expected {_an(kind)} such as {flat[match.group(1)]}"
-        ) from error
-    _check_form(config)
-    _refuse(_faults(config), _if_formed(_faults, before), asked)
-    found = build.idle(config)
-    vain = {key: message for key, message in found.items() if key in asked}
-    if refuse_idle:
-        _refuse(vain if sections else found, _if_formed(build.idle, before), asked)
+    typed, vain = _typed(arguments), {}
+    for key in typed:
+        section = key.split(".")[0]
+        if sections and (section not in sections or (section == "data" and not elsewhere(key))):
+            raise ConfigError(f"config.{key} cannot be changed: the run is trained. Expected a key of config.{sections[0]}")
+    while True:
+        try:
+            new = changed(config, typed)
+            check(new, typed if sections else None)
+            break
+        except UnknownKey as error:
+            if not lenient or error.key not in typed:
+                raise
+            vain[error.key] = str(error)
+            del typed[error.key]
+    for section, values in new.items():
+        config[section] = values
     return vain
 
 
-def check(config: ConfigDict, begun: ConfigDict | None = None) -> None:
-    """Refuse what cannot be trained, or not as it says.
+def override_each(
+    configs: Iterable[ConfigDict], arguments: Sequence[str], own: Iterable[Sequence[str]], sections: Sequence[str] = ()
+) -> None:
+    """Change several configurations in place, each where it has the key: what is of one need not be of the others.
 
-    That is unknown and missing keys, wrong types, wrong choices, numbers out of range, values that do not fit one another,
-    and values that cannot act.
+    Arguments:
+        configs: whole configurations.
+        arguments: changes of all of them; each has to act on at least one.
+        own: further changes of each one, which have to act.
+        sections: as of `override`.
+
+    Raises:
+        ConfigError: a change acts on none, or cannot be made.
+    """
+    vain = []
+    for config, changes in zip(configs, own, strict=True):
+        vain.append(override(config, [*arguments, *changes], sections, lenient=True))
+        for key in vain[-1].keys() & _typed(changes).keys():
+            raise ConfigError(vain[-1][key])
+    for key in dict.fromkeys(key for each in vain for key in each):
+        if all(key in each for each in vain):
+            # Where only a choice is missing, the message says so, and is short; others list the keys that there are.
+            raise ConfigError(min((each[key] for each in vain), key=len))
+
+
+def check(config: ConfigDict, asked: Collection[str] | None = None) -> None:
+    """Refuse a configuration that is not whole, that cannot be built, or that cannot be meant.
 
     Arguments:
         config: the configuration.
-        begun: that of a run which goes on; what it had, out of range or in vain, it may keep.
+        asked: the keys that advice is given on; None is all.
 
     Raises:
         ConfigError: naming the key, the value and what is allowed.
     """
-    _check_form(config)
-    had = {} if begun is None else {**build.idle(begun), **_faults(begun)}
-    _refuse({**build.idle(config), **_faults(config)}, had)
-
-
-def _refuse(wrong: Mapping[str, str], had: Mapping[str, str], asked: Collection[str] = ()) -> None:
-    """Raise the first of some messages by key, but for those that were there before and are not asked for."""
-    for key, message in wrong.items():
-        if key in asked or had.get(key) != message:
-            raise ConfigError(message)
-
-
-def _if_formed(find: Callable[[ConfigDict], dict[str, str]], config: ConfigDict) -> dict[str, str]:
-    """What is found in a configuration; nothing where it was none before it was overridden."""
+    whole = flatten(complete(config.to_dict()))
+    if missing := sorted(whole.keys() - flatten(config).keys()):
+        raise ConfigError(f"config.{missing[0]} is missing: the configuration is not whole, see `complete` and `changed`")
     try:
-        _check_form(config)
-    except ConfigError:
-        return {}
-    return find(config)
-
-
-def _faults(config: ConfigDict) -> dict[str, str]:
-    """Numbers out of range, and rates that the schedule does not fit: by key, with what to say about each."""
-    faults = out_of_range(flatten(config))
-    if not any(key.startswith("process.") for key in faults):
-        with suppress(ValueError):  # rates that cannot be made; they say why when they are
-            if (message := build.misfit(config)) is not None:
-                faults["process.scale"] = message
-    return faults
-
-
-def _check_form(config: ConfigDict) -> None:
-    """Refuse what is no configuration: keys, types, lengths and choices, and choices that exclude one another."""
-    known, given = flatten(presets.default_config()), flatten(config)
-    for key in given:
-        _check_key(key, known)
-    for key, default in known.items():
-        if key not in given:
-            raise ConfigError(f"config.{key} is missing; its default is {default!r}")
-        _check_type(key, given[key], default)
-        if (lengths := _LENGTHS.get(key)) is not None and len(given[key]) not in lengths:
-            raise ConfigError(f"config.{key} = {given[key]!r}, expected {' or '.join(map(str, lengths))} numbers")
-    for key, choices in build.choices(config).items():
-        if given[key] not in choices:
-            raise ConfigError(f"config.{key} = {given[key]!r}, expected {_one_of(choices)}{_closest(given[key], choices)}")
-    _check_values(given)
-
-
-def _check_values(given: Mapping[str, Any]) -> None:
-    """What depends on more than a type, a table or one bound."""
-    if given["data.name"] in build.PATH_SOURCES and not given["data.path"]:
-        raise ConfigError(f"config.data.path = '', expected the file or folder of config.data.name = {given['data.name']!r}")
-    if given["sampler.guidance"] != 1 and not given["model.num_classes"]:
-        raise ConfigError(
-            f"config.sampler.guidance = {given['sampler.guidance']!r}, expected 1.0: config.model.num_classes = 0, "
-            "and guidance needs a network that was trained with labels"
-        )
-    if given["process.name"] == build.GAUSSIAN:
-        _check_gaussian(given)
-    try:
-        torch.device(given["training.device"])
+        torch.device(config.training.device)
     except RuntimeError as error:  # torch's message goes on about devices of its developers
-        raise ConfigError(f"config.training.device = {given['training.device']!r}, expected {_devices()}") from error
+        raise ConfigError(f"config.training.device = {config.training.device!r}, expected {_devices()}") from error
+    for key, message in recipe.advice(config):  # first: it says more than a constructor can
+        if asked is None or key in asked:
+            raise UnknownKey(key, message)
+    recipe.build_all(config)
 
 
-def _check_gaussian(given: Mapping[str, Any]) -> None:
-    """What the losses of the Gaussian engine need."""
-    loss, t_min, learned = given["loss.name"], given["process.t_min"], given["model.learned_variance"]
-    chain = loss in build.CHAIN_LOSSES
-    if chain and t_min != 0:
-        raise ConfigError(
-            f"config.process.t_min = {t_min!r}, expected 0.0: config.loss.name = {loss!r} is a sum over the steps of a chain, "
-            "and the times below 1 / T are its last step"
-        )
-    if chain and given["process.t_max"] != 1:
-        raise ConfigError(
-            f"config.process.t_max = {given['process.t_max']!r}, expected 1.0: config.loss.name = {loss!r} is a sum over the "
-            "steps of a chain, which begins there"
-        )
-    if chain and given["process.schedule"] in build.TRAINING_SCHEDULES:
-        raise ConfigError(
-            f"config.process.schedule = {given['process.schedule']!r}, expected a schedule that ends: config.loss.name = "
-            f"{loss!r} is a sum over even steps, and here the first of them is infinitely long in log-SNR"
-        )
-    if loss == "elbo" and t_min == 0:
-        raise ConfigError(
-            f"config.process.t_min = {t_min!r}, expected more: config.loss.name = 'elbo' grows without bound towards t = 0"
-        )
-    if loss == "hybrid" and not learned:
-        raise ConfigError(f"config.model.learned_variance = False, expected True: config.loss.name = {loss!r} teaches one")
-    if learned and not chain:
-        raise ConfigError(
-            f"config.model.learned_variance = True, expected False: config.loss.name = {loss!r} teaches no variance, as "
-            f"{' and '.join(build.CHAIN_LOSSES)} do"
-        )
+def _typed(arguments: Sequence[str]) -> dict[str, Text]:
+    """The changes by key."""
+    typed = {}
+    for argument in arguments:
+        match = re.fullmatch(r"--?(no)?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
+        if match is None:
+            raise ConfigError(f"{argument!r}, expected --config.section.key=value")
+        negated, key, value = match.groups()
+        typed[key] = Text("false" if negated else "true" if value is None else value)
+    return typed
+
+
+def _with(given: dict[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+    """What was given, with other values by dotted key."""
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        node = given
+        for section in sections:
+            node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise UnknownKey(key, f"config.{key} is not a key: config.{key.rpartition('.')[0]} holds no keys")
+        node[name] = value
+    recipe.trust_classes(changes)
+    return given
 
 
 def _devices() -> str:
     """The devices of this machine, as a choice."""
     mps = ["mps"] if torch.backends.mps.is_available() else []
-    return _one_of(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *mps])
+    return one_of(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *mps])
 
 
 def check_device(device: str, name: str = "config.training.device") -> None:
@@ -279,9 +268,9 @@ def check_device(device: str, name: str = "config.training.device") -> None:
 
 
 def differences(one: ConfigDict, other: ConfigDict, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys whose values differ, with both values; whole sections can be ignored."""
+    """The dotted keys whose values differ, with both values, None where there is none; keys and sections can be ignored."""
     a, b = flatten(one), flatten(other)
-    keys = [key for key in sorted({*a, *b}) if key.split(".")[0] not in ignore and key not in ignore]
+    keys = [key for key in sorted({*a, *b}) if not {key, key.split(".")[0]} & {*ignore} and not elsewhere(key)]
     return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
 
 
@@ -293,9 +282,8 @@ def to_json(config: ConfigDict) -> str:
 def from_json(text: str, source: str = "the configuration") -> ConfigDict:
     """The configuration that `to_json` wrote; lists become tuples.
 
-    What the text does not have of the free sections, and of the alternatives that it did not choose (other networks, rate
-    matrices, schedules, losses), are defaults: it may be older than they are. It may be older than a rule of `check` too, so
-    only its form is checked.
+    What the text lacks has its default: it may be older than a setting. It may be older than a rule of `check` too, so only
+    its keys and values are checked. A class of a user's own has to be of a trusted module (`ctdiff.recipe.trust`).
 
     Raises:
         ConfigError: not JSON, or not a configuration.
@@ -306,72 +294,7 @@ def from_json(text: str, source: str = "the configuration") -> ConfigDict:
         raise ConfigError(f"{source} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{source} is not a configuration: it holds a {type(content).__name__}")
-    config = ConfigDict(_completed(_tuples(content), presets.default_config().to_dict()))
     try:
-        _check_form(config)
+        return complete(content)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
-    return config
-
-
-def _completed(content: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with defaults where it may be older than they are.
-
-    A section of a section holds the arguments of what is chosen by its name: it is an alternative unless it is chosen.
-    """
-    completed = dict(content)
-    for name, section in known.items():
-        if not isinstance(given := content.get(name), dict):
-            continue
-        chosen = {value for value in given.values() if isinstance(value, str)}
-        alternatives = {key: part for key, part in section.items() if isinstance(part, dict) and key not in chosen}
-        filled = {
-            key: {**part, **given[key]} if isinstance(given.get(key), dict) else given.get(key, part)
-            for key, part in alternatives.items()
-        }
-        newer = section if name in FREE_SECTIONS else {key: section[key] for key in _NEWER.get(name, ())}
-        completed[name] = {**newer, **given, **filled}
-    return completed
-
-
-def _tuples(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _check_key(key: str, known: Iterable[str]) -> None:
-    if key not in (names := list(known)):
-        section = key.rpartition(".")[0]
-        siblings = [name for name in names if name.rpartition(".")[0] == section] or sorted({n.split(".")[0] for n in names})
-        raise ConfigError(f"config.{key} is not a key; expected {_one_of(siblings)}{_closest(key, names)}")
-
-
-def _check_type(key: str, value: Any, default: Any) -> None:
-    if isinstance(default, tuple):
-        kinds = {type(item) for item in default}
-        if not isinstance(value, tuple) or not all(_is(item, kind) for item in value for kind in kinds):
-            raise ConfigError(f"config.{key} = {value!r}, expected a tuple of {' or '.join(kind.__name__ for kind in kinds)}")
-    elif not _is(value, type(default)):
-        raise ConfigError(f"config.{key} = {value!r} is of type {type(value).__name__}, expected {type(default).__name__}")
-
-
-def _is(value: Any, kind: type) -> bool:
-    """Whether a value is of a kind; an int will do as a float, a bool will not as a number."""
-    return type(value) is kind or (kind is float and type(value) is int)
-
-
-def _one_of(names: Iterable[Any]) -> str:
-    if isinstance(names, range):
-        return f"{names[0]} .. {names[-1]}"
-    listed = [str(name) for name in names]
-    return listed[0] if len(listed) == 1 else f"one of {', '.join(listed)}"
-
-
-def _closest(name: Any, names: Iterable[Any]) -> str:
-    close = difflib.get_close_matches(name, [str(known) for known in names], n=1) if isinstance(name, str) else []
-    return f". Did you mean {close[0]}?" if close else ""
-
-
-def _an(noun: str) -> str:
-    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"

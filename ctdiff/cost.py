@@ -22,7 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import Backbone, PixelLogits
-from ctdiff import build
+from ctdiff import recipe
 
 __all__ = ["Cost", "Summary", "estimate", "summary"]
 
@@ -121,15 +121,15 @@ def estimate(config: ConfigDict, runs: int = 0) -> Cost:
         runs: as in `summary`, on the configuration's device.
     """
     if runs:
-        network = build.build_network(config)
+        network = recipe.build_network(config)
     else:
         plain = ConfigDict(config.to_dict())
         plain.training.device = "meta"
         with torch.device("meta"):
-            network = build.build_network(plain)
-    counted = summary(network, build.event_shape(config), runs)
+            network = recipe.build_network(plain)
+    counted = summary(network, recipe.event_shape(config), runs)
     size = -(-config.training.batch_size // config.training.accumulation)
-    copies = 3 + build.OPTIMIZERS[config.optimizer.name].copies  # the parameter, its gradient and its average first
+    copies = 3 + recipe.part(config, "optimizer").copies  # the parameter, its gradient and its average first
     fixed = 4 * copies * counted.parameters
     return Cost(counted, fixed + size * counted.activation_bytes)
 

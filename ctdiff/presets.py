@@ -11,13 +11,10 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from ml_collections import ConfigDict
-
-__all__ = ["FOLDER", "default_config", "evaluate", "names"]
+__all__ = ["FOLDER", "evaluate", "names"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs"
 """Where the presets are."""
@@ -31,22 +28,9 @@ def names() -> list[str]:
     Raises:
         FileNotFoundError: the folder is not beside this package.
     """
-    if not (FOLDER / "defaults.py").is_file():
-        raise FileNotFoundError(f"{FOLDER} holds no presets, expected defaults.py there: the installation is incomplete")
-    return sorted({path.stem for path in FOLDER.glob("*.py")} - {"__init__", "defaults"})
-
-
-def default_config() -> ConfigDict:
-    """Every key with its default: what `configs/defaults.py` returns."""
-    return _defaults().copy_and_resolve_references()
-
-
-@cache
-def _defaults() -> ConfigDict:
-    config = evaluate(FOLDER / "defaults.py")
-    if not isinstance(config, ConfigDict):
-        raise TypeError(f"{FOLDER / 'defaults.py'} returned a {type(config).__name__}, expected a ConfigDict")
-    return config
+    if not (FOLDER / "mnist.py").is_file():
+        raise FileNotFoundError(f"{FOLDER} holds no presets, expected mnist.py there: the installation is incomplete")
+    return sorted({path.stem for path in FOLDER.glob("*.py")} - {"__init__"})
 
 
 def evaluate(path: Path) -> object:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from ctdiff import build
 from ctdiff import config as configuration
 from ctdiff.data import Splits, data_record
 from ctdiff.training.checkpoints import (
@@ -28,8 +27,7 @@ if sys.platform != "win32":
 
 __all__ = ["RunError", "RunFolder", "locked"]
 
-_SAMPLERS = "|".join(sorted({*build.SAMPLERS, *build.GAUSSIAN_SAMPLERS}))
-_PICTURE = re.compile(rf"(step_\d{{7,}}|final|process|({_SAMPLERS})_\d+(_.*)?)\.(png|npz|gif)")
+_PICTURE = re.compile(r"(step_\d{7,}|final|process|[a-z]\w*_\d+(_.*)?)\.(png|npz|gif)")
 """The names that training and sampling give to files in `samples`: nothing else there is deleted."""
 
 
@@ -187,15 +185,15 @@ class RunFolder:
         begun = self.begun()  # without a checkpoint there is nothing that could be lost
         if begun is None or fresh:
             return
-        ignored = [*configuration.FREE_SECTIONS, *configuration.ELSEWHERE]
-        constant = begun.optimizer.schedule == "constant"
+        ignored = [*configuration.FREE_SECTIONS]
+        constant = begun.optimizer.schedule.name == "constant"
         if constant and config.training.steps > begun.training.steps:
             ignored.append("training.steps")
         changed = configuration.differences(begun, config, ignored)
         if changed:
             listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
             fixed = "training.steps" in changed and not constant
-            longer = " (a run can be made longer if its optimizer.schedule is constant)" if fixed else ""
+            longer = " (a run can be made longer if its optimizer.schedule.name is constant)" if fixed else ""
             raise RunError(
                 f"{self.path} holds a run of another configuration: {listed}{longer}. "
                 "Give another --workdir, or --fresh to delete that run and train anew"
@@ -218,7 +216,7 @@ class RunFolder:
             if recorded.get(key) != found[key]:
                 raise RunError(
                     f"{self.path} was trained on other images: {key} was {recorded.get(key)}, is now {found[key]}. "
-                    "If the right ones lie elsewhere, give --config.data.path=..."
+                    f"If the right ones lie elsewhere, give --config.data.{self.read_config().data.name}.path=..."
                 )
 
     def prepare(self, config: ConfigDict, splits: Splits | None = None, fresh: bool = False) -> None:

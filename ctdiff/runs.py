@@ -23,8 +23,8 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from ctdiff import build
 from ctdiff import config as configuration
+from ctdiff import recipe
 from ctdiff.run_folder import RunError, RunFolder, locked
 from ctdiff.training.checkpoints import (
     CheckpointError,
@@ -81,15 +81,18 @@ class Run:
 
     def sampler(self, steps: int | None = None, name: str | None = None) -> Sampler[object]:
         """The configuration's sampler, or one with another number of steps, or another one by name."""
-        return build.build_sampler(self.config, self.denoiser, steps=steps, name=name)
+        config = self.config if name is None else configuration.changed(self.config, {"sampler.name": name})
+        return recipe.build_sampler(config, self.denoiser, steps)
 
     def images(self, x: Tensor) -> Tensor:
         """What a sampler returns, as integers: pixels 0 .. S-1 (S where masked), int64 (N, C, H, W)."""
-        return build.build_pixels(self.config).decode(x)
+        images: Tensor = recipe.build_pixels(self.config).decode(x)
+        return images
 
     def encode(self, images: Tensor) -> Tensor:
         """Integers 0 .. S-1 (N, C, H, W) as the clean data x_0 of this run's process: the inverse of `images`."""
-        return build.build_pixels(self.config).encode(images.long().to(self.config.training.device))
+        x_0: Tensor = recipe.build_pixels(self.config).encode(images.long().to(self.config.training.device))
+        return x_0
 
 
 def load_run(path: str | Path, checkpoint: int | None = None, ema: bool = True, device: str = "cpu") -> Run:
@@ -113,9 +116,9 @@ def load_run(path: str | Path, checkpoint: int | None = None, ema: bool = True, 
     folder = RunFolder(Path(path))
     config = folder.read_config()
     config.training.device = device
-    network = build.build_network(config)
+    network = recipe.build_network(config)
     step = _load_newest(folder, network, "ema" if ema else "model", checkpoint)
-    denoiser = build.build_denoiser(config, build.build_process(config), network)
+    denoiser = recipe.build_denoiser(config, recipe.build_process(config), network)
     return Run(folder.path, config, step, denoiser.eval().requires_grad_(False))
 
 

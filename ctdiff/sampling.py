@@ -173,7 +173,7 @@ def sample_run(
         device: where to compute.
         out: the files' path, with or without a suffix, or a folder for them. None is RUN/samples. In a folder they are called
             SAMPLER_STEPS, followed by the seeds, labels, checkpoint and settings that were asked for.
-        overrides: flags such as "--config.sampler.grid=cosine".
+        overrides: flags such as "--config.sampler.grid.name=cosine".
         gif: write an animation of the reverse process too, noise to clean images.
 
     Returns:
@@ -183,19 +183,20 @@ def sample_run(
         RunError, CheckpointError, ConfigError, ValueError: the run or an argument cannot be used.
     """
     run = load_run(path, checkpoint, ema, device)
-    configuration.override(run.config, overrides, sections=("sampler",))
+    named = [] if sampler is None else [f"--config.sampler.name={sampler}"]
+    configuration.override(run.config, [*overrides, *named], sections=("sampler",))
     chosen = chosen_seeds(run, num_samples, seeds)
     classes = class_numbers(run, labels)
     cond = chosen_labels(run, classes, len(chosen))
     y = cond.get("y")
-    walker = run.sampler(steps, sampler)
+    walker = run.sampler(steps)
     details = {
         "seeds": None if chosen == list(range(len(chosen))) else spans(chosen),
         "labels": None if classes is None else spans(classes),
         "checkpoint": checkpoint,
         "ema": None if ema else False,
     }
-    name = _name(sampler or run.config.sampler.name, walker.grid.steps, details, overrides)
+    name = _name(run.config.sampler.name, walker.grid.steps, details, overrides)
     paths = _targets(_base(out, run.path / "samples", name), _SUFFIXES if gif else _SUFFIXES[:2])
     values, frames = run.config.data.num_values, []
     states = walker.grid.steps + 2  # before the first step, after each, and the clean one

@@ -1,4 +1,4 @@
-"""What the discrete and the continuous engine truly share: nouns, times, randomness, the reverse loop."""
+"""Code that both engines share: base classes, times, randomness, guidance, the training objective and the sampling loop."""
 
 from diffusion_core.base import Denoiser, Loss, Process, Sample, Schedule
 from diffusion_core.checks import NotFiniteError

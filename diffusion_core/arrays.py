@@ -1,4 +1,4 @@
-"""From numpy to torch: arrays laid out as torch takes them."""
+"""Convert numpy arrays to a memory layout that torch accepts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["plain"]
 
 
 def plain(array: NDArray[Any]) -> NDArray[Any]:
-    """The array in C order with the strides of a new one; copied only where its elements are not in that order.
+    """Return the array in C order with standard strides. The data are copied only if they are not in C order.
 
-    torch refuses negative strides. `np.ascontiguousarray` does not always mend them: an axis of length 1, reversed, counts
-    as contiguous and keeps its stride.
+    torch refuses negative strides. `np.ascontiguousarray` does not remove all of them: numpy treats a reversed axis of
+    length 1 as contiguous and keeps its negative stride.
     """
     return np.ndarray(array.shape, array.dtype, np.ascontiguousarray(array))

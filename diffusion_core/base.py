@@ -1,9 +1,10 @@
-"""The nouns that both engines share, as abstract classes.
+"""Abstract base classes of both engines.
 
-A `Process` turns clean data x_0 into noisy data x_t; a `Denoiser` says, from a network, what undoes
-the noise, in its engine's `Posterior`; a `Loss` trains it. Events have any shape: x is
-(B, *event). Time t is in [0, 1], t = 0 is data and t = 1 is noise; it is a tensor of shape ()
-(one time for the batch) or (B,).
+A `Process` adds noise: it turns clean data x_0 into noisy data x_t. A `Denoiser` wraps a network and returns the
+engine's `Posterior`. A `Loss` trains the denoiser.
+
+Data x have shape (B, *event), with any event shape. Time t is in [0, 1]: t = 0 is data and t = 1 is noise. It is a tensor of
+shape () (one time for the batch) or (B,).
 """
 
 from __future__ import annotations
@@ -24,51 +25,51 @@ if TYPE_CHECKING:
 __all__ = ["Denoiser", "Loss", "Process", "Sample", "Schedule"]
 
 P = TypeVar("P", covariant=True)
-"""What a denoiser says at x_t: the engine's posterior."""
+"""The type of posterior that a denoiser returns."""
 
 Q = TypeVar("Q", contravariant=True)
-"""What a loss asks of a denoiser: the posterior that it can score."""
+"""The type of posterior that a loss needs."""
 
 
 class Schedule(CheckedArguments, ABC):
-    """How fast noise arrives: a frozen dataclass whose fields are its hyperparameters."""
+    """A noise schedule: how much noise there is at each time. It is a frozen dataclass; its fields are its hyperparameters."""
 
     @abstractmethod
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The two numbers that describe the process at time t, each of the shape of t."""
+        """Return the two numbers that describe the process at time t, each with the shape of t."""
 
 
 class Process(nn.Module, ABC):
-    """The forward process: how x_0 becomes x_t, and what x_1 looks like."""
+    """The forward process: it turns clean data x_0 into noisy data x_t, and defines the prior of x_1."""
 
     @abstractmethod
     def sample(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
         """Draw x_t ~ q(x_t | x_0): (B, *event) -> (B, *event)."""
 
     def noised(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> tuple[Tensor, Tensor | None]:
-        """x_t ~ q(x_t | x_0), and the noise that it was made with if a loss may ask for it: each (B, *event)."""
+        """Draw x_t ~ q(x_t | x_0) and return it with its noise, each (B, *event). The noise is None if no loss needs it."""
         return self.sample(x_0, t, generator), None
 
     @abstractmethod
     def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
-        """Draw x_t ~ q(x_t | x_s), s <= t, the process run on from s: (B, *event) -> (B, *event)."""
+        """Draw x_t ~ q(x_t | x_s) for s <= t: continue the process from time s to time t. (B, *event) -> (B, *event)."""
 
     @abstractmethod
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
-        """Draw x_1 from the law that sampling starts from: a tensor of the given shape, batch first."""
+        """Draw x_1 from the distribution that sampling starts from: a tensor of the given shape, batch first."""
 
 
 class Denoiser(nn.Module, ABC, Generic[P]):
-    """One parameterisation, the meaning of what a network gives: (x_t, t, **cond) -> the engine's posterior.
+    """A network and its parameterisation, which is the meaning of the network's output: (x_t, t, **cond) -> posterior.
 
     Arguments:
-        process: the forward process whose noise it removes.
+        process: the forward process whose noise the denoiser removes.
         event_shape: the shape of one example, such as (1, 28, 28).
     """
 
     process: Process
     nfe: int = 1
-    """How many evaluations of the network one evaluation of the denoiser costs an example."""
+    """The number of network calls for each example in one call of the denoiser."""
 
     def __init__(self, process: Process, event_shape: Sequence[int]) -> None:
         super().__init__()
@@ -77,9 +78,9 @@ class Denoiser(nn.Module, ABC, Generic[P]):
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
-        """The posterior given x_t (B, *event) at time t, () or (B,), and conditions by name, batch first.
+        """Return the posterior given x_t (B, *event) at time t, () or (B,), and conditions by name, batch first.
 
-        Labels are the condition y (B,). A condition that is absent is omitted; it is never None.
+        Labels are the condition y (B,). Leave out a condition that is absent; do not pass None.
         """
 
     if TYPE_CHECKING:
@@ -87,15 +88,19 @@ class Denoiser(nn.Module, ABC, Generic[P]):
         def __call__(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P: ...
 
     def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
-        """The positions that training noises and scores, bool (B, *event), given clean data and conditions.
+        """Return the positions to noise and score in training: bool (B, *event), or None for all positions.
 
-        None means all of them. A denoiser of sequences with a given prefix, or with padding, says here which are not.
-        Training and likelihoods ask it; samplers do not.
+        Override it if some positions are fixed, such as a given prefix or padding. Training and likelihoods use it.
+        Samplers do not.
+
+        Arguments:
+            x_0: clean data (B, *event).
+            cond: conditions by name, batch first.
         """
         return None
 
     def check_event(self, x: Tensor) -> None:
-        """Refuse a batch whose examples have another shape than this denoiser's.
+        """Check that the examples of a batch have the event shape of this denoiser.
 
         Raises:
             ValueError: x is not (B, *event_shape).
@@ -105,16 +110,17 @@ class Denoiser(nn.Module, ABC, Generic[P]):
 
 
 class Sample(NamedTuple):
-    """One training draw of B examples: all that is random about it. A loss is a function of it.
+    """The random quantities of one training step of B examples. A loss is a deterministic function of them.
 
     Arguments:
         x_0: the clean data (B, *event).
         x_t: the noisy data (B, *event).
-        t: the time of each example, (B,), or () for all.
-        noise: what else was drawn (B, *event): the noise eps of a Gaussian process, the jump of a two-pass loss, or None.
+        t: the time of each example, (B,), or one time for all, ().
+        noise: a further random draw (B, *event): the noise eps of a Gaussian process or the jump of a two-pass loss. It is
+            None if there is none.
         weight: 1 / density of t, (B,).
-        active: the positions that are noised and scored, bool (B, *event); None means all of them.
-        seeds: one seed an example for dropout, int64 (B,); None where the network has no dropout.
+        active: the positions to noise and score, bool (B, *event); None means all positions.
+        seeds: the dropout seed of each example, int64 (B,); None if the network has no dropout.
     """
 
     x_0: Tensor
@@ -127,38 +133,38 @@ class Sample(NamedTuple):
 
 
 class Loss(CheckedArguments, ABC, Generic[Q]):
-    """A training loss: one unreduced number an example, a sum over its dimensions in nats or squared units.
+    """A training loss: one number for each example, summed over dimensions, in nats or squared units.
 
-    A subclass says what it asks of a posterior, in `evaluate`. One that needs more than one noising draws the rest in
-    `draw`; one that needs more than one pass through the network overrides `__call__`.
+    A subclass implements `evaluate`, which computes the loss from a posterior. Override `draw` if the loss needs more
+    random draws than one noisy x_t. Override `__call__` if it needs more than one network call.
     """
 
     def draw(
         self, process: Process, x_0: Tensor, t: Tensor, generator: Generator = None, active: Tensor | None = None
     ) -> Sample:
-        """Noise clean data: everything random that the loss needs.
+        """Noise clean data, and make all other random draws that the loss needs.
 
         Arguments:
             process: the forward process.
             x_0: clean data (B, *event).
             t: the times, () or (B,).
             generator: the source of randomness.
-            active: the positions to noise, bool (B, *event); the others stay clean. None noises all.
+            active: the positions to noise, bool (B, *event); the others stay clean. None noises all positions.
         """
         x_t, noise = process.noised(x_0, t, generator)
         return Sample(x_0, x_t if active is None else torch.where(active, x_t, x_0), t, noise, active=active)
 
     def __call__(self, denoiser: Denoiser[Q], sample: Sample, **cond: Tensor) -> Tensor:
-        """The loss of each example, given the conditions of the network: (B,)."""
+        """Return the loss of each example, given the conditions of the network: (B,)."""
         return self.evaluate(denoiser(sample.x_t, sample.t, **cond), sample)
 
     @abstractmethod
     def evaluate(self, posterior: Q, sample: Sample) -> Tensor:
-        """The loss of each example, given what the denoiser says of `sample.x_t`: (B,)."""
+        """Return the loss of each example from the posterior at `sample.x_t`: (B,)."""
 
-    def check_times(self, times: TimeSampler) -> None:
-        """Refuse a density of training times that never draws some that the loss is a sum over.
+    def check(self, denoiser: Denoiser[Q], times: TimeSampler) -> None:
+        """Check that this loss can train the denoiser with this density of training times. `Objective` calls it.
 
         Raises:
-            ValueError: the density leaves out times that the loss needs.
+            ValueError: the denoiser lacks an output that the loss needs, or the density of times does not fit the loss.
         """

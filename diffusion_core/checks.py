@@ -1,4 +1,4 @@
-"""Networks that have come to say nothing: what they return is checked, and refused."""
+"""Checks that the output of a network is finite."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ __all__ = ["NotFiniteError", "check_finite", "finite_examples"]
 
 
 class NotFiniteError(ValueError):
-    """A network, or what it was given, is infinite or not a number: nothing can be drawn from it or measured of it."""
+    """The input or the output of a network is infinite or NaN, so it cannot be sampled from or evaluated."""
 
 
 def finite_examples(x: Tensor) -> Tensor:
-    """Which examples have no infinite number and no NaN: (B, ...) -> bool (B,). One reduction, which makes no copy of x."""
+    """Return which examples are finite: (B, ...) -> bool (B,). It is one reduction and makes no copy of x."""
     low, high = x.flatten(1).aminmax(dim=1)
     return low.isfinite() & high.isfinite()
 
 
 def check_finite(fine: Tensor, x_t: Tensor, t: Tensor, what: str = "the network's output") -> None:
-    """Refuse what a network says at (x_t, t) where it is not fine.
+    """Raise an error if the output of a network at (x_t, t) is not finite.
 
-    The answer is only read on the CPU; elsewhere the check is asynchronous (a device-side assertion).
+    On the CPU the check raises at once. On other devices it is a device-side assertion, which is asynchronous.
 
     Arguments:
-        fine: whether it is, for each example: bool (B,).
-        x_t: what the network was given (B, *event).
+        fine: whether the output of each example is finite: bool (B,).
+        x_t: the input of the network (B, *event).
         t: the time, () or (B,).
-        what: what it is, for the message.
+        what: the name of the output in the error message.
 
     Raises:
-        NotFiniteError: an example is not fine. If its x_t is not finite, the message says that instead.
+        NotFiniteError: the output of an example is not finite. If its x_t is not finite, the message names x_t instead.
     """
     everywhere = fine.all()
     if not readable(everywhere):

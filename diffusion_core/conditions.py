@@ -1,6 +1,7 @@
-"""Conditions of a network, by name: tensors with one row an example, such as labels y (B,).
+"""Checks of the conditions of a network: named tensors with one row for each example, such as labels y (B,).
 
-A network lists its conditions with the values that mean "none". A condition that is absent is omitted; it is never None.
+A network lists its conditions. For each it gives a null value, which means "no condition". Leave out a condition that is
+absent; do not pass None.
 """
 
 from __future__ import annotations
@@ -14,39 +15,40 @@ from torch import Tensor
 __all__ = ["Null", "check_conditions", "check_labels", "check_names", "null_like", "rows_of"]
 
 Null: TypeAlias = int | float | Tensor
-"""The value of a condition that means "none", for one example: a number, or a tensor without the batch axis."""
+"""The value of a condition that means "no condition", for one example: a number, or a tensor without the batch axis."""
 
 
 def rows_of(null: Null, like: Tensor) -> Tensor:
-    """A null value for every example of a batch, on its device: (B, ...)."""
+    """Repeat a null value for every example of a batch, on the device of the batch: (B, ...)."""
     value = torch.as_tensor(null, device=like.device)
     return value.expand(len(like), *value.shape)
 
 
 def null_like(name: str, null: Null, value: Tensor) -> Tensor:
-    """A null value in every row of a condition: in the shape of its values (B, ...) and, if they are floating, in their dtype.
+    """Repeat a null value to the shape of a condition (B, ...).
 
-    Integers keep their own: the null class may be more than a narrow dtype of labels holds.
+    The result has the dtype of the condition if that is floating. Otherwise the null value keeps its own dtype. The null class
+    may be too large for the dtype of the labels, such as uint8.
 
     Raises:
-        ValueError: the null value is not of the shape of one row.
+        ValueError: the null value does not have the shape of one row of the condition.
     """
     rows = rows_of(null, value)
     if rows.shape != value.shape:
         found, expected = tuple(rows.shape[1:]), tuple(value.shape[1:])
-        raise ValueError(f"the null value of {name} has shape {found}, expected {expected}: that of one example")
+        raise ValueError(f"the null value of {name} has shape {found}, expected {expected}, the shape of one example")
     return rows.to(value.dtype) if value.is_floating_point() else rows
 
 
 def check_names(names: Iterable[str], conditions: Iterable[str]) -> None:
-    """Refuse conditions that a network does not have.
+    """Check that a network has the conditions that are given.
 
     Arguments:
-        names: the names of the conditions that are given.
-        conditions: the names of those that the network has.
+        names: the names of the given conditions.
+        conditions: the names of the conditions of the network.
 
     Raises:
-        ValueError: a name that is not among them.
+        ValueError: the network has no condition of a given name.
     """
     has = list(conditions)
     for name in names:
@@ -55,11 +57,11 @@ def check_names(names: Iterable[str], conditions: Iterable[str]) -> None:
 
 
 def check_conditions(cond: Mapping[str, object], batch: int) -> None:
-    """Refuse conditions that are no tensors with one row an example.
+    """Check that conditions are tensors with one row for each example.
 
     Raises:
-        TypeError: one is no tensor.
-        ValueError: one has another number of rows.
+        TypeError: a condition is not a tensor.
+        ValueError: a condition does not have `batch` rows.
     """
     for name, value in cond.items():
         if not isinstance(value, Tensor):
@@ -69,10 +71,10 @@ def check_conditions(cond: Mapping[str, object], batch: int) -> None:
 
 
 def check_labels(y: Tensor, batch: int) -> None:
-    """Refuse what cannot be labels.
+    """Check the shape and the dtype of labels.
 
     Raises:
-        ValueError: y is not (batch,) or is not integer.
+        ValueError: y does not have shape (batch,) or an integer dtype.
     """
     if y.shape != (batch,):
         raise ValueError(f"y has shape {tuple(y.shape)}, expected ({batch},)")

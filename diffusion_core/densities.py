@@ -1,8 +1,9 @@
-"""Densities of times that are constant between given times, and the one that suits a loss best.
+"""Piecewise constant densities of times, and the density with the least variance for a loss.
 
-The mean of `weight * loss`, with `weight = 1 / density`, is the same integral whatever the density. Its variance is least
-where the density follows `sqrt(E[loss(t)^2])`. `learned_times` measures that on losses of other examples. The weights are
-those of the density that is drawn from, so that what it learned changes the error and not the mean.
+The mean of `weight * loss`, with `weight = 1 / density`, is the integral of the loss over time, for every density. Its
+variance is smallest if the density is proportional to `sqrt(E[loss(t)^2])`. `learned_times` estimates this density from the
+losses of other examples. The weights are always those of the density that times are drawn from. So an inexact density
+increases the variance but does not bias the mean.
 
 References:
     Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
@@ -24,15 +25,23 @@ from diffusion_core.times import QuadraticGrid, TimeGrid, TimeSampler, check_int
 __all__ = ["GridTimes", "PiecewiseTimes", "find_piece", "learned_times", "pilot_times"]
 
 Masses = Annotated[Sequence[float], Range(above=0)]
-"""How often each of K pieces is drawn, relative to the others."""
+"""The relative probability of each of K pieces."""
 
 _BINS = 64
 _UNIFORM_SHARE = 0.1
-"""The share of draws that does not follow what was learned: no weight exceeds ten times that of the pilot's density."""
+"""The fraction of draws that follow the pilot density. So no weight is more than ten times the weight of the pilot density."""
 
 
 def find_piece(u: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
-    """The piece that a share u of the draws ends in, and how far inside: (n,) and (K,) -> (n,) integer, (n,) in [0, 1]."""
+    """Invert the CDF of a piecewise constant density.
+
+    Arguments:
+        u: numbers in [0, 1), (n,): the fraction of the probability that lies below each result.
+        probabilities: the relative probability of each piece (K,).
+
+    Returns:
+        The index of the piece (n,), and the position within the piece (n,), from 0 at its start to 1 at its end.
+    """
     ends = probabilities.cumsum(0)
     v = u * ends[-1]
     place = torch.searchsorted(ends, v, right=True).clamp(max=len(ends) - 1)
@@ -43,18 +52,18 @@ class PiecewiseTimes(TimeSampler):
     """A density that is constant between given times.
 
     Arguments:
-        edges: K + 1 rising times in [0, 1].
-        masses: how often each of the K pieces is drawn, relative to the others: positive numbers; None is alike.
+        edges: K + 1 increasing times in [0, 1].
+        masses: the relative probability of each of the K pieces, a positive number; None gives all pieces the same.
 
     Raises:
-        ValueError: the times do not rise, or there is not one positive mass a piece.
+        ValueError: the times do not increase, or there is not one positive mass for each piece.
     """
 
     def __init__(self, edges: Annotated[Sequence[float], Range(least=0, most=1)], masses: Masses | None = None) -> None:
         check_arguments(PiecewiseTimes, locals())
         self.edges: NDArray[np.float64] = np.array(edges, dtype=np.float64)
         if self.edges.ndim != 1 or len(self.edges) < 2 or not (np.diff(self.edges) > 0).all():
-            raise ValueError(f"edges = {edges}, expected at least two rising times")
+            raise ValueError(f"edges = {edges}, expected at least two increasing times")
         check_interval(self.edges[0], self.edges[-1])
         pieces = len(self.edges) - 1
         self.masses: NDArray[np.float64] = np.ones(pieces) if masses is None else np.array(masses, dtype=np.float64)
@@ -70,23 +79,23 @@ class PiecewiseTimes(TimeSampler):
         return self._time(edges[place], width, inside), (width / masses[place]).float()
 
     def _time(self, start: Tensor, width: Tensor, inside: Tensor) -> Tensor:
-        """The time of a draw from the piece that starts at `start`: all (n,)."""
+        """Return the time of each draw, given the start and width of its piece and the position inside: all (n,)."""
         return clamped(start + inside * width, self.t_min, self.t_max)
 
     def with_masses(self, masses: Sequence[float]) -> PiecewiseTimes:
-        """The same pieces, drawn as often as the masses say."""
+        """Return a density with the same pieces and other masses."""
         return PiecewiseTimes(self.edges.tolist(), masses)
 
 
 class GridTimes(PiecewiseTimes):
-    """The steps of a grid: what estimates a sum over the steps of a chain.
+    """Random steps of a time grid, to estimate a sum over the steps of a chain.
 
-    A time is the middle of a step, in which a chain's loss is constant. The mean of weight times loss is the integral.
-    Draws are stratified: where all steps are drawn alike, n draws, a multiple of N, visit every step equally often.
+    Each drawn time is the middle of a step. The loss of a chain is constant within a step, so the mean of weight times loss is
+    its integral. Draws are stratified. With equal masses and a multiple of N draws, every step is drawn equally often.
 
     Arguments:
         grid: the times of the chain.
-        masses: how often each step is drawn, from t_min on, relative to the others; None is alike.
+        masses: the relative probability of each step, from t_min up, a positive number; None gives all steps the same.
     """
 
     def __init__(self, grid: TimeGrid, masses: Masses | None = None) -> None:
@@ -102,41 +111,41 @@ class GridTimes(PiecewiseTimes):
 
 
 def _pieces(times: TimeSampler) -> PiecewiseTimes:
-    """The pieces on which a density over the interval of `times` is learned: its own, or short ones near the data."""
+    """Return the pieces of the density to learn: those of `times` if it has any, otherwise those of a quadratic grid."""
     if isinstance(times, PiecewiseTimes):
         return times
     return PiecewiseTimes(QuadraticGrid(_BINS, times.t_min, times.t_max).times()[::-1])
 
 
 def pilot_times(times: TimeSampler) -> PiecewiseTimes:
-    """The density that losses are measured with before another one is learned: even in the root of `t - t_min`."""
+    """Return the density for the first measurement of the losses: uniform in `sqrt(t - t_min)`."""
     pieces = _pieces(times)
     return pieces.with_masses(np.diff(np.sqrt(pieces.edges - pieces.t_min)).tolist())
 
 
 def learned_times(times: TimeSampler, t: Tensor, loss: Tensor) -> PiecewiseTimes:
-    """The density over the interval of `times` that follows the root mean square of losses that were measured.
+    """Return a density of times that is proportional to the root mean square of measured losses.
 
-    A tenth of the draws keeps to `pilot_times`, so that losses which the measurement missed have bounded weights.
+    A tenth of the draws follow `pilot_times`. This bounds the weights where the measurement missed large losses.
 
     Arguments:
-        times: the density to improve; a chain's steps stay its steps.
-        t: where losses were measured (n,); draws of `pilot_times`, to cover the interval.
-        loss: the losses there, without weights (n,).
+        times: the density to improve; the result has the same interval and, for a chain, the same steps.
+        t: the times of the measured losses (n,); draw them from `pilot_times`, which covers the interval.
+        loss: the measured losses, without weights (n,).
 
     Raises:
         ValueError: no loss is finite and positive.
     """
     pilot = pilot_times(times)
     at, squares = t.double().cpu().numpy(), loss.double().square().cpu().numpy()
-    # Equal bins in the root of t - t_min, so that the pilot's draws are spread over them evenly.
+    # Bins of equal width in sqrt(t - t_min): the pilot density draws equally often from each.
     place = np.sqrt(((at - pilot.t_min) / (pilot.t_max - pilot.t_min)).clip(0, 1)) * _BINS
     finite = np.isfinite(squares)
     bins = place[finite].astype(int).clip(max=_BINS - 1)
     count, total = np.bincount(bins, minlength=_BINS), np.bincount(bins, squares[finite], minlength=_BINS)
     (seen,) = np.nonzero(total)
     if not len(seen):
-        raise ValueError(f"none of {len(at)} losses is finite and positive, expected some to learn a density of times from")
+        raise ValueError(f"none of {len(at)} losses is finite and positive, expected at least one to learn a density of times")
     log_size = np.log(total[seen] / count[seen]) / 2
     middle = (pilot.edges[1:] + pilot.edges[:-1]) / 2
     wanted = np.sqrt((middle - pilot.t_min) / (pilot.t_max - pilot.t_min)) * _BINS

@@ -1,12 +1,12 @@
-"""Dropout whose masks are drawn with everything else that is random in a training step.
+"""Dropout with one random seed for each example.
 
-`nn.Dropout` takes its mask from the global generator, so a mask depends on the batch that an example is in. Here a mask is a
-hash of the example's seed, of the layer and of the position. A batch that is divided in parts, or over processes,
-gets the same masks, on every device, and the training step is a function of tensors that can be compiled.
+`nn.Dropout` draws its mask from the global generator, so the mask of an example depends on the batch around it. Here the
+mask is a hash of the example's seed, the layer and the position. So an example has the same mask on every device, and also
+if the batch is divided into parts or over processes. The training step is then a function of tensors and can be compiled.
 
     with seeded(sample.seeds):
         loss = ...
-        loss.backward()  # inside, where parts of the network are run again in the backward pass
+        loss.backward()  # inside the context, because activation checkpointing runs layers again in the backward pass
 
 References:
     Fast splittable pseudorandom number generators (Steele et al., 2014) | the SplitMix64 finaliser
@@ -30,7 +30,7 @@ __all__ = ["Dropout", "current_seeds", "number_layers", "repeated", "seeded"]
 
 
 class _Current:
-    """The seeds of the training step that is running."""
+    """The seeds of the current training step."""
 
     seeds: Tensor | None = None
 
@@ -39,13 +39,13 @@ _CURRENT = _Current()
 
 
 def current_seeds() -> Tensor | None:
-    """The seeds of the innermost `seeded`, int64 (B,), or None outside."""
+    """Return the seeds of the innermost `seeded` context, int64 (B,); None outside of such a context."""
     return _CURRENT.seeds
 
 
 @contextmanager
 def seeded(seeds: Tensor | None) -> Iterator[None]:
-    """Every `Dropout` takes its masks from these seeds, int64 (B,); None leaves them to torch's generator."""
+    """A context in which every `Dropout` makes its masks from these seeds, int64 (B,). With None it uses torch's generator."""
     before, _CURRENT.seeds = _CURRENT.seeds, seeds
     try:
         yield
@@ -55,19 +55,19 @@ def seeded(seeds: Tensor | None) -> Iterator[None]:
 
 @contextmanager
 def repeated(times: int) -> Iterator[None]:
-    """While this context lasts, a network sees the batch of the seeds several times, one after the other."""
+    """A context that repeats the seeds, for a network call on a batch that is repeated along its first axis."""
     seeds = current_seeds()
     with seeded(None if seeds is None else seeds.repeat(times)):
         yield
 
 
 class Dropout(nn.Module):
-    """Zero each number with probability p in training, and scale the others by 1 / (1 - p).
+    """Dropout with a mask for each example: zero numbers with probability p in training, and scale others by 1 / (1 - p).
 
-    Outside `seeded` it is `nn.Dropout`.
+    Outside a `seeded` context it is the same as `nn.Dropout`.
 
     Arguments:
-        p: the probability.
+        p: the probability that a number is set to zero.
     """
 
     def __init__(self, p: Share = 0.0) -> None:
@@ -78,14 +78,14 @@ class Dropout(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether it does anything now."""
+        """Whether dropout is applied: in training mode with p > 0."""
         return self.training and self.p > 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Numbers (k B, ...), each example's k rows together -> the same shape.
+        """Apply dropout: (k B, ...) -> the same shape. The k rows of an example are adjacent.
 
         Raises:
-            ValueError: the batch is no multiple of the number of seeds.
+            ValueError: the number of rows is not a multiple of the number of seeds.
         """
         if not self.active:
             return x
@@ -106,7 +106,7 @@ class Dropout(nn.Module):
 
 
 def number_layers(module: nn.Module) -> int:
-    """Number the dropout layers of a module whose p is above 0, so that each has masks of its own; returns their number."""
+    """Number the dropout layers with p > 0 in a module, so that their masks differ. Return how many there are."""
     layers = [layer for layer in module.modules() if isinstance(layer, Dropout) and layer.p > 0]
     for number, layer in enumerate(layers):
         layer.layer = number
@@ -114,12 +114,12 @@ def number_layers(module: nn.Module) -> int:
 
 
 def _shifted(z: Tensor, bits: int, width: int) -> Tensor:
-    """A logical shift to the right of signed integers that have `width` bits."""
+    """Shift signed integers of `width` bits to the right logically: the new high bits are 0."""
     return (z >> bits) & ((1 << (width - bits)) - 1)
 
 
 def _keys(seeds: Tensor, layer: int) -> Tensor:
-    """A key of 64 bits for each example: int64 (B,) -> int64 (B,)."""
+    """Return a hash of 64 bits for each example: int64 (B,) -> int64 (B,)."""
     z = seeds + _signed(0x9E3779B97F4A7C15 * (layer + 1), 64)
     z = (z ^ _shifted(z, 30, 64)) * _signed(0xBF58476D1CE4E5B9, 64)
     z = (z ^ _shifted(z, 27, 64)) * _signed(0x94D049BB133111EB, 64)
@@ -127,28 +127,28 @@ def _keys(seeds: Tensor, layer: int) -> Tensor:
 
 
 def _signed(value: int, width: int) -> int:
-    """An unsigned integer, modulo 2^width, as the signed one of the same bits."""
+    """Convert an integer modulo 2^width to the signed integer with the same bits."""
     value %= 1 << width
     return value - (1 << width) if value >> (width - 1) else value
 
 
 def _kept(seeds: Tensor, layer: int, size: int, p: float) -> Tensor:
-    """Which of the `size` numbers of each example are kept: bool (B, size)."""
+    """Return which of the `size` numbers of each example are kept: bool (B, size)."""
     keys = _keys(seeds, layer)
-    halves = torch.stack([keys.to(torch.int32), (keys >> 32).to(torch.int32)], 1)  # (B, 2); the low bits, wrapped
+    halves = torch.stack([keys.to(torch.int32), (keys >> 32).to(torch.int32)], 1)  # (B, 2); int32 keeps the low bits
     position = torch.arange(size, dtype=torch.int32, device=seeds.device)
     least = min(round(p * 2**32) - 2**31, 2**31 - 1)
     pairs = listed(halves, unseen=None)
     if None in pairs:
         return _hashed(position ^ halves[:, :1]) ^ halves[:, 1:] >= least
     kept = torch.empty(len(pairs), size, dtype=torch.bool)
-    for row, (low, high) in zip(kept, pairs, strict=True):  # one example stays in the cache
+    for row, (low, high) in zip(kept, pairs, strict=True):  # row by row, because one example fits in the cache
         torch.ge(_hashed(position ^ low).bitwise_xor_(high), least, out=row)
     return kept
 
 
 def _hashed(h: Tensor) -> Tensor:
-    """A bijection of int32 that looks random, in the place of h."""
+    """Hash int32 numbers in place, by a bijection whose outputs look random."""
     h.bitwise_xor_(_shifted(h, 16, 32)).mul_(0x7FEB352D)
     h.bitwise_xor_(_shifted(h, 15, 32)).mul_(_signed(0x846CA68B, 32))
     return h.bitwise_xor_(_shifted(h, 16, 32))

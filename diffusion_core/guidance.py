@@ -1,18 +1,18 @@
-"""Guidance: how strongly a sample follows its label, read the same way by both engines.
+"""Classifier-free and classifier guidance: the parts that both engines share.
 
     guided = uncond + g (cond - uncond)
 
-in the log domain of a discrete process, in the epsilon domain of a Gaussian one. g = 0 is the unconditional model, g = 1
-the conditional one, and g > 1 leans further: clean data would follow
+The discrete engine applies this rule to logarithms of probabilities or rates, the Gaussian engine to the noise prediction
+epsilon. g = 0 is the unconditional model and g = 1 the conditional model. g > 1 follows the condition more strongly.
+Guidance is often motivated by the distribution
 
     p_g(x_0) ~ p(x_0)^{1-g} p(x_0 | y)^g
 
-if the rule did at every noise level what it does at the last one. It does not: the law of guided samples is
-not p_g, and differs from method to method. How far it is from p_g is measured in docs/guidance.md.
+but guided samples do not follow p_g. The rule gives p_g only at the last noise level, not at the earlier ones. The
+distribution of guided samples also depends on the method. docs/guidance.md measures its distance from p_g.
 
-A `GuidanceScale` says g as a function of time. The engines' guided denoisers wrap a denoiser (`guidance.py` of each);
-what they share is here: the rule, the batch of 2 B that evaluates both models in one call, and
-reading a classifier.
+A `GuidanceScale` gives g as a function of time. The guided denoisers of each engine are in its `guidance.py`. This module has
+the rule, the doubled batch that evaluates both models in one network call, and the gradients of a classifier.
 
 References:
     Classifier-free diffusion guidance (Ho & Salimans, 2022) | https://arxiv.org/abs/2207.12598
@@ -53,26 +53,27 @@ __all__ = [
 ]
 
 Classifier = nn.Module | Callable[[Tensor, Tensor], Tensor]
-"""(noisy data, c (B,)) -> logits (B, K) of the K classes; c is the time in the dtype of its parameters."""
+"""A classifier of noisy data: (x, c (B,)) -> logits (B, K) of K classes. c is the time in the dtype of its parameters."""
 
 
+@dataclass(frozen=True)
 class GuidanceScale(CheckedArguments, ABC):
-    """The strength of guidance as a function of time: a frozen dataclass."""
+    """The strength of guidance as a function of time.
+
+    Arguments:
+        g: the strength: 0 is unconditional, 1 is conditional, and larger values follow the condition more strongly.
+    """
+
+    g: NonNegative = 1.0
 
     @abstractmethod
     def __call__(self, t: Tensor) -> Tensor:
-        """g at time t, of the shape and dtype of t, () or (B,)."""
+        """Return g at time t, with the shape and dtype of t, () or (B,)."""
 
 
 @dataclass(frozen=True)
 class ConstantScale(GuidanceScale):
-    """The same g at all times.
-
-    Arguments:
-        g: the strength: 0 is unconditional, 1 conditional.
-    """
-
-    g: NonNegative
+    """Guidance with the same strength g at all times."""
 
     def __call__(self, t: Tensor) -> Tensor:
         return torch.full_like(t, self.g)
@@ -80,23 +81,22 @@ class ConstantScale(GuidanceScale):
 
 @dataclass(frozen=True)
 class IntervalScale(GuidanceScale):
-    """g where `low <= t <= high`, elsewhere the plain conditional model: g = 1.
+    """Guidance in a limited interval: strength g where `low <= t <= high`, and the conditional model (g = 1) elsewhere.
 
-    At high noise guidance costs diversity, near the data it has nothing left to decide.
+    Guidance at high noise reduces diversity. Guidance near the data has almost no effect.
 
     References:
         Applying guidance in a limited interval improves sample and distribution quality in diffusion models
         (Kynkäänniemi et al., 2024) | https://arxiv.org/abs/2404.07724
 
     Arguments:
-        g: the strength inside: 0 is unconditional, 1 conditional.
-        low: where it ends, a time.
-        high: where it begins (time runs down), a time, at least low.
+        g: the strength inside the interval: 0 is unconditional, 1 is conditional.
+        low: the time at which guidance ends.
+        high: the time at which guidance begins, at least `low`; sampling runs from t = 1 to t = 0.
     """
 
-    g: NonNegative
-    low: Share
-    high: Share
+    low: Share = 0.2
+    high: Share = 0.8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,17 +110,16 @@ class IntervalScale(GuidanceScale):
 
 @dataclass(frozen=True)
 class PowerCosineScale(GuidanceScale):
-    """From 1 at the noise to g at the data: `1 + (g - 1) (1 - cos(pi (1 - t)^power)) / 2`.
+    """Guidance that increases from 1 at the noise to g at the data: `1 + (g - 1) (1 - cos(pi (1 - t)^power)) / 2`.
 
     References:
         Masked diffusion transformer is a strong image synthesizer (Gao et al., 2023) | https://arxiv.org/abs/2303.14389
 
     Arguments:
-        g: the strength at t = 0: 0 is unconditional, 1 conditional.
-        power: how late it rises; the larger the later.
+        g: the strength at t = 0: 0 is unconditional, 1 is conditional.
+        power: the exponent of the time; with a larger power, guidance increases later.
     """
 
-    g: NonNegative
     power: Positive = 4.0
 
     def __call__(self, t: Tensor) -> Tensor:
@@ -128,15 +127,15 @@ class PowerCosineScale(GuidanceScale):
 
 
 def guided(cond: Tensor, uncond: Tensor, g: Tensor) -> Tensor:
-    """`uncond + g (cond - uncond)`, exact at g = 0 and 1: two (B, ...) and g of shape () or (B,) -> (B, ...)."""
+    """Return `uncond + g (cond - uncond)`, exact at g = 0 and g = 1: two tensors (B, ...), and g () or (B,) -> (B, ...)."""
     return torch.lerp(uncond, cond, per_example(g.to(cond.dtype), cond))
 
 
 def guided_logs(cond: Tensor, uncond: Tensor, g: Tensor) -> Tensor:
-    """The logarithm of `cond^g uncond^{1-g}` from logarithms, where -inf is a zero: (B, ...), g () or (B,).
+    """Return `log(cond^g uncond^{1-g})`, given the two logarithms (B, ...) and g () or (B,): (B, ...).
 
-    What either model excludes is excluded (`0^{1-g} := 0` for g > 1 too), except that g = 0 is the
-    unconditional model and g = 1 the conditional one to the last bit.
+    -inf is the logarithm of 0. The result is -inf if either input is -inf, so `0^{1-g}` counts as 0 also for g > 1. Two cases
+    are bit-exact copies of an input: g = 0 returns `uncond` and g = 1 returns `cond`.
     """
     g = per_example(g.to(cond.dtype), cond)
     possible = (cond > -torch.inf) & (uncond > -torch.inf)
@@ -145,11 +144,15 @@ def guided_logs(cond: Tensor, uncond: Tensor, g: Tensor) -> Tensor:
 
 
 def null_values(denoiser: Denoiser[object], null: Mapping[str, Null] | None = None) -> dict[str, Null]:
-    """The values that stand for "none" of what guidance leads towards: those given, or the null class of the labels.
+    """Return the null values of the conditions that are guided or dropped.
+
+    Arguments:
+        denoiser: the denoiser, whose network lists its conditions.
+        null: null values by condition; None means the null class of the labels y.
 
     Raises:
-        ValueError: nothing is given and the network lists no labels, a condition that the network does not have, or a
-            null class that is negative.
+        ValueError: `null` is None and the network has no labels, `null` is empty or names a condition that the network does
+            not have, or the null class is negative.
     """
     network = getattr(denoiser, "network", denoiser)
     conditions = getattr(denoiser, "conditions", getattr(network, "conditions", None))
@@ -158,7 +161,7 @@ def null_values(denoiser: Denoiser[object], null: Mapping[str, Null] | None = No
             raise ValueError(f"{type(network).__name__} lists no conditions: give null, such as {{'y': the null class}}")
         if "y" not in conditions:
             has = ", ".join(conditions) or "none"
-            raise ValueError(f"the network has the conditions: {has}; guidance and label dropout need y, or null for others")
+            raise ValueError(f"the network has the conditions: {has}; guidance and label dropout need y or an explicit null")
         null = {"y": conditions["y"]}
     if not null:
         raise ValueError("null = {}, expected the null value of at least one condition")
@@ -172,14 +175,17 @@ def null_values(denoiser: Denoiser[object], null: Mapping[str, Null] | None = No
 def doubled(
     x_t: Tensor, t: Tensor, cond: Mapping[str, Tensor], null: Mapping[str, Null]
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The batch twice, first with its conditions, then with null values: (2 B, *event), () or (2 B,), conditions.
+    """Repeat the batch: the first half keeps its conditions, the second half has null values.
 
-    Conditions without a null value stay in both halves.
+    A condition without a null value is the same in both halves.
+
+    Returns:
+        x_t (2 B, *event), t () or (2 B,), and the conditions with 2 B rows.
 
     Raises:
-        TypeError: a condition is no tensor.
-        ValueError: a condition that has a null value is missing, one has not B rows, labels are not (B,) integers, or a
-            null value has not the shape of one row.
+        TypeError: a condition is not a tensor.
+        ValueError: a condition that has a null value is missing, a condition does not have B rows, labels are not (B,)
+            integers, or a null value does not have the shape of one row.
     """
     for name in null:
         if name not in cond:
@@ -193,11 +199,11 @@ def doubled(
 
 
 def taken_labels(cond: dict[str, Tensor], batch: int) -> Tensor:
-    """The labels y (B,), taken out of the conditions: a classifier reads them, and the denoiser that it guides does not.
+    """Remove the labels y (B,) from the conditions and return them. Only the classifier needs them, not the denoiser.
 
     Raises:
-        TypeError: a condition is no tensor.
-        ValueError: there are no labels, they are not (B,) integers, or a condition has not B rows.
+        TypeError: a condition is not a tensor.
+        ValueError: there are no labels, they are not (B,) integers, or a condition does not have B rows.
     """
     if "y" not in cond:
         raise ValueError("y is missing: a classifier needs the labels to guide towards")
@@ -207,17 +213,17 @@ def taken_labels(cond: dict[str, Tensor], batch: int) -> Tensor:
 
 
 def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-    """`log p(y | x, t)` in nats by a classifier of noisy data: (B,).
+    """Return `log p(y | x, t)` in nats, from a classifier of noisy data: (B,).
 
     Arguments:
         classifier: (x, c (B,)) -> logits (B, K).
-        x: noisy data (B, ...), as the classifier takes them.
+        x: noisy data (B, ...), in the form that the classifier accepts.
         t: the time, () or (B,).
         y: labels (B,) in 0 .. K - 1.
 
     Raises:
         ValueError: labels are not (B,) integers or out of range, or the logits are not (B, K).
-        NotFiniteError: the logits say no distribution; a class of probability 0 may have -inf.
+        NotFiniteError: the largest logit of an example is not finite. The logit of a class of probability 0 may be -inf.
     """
     check_labels(y, len(x))
     logits = classifier(x, batch_time(t.to(parameter_dtype(classifier, t.dtype)), len(x)))
@@ -231,11 +237,14 @@ def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> T
 
 
 def class_slope(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-    """`grad_x log p(y | x, t)` by a classifier that is differentiable in x; the arguments are those of `class_log_prob`.
+    """Return `grad_x log p(y | x, t)` of a classifier that is differentiable in x: (B, ...).
+
+    The arguments are those of `class_log_prob`.
 
     Raises:
         ValueError: labels are not (B,) integers or out of range, or the logits are not (B, K).
-        NotFiniteError: the logits say no distribution, or have no finite slope, as where the classifier excludes the label.
+        NotFiniteError: the largest logit of an example is not finite, or the gradient is not finite. The gradient is not
+            finite if the label has probability 0.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -245,6 +254,6 @@ def class_slope(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> Tens
 
 
 def parameter_dtype(network: object, otherwise: torch.dtype) -> torch.dtype:
-    """The floating dtype of a network's parameters; without any, `otherwise`."""
+    """Return the dtype of the first floating parameter of a network; `otherwise` if it has none."""
     parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
     return next((p.dtype for p in parameters if p.is_floating_point()), otherwise)

@@ -1,8 +1,8 @@
-"""Training times where the loss is large: importance sampling that learns its density.
+"""Importance sampling of training times: draw times with a large loss more often.
 
-The mean of `loss / density` has the least variance where the density follows the root of the loss's
-second moment, `p(t) ~ sqrt(E[loss(t)^2])`. Weighted by 1 / p, the mean stays that of uniform times. A
-variational bound, whose terms differ by orders of magnitude, needs this to be trained on at all.
+The mean of `loss / density` has the smallest variance if the density is `p(t) ~ sqrt(E[loss(t)^2])`. The weights 1 / p keep the
+mean the same as for uniform times. A variational bound needs this in training, because its terms differ by orders
+of magnitude.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ __all__ = ["ImportanceTimes"]
 
 
 class ImportanceTimes(TimeSampler):
-    """A density on equal bins of [t_min, t_max], from the last few losses seen in each.
+    """Times from a density that is learned during training: it is large where recent losses are large.
 
-    Uniform until every bin is full. Draws are stratified. Every process of a distributed training
-    learns from its own losses; the weights of each are right for its own density.
+    The density is constant on bins of equal length. It is uniform until every bin has `history` losses. Draws are
+    stratified. In distributed training each process learns from its own losses, and its weights are those of its own density.
 
     Arguments:
-        t_min: the first time.
-        t_max: the last time.
-        bins: how many bins; as many as steps, where the loss is that of a chain.
-        history: how many losses a bin remembers.
-        uniform_share: the share of draws that stay uniform, so that no bin is forgotten.
+        t_min: the smallest time that is drawn.
+        t_max: the largest time that is drawn.
+        bins: the number of bins of equal length; for the loss of a chain, the number of its steps.
+        history: the number of recent losses that each bin keeps.
+        uniform_share: the fraction of draws that stay uniform, so that every bin is still drawn.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
@@ -57,7 +57,7 @@ class ImportanceTimes(TimeSampler):
         self._seen: NDArray[np.int64] = np.zeros(bins, dtype=np.int64)
 
     def probabilities(self) -> NDArray[np.float64]:
-        """The probability of each bin (bins,)."""
+        """Return the probability of each bin (bins,)."""
         bins, history = self._squares.shape
         uniform = np.full(bins, 1 / bins)
         size = np.sqrt(self._squares.mean(1))
@@ -74,14 +74,14 @@ class ImportanceTimes(TimeSampler):
         return clamped(t, self.t_min, self.t_max), (width / probabilities[place]).float()
 
     def update(self, t: Tensor, loss: Tensor) -> None:
-        """Remember the losses (n,) at the times t (n,), but for those that are not finite or off the interval."""
+        """Record the losses (n,) at the times t (n,). Losses that are not finite or outside the interval are ignored."""
         t, loss = t.detach().cpu(), loss.detach().cpu()
         bins, history = self._squares.shape
-        # A bin holds its end, where a chain's loss is measured, and float32 may have rounded that up.
+        # A bin includes its upper end, because the loss of a chain is measured there. float32 may have rounded that end up.
         position = (t.double() - self.t_min) / (self.t_max - self.t_min) * bins
         places = torch.where(position < 0, -1, (position * (1 - 2.0**-22)).ceil().clamp(min=1) - 1).long()
         numbers = zip(listed(places.expand(len(loss)), unseen=-1), listed(loss.double(), unseen=math.nan), strict=True)
-        for place, value in numbers:  # a rehearsal with fake tensors has none
+        for place, value in numbers:  # with fake tensors, `listed` gives -1 and NaN, which are ignored
             if 0 <= place < bins and math.isfinite(value):
                 self._squares[place, self._seen[place] % history] = value**2
                 self._seen[place] += 1

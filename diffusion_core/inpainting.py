@@ -1,13 +1,14 @@
-"""Inpainting: the dimensions that are known are put back after every step, whatever the engine.
+"""Inpainting by replacement: the known dimensions are drawn again from the given data after every step, in both engines.
 
     x_s ~ step(x_t, t -> s);   x_s[known] ~ q(x_s | x_0)[known];   at the end x_0[known] exactly
 
-This is replacement. The denoiser sees known dimensions at their right noise level, but those of x_s are drawn without
-regard to the unknown ones, so the two do not fit each other, and the law of the unknown dimensions is not
-p(x_0 | known), not even in the limit of many steps. Resampling lets them come to terms: after a step t -> s the whole
-of x_s is noised back to t by the forward process, and the step is done again, `resample` times in all. Each round pulls
-the pair (known, unknown) towards its joint law at that noise level; the bias falls with the number of rounds, at
-as many times the cost. How fast is measured in docs/guidance.md.
+Replacement gives the denoiser known dimensions with the right noise level. But the known dimensions of x_s are drawn
+independently of the unknown ones, so the two parts may not be consistent. The samples therefore do not follow
+p(x_0 | known), even in the limit of many steps.
+
+Resampling reduces this bias. After a step t -> s, the forward process adds noise to all of x_s up to time t. Then the step is
+repeated. It is done `resample` times in total. Each round moves the pair (known, unknown) closer to its joint distribution at
+that noise level. The cost is proportional to the number of rounds. docs/guidance.md measures how fast the bias decreases.
 
 References:
     Score-based generative modeling through stochastic differential equations (Song et al., 2021) | https://arxiv.org/abs/2011.13456
@@ -30,16 +31,16 @@ __all__ = ["Inpainting"]
 
 
 class Inpainting(Sampler[object]):
-    """A sampler whose known dimensions follow given data.
+    """Inpainting: a sampler whose samples equal given data in the known dimensions, by replacement and resampling.
 
     Arguments:
-        sampler: the sampler whose steps are used, with its denoiser, grid and last step.
-        x_0: clean data, (*event) for all chains or (B, *event) for B of them; read where known.
+        sampler: the sampler to use, with its denoiser, grid and last step.
+        x_0: clean data, (*event) for all chains or (B, *event) for B chains; only known dimensions are used.
         known: which dimensions are known: bool, broadcastable to (*event) or (B, *event).
-        resample: how often each step is done; network calls grow with it.
+        resample: how many times each step is done; the number of network calls is proportional to it.
 
     Raises:
-        ValueError: x_0 or known have a wrong shape, known is not bool.
+        ValueError: x_0 or known has a wrong shape, or known is not bool.
     """
 
     def __init__(self, sampler: Sampler[object], x_0: Tensor, known: Tensor, resample: Count = 1) -> None:
@@ -59,44 +60,45 @@ class Inpainting(Sampler[object]):
         if tuple(whole.shape[1:]) != event:
             raise ValueError(f"known has shape {tuple(known.shape)}, expected ({shape}) or (B, {shape})")
         self.sampler = sampler
-        self.x_0 = torch.where(known, whole, torch.zeros_like(whole))  # what is not known may be anything, even no data
+        # Unknown dimensions of x_0 may hold any number, even NaN or an invalid state.
+        self.x_0 = torch.where(known, whole, torch.zeros_like(whole))
         self.known = known
         self.resample = resample
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
-        """The wrapped sampler's state at t_max, its known dimensions drawn from q(x_t | x_0).
+        """Return the state of the wrapped sampler at t_max, with the known dimensions drawn from q(x_t | x_0).
 
         Raises:
-            ValueError: besides what a sampler refuses, data of B chains for another number of them.
+            ValueError: as in `Sampler.start`, or x_0 has B examples and the number of chains is not B.
         """
         state = self.sampler.start(n, generator, seeds)
         batch = len(state.x)
         if len(self.x_0) not in (1, batch):
             raise ValueError(f"x_0 has {len(self.x_0)} examples for {batch} chains, expected 1 or {batch}")
         x_0, known = (kept.to(state.x.device).expand_as(state.x) for kept in (self.x_0, self.known))
-        # Precisions may differ; integers for reals, or reals for integers, are refused by the process.
+        # x_0 may have another precision than x. If one is integer and the other floating, the process raises an error.
         alike = x_0.is_floating_point() == state.x.is_floating_point()
         return self._replaced(state, x_0.to(state.x.dtype) if alike else x_0, known)
 
     def _replaced(self, state: State, x_0: Tensor, known: Tensor) -> State:
-        """A state of the wrapped sampler with the known dimensions redrawn, and the data remembered with it."""
+        """Draw the known dimensions of a state again at its time. The memory of the result begins with x_0 and known."""
         drawn = self.denoiser.process.sample(x_0, state.t, state.randomness)
         return replace(state, x=torch.where(known, drawn, state.x), memory=(x_0, known, *state.memory))
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
-        """The wrapped step, replacement, and as many rounds of it as asked for."""
+        """Do the step of the wrapped sampler and replace the known dimensions, `resample` times."""
         x_0, known, *memory = state.memory
         inner = replace(state, memory=tuple(memory))
         for rounds_left in range(self.resample - 1, -1, -1):
             landed = self._replaced(self.sampler.step(inner, t, s, **cond), x_0, known)
             if rounds_left:
                 again = self.denoiser.process.renoise(landed.x, s, t, landed.randomness)
-                # What the wrapped sampler remembered of the way to t is as true of the next round.
+                # The memory of the wrapped sampler is about earlier times, so it is also valid for the next round.
                 inner = replace(landed, x=again, t=t, memory=tuple(memory))
         return landed
 
     def finish(self, state: State, **cond: Tensor) -> State:
-        """The wrapped sampler's last step; the known dimensions are those of x_0, exactly."""
+        """Do the last step of the wrapped sampler, and set the known dimensions to exactly those of x_0."""
         x_0, known, *memory = state.memory
         last = self.sampler.finish(replace(state, memory=tuple(memory)), **cond)
         return replace(last, x=torch.where(known, x_0, last.x), memory=(x_0, known, *last.memory))

@@ -1,6 +1,6 @@
-"""A property that is computed once for an object, at its first use.
+"""A property that is computed at its first use and then kept.
 
-It is `functools.cached_property` without the lock of Python 3.11, which `torch.compile` cannot enter.
+It is `functools.cached_property` without the lock of Python 3.11. `torch.compile` cannot trace that lock.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class lazy_property(Generic[T]):
-    """Decorates a method without arguments; the object must have a `__dict__`, in which the value is kept."""
+    """A decorator that makes a method without arguments a cached property. The `__dict__` of the object keeps the value."""
 
     def __init__(self, compute: Callable[..., T]) -> None:
         self.compute = compute

@@ -1,16 +1,18 @@
-"""Bits per dimension: how a bound is estimated and reported, in both engines.
+"""Bits per dimension: estimate and report a variational bound on the likelihood, in both engines.
 
     -log p(x_0) <= E[weight(t) l_t(x_0)] + KL(q_tmax(. | x_0) || prior) + E[-log p(x_0 | x_tmin)]
                    diffusion               prior                          reconstruction
 
-The prior term is exact. The other two are means over times and noise. An engine says what its terms are in a `Bound`.
+The prior term is exact. The other two terms are Monte-Carlo means over times and noise. Each engine implements its terms in
+a subclass of `Bound`.
 
-How the error is made small. Times follow a density that was learned on other images (`Bound.learn_times`). Each image has
-times of its own, two in each of `draws / 2` strata, placed symmetrically about the middle of the stratum.
+Variance reduction: times follow a density that is learned on other images (`Bound.learn_times`). Each image has its own
+times. There are `draws / 2` strata of times, each with two draws that are symmetric about the middle of the stratum.
 
-How the error is measured. The two draws of a stratum are averaged. Neighbouring strata then differ by their noise and hardly
-by their time, so half their mean squared difference is the variance of one such average. It is a little too large, never
-too small on average, by what neighbouring strata differ in the mean.
+Error estimate: the two draws of a stratum are averaged. The averages of neighbouring strata differ mainly by their noise,
+because their times are close. So half of their mean squared difference estimates the variance of one average. The estimate
+also contains half the squared difference of the means of neighbouring strata. So its expectation is slightly too large,
+never too small.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -40,16 +42,16 @@ from diffusion_core.values import listed
 __all__ = ["BitsDifference", "BitsPerDim", "Bound"]
 
 P = TypeVar("P")
-"""The posterior that denoiser and losses share."""
+"""The type of posterior that the denoiser returns and the losses need."""
 
 
 def _reconstructions(draws: int) -> int:
-    """How many draws of x_tmin an image: a quarter of those of the times, since they scatter less."""
+    """Return the number of draws of x_tmin for each image: a quarter of the draws of times, as their variance is smaller."""
     return max(2, draws // 4)
 
 
 def _monte_carlo_variance(diffusion: Tensor, reconstruction: Tensor) -> Tensor:
-    """The variance of each image's estimate: draws (n, K), two neighbours a stratum, and draws (n, J) -> (n,)."""
+    """Estimate the variance of the estimate of each image: draws (n, K), the two of a stratum adjacent, and (n, J) -> (n,)."""
     strata = diffusion.unflatten(1, (-1, 2)).mean(-1)
     variance: Tensor = (
         strata.diff(dim=1).square().mean(1) / (2 * strata.shape[1]) + reconstruction.var(1) / reconstruction.shape[1]
@@ -58,7 +60,7 @@ def _monte_carlo_variance(diffusion: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 def _image_spread(images: Tensor, variance: Tensor) -> float:
-    """The standard deviation of what images (n,) are estimates of; variance (n,) is that of the estimates."""
+    """Return the standard deviation between images, given noisy estimates (n,) and the variances of their noise (n,)."""
     if len(images) < 2:
         return math.nan
     return (images.var() - variance.mean()).clamp(min=0).sqrt().item()
@@ -66,13 +68,13 @@ def _image_spread(images: Tensor, variance: Tensor) -> float:
 
 @dataclass(frozen=True)
 class BitsDifference:
-    """How many bits per dimension one model needs more than another one, on the same images.
+    """The difference of two models in bits per dimension, on the same images.
 
     Arguments:
         value: the mean difference of the two bounds.
-        standard_error: its Monte-Carlo standard error for these images.
-        image_spread: the standard deviation of the difference between images; NaN of one image.
-        num_images: how many images.
+        standard_error: the Monte-Carlo standard error of the mean difference, for these images.
+        image_spread: the standard deviation of the difference over the images; NaN for one image.
+        num_images: the number of images.
     """
 
     value: float
@@ -82,19 +84,19 @@ class BitsDifference:
 
     @property
     def image_error(self) -> float:
-        """The standard error that other images would bring."""
+        """The standard error of the mean difference due to the choice of images."""
         return self.image_spread / math.sqrt(self.num_images)
 
 
 @dataclass(frozen=True, eq=False)
 class BitsPerDim:
-    """An upper bound on -log2 p(x_0) / D of n images, from draws of times and noise.
+    """A Monte-Carlo estimate of an upper bound on -log2 p(x_0) / D, in bits per dimension, for n images.
 
     Arguments:
-        diffusion_draws: weighted integrands in bits per dimension (n, K), float64: in each row the two draws of each stratum.
+        diffusion_draws: weighted integrands in bits per dimension (n, K), float64; the two draws of a stratum are adjacent.
         reconstruction_draws: -log2 p(x_0 | x_tmin) / D (n, J), float64.
         prior_terms: KL(q_tmax(. | x_0) || prior) in bits per dimension (n,), float64.
-        weights: 1 / density of the times (n, K).
+        weights: 1 / density at the drawn times (n, K).
     """
 
     diffusion_draws: Tensor
@@ -104,7 +106,7 @@ class BitsPerDim:
 
     @classmethod
     def concatenated(cls, parts: Sequence[BitsPerDim]) -> BitsPerDim:
-        """The bound of several batches of images together."""
+        """Join the bounds of several batches of images."""
         names = ("diffusion_draws", "reconstruction_draws", "prior_terms", "weights")
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
@@ -118,22 +120,22 @@ class BitsPerDim:
 
     @property
     def value(self) -> float:
-        """The bound, a mean over the images: the sum of its three terms."""
+        """The mean of the bound over the images, which is the sum of the three terms."""
         return self.images.mean().item()
 
     @property
     def diffusion(self) -> float:
-        """The integral over the times."""
+        """The diffusion term: the integral over the times."""
         return self.diffusion_draws.mean().item()
 
     @property
     def prior(self) -> float:
-        """KL(q_tmax(. | x_0) || prior), exact."""
+        """The prior term: KL(q_tmax(. | x_0) || prior), exact."""
         return self.prior_terms.mean().item()
 
     @property
     def reconstruction(self) -> float:
-        """-log2 p(x_0 | x_tmin) / D."""
+        """The reconstruction term: -log2 p(x_0 | x_tmin) / D."""
         return self.reconstruction_draws.mean().item()
 
     @cached_property
@@ -142,17 +144,17 @@ class BitsPerDim:
 
     @property
     def standard_error(self) -> float:
-        """The Monte-Carlo standard error for these images: what other times and noise would change."""
+        """The Monte-Carlo standard error for these images, due to the random times and noise."""
         return (self._variance.mean() / len(self)).sqrt().item()
 
     @property
     def image_spread(self) -> float:
-        """The standard deviation between images, without the Monte-Carlo error; NaN of one image."""
+        """The standard deviation between images, without the Monte-Carlo error; NaN for one image."""
         return _image_spread(self.images, self._variance)
 
     @property
     def image_error(self) -> float:
-        """The standard error that other images would bring, beside the Monte-Carlo error."""
+        """The standard error due to the choice of images, without the Monte-Carlo error."""
         return self.image_spread / math.sqrt(len(self))
 
     @property
@@ -162,22 +164,22 @@ class BitsPerDim:
 
     @property
     def largest_share(self) -> float:
-        """The share of the diffusion term that its largest draw makes up: near 1, the estimate rests on one draw."""
+        """The fraction of the diffusion term that is due to the largest draw. Near 1, the estimate depends on a single draw."""
         return (self.diffusion_draws.max() / self.diffusion_draws.sum()).item()
 
     @property
     def effective_draws(self) -> float:
-        """`(sum_i d_i)^2 / sum_i d_i^2` of the draws d_i of the diffusion term: as many equal ones would scatter alike."""
+        """The effective sample size of the diffusion term: `(sum_i d_i)^2 / sum_i d_i^2` for its draws d_i."""
         return (self.diffusion_draws.sum().square() / self.diffusion_draws.square().sum()).item()
 
     def difference(self, other: BitsPerDim) -> BitsDifference:
-        """How many bits more this model needs than the other one.
+        """Return how many more bits per dimension this model needs than the other one.
 
-        Draws are paired: where both were made with the same times and a generator of the same seed, what the two models
-        have in common cancels, and the error is smaller than those of the two bounds.
+        The draws of the two bounds are paired. If both used the same density of times and generators with the same seed, the
+        common part of the error cancels. The error of the difference is then smaller than the errors of the two bounds.
 
         Raises:
-            ValueError: the two have other numbers of images or draws.
+            ValueError: the two bounds have different numbers of images or draws.
         """
         shapes = [(*bits.diffusion_draws.shape, bits.reconstruction_draws.shape[1]) for bits in (self, other)]
         if shapes[0] != shapes[1]:
@@ -190,21 +192,21 @@ class BitsPerDim:
         return BitsDifference(images.mean().item(), error, _image_spread(images, variance), len(images))
 
     def summary(self) -> dict[str, Any]:
-        """The numbers that a report shows, by name."""
+        """Return the numbers for a report, by name."""
         names = ("value", "standard_error", "image_spread", "image_error", "diffusion", "prior", "reconstruction")
         diagnostics = ("largest_weight", "largest_share", "effective_draws")
         return {"num_images": len(self), **{name: getattr(self, name) for name in (*names, *diagnostics)}}
 
 
 class Bound(ABC, Generic[P]):
-    """The terms of a variational bound of some images, for any times: what an engine has to say.
+    """The terms of the variational bound on the likelihood of given images, for any density of times.
 
-    Where the denoiser says that only some positions are active, it is the bound on -log p(active | the others), in bits
-    per active position.
+    An engine implements the prior and the reconstruction term. If `Denoiser.active` selects some of the positions, the bound
+    is on -log p(active | the others), in bits per active position.
 
     Arguments:
         denoiser: the model.
-        steps: the loss whose mean over times is the diffusion term, in nats / unit of t.
+        steps: the loss whose integral over time is the diffusion term, in nats per unit of t.
         x_0: clean data (n, *event).
         times: the density of times.
         cond: conditions of the network by name, n rows each.
@@ -224,21 +226,21 @@ class Bound(ABC, Generic[P]):
         self.active = denoiser.active(x_0, **cond)
 
     def score(self, loss: Loss[P], rows: Tensor, t: Tensor, randomness: Randomness) -> Tensor:
-        """A loss of the images at `rows` (b,), noised to times t, () or (b,): (b,)."""
+        """Return a loss for the images with indices `rows` (b,), noised to times t, () or (b,): (b,)."""
         active = None if self.active is None else self.active[rows]
         sample = loss.draw(self.denoiser.process, self.x_0[rows], t, randomness, active)
         return loss(self.denoiser, sample, **{name: value[rows] for name, value in self.cond.items()})
 
     @abstractmethod
     def reconstruction(self, rows: Tensor, t_min: Tensor, randomness: Randomness) -> Tensor:
-        """-log p(x_0 | x_tmin) in nats for one draw of x_tmin of the images at `rows` (b,), t_min (): (b,)."""
+        """Return -log p(x_0 | x_tmin) in nats, with one draw of x_tmin for each image in `rows` (b,), at t_min (): (b,)."""
 
     @abstractmethod
     def prior(self) -> Tensor:
-        """KL(q_tmax(. | x_0) || prior) in nats: (n,)."""
+        """Return KL(q_tmax(. | x_0) || prior) in nats for each image: (n,)."""
 
     def _dimensions(self) -> Tensor:
-        """How many positions of each image are scored: (n, 1)."""
+        """Return the number of scored positions of each image: (n, 1)."""
         every = torch.ones_like(self.x_0, dtype=torch.float64)
         count = event_sum(every, self.active)
         counts = listed(count, unseen=1)
@@ -247,7 +249,7 @@ class Bound(ABC, Generic[P]):
         return count[:, None]
 
     def _integrals(self, times: TimeSampler, draws: int, batch_size: int, randomness: Randomness) -> tuple[Tensor, ...]:
-        """Times, weights and integrands, each (n, draws)."""
+        """Draw times and evaluate the loss: times, weights and losses, each (n, draws)."""
         drawn = [times.at(_antithetic(draws, randomness)) for _ in range(len(self.x_0))]
         t, weight = (torch.stack(parts).to(self.x_0.device) for parts in zip(*drawn, strict=True))
         rows = torch.arange(len(self.x_0), device=self.x_0.device).repeat_interleave(draws)
@@ -257,15 +259,16 @@ class Bound(ABC, Generic[P]):
 
     @torch.no_grad()
     def estimate(self, draws: int, batch_size: int, generator: Generator) -> BitsPerDim:
-        """The bound of every image.
+        """Estimate the bound of every image.
 
         Arguments:
-            draws: how many times (and noises) an image: an even number, at least 4. A quarter as many are made of x_tmin.
-            batch_size: how many evaluations the network sees at once.
-            generator: the source of randomness; one stream for everything.
+            draws: the number of times, each with its own noise, for each image: even and at least 4. The reconstruction term
+                uses a quarter as many draws of x_tmin, at least 2.
+            batch_size: the number of noisy images in one network call.
+            generator: the source of all randomness.
 
         Raises:
-            ValueError: draws or batch_size are none of these.
+            ValueError: draws is odd or less than 4, or batch_size is less than 1.
         """
         _check(draws, batch_size)
         randomness = as_randomness(generator)
@@ -281,7 +284,7 @@ class Bound(ABC, Generic[P]):
 
     @torch.no_grad()
     def learn_times(self, draws: int, batch_size: int, generator: Generator) -> PiecewiseTimes:
-        """The density of times that makes the error small, from the integrands of these images.
+        """Learn a density of times with a small Monte-Carlo error from the losses of these images.
 
         The arguments are those of `estimate`.
         """
@@ -298,7 +301,7 @@ def _check(draws: int, batch_size: int) -> None:
 
 
 def _antithetic(n: int, randomness: Randomness) -> Tensor:
-    """Two numbers in each of n / 2 equal strata of [0, 1), placed symmetrically about its middle: (n,)."""
+    """Draw two numbers in each of n / 2 equal strata of [0, 1), symmetric about the middle of the stratum: (n,)."""
     u = randomness.uniform((n // 2,), torch.float64)
     start = torch.arange(n // 2, dtype=torch.float64, device=u.device)
     below = 1 - 2.0**-53

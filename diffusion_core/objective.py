@@ -1,4 +1,4 @@
-"""The training objective: what is drawn for a step, and the loss as a function of it."""
+"""The training objective: draw everything random of a training step, then compute the loss as a function of the draw."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ P = TypeVar("P")
 
 
 class Objective(nn.Module, Generic[P]):
-    """A denoiser, its loss and the density of training times.
+    """The training objective: a denoiser, its loss and the density of training times.
 
         sample, cond = objective.draw(x_0, generator, **cond)     # everything random
         losses = objective(sample, **cond)                        # a function of tensors: wrap or compile this
-        objective.learn(sample, losses)                           # a density of times that learns
+        objective.learn(sample, losses)                           # update a density of times that is learned
 
-    With p the density of the times, `E[forward(draw(x_0))] = E_x0 int loss(x_0, t) dt`.
+    The weights cancel the density of the times: `E[forward(draw(x_0))] = E_x0 int loss(x_0, t) dt`.
 
     Arguments:
         denoiser: the denoiser to train.
         loss: the unreduced loss.
         times: the density of training times.
-        label_dropout: the probability that the conditions of an example which have a null value are replaced by it.
-        null: the values that mean "none", by condition; None is the network's null class of y.
+        label_dropout: the probability that the conditions of an example are replaced by their null values.
+        null: null values by condition, which mean "no condition"; None means the null class of the labels y. Label dropout
+            replaces these conditions only.
 
     Raises:
-        ValueError: label dropout without a null value; the density never draws some of the times that the loss needs.
+        ValueError: label dropout has no null value, or the loss refuses the denoiser or the times (`Loss.check`).
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Objective(nn.Module, Generic[P]):
     ) -> None:
         check_arguments(Objective, locals())
         super().__init__()
-        loss.check_times(times)
+        loss.check(denoiser, times)
         self.denoiser = denoiser
         self.loss = loss
         self.times = times
@@ -61,7 +62,7 @@ class Objective(nn.Module, Generic[P]):
         self.has_dropout = number_layers(denoiser) > 0
 
     def draw(self, x_0: Tensor, generator: Generator = None, **cond: Tensor) -> tuple[Sample, dict[str, Tensor]]:
-        """Everything that is random in a training step: times, noise, which conditions are dropped, seeds of dropout.
+        """Draw everything random of a training step: times, noise, conditions to drop, and seeds of dropout.
 
         Arguments:
             x_0: clean data (B, *event).
@@ -69,11 +70,11 @@ class Objective(nn.Module, Generic[P]):
             cond: conditions of the network by name, with B rows.
 
         Returns:
-            The sample, and the conditions with null values in the examples whose conditions are dropped.
+            The sample, and the conditions with null values for the examples whose conditions are dropped.
 
         Raises:
-            TypeError: a condition is no tensor.
-            ValueError: x_0 is not (B, *event), or a condition has not B rows.
+            TypeError: a condition is not a tensor.
+            ValueError: x_0 is not (B, *event), or a condition does not have B rows.
         """
         self.denoiser.check_event(x_0)
         check_conditions(cond, len(x_0))
@@ -88,18 +89,18 @@ class Objective(nn.Module, Generic[P]):
         return sample._replace(weight=weight, seeds=seeds), given
 
     def forward(self, sample: Sample, **cond: Tensor) -> Tensor:
-        """The loss of each example times its weight, in nats or squared units: (B,)."""
+        """Return the loss of each example times its weight, in nats or squared units: (B,)."""
         with seeded(sample.seeds):
             loss = self.loss(self.denoiser, sample, **cond)
         return loss if sample.weight is None else loss * sample.weight
 
     def learn(self, sample: Sample, losses: Tensor) -> None:
-        """Show the density of times what `forward` returned for a sample (B,). Held-out data must not be shown."""
+        """Update the density of times with the losses (B,) that `forward` returned for a sample. Do not use held-out data."""
         losses = losses.detach() if sample.weight is None else losses.detach() / sample.weight
         self.times.update(sample.t.detach(), losses)
 
     def _some(self, cond: Mapping[str, Tensor], x_0: Tensor, randomness: Randomness) -> dict[str, Tensor]:
-        """The conditions with null values in the examples whose conditions are dropped."""
+        """Return the conditions, with null values for the examples whose conditions are dropped."""
         dropped = randomness.uniform((len(x_0),), device=x_0.device) < self.label_dropout
         null = {name: null_like(name, self.null[name], value) for name, value in cond.items() if name in self.null}
         return {**cond, **{name: torch.where(per_example(dropped, none), none, cond[name]) for name, none in null.items()}}

@@ -1,9 +1,8 @@
-"""Where random numbers come from: one stream for a batch, or one stream for each example.
+"""Sources of random numbers: one stream for a batch, or one stream for each example.
 
-Every random draw of both engines goes through a `Randomness`. A `SharedRandomness` is an
-ordinary generator: fast, and the draws of an example depend on its batch. A
-`PerSampleRandomness` keeps one generator an example, so an example's draws depend on its own
-seed only: not on the size of the batch, nor on its place in it, nor on the rank it is on.
+Every random draw of both engines uses a `Randomness`. A `SharedRandomness` wraps an ordinary generator. It is fast, but the
+draws of an example depend on its batch. A `PerSampleRandomness` has one generator for each example, so the draws of an
+example depend only on its seed. They do not depend on the batch size, the position in the batch or the rank.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from torch import Tensor
 __all__ = ["Generator", "PerSampleRandomness", "Randomness", "SharedRandomness", "as_randomness", "stream_seed"]
 
 _MASK = (1 << 64) - 1
-_MANY = 1 << 14  # from this many numbers on, keying a faster stream is worth it
-_MODERATE, _TOGETHER = 32.0, 3  # means up to which inversion is fast, and the steps that all positions take
+_MANY = 1 << 14  # the smallest number of draws for which starting a faster stream saves time
+_MODERATE, _TOGETHER = 32.0, 3  # the largest mean for inversion; the number of steps done for all positions
 _NUMPY: dict[torch.dtype, type[np.floating[Any]]] = {torch.float32: np.float32, torch.float64: np.float64}
 
 
@@ -43,11 +42,11 @@ def stream_seed(*key: int) -> int:
 
 
 def _many_normals(size: int, key: int) -> Tensor:
-    """Standard normal numbers in float32 on the CPU, of the stream with a key: (size,).
+    """Draw standard normal numbers in float32 on the CPU, from the stream with a key: (size,).
 
-    `torch.randn` takes as long as its Mersenne twister, which makes one number after the other. SFC64 makes bits
-    several times faster, and the rest is vectorised: of two uniform words, `sqrt(-2 log u)` is the radius
-    of a normal point in the plane and v its angle. Words of 32 bits reach as far out as 6.7.
+    `torch.randn` is slow on a CPU, because its Mersenne twister makes one number after the other. SFC64 makes random bits
+    several times faster, and the Box-Muller transform is vectorised. Two uniform words u and v of 32 bits give a normal point
+    in the plane: its radius is `sqrt(-2 log u)`, its angle is v. The largest possible number is 6.7.
 
     References:
         A note on the generation of random normal deviates (Box & Muller, 1958) | https://doi.org/10.1214/aoms/1177706645
@@ -56,22 +55,22 @@ def _many_normals(size: int, key: int) -> Tensor:
     first, second = words.chunk(2)
     radius = first.float().abs_().mul_(2.0**-31).clamp_(min=2.0**-32).log_().mul_(-2).sqrt_()  # of u in (0, 1]
     angle = second.float().mul_(math.pi * 2.0**-31)
-    numbers = words.view(torch.float32)  # in the place of the words, while it is in the cache
+    numbers = words.view(torch.float32)  # overwrites the words, which are still in the cache
     torch.cos(angle, out=numbers[: len(angle)]).mul_(radius)
     torch.sin(angle, out=numbers[len(angle) :]).mul_(radius)
     return numbers[:size]
 
 
 def _many_counts(means: Tensor, key: int) -> Tensor:
-    """Poisson counts on the CPU for means of at most 32, of the stream with a key, in the shape and dtype of the means.
+    """Draw Poisson counts on the CPU for means of at most 32, from the stream with a key.
 
-    By inversion: a count is how many of the sums `P(0), P(0) + P(1), ..` a uniform number reaches. Everyone takes the first
-    steps, which are vectorised, and those who are not done the rest. `torch.poisson` draws one after the other, in twice
-    the time.
+    The result has the shape and dtype of the means. It is drawn by inversion: the count is the number of partial sums
+    `P(0), P(0) + P(1), ..` that a uniform number reaches. The first steps are done for all positions at once, the other steps
+    only for positions that are not finished. `torch.poisson` draws one count after the other and takes twice as long.
     """
     mean = means.detach().double().flatten()
     u = torch.from_numpy(np.random.Generator(np.random.SFC64(key)).random(len(mean)))
-    u.clamp_(max=1 - 2.0**-46)  # what rounding leaves of the sum of all probabilities is more
+    u.clamp_(max=1 - 2.0**-46)  # below the rounded sum of all probabilities, so that the loop ends
     term = torch.exp(-mean)
     reached, step = term.clone(), torch.empty_like(mean)
     counts = torch.zeros_like(mean)
@@ -95,48 +94,48 @@ class Randomness(ABC):
 
     @abstractmethod
     def uniform(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-        """Independent U[0, 1) numbers of the given shape, batch first."""
+        """Draw independent U[0, 1) numbers of the given shape, batch first."""
 
     @abstractmethod
     def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-        """Independent standard normal numbers of the given shape, batch first."""
+        """Draw independent standard normal numbers of the given shape, batch first."""
 
     @abstractmethod
     def poisson(self, rate: Tensor) -> Tensor:
-        """Independent Poisson counts with the given means (B, ...), in the dtype of `rate`."""
+        """Draw independent Poisson counts with the given means (B, ...), in the dtype of `rate`."""
 
     @abstractmethod
     def ragged_uniform(self, counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """U[0, 1) numbers, `counts[b]` of them for example b, concatenated: (sum(counts),)."""
+        """Draw `counts[b]` U[0, 1) numbers for each example b, and concatenate them: (sum(counts),)."""
 
     @abstractmethod
     def ragged_poisson(self, rate: Tensor, counts: Tensor) -> Tensor:
-        """Poisson counts for a list of rates (sum(counts), ...), of which `counts[b]` belong to example b."""
+        """Draw Poisson counts with means (sum(counts), ...). The first `counts[0]` rows belong to example 0, and so on."""
 
     @abstractmethod
     def split(self, size: int) -> list[Randomness]:
-        """The sources of consecutive sub-batches of `size` examples."""
+        """Return one source for each consecutive sub-batch of `size` examples."""
 
     @abstractmethod
     def stratified(self, n: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-        """One U[0, 1) number an example, each in a stratum of its own: (n,)."""
+        """Draw stratified U[0, 1) numbers, one for each example in its own interval of equal length: (n,)."""
 
 
 class SharedRandomness(Randomness):
-    """One stream for the whole batch.
+    """One random stream for the whole batch.
 
-    Numbers are drawn where the generator is, and moved: a generator of one device serves tensors of another, and a CPU
-    generator gives the same numbers whatever device they are for. Without one they are drawn where they are wanted.
+    Numbers are drawn on the device of the generator and then moved to the requested device. So a CPU generator gives the
+    same numbers for every device. Without a generator, numbers are drawn on the requested device.
 
     Arguments:
-        generator: a torch generator, of any device; None means the default one of the device that numbers are wanted on.
+        generator: a torch generator on any device; None means the default generator of the requested device.
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
 
     def _source(self, device: torch.device | str) -> torch.device:
-        """Where numbers for a device are drawn."""
+        """Return the device on which numbers for a device are drawn."""
         return torch.device(device) if self.generator is None else self.generator.device
 
     def uniform(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
@@ -150,7 +149,7 @@ class SharedRandomness(Randomness):
         return torch.randn(*shape, generator=self.generator, dtype=dtype, device=source).to(device)
 
     def _key(self, size: int, source: torch.device) -> int | None:
-        """The key of a faster stream for so many numbers, drawn from the generator; None where torch's own will do."""
+        """Draw the key of a faster stream for `size` numbers from the generator; None if torch's own stream is used."""
         if size < _MANY or source.type != "cpu" or torch.compiler.is_compiling():
             return None
         key = torch.randint(2**63 - 1, (), generator=self.generator, device="cpu")
@@ -184,32 +183,35 @@ class SharedRandomness(Randomness):
 
 
 class PerSampleRandomness(Randomness):
-    """One stream an example: the draws of an example depend on its seed alone.
+    """One random stream for each example: the draws of an example depend only on its seed.
 
-    Each stream is a counter-based generator with a key of its own. Numbers are drawn on the CPU and moved, so that
-    they are the same on every device.
+    Each stream is a counter-based generator with its own key. Numbers are drawn on the CPU and then moved, so they are the
+    same on every device.
 
     References:
         Parallel random numbers: as easy as 1, 2, 3 (Salmon et al., 2011) | Philox
 
     Arguments:
-        seeds: one non-negative integer an example.
-        offset: the place of the first example in the global batch (for stratified draws).
+        seeds: one integer in 0 .. 2^63 - 1 for each example.
+        offset: the index of the first example in the global batch, for stratified draws.
         total: the size of the global batch; None means the number of seeds.
+
+    Raises:
+        ValueError: a seed is out of range.
     """
 
     def __init__(self, seeds: Sequence[int], offset: int = 0, total: int | None = None) -> None:
         for seed in seeds:
             if not 0 <= int(seed) < 1 << 63:
                 raise ValueError(f"seed {seed} is outside 0 .. 2^63 - 1")
-        # torch's own CPU generator keeps 32 bits of its seed: among 100,000 samples two would be the same.
+        # torch's CPU generator uses only 32 bits of its seed: two of 100,000 samples would probably be equal.
         self._generators = [np.random.Generator(np.random.Philox(key=stream_seed(int(seed)))) for seed in seeds]
         self._offset = offset
         self._total = len(self._generators) if total is None else total
 
     @classmethod
     def keyed(cls, seed: int, step: int, first: int, n: int, total: int | None = None) -> PerSampleRandomness:
-        """Streams keyed by (seed, step, global sample index) for n examples from index `first`."""
+        """Make streams keyed by (seed, step, global sample index) for the n examples from index `first` on."""
         return cls([stream_seed(seed, step, first + i) for i in range(n)], offset=first, total=total)
 
     def __len__(self) -> int:
@@ -241,7 +243,7 @@ class PerSampleRandomness(Randomness):
         return self._poisson(rate, np.split(rate.detach().cpu().double().numpy(), ends[:-1]))
 
     def _poisson(self, rate: Tensor, means: Any) -> Tensor:
-        """Counts in the shape of `rate`, for the means of each example."""
+        """Draw counts in the shape of `rate`, given the means of each example."""
         self._check(len(means))
         rows = [generator.poisson(mean) for mean, generator in zip(means, self._generators, strict=True)]
         joined = np.concatenate(rows) if rows[0].ndim == rate.ndim else np.stack(rows)
@@ -262,7 +264,7 @@ class PerSampleRandomness(Randomness):
         return parts
 
     def padded(self, size: int) -> PerSampleRandomness:
-        """The same streams followed by throw-away ones, up to `size` examples."""
+        """Return the same streams followed by unused ones, for `size` examples in total."""
         whole = PerSampleRandomness([0] * (size - len(self)), self._offset, self._total)
         whole._generators = self._generators + whole._generators
         return whole
@@ -273,9 +275,9 @@ class PerSampleRandomness(Randomness):
 
 
 Generator: TypeAlias = torch.Generator | Randomness | None
-"""What every public function takes as its `generator`."""
+"""The type of the `generator` argument of all public functions."""
 
 
 def as_randomness(generator: Generator) -> Randomness:
-    """Wrap a torch generator (or None, the default one) as a `Randomness`."""
+    """Wrap a torch generator, or None for the default generator, as a `Randomness`."""
     return generator if isinstance(generator, Randomness) else SharedRandomness(generator)

@@ -1,10 +1,10 @@
-"""Ranges of the numbers that a constructor takes. A range stands in the annotation of the argument, and nowhere else.
+"""Check that constructor arguments are in range. The range of an argument is written only in its annotation.
 
     class Ring:
         def __init__(self, drift: Annotated[float, Range(least=-1, most=1)] = 0.0, width: Count = 1) -> None:
             check_arguments(Ring, locals())
 
-A dataclass inherits `CheckedArguments` instead. `range_of(Ring, "drift")` is what a configuration may hold.
+A dataclass inherits from `CheckedArguments` instead. `range_of(Ring, "drift")` returns the range. The configuration uses it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import MISSING, dataclass, is_dataclass
+from dataclasses import fields as dataclass_fields
 from functools import cache
 from numbers import Integral, Real
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 __all__ = [
+    "Argument",
     "CheckedArguments",
     "Count",
     "CountOrZero",
@@ -28,20 +30,22 @@ __all__ = [
     "Positive",
     "Range",
     "Share",
+    "arguments",
     "check_arguments",
+    "fits",
     "range_of",
 ]
 
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of finite numbers. Without ends it is all of them.
+    """An interval of finite numbers. Without arguments it contains all finite numbers.
 
     Arguments:
-        least: its lower end, which is inside.
-        most: its upper end, which is inside.
-        above: its lower end, which is outside.
-        below: its upper end, which is outside.
+        least: the lower bound, inclusive.
+        most: the upper bound, inclusive.
+        above: the lower bound, exclusive.
+        below: the upper bound, exclusive.
     """
 
     least: float | None = None
@@ -52,9 +56,9 @@ class Range:
     def __contains__(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, Real):
             return False
-        number: Any = value  # of Python or numpy
+        number: Any = value  # a Python or numpy number
         return bool(
-            -math.inf < number < math.inf  # no NaN either
+            -math.inf < number < math.inf  # also excludes NaN
             and (self.least is None or self.least <= number)
             and (self.most is None or number <= self.most)
             and (self.above is None or self.above < number)
@@ -73,21 +77,21 @@ class Range:
         return "finite"
 
     def check(self, name: str, value: object, kind: object = float) -> None:
-        """Refuse a value that is out of range or of another type.
+        """Check that a value is in the range and has the right type.
 
         Arguments:
-            name: what the caller calls it.
-            value: a number, or several.
-            kind: its type: float, int, a sequence or a tuple of these (each item is checked), or a union of these and None.
+            name: the name of the argument, for the error message.
+            value: a number, or a collection of numbers.
+            kind: the type: float, int, a sequence or a tuple of these (each item is checked), or a union of these and None.
 
         Raises:
-            ValueError: naming the value and what is allowed. True and 2.0 are no integers.
+            ValueError: the value is out of range or has another type. True and 2.0 are not integers.
         """
-        if not _fits(value, kind, self):
+        if not fits(value, kind, self):
             raise ValueError(f"{name} = {value!r}, expected {self._words(value, kind)}")
 
     def _words(self, value: object, kind: object) -> str:
-        """What is allowed, for a value that is not."""
+        """Describe the allowed values, for the error message about a value."""
         integer = _holds(kind, int)
         one = f"{'an integer' if integer else 'a number'} {self}"
         if self == Range():
@@ -106,69 +110,103 @@ CountOrZero = Annotated[int, Range(least=0)]
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
-    """The types of a union, or the one type."""
+    """Return the types of a union, or the type itself if it is not a union."""
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
-def _fits(value: object, kind: Any, allowed: Range) -> bool:
-    """Whether a value is of a type, with its numbers within a range."""
+def fits(value: object, kind: Any, allowed: Range | None = None) -> bool:
+    """Return whether a value has a type and its numbers are in a range. Without a range the numbers must be finite.
+
+    True is not a number. 2 is a valid float, but 2.0 is not a valid integer. All items of a collection must have the item
+    type. A tuple type of fixed length also fixes the number of items.
+    """
     if len(_members(kind)) > 1:
-        return any(_fits(value, each, allowed) for each in _members(kind))
-    origin = get_origin(kind)
+        return any(fits(value, each, allowed) for each in _members(kind))
+    origin, inner = get_origin(kind), get_args(kind)
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return isinstance(value, Collection) and all(_fits(item, get_args(kind)[0], allowed) for item in value)
+        length = len(inner) if origin is tuple and Ellipsis not in inner else None
+        if not isinstance(value, Collection) or isinstance(value, str) or length not in (None, len(value)):
+            return False
+        return all(fits(item, inner[0], allowed) for item in value)
     if kind in (int, float):
-        return value in allowed and (kind is float or isinstance(value, Integral))
+        return value in (allowed or Range()) and (kind is float or isinstance(value, Integral))
     return isinstance(value, kind)
 
 
 def _holds(kind: Any, number: type) -> bool:
-    """Whether a type is `number`, or is made of it."""
+    """Return whether a type is `number` or contains it, as `tuple[int, ...]` contains int."""
     return kind is number or any(_holds(each, number) for each in get_args(kind))
 
 
 def _range(hint: Any) -> Range | None:
-    """The range in an annotation, such as that of `Annotated[float, Range(above=0)] | None`."""
+    """Return the range in an annotation such as `Annotated[float, Range(above=0)] | None`; None if there is none."""
     inner = (*getattr(hint, "__metadata__", ()), *get_args(hint))
     found = (each if isinstance(each, Range) else _range(each) for each in inner)
     return next((each for each in found if each is not None), None)
 
 
+class Argument(NamedTuple):
+    """One argument of a constructor.
+
+    Arguments:
+        kind: the type, without the metadata of `Annotated`.
+        allowed: the range; None if it has none.
+        default: the default; `inspect.Parameter.empty` if it has none.
+    """
+
+    kind: Any
+    allowed: Range | None
+    default: Any
+
+
 @cache
-def _numbers(target: Callable[..., object]) -> Mapping[str, tuple[Any, Range]]:
-    """The type and the range of every argument that has a range, by name."""
+def arguments(target: Callable[..., object]) -> Mapping[str, Argument]:
+    """Return the arguments of a class or a function by name, without `*args` and `**kwargs`."""
     fields = not isinstance(target, type) or is_dataclass(target)
     source = target if fields else target.__init__
     kinds, hints = get_type_hints(source), get_type_hints(source, include_extras=True)
-    ranges = {name: _range(hints[name]) for name in inspect.signature(target).parameters if name in hints}
-    return {name: (kinds[name], allowed) for name, allowed in ranges.items() if allowed is not None}
+    made = {field.name: field.default_factory for field in dataclass_fields(target)} if is_dataclass(target) else {}
+    found = {}
+    for name, parameter in inspect.signature(target).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        factory = made.get(name, MISSING)
+        default = parameter.default if factory is MISSING else factory()
+        found[name] = Argument(kinds.get(name, Any), _range(hints.get(name)), default)
+    return found
+
+
+@cache
+def _numbers(target: Callable[..., object]) -> Mapping[str, tuple[Any, Range]]:
+    """Return the type and the range of each argument that has a range, by name."""
+    return {name: (each.kind, each.allowed) for name, each in arguments(target).items() if each.allowed is not None}
 
 
 def range_of(target: Callable[..., object], name: str) -> Range:
-    """The range of an argument of a class or a function.
+    """Return the range of an argument of a class or a function.
 
     Raises:
-        KeyError: it has no such argument, or one without a range.
+        KeyError: there is no argument of this name, or it has no range.
     """
     return _numbers(target)[name][1]
 
 
 def check_arguments(target: Callable[..., object], values: Mapping[str, object]) -> None:
-    """Refuse numbers that are out of range, and what is no integer where `int` is annotated.
+    """Check the type and the range of each argument whose annotation has a range.
 
     Arguments:
-        target: the class or the function that the arguments were given to.
-        values: the arguments by name; other names are ignored, so that `locals()` will do.
+        target: the class or the function that received the arguments.
+        values: the arguments by name; other names are ignored, so you can pass `locals()`.
 
     Raises:
-        ValueError: naming the argument, its value and what is allowed.
+        ValueError: an argument is out of range or has another type. The message names the argument, its value and the range.
     """
     for name, (kind, allowed) in _numbers(target).items():
         allowed.check(name, values[name], kind)
 
 
 class CheckedArguments:
-    """A dataclass whose arguments are checked when it is made. Integers of numpy become Python's."""
+    """A base class for dataclasses: checks the arguments at construction. numpy integers become Python integers."""
 
     def __post_init__(self) -> None:
         target: Callable[..., object] = type(self)

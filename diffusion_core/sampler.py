@@ -1,13 +1,13 @@
-"""The reverse loop, written once for both engines.
+"""The sampling loop of both engines.
 
     x_1 ~ prior;   x_s ~ step(x_t, t -> s)  for t, s along the grid;   x_0 ~ finish(x_tmin)
 
-A sampler is one class with two methods, `step` and `finish`. The loop keeps a `State` that carries
-the sample, its time, its randomness and its counters, so that a chain can be watched and
-stopped at any step. Times are float64 tensors of shape () on the device of x, made once for the whole grid.
+A sampler is a class with two methods, `step` and `finish`. The loop passes a `State` from step to step. A state holds the
+samples, their time, their randomness and their counters, so a loop can be inspected and stopped at any step. Times are
+float64 tensors of shape () on the device of x. They are made once for the whole grid.
 
-Given seeds, the network sees sub-batches of one fixed size, the last one padded. A sample
-then depends on its seed alone, not on what it was batched with.
+With seeds, the network is called on sub-batches of one fixed size. The last sub-batch is padded. So a sample depends only on
+its seed, not on the other samples of its batch.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ __all__ = ["Sampler", "State", "evaluate"]
 
 @dataclass(frozen=True)
 class State:
-    """Where a batch of chains stands.
+    """The state of a batch of chains between two sampling steps.
 
     Arguments:
         x: the current sample (B, *event).
         t: the current time, float64 of shape ().
-        randomness: the streams that the next draws come from.
-        nfe: network evaluations a chain has cost so far.
-        counts: what a sampler counts in each example, by name, each int64 (B,), such as dimensions that were "rejected" or
-            "clamped". A name that is absent has not been counted.
-        memory: what a sampler keeps of each chain from step to step, tensors (B, ...).
+        randomness: the source of the next random draws.
+        nfe: the number of function evaluations (network calls) of each chain so far.
+        counts: counters of the sampler by name, each int64 (B,), such as the number of "rejected" or "clamped" dimensions. An
+            absent name counts as 0.
+        memory: tensors (B, ...) that the sampler keeps for each chain from step to step.
     """
 
     x: Tensor
@@ -54,15 +54,15 @@ class State:
     memory: tuple[Tensor, ...] = ()
 
     def count(self, name: str) -> Tensor:
-        """How many of something each example has had so far, 0 where it was never counted: (B,)."""
+        """Return the counter of a name for each example, 0 if the name is absent: (B,)."""
         return self.counts.get(name, torch.zeros(len(self.x), dtype=torch.int64, device=self.x.device))
 
     def counted(self, **more: Tensor) -> State:
-        """This state with more of something counted, by name, each (B,)."""
+        """Return this state with its counters increased by the given numbers, by name, each (B,)."""
         return replace(self, counts={**self.counts, **{name: self.count(name) + n for name, n in more.items()}})
 
     def split(self, size: int) -> list[State]:
-        """Consecutive sub-batches of exactly `size` chains; the last one is padded with copies."""
+        """Split into consecutive sub-batches of exactly `size` chains. The last one is padded with copies of the last chain."""
         randomness = self.randomness.split(size)
         states = []
         for i, source in enumerate(randomness):
@@ -75,7 +75,7 @@ class State:
         return states
 
     def merged(self, parts: Sequence[State]) -> State:
-        """This state after its sub-batches `parts` have moved; padding is dropped."""
+        """Join the sub-batches `parts` of this state after a step, without the padding."""
         n = len(self.x)
         names = dict.fromkeys(name for part in parts for name in part.counts)
         return replace(
@@ -89,17 +89,17 @@ class State:
 
 
 def evaluate(denoiser: Denoiser[P], state: State, t: Tensor, **cond: Tensor) -> tuple[P, State]:
-    """The posterior at (state.x, t), and the state with the network evaluations counted."""
+    """Return the posterior at (state.x, t), and the state with the network calls added to its NFE."""
     return denoiser(state.x, t, **cond), replace(state, nfe=state.nfe + denoiser.nfe)
 
 
 class Sampler(ABC, Generic[P]):
-    """Walks a denoiser down a time grid.
+    """A sampler: draws samples from a denoiser by steps along a time grid, from noise to data.
 
     Arguments:
         denoiser: the denoiser to sample from.
-        grid: the times to visit.
-        sub_batch: with seeds, how many chains the network sees at once.
+        grid: the times of the steps.
+        sub_batch: the number of chains in one network call, when sampling with seeds.
     """
 
     def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: Count = 16) -> None:
@@ -110,37 +110,37 @@ class Sampler(ABC, Generic[P]):
 
     @abstractmethod
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
-        """One reverse step from time t to time s < t, both float64 of shape (); the state returned is at s."""
+        """Do one reverse step from time t to time s < t, both float64 of shape (). Return the state at time s."""
 
     @abstractmethod
     def finish(self, state: State, **cond: Tensor) -> State:
-        """What happens at t_min: the step from x_tmin to x_0; the state returned is at 0."""
+        """Do the last step, from x_tmin to x_0. Return the state at time 0."""
 
     def evaluate(self, state: State, t: Tensor, **cond: Tensor) -> tuple[P, State]:
-        """The posterior at (state.x, t), and the state with the network evaluations counted."""
+        """Return the posterior at (state.x, t), and the state with the network calls added to its NFE."""
         return evaluate(self.denoiser, state, t, **cond)
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
-        """The state at t_max: n draws from the prior, or a given x (B, *event).
+        """Return the state at t_max: n draws from the prior, or a given noisy batch.
 
         Arguments:
-            n: how many chains, or the noisy batch to start from.
-            generator: one stream for the batch.
-            seeds: one integer a chain instead.
+            n: the number of chains, or the noisy batch (B, *event) to start from.
+            generator: the source of randomness, one stream for the batch.
+            seeds: one integer for each chain, in place of a generator.
 
         Raises:
-            ValueError: n < 1, a batch of a wrong shape, as many seeds as chains not given, or
-                both a generator and seeds given.
-            TypeError: seeds is one number.
+            ValueError: n < 1, the batch has a wrong shape, the number of seeds is not the number of chains, or both a
+                generator and seeds are given.
+            TypeError: seeds is a single number.
         """
         if seeds is not None and generator is not None:
             raise ValueError("give a generator or seeds, not both")
         batch = len(n) if isinstance(n, Tensor) else operator.index(n)
         if seeds is not None and not isinstance(seeds, Iterable):
-            raise TypeError(f"seeds = {seeds}, expected one integer a chain, such as range({batch})")
+            raise TypeError(f"seeds = {seeds}, expected one integer for each chain, such as range({batch})")
         randomness = as_randomness(generator) if seeds is None else PerSampleRandomness(list(seeds))
         if batch < 1:
-            raise ValueError(f"{batch} samples were asked for, expected at least 1")
+            raise ValueError(f"n = {batch} samples, expected at least 1")
         if isinstance(randomness, PerSampleRandomness) and len(randomness) != batch:
             raise ValueError(f"{len(randomness)} seeds were given for {batch} samples")
         if isinstance(n, Tensor):
@@ -151,7 +151,7 @@ class Sampler(ABC, Generic[P]):
         return State(x, torch.tensor(self.grid.t_max, dtype=torch.float64, device=x.device), randomness)
 
     def _move(self, state: State, s: Tensor | None, cond: Mapping[str, Tensor]) -> State:
-        """One step to s, or the last one (s = None), in sub-batches where the chains have seeds."""
+        """Do one step to s, or the last step if s is None. With seeds it is done in sub-batches."""
         end = torch.zeros_like(state.t) if s is None else s
 
         def advance(part: State, given: Mapping[str, Tensor]) -> State:
@@ -177,18 +177,18 @@ class Sampler(ABC, Generic[P]):
         progress: bool = False,
         **cond: Tensor,
     ) -> Iterator[State]:
-        """Yield the state at t_max, after each of the N steps, and after the last one (x_0).
+        """Yield the state at t_max, after each of the N steps, and after the last step (x_0).
 
         Arguments:
-            n: how many chains, or the noisy batch (B, *event) to start from.
-            generator: one stream for the batch.
-            seeds: one integer a chain instead.
-            progress: show a progress bar.
+            n: the number of chains, or the noisy batch (B, *event) to start from.
+            generator: the source of randomness, one stream for the batch.
+            seeds: one integer for each chain, in place of a generator.
+            progress: whether to show a progress bar.
             cond: conditions of the network by name, batch first, such as labels y (B,).
 
         Raises:
-            ValueError: as in `start`, or a condition has not one row a chain.
-            TypeError: as in `start`, or a condition is no tensor.
+            ValueError: as in `start`, or a condition does not have one row for each chain.
+            TypeError: as in `start`, or a condition is not a tensor.
         """
         state = self.start(n, generator, seeds)
         check_conditions(cond, len(state.x))
@@ -207,7 +207,7 @@ class Sampler(ABC, Generic[P]):
         progress: bool = False,
         **cond: Tensor,
     ) -> Tensor:
-        """Draw samples x_0 (B, *event); the arguments are those of `trajectory`."""
+        """Draw samples x_0 (B, *event). The arguments are those of `trajectory`."""
         for state in self.trajectory(n, generator=generator, seeds=seeds, progress=progress, **cond):
             last = state
         return last.x

@@ -1,4 +1,4 @@
-"""Times and values as tensors: their checks and their shapes."""
+"""Checks of time tensors, and helpers to broadcast and to sum values of examples."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ __all__ = ["batch_time", "check_time", "event_sum", "per_example"]
 
 
 def check_time(t: Tensor, batch: int) -> None:
-    """Refuse times of a wrong shape, dtype or value.
+    """Check the shape, the dtype and the values of times.
 
-    Values are only read on the CPU, where that costs nothing; elsewhere the check is
-    asynchronous (a device-side assertion).
+    On the CPU the check of the values raises at once. On other devices it is a device-side assertion, which is asynchronous.
 
     Raises:
-        ValueError: t is not () or (batch,), is not floating, or leaves [0, 1].
+        ValueError: t does not have shape () or (batch,), is not floating, or has a value outside [0, 1].
     """
     if t.shape not in ((), (batch,)):
         raise ValueError(f"t has shape {tuple(t.shape)}, expected () or ({batch},)")
@@ -27,15 +26,15 @@ def check_time(t: Tensor, batch: int) -> None:
 
 
 def batch_time(t: Tensor, batch: int) -> Tensor:
-    """The time of every example: () or (B,) -> (B,)."""
+    """Return the time of each example: () or (B,) -> (B,)."""
     return t.expand(batch)
 
 
 def per_example(value: Tensor, like: Tensor) -> Tensor:
-    """Append axes to a per-example value, () or (B,), so that it broadcasts over `like` (B, ...)."""
+    """Append axes to a value of each example, () or (B,), so that it broadcasts over `like` (B, ...)."""
     return value if value.ndim == 0 else value.reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def event_sum(values: Tensor, active: Tensor | None = None) -> Tensor:
-    """The sum of each example's values, over its active positions if these are given: (B, *event) -> (B,)."""
+    """Sum the values of each example, over its active positions if these are given: (B, *event) -> (B,)."""
     return (values if active is None else torch.where(active, values, 0.0)).flatten(1).sum(1)

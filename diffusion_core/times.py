@@ -1,8 +1,8 @@
-"""Times: the grids that samplers walk down, and the densities that training draws from.
+"""Time grids for sampling, and densities of times for training.
 
-A grid of N steps is a decreasing list t_0 = t_max > ... > t_N = t_min. Most are given by a
-shape, a function of u = i / N that falls from 1 to 0. A time sampler draws t for each
-example of a batch and returns 1 / density beside it, so that losses stay unweighted.
+A grid of N steps is a decreasing list t_0 = t_max > ... > t_N = t_min. Most grids are given by a shape: a function of
+u = i / N that decreases from 1 to 0. A time sampler draws a time t for each example of a batch. It also returns the weight
+1 / density of each time, so that losses do not need to know the density.
 """
 
 from __future__ import annotations
@@ -36,36 +36,36 @@ __all__ = [
 
 
 Early = Annotated[float, Range(least=0, below=1)]
-"""The first time that there is, t_min."""
+"""The type of t_min, the smallest time."""
 
 Late = Annotated[float, Range(above=0, most=1)]
-"""The last time that there is, t_max."""
+"""The type of t_max, the largest time."""
 
 
 def check_interval(t_min: float, t_max: float) -> None:
-    """Refuse what is no interval of time.
+    """Check that [t_min, t_max] is an interval of times.
 
     Raises:
-        ValueError: not 0 <= t_min < t_max <= 1.
+        ValueError: 0 <= t_min < t_max <= 1 does not hold.
     """
     if not 0 <= t_min < t_max <= 1:
         raise ValueError(f"t_min = {t_min}, t_max = {t_max}: expected 0 <= t_min < t_max <= 1")
 
 
 def clamped(t: Tensor, t_min: float, t_max: float) -> Tensor:
-    """Training times in single precision, in [t_min, t_max): rounding must not reach t_max, where a rate may be infinite."""
+    """Round training times to float32 in [t_min, t_max). They must stay below t_max, where a rate may be infinite."""
     below = float(np.nextafter(np.float32(t_max), np.float32(0.0)))
     return t.float().clamp(t_min, below)
 
 
 @dataclass(frozen=True)
 class TimeGrid(CheckedArguments, ABC):
-    """The times that a sampler visits.
+    """A time grid: the decreasing times that a sampler visits.
 
     Arguments:
         steps: the number N of reverse steps.
-        t_min: the last time; what happens there is the sampler's last step.
-        t_max: the first time.
+        t_min: the last time of the grid, near the data; the sampler's last step starts there.
+        t_max: the first time of the grid, near the noise.
     """
 
     steps: Count
@@ -78,16 +78,16 @@ class TimeGrid(CheckedArguments, ABC):
 
     @abstractmethod
     def times(self) -> list[float]:
-        """The N + 1 times, from t_max down to t_min."""
+        """Return the N + 1 times, from t_max down to t_min."""
 
 
 @dataclass(frozen=True)
 class ShapedGrid(TimeGrid):
-    """A grid given by its shape: `t_i = t_min + (t_max - t_min) shape(i / N)`."""
+    """A time grid given by a shape function: `t_i = t_min + (t_max - t_min) shape(i / N)`."""
 
     @abstractmethod
     def shape(self, u: float) -> float:
-        """The fraction of the interval that is left after a fraction u of the steps: falls from 1 to 0."""
+        """Return the fraction of the interval that is left after a fraction u of the steps. It decreases from 1 to 0."""
 
     def times(self) -> list[float]:
         inner = [self.t_min + (self.t_max - self.t_min) * self.shape(i / self.steps) for i in range(1, self.steps)]
@@ -96,7 +96,7 @@ class ShapedGrid(TimeGrid):
 
 @dataclass(frozen=True)
 class UniformGrid(ShapedGrid):
-    """Steps of equal length: `1 - u`."""
+    """A time grid with steps of equal length: `1 - u`."""
 
     def shape(self, u: float) -> float:
         return 1 - u
@@ -104,7 +104,7 @@ class UniformGrid(ShapedGrid):
 
 @dataclass(frozen=True)
 class QuadraticGrid(ShapedGrid):
-    """Steps that shrink towards the data: `(1 - u)^2`."""
+    """A time grid whose steps become shorter towards the data: `(1 - u)^2`."""
 
     def shape(self, u: float) -> float:
         return (1 - u) ** 2
@@ -112,7 +112,7 @@ class QuadraticGrid(ShapedGrid):
 
 @dataclass(frozen=True)
 class CosineGrid(ShapedGrid):
-    """Long steps in the noise, short ones near the data: `1 - sin(pi u / 2)`.
+    """A time grid with long steps in the noise and short steps near the data: `1 - sin(pi u / 2)`.
 
     References:
         Simplified and generalized masked diffusion for discrete data (Shi et al., 2024) | https://arxiv.org/abs/2406.04329
@@ -124,14 +124,14 @@ class CosineGrid(ShapedGrid):
 
 @dataclass(frozen=True)
 class RespacedGrid(TimeGrid):
-    """Evenly rounded rows of a table of T times: `t = (round(k (T - 1) / N) + 1) / T` for k = N .. 0.
+    """A time grid of N + 1 evenly spaced timesteps out of T: `t = (round(k (T - 1) / N) + 1) / T` for k = N .. 0.
 
-    The N steps and the last one of the sampler visit the N + 1 timesteps that a model trained
-    on T of them is respaced to; N = T - 1 is the whole table.
+    It is for a model that was trained on T discrete timesteps. The sampler visits N + 1 of them: N steps and the last step.
+    N = T - 1 visits all timesteps.
 
     Arguments:
         steps: the number N of reverse steps, from 1 to T - 1.
-        T: the number of discrete times of the table.
+        T: the number of discrete timesteps of the schedule in training.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
@@ -142,15 +142,15 @@ class RespacedGrid(TimeGrid):
     T: Annotated[int, Range(least=2)] = 1000
 
     def __post_init__(self) -> None:
-        check_arguments(type(self), vars(self))  # T is divided by
+        check_arguments(type(self), vars(self))  # before the division by T
         object.__setattr__(self, "t_min", 1 / self.T)
         super().__post_init__()
         if self.steps >= self.T:
             raise ValueError(f"steps = {self.steps}, expected at most T - 1 = {self.T - 1}")
 
     def rows(self) -> list[int]:
-        """The N + 1 chosen rows of the table, counted from 0, from T - 1 down to 0."""
-        # Strides are added up, not multiplied, as published: between two rows the rounding of the sum decides.
+        """Return the indices of the N + 1 timesteps, from T - 1 down to 0."""
+        # The stride is added up, not multiplied, as in the published code: the rounding of the sum decides ties of two rows.
         places = accumulate([0.0] + [(self.T - 1) / self.steps] * self.steps)
         return [round(place) for place in places][::-1]
 
@@ -160,10 +160,10 @@ class RespacedGrid(TimeGrid):
 
 @dataclass(frozen=True)
 class CustomGrid(TimeGrid):
-    """Times that were chosen elsewhere.
+    """A time grid given as a list of times.
 
     Arguments:
-        points: the N + 1 times, falling, in [0, 1].
+        points: the N + 1 decreasing times in [0, 1].
     """
 
     steps: int = field(init=False, default=0)
@@ -175,7 +175,7 @@ class CustomGrid(TimeGrid):
         check_arguments(type(self), vars(self))
         points = tuple(float(t) for t in self.points)
         if len(points) < 2 or not all(t > s for t, s in pairwise(points)):
-            raise ValueError(f"points = {points}, expected at least two falling times")
+            raise ValueError(f"points = {points}, expected at least two decreasing times")
         for name, value in (("points", points), ("steps", len(points) - 1), ("t_max", points[0]), ("t_min", points[-1])):
             object.__setattr__(self, name, value)
         super().__post_init__()
@@ -185,7 +185,7 @@ class CustomGrid(TimeGrid):
 
 
 class TimeSampler(CheckedArguments, ABC):
-    """A density over training times on an interval [t_min, t_max]."""
+    """A density of training times on an interval [t_min, t_max], and how to draw from it."""
 
     t_min: float
     t_max: float
@@ -196,27 +196,27 @@ class TimeSampler(CheckedArguments, ABC):
 
     @abstractmethod
     def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The times below which a share u of the draws lies, and their weights: (n,) in [0, 1) -> (t, weight), both (n,).
+        """Return the inverse CDF at u, and the weights 1 / density: (n,) in [0, 1) -> (t, weight), both (n,) and float32.
 
-        The inverse of the distribution function. Uniform u give draws; weight = 1 / density, both in float32.
+        If u is uniform, t are draws from the density.
         """
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        """Draw n times, one in each of n strata: (t, weight), both (n,); E[weight] is the interval's length."""
+        """Draw n times, one in each of n strata: (t, weight), both (n,). E[weight] is the length of the interval."""
         return self.at(as_randomness(generator).stratified(n, torch.float64))
 
     def update(self, t: Tensor, loss: Tensor) -> None:
-        """Learn from the losses (n,) measured at the times t (n,); a fixed density ignores them."""
+        """Update the density from the losses (n,) at the times t (n,). A fixed density ignores them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What was learned, as tensors: a checkpoint holds it, so that a resumed training draws the same times."""
+        """Return the learned state as tensors. A checkpoint stores it, so that a resumed training draws the same times."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned.
+        """Load a state that `state_dict` returned.
 
         Raises:
-            ValueError: the state is of another density.
+            ValueError: the state belongs to another density.
         """
         if state:
             raise ValueError(
@@ -229,8 +229,8 @@ class UniformTimes(TimeSampler):
     """Independent times, uniform on [t_min, t_max].
 
     Arguments:
-        t_min: the first time.
-        t_max: the last time.
+        t_min: the smallest time that is drawn.
+        t_max: the largest time that is drawn.
     """
 
     t_min: Early = 0.01
@@ -247,7 +247,7 @@ class UniformTimes(TimeSampler):
 
 @dataclass(frozen=True)
 class StratifiedTimes(UniformTimes):
-    """Uniform times, one in each of n equal strata: the same mean with less variance.
+    """Stratified uniform times: one in each of n equal strata. Means stay the same, with a smaller variance.
 
     References:
         Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630

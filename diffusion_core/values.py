@@ -1,7 +1,7 @@
-"""Looking at the values of tensors, only where that is possible and costs nothing.
+"""Read the values of tensors where that is possible and fast.
 
-On an accelerator reading one number waits for all that was launched before it, under a compiler it breaks the graph, and a
-fake tensor has none. So the library asks here, and everything else is written for values that may not be seen.
+Reading one number from an accelerator waits for all work launched before. Under `torch.compile` it breaks the graph. A fake
+tensor has no values at all. So checks and shortcuts use this module to read values. They also work if no value can be read.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ __all__ = ["ANYTHING", "NOTHING", "check_within", "ends", "least", "listed", "nu
 Ends = tuple[float, float]
 
 ANYTHING: Ends = (-math.inf, math.inf)
-"""The ends of values of which nothing is known."""
+"""The smallest and largest possible value, if nothing is known about the values."""
 
 NOTHING: Ends = (math.inf, -math.inf)
-"""The ends of no values: whatever is asked of all of them holds."""
+"""The minimum and maximum of an empty set of values, so that every range check passes."""
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether looking at the values of a tensor is possible and costs nothing: it is real, on the CPU, and not compiled."""
+    """Return whether the values can be read at once: the tensor is not fake, is on the CPU, and no compiler is tracing."""
     if torch.compiler.is_compiling():
         return False
     return tensor.device.type == "cpu" and type(tensor) in (Tensor, nn.Parameter)
 
 
 def ends(tensor: Tensor, unseen: Ends) -> Ends:
-    """The smallest and the largest value, NaN where one of them is; `unseen` where there are none or they may not be read.
+    """Return the smallest and the largest value. Both are NaN if any value is NaN.
 
     Arguments:
         tensor: numbers of any shape.
-        unseen: `NOTHING` for a check that passes unseen, `ANYTHING` for a shortcut that is not taken unseen.
+        unseen: the result if the tensor is empty or cannot be read. Use `NOTHING` if a check should then pass, and
+            `ANYTHING` if a shortcut should then not be taken.
     """
     if not readable(tensor) or not tensor.numel():
         return unseen
@@ -45,37 +46,39 @@ def ends(tensor: Tensor, unseen: Ends) -> Ends:
 
 
 def least(*tensors: Tensor) -> float:
-    """The smallest value of several tensors, NaN where one is; -inf where one has no value or they may not be read."""
+    """Return the smallest value of several tensors, NaN if one value is NaN; -inf if one is empty or cannot be read."""
     if not all(readable(tensor) and tensor.numel() for tensor in tensors):
         return -math.inf
     return torch.stack([tensor.amin() for tensor in tensors]).amin().item()
 
 
 def listed(tensor: Tensor, unseen: Any) -> list[Any]:
-    """The values of a tensor (B,) as Python's; `unseen` for each where they may not be read."""
+    """Return the values of a tensor (B,) as Python numbers, or B times `unseen` if they cannot be read."""
     values: list[Any] = tensor.tolist() if readable(tensor) else [unseen] * len(tensor)
     return values
 
 
 def number(tensor: Tensor) -> float | None:
-    """The value of a tensor of shape (); None if it has another shape or a gradient, or may not be read."""
+    """Return the value of a tensor of shape (); None if it has another shape, requires a gradient or cannot be read."""
     return tensor.item() if tensor.ndim == 0 and not tensor.requires_grad and readable(tensor) else None
 
 
 def check_within(tensor: Tensor, low: float, high: float, error: str) -> None:
-    """Refuse values outside low .. high: at once where they may be read, by a device-side assertion elsewhere.
+    """Check that all values are in [low, high].
+
+    The check raises at once if the values can be read. Otherwise it is a device-side assertion, which is asynchronous.
 
     Arguments:
         tensor: numbers of any shape.
-        low: the least that is allowed.
-        high: the most that is allowed.
-        error: the message, in which {} stands for a value that is outside.
+        low: the smallest allowed value.
+        high: the largest allowed value.
+        error: the error message, in which {} stands for a value outside the range.
 
     Raises:
-        ValueError: a value is outside, or not a number.
+        ValueError: a value is outside the range or NaN.
     """
     if not readable(tensor):
-        wide = tensor if tensor.is_floating_point() else tensor.long()  # in uint8, nothing is <= 256
+        wide = tensor if tensor.is_floating_point() else tensor.long()  # uint8 cannot represent bounds such as 256
         torch._assert_async(((wide >= low) & (wide <= high)).all(), error.format("?"))
     least, most = ends(tensor, NOTHING)
     if not (least >= low and most <= high):

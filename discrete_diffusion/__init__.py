@@ -12,7 +12,7 @@ from discrete_diffusion.denoisers import (
 )
 from discrete_diffusion.guidance import ClassifierGuidance, PosteriorGuidance, RateGuidance, TaylorClassifierGuidance
 from discrete_diffusion.likelihood import BitsPerDim, bits_per_dim, learn_times
-from discrete_diffusion.losses import ELBO, CrossEntropy, Loss, WeightedSum
+from discrete_diffusion.losses import ELBO, CrossEntropy, ELBOAndCrossEntropy, Loss, WeightedSum
 from discrete_diffusion.oracle import EnumeratedCTMC
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.schedules import Schedule
@@ -25,6 +25,7 @@ __all__ = [
     "ClassifierGuidance",
     "CrossEntropy",
     "Denoiser",
+    "ELBOAndCrossEntropy",
     "EnumeratedCTMC",
     "LeaveOneOutDenoiser",
     "Loss",

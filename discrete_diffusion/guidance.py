@@ -38,7 +38,7 @@ from torch import Tensor
 from diffusion_core import per_example
 from diffusion_core.conditions import Null
 from diffusion_core.distributions import Categorical, Distribution
-from diffusion_core.distributions.numerics import chunks, decayed
+from diffusion_core.distributions.numerics import chunks, flushed_exp
 from diffusion_core.dropout import repeated
 from diffusion_core.guidance import (
     Classifier,
@@ -81,11 +81,11 @@ class _RatePosterior(_GuidedPosterior):
     @property
     def ratio(self) -> Tensor:
         # In float64: powers of ratios leave float32, and a ratio of 0 would make the integrand infinite.
-        return decayed(guided_logs(self._cond.ratio.double().log(), self._uncond.ratio.double().log(), self._g))
+        return flushed_exp(guided_logs(self._cond.ratio.double().log(), self._uncond.ratio.double().log(), self._g))
 
     @lazy_property
     def reverse_rates(self) -> Tensor:
-        return decayed(guided_logs(self._cond.reverse_rates.log(), self._uncond.reverse_rates.log(), self._g))
+        return flushed_exp(guided_logs(self._cond.reverse_rates.log(), self._uncond.reverse_rates.log(), self._g))
 
 
 class _ClassifierPosterior(_GuidedPosterior):
@@ -103,7 +103,7 @@ class _ClassifierPosterior(_GuidedPosterior):
         return self._tilted(self._base.reverse_rates)
 
     def _tilted(self, rates: Tensor) -> Tensor:
-        return torch.where(rates > 0, decayed(rates.log() + self._tilt).to(rates.dtype), 0.0)
+        return torch.where(rates > 0, flushed_exp(rates.log() + self._tilt).to(rates.dtype), 0.0)
 
 
 class _GuidedX0Posterior(X0Posterior):
@@ -151,7 +151,9 @@ class _Guidance(Denoiser[P]):
         """The guided distribution that clean values are drawn from, up to the evidence of the wrapped reading."""
 
 
-class _ClassifierFree(_Guidance[P]):
+class ClassifierFree(_Guidance[P]):
+    """Guidance by the network itself, with its conditions and without them."""
+
     def __init__(self, denoiser: Denoiser[P], scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
         super().__init__(denoiser, scale)
         self.null = null_values(denoiser, null)
@@ -181,15 +183,16 @@ def _some(distribution: Distribution, part: slice) -> Distribution:
     return distribution.with_parameters([p[part] for p in distribution.parameters()])
 
 
-class PosteriorGuidance(_ClassifierFree[X0Posterior]):
-    """`p_g(x_0^d | x_t) ~ p(x_0^d | x_t, y)^g p(x_0^d | x_t)^{1-g}`: ratios, rates and draws follow from it.
+class PosteriorGuidance(ClassifierFree[X0Posterior]):
+    """Guides the posterior, `p_g(x_0^d | x_t) ~ p(x_0^d | x_t, y)^g p(x_0^d | x_t)^{1-g}`: ratios, rates and draws follow
+    from it.
 
     References:
         Simple guidance mechanisms for discrete diffusion models (Schiff et al., 2024) | https://arxiv.org/abs/2412.10193
 
     Arguments:
         denoiser: a denoiser with a law of x_0, whose network takes conditions; two evaluations of it, in one batch, make one.
-        scale: g as a function of time.
+        scale: how strong guidance is, as a function of time.
         null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
 
     Raises:
@@ -201,15 +204,16 @@ class PosteriorGuidance(_ClassifierFree[X0Posterior]):
         super().__init__(denoiser, scale, null)
 
 
-class RateGuidance(_ClassifierFree[P]):
-    """`Rhat_g(x, y) = Rhat(x, y | label)^g Rhat(x, y)^{1-g}` for samplers with rates; draws, if any, are in posterior form.
+class RateGuidance(ClassifierFree[P]):
+    """Guides the rates, `Rhat_g(x, y) = Rhat(x, y | label)^g Rhat(x, y)^{1-g}`, for samplers with rates; draws, if any, are
+    in posterior form.
 
     References:
         Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
 
     Arguments:
         denoiser: a denoiser whose network takes conditions; two evaluations of it, in one batch, make one.
-        scale: g as a function of time.
+        scale: how strong guidance is, as a function of time.
         null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
 
     Raises:
@@ -268,7 +272,7 @@ class ClassifierGuidance(_ByClassifier[P]):
     Arguments:
         denoiser: the unconditional denoiser; one whose network takes labels is asked without.
         classifier: (x_t (B, *event) integer, c (B,)) -> logits (B, K).
-        scale: g as a function of time.
+        scale: how strong guidance is, as a function of time.
         chunk: how many neighbours the classifier sees at once.
     """
 
@@ -301,7 +305,7 @@ class TaylorClassifierGuidance(_ByClassifier[P]):
     Arguments:
         denoiser: the unconditional denoiser; one whose network takes labels is asked without.
         classifier: (one-hot x_t (B, *event, n) floating, c (B,)) -> logits (B, K), differentiable.
-        scale: g as a function of time.
+        scale: how strong guidance is, as a function of time.
     """
 
     def log_ratio(self, x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from diffusion_core import per_example
 from diffusion_core.distributions import inverse_cdf
-from diffusion_core.distributions.numerics import decayed
+from diffusion_core.distributions.numerics import flushed_exp
 from discrete_diffusion.process import CTMC
 
 __all__ = ["ForwardJumps", "Jumps", "ListedJumps", "ReverseJumps", "SumJumps", "UnmaskingJumps", "unmasking_rate"]
@@ -117,7 +117,7 @@ class ReverseJumps(Jumps):
         padded = F.pad(positions, (0, -len(positions) % 64))
         shift = self._inflow.shift.flatten().index_select(0, padded)
         weights = self._scores.flatten(0, -2).index_select(0, padded).sub_(shift[:, None])
-        decayed(weights, out=weights)
+        flushed_exp(weights, out=weights)
         flow = self._kernel.matmul(weights)[: len(positions)]
         x = self.x.flatten()[positions]
         rates = self._rates.rates_to(x, weights.dtype).scatter(-1, x[:, None], 0.0)

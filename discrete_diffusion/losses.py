@@ -22,10 +22,10 @@ from torch import Tensor
 
 import diffusion_core
 from diffusion_core import Sample, TimeSampler, event_sum
-from diffusion_core.ranges import Range
-from discrete_diffusion.denoisers.base import Posterior, X0Posterior, check_x0
+from diffusion_core.ranges import NonNegative, Range
+from discrete_diffusion.denoisers.base import Denoiser, Posterior, X0Posterior, check_x0
 
-__all__ = ["ELBO", "CrossEntropy", "Loss", "WeightedSum"]
+__all__ = ["ELBO", "CrossEntropy", "ELBOAndCrossEntropy", "Loss", "WeightedSum"]
 
 
 Q = TypeVar("Q", bound=Posterior, contravariant=True)
@@ -38,7 +38,7 @@ class Loss(diffusion_core.Loss[Q]):
 
 @dataclass(frozen=True)
 class ELBO(Loss[Posterior]):
-    """The integrand l_t(x_0) of the complete bound, in nats / unit of t."""
+    """The bound on the likelihood: its complete integrand l_t(x_0), in nats / unit of t."""
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
         return event_sum(posterior.rate_divergence(sample.x_0.long()), sample.active)
@@ -46,11 +46,15 @@ class ELBO(Loss[Posterior]):
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss[X0Posterior]):
-    """`-sum_d log p(x_0^d | x_t)` in nats: the sum over dimensions, not their mean.
+    """The cross-entropy of the clean data: `-sum_d log p(x_0^d | x_t)` in nats, the sum over dimensions, not their mean.
 
     Raises:
         ValueError: a score model is given, which has no p(x_0 | x_t).
     """
+
+    def check(self, denoiser: diffusion_core.Denoiser[X0Posterior], times: TimeSampler) -> None:
+        if isinstance(denoiser, Denoiser):
+            check_x0(denoiser, "CrossEntropy")
 
     def evaluate(self, posterior: X0Posterior, sample: Sample) -> Tensor:
         check_x0(posterior, "CrossEntropy")
@@ -82,12 +86,35 @@ class WeightedSum(Loss[Q]):
             if kind.draw is not diffusion_core.Loss.draw or kind.__call__ is not diffusion_core.Loss.__call__:
                 raise TypeError(f"{kind.__name__} draws or calls the network in its own way, expected losses of one posterior")
 
-    def check_times(self, times: TimeSampler) -> None:
+    def check(self, denoiser: diffusion_core.Denoiser[Q], times: TimeSampler) -> None:
         for loss in self.losses:
-            loss.check_times(times)
+            loss.check(denoiser, times)
 
     def evaluate(self, posterior: Q, sample: Sample) -> Tensor:
         first, *others = (
             weight * loss.evaluate(posterior, sample) for loss, weight in zip(self.losses, self.weights, strict=True)
         )
         return sum(others, start=first)
+
+
+@dataclass(frozen=True)
+class ELBOAndCrossEntropy(Loss[X0Posterior]):
+    """The bound and the cross-entropy, `ELBO + cross_entropy_weight CrossEntropy`, of one network call and the same x_t.
+
+    Arguments:
+        cross_entropy_weight: the weight of the cross-entropy; that of the ELBO is 1.
+
+    Raises:
+        ValueError: a score model is given, which has no p(x_0 | x_t).
+
+    References:
+        A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
+    """
+
+    cross_entropy_weight: NonNegative = 0.001
+
+    def check(self, denoiser: diffusion_core.Denoiser[X0Posterior], times: TimeSampler) -> None:
+        CrossEntropy().check(denoiser, times)
+
+    def evaluate(self, posterior: X0Posterior, sample: Sample) -> Tensor:
+        return ELBO().evaluate(posterior, sample) + self.cross_entropy_weight * CrossEntropy().evaluate(posterior, sample)

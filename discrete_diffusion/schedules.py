@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Schedule(diffusion_core.Schedule):
-    """A pair (beta, tau) with `d tau/dt = beta` and tau(0) = 0."""
+    """How fast noise arrives: a pair (beta, tau) with `d tau/dt = beta` and tau(0) = 0."""
 
     @abstractmethod
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,13 +53,13 @@ class Schedule(diffusion_core.Schedule):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """`beta = rate`, `tau = rate t`.
+    """Noise at the same rate at all times: `beta = rate`, `tau = rate t`.
 
     Arguments:
-        rate: tau(1).
+        rate: beta, and tau at t = 1: a share exp(-rate) has not been noised by then. At 4 that is 2 %.
     """
 
-    rate: Positive = 1.0
+    rate: Positive = 4.0
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return torch.full_like(t, self.rate), self.rate * t
@@ -67,7 +67,7 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """`beta = a ln(b) b^t`, `tau = a (b^t - 1)`.
+    """The rate of noise grows exponentially: `beta = a ln(b) b^t`, `tau = a (b^t - 1)`.
 
     Most of the clock runs near t = 1, where a slowly mixing matrix needs it.
 
@@ -75,8 +75,8 @@ class Exponential(Schedule):
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
 
     Arguments:
-        a: the scale of tau.
-        b: how much faster the clock is at t = 1 than at t = 0.
+        a: the scale of tau, which is a (b - 1) at t = 1.
+        b: how many times as fast noise arrives at t = 1 as at t = 0.
     """
 
     a: Positive = 3.0
@@ -89,7 +89,7 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True)
 class Geometric(Schedule):
-    """`tau = 1/2 sigma_min^2 ((sigma_max / sigma_min)^{2t} - 1)`: half the growth of a geometric variance.
+    """Half the growth of a geometric variance: `tau = 1/2 sigma_min^2 ((sigma_max / sigma_min)^{2t} - 1)`.
 
     References:
         Discrete diffusion modeling by estimating the ratios of the data distribution (Lou et al., 2024) | https://arxiv.org/abs/2310.16834
@@ -99,8 +99,8 @@ class Geometric(Schedule):
         sigma_max: the noise level at t = 1.
     """
 
-    sigma_min: Positive
-    sigma_max: Positive
+    sigma_min: Positive = 0.1
+    sigma_max: Positive = 3.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,13 +115,13 @@ class Geometric(Schedule):
 
 @dataclass(frozen=True)
 class LogLinear(Schedule):
-    """`alpha = 1 - (1 - eps) t`: a fraction that falls linearly, to eps.
+    """The surviving share falls linearly to eps: `alpha = 1 - (1 - eps) t`.
 
     References:
         Discrete diffusion modeling by estimating the ratios of the data distribution (Lou et al., 2024) | https://arxiv.org/abs/2310.16834
 
     Arguments:
-        eps: alpha(1).
+        eps: the share of the data that is not noised at t = 1, alpha(1).
     """
 
     eps: Annotated[float, Range(least=0, below=1)] = 1e-3
@@ -137,10 +137,10 @@ class LogLinear(Schedule):
 
 @dataclass(frozen=True)
 class PolynomialSurvival(Schedule):
-    """`alpha = 1 - t^power`.
+    """The surviving share falls to 0 by a power of the time: `alpha = 1 - t^power`.
 
     Arguments:
-        power: how late noise arrives; 1 is `LinearSurvival`, and the larger the later.
+        power: how late noise arrives: the larger the later; 1 is linear.
     """
 
     power: Annotated[float, Range(least=1)] = 2.0
@@ -155,7 +155,7 @@ class PolynomialSurvival(Schedule):
 
 @dataclass(frozen=True)
 class LinearSurvival(Schedule):
-    """`alpha = 1 - t`: everything has been forgotten at t = 1, tau(1) = inf."""
+    """The surviving share falls linearly to 0: `alpha = 1 - t`, tau(1) = inf."""
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1 / (1 - t), -torch.log1p(-t)
@@ -166,7 +166,7 @@ class LinearSurvival(Schedule):
 
 @dataclass(frozen=True)
 class CosineSurvival(Schedule):
-    """`alpha = 1 - cos(pi/2 (1 - t))`, tau(1) = inf.
+    """The surviving share falls to 0 as a cosine, slowly at the end: `alpha = 1 - cos(pi/2 (1 - t))`, tau(1) = inf.
 
     References:
         Simplified and generalized masked diffusion for discrete data (Shi et al., 2024) | https://arxiv.org/abs/2406.04329
@@ -187,7 +187,7 @@ class CosineSurvival(Schedule):
 
 @dataclass(frozen=True)
 class CosineAmplitude(Schedule):
-    """`alpha = cos(pi t / 2)`, tau(1) = inf.
+    """The surviving share falls to 0 as a cosine, slowly at the start: `alpha = cos(pi t / 2)`, tau(1) = inf.
 
     The amplitude of the signal in Gaussian diffusion's cosine schedule, `sqrt(alpha_bar)`, as a survival function.
     With a rate matrix scaled so that its slowest mode decays at rate 1, that mode survives as it does there.

@@ -1,10 +1,10 @@
-"""Every sampler of two runs at the same numbers of network calls, in one picture.
+"""Compare all samplers of two runs at equal numbers of network calls, in one picture.
 
     python examples/compare_samplers.py runs/mnist runs/mnist_ddpm
     python examples/compare_samplers.py runs/mnist runs/mnist_ddpm --calls 8 32 --num_samples=9
 
-Rows are network calls, columns a run and a sampler. Each makes as many steps as its calls pay for: N steps and the last
-draw cost N + 1 calls, 2 N + 1 where a step looks twice.
+Each row is a number of network calls. Each column is a run and a sampler. Every sampler makes as many steps as these calls
+allow. N steps and the last draw take N + 1 calls, or 2 N + 1 calls if each step evaluates the network twice.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ctdiff import build, evaluation, figures, load_run
+from ctdiff import config as configuration
+from ctdiff import evaluation, figures, load_run, recipe
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Sample the same seeds with all samplers that a run's process has."""
+    """Sample the same seeds with all samplers of the engine of each run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="the folders of runs, such as a discrete and a continuous one")
-    parser.add_argument("--calls", nargs="+", type=int, default=[8, 16, 32, 64, 128, 256], help="network calls a sample")
+    parser.add_argument("--calls", nargs="+", type=int, default=[8, 16, 32, 64, 128, 256], help="network calls for each sample")
     parser.add_argument("--num_samples", type=int, default=16)
-    parser.add_argument("--t_max", type=float, default=0.99, help="where all begin: at 1 some schedules' rates are infinite")
+    parser.add_argument("--t_max", type=float, default=0.99, help="start of sampling; some schedules have infinite rates at 1")
     parser.add_argument("--out", type=Path, default=Path("samplers.png"), help="the picture")
     arguments = parser.parse_args(argv)
 
@@ -33,9 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     table: list[list[Tensor]] = [[] for _ in arguments.calls]
     for path in arguments.runs:
         run = load_run(path)
-        run.config.process.t_max = arguments.t_max
-        run.config.sampler.corrector_steps = 0
-        for name in build.choices(run.config)["sampler.name"]:
+        flags = [f"--config.sampler.t_max={arguments.t_max}", "--config.sampler.corrector.name=none"]
+        configuration.override(run.config, flags, lenient=True)  # correctors are of one engine
+        for name in recipe.samplers_of(run.config.process.engine):
             columns.append(f"{path.name}, {name}")
             cost = evaluation.step_costs(partial(run.sampler, name=name))
             for row, calls in zip(table, arguments.calls, strict=True):

@@ -1,10 +1,10 @@
-"""Show a run the upper half of held-out digits and let it draw the lower half, several times.
+"""Inpainting: complete the lower half of held-out digits, several times for each digit.
 
     python examples/inpaint.py runs/mnist
     python examples/inpaint.py runs/mnist_ddpm --resample=5 --out=halves.png
 
-Each row begins with the digit and what is shown of it; the rest are completions with other seeds. `--resample` is how
-often each step is done: more rounds make the halves fit better, at as many times the network calls (docs/guidance.md).
+Each row shows the digit, its known half, and completions with different seeds. `--resample` is how many times each step is
+done. More rounds make the halves more consistent. Network calls are proportional to the rounds (docs/guidance.md).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from diffusion_core import Inpainting
 def main(argv: Sequence[str] | None = None) -> None:
     """Complete a few test digits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="the run's folder, of an unconditional model")
-    parser.add_argument("--digits", type=int, default=6, help="how many digits, a row each")
-    parser.add_argument("--completions", type=int, default=8, help="how many completions of each")
-    parser.add_argument("--steps", type=int, help="reverse steps; the run's configuration says unless given")
-    parser.add_argument("--resample", type=int, default=3, help="rounds a step")
+    parser.add_argument("run", help="the folder of a run with an unconditional model")
+    parser.add_argument("--digits", type=int, default=6, help="the number of digits; each has one row")
+    parser.add_argument("--completions", type=int, default=8, help="the number of completions of each digit")
+    parser.add_argument("--steps", type=int, help="reverse steps; by default those of the run's configuration")
+    parser.add_argument("--resample", type=int, default=3, help="rounds for each step")
     parser.add_argument("--out", default="inpainted.png", help="the picture")
     arguments = parser.parse_args(argv)
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = torch.cat([digits[:, None], shown[:, None], drawn.unflatten(0, (len(digits), -1))], dim=1)
     figures.save_grid(arguments.out, rows.flatten(0, 1), run.config.data.num_values, columns=rows.shape[1])
     print(
-        f"{arguments.out}: {len(digits)} digits, {arguments.completions} completions each, {arguments.resample} rounds a step"
+        f"{arguments.out}: {len(digits)} digits, {arguments.completions} completions each, {arguments.resample} rounds per step"
     )
 
 

@@ -1,9 +1,9 @@
-"""Your own images: an array, a folder of images, or any torch `Dataset`.
+"""Train on your own images: an array, a folder of images, or any torch `Dataset`.
 
     python examples/own_data.py --data=images.npz
     python examples/own_data.py --data=photos --channels=3 --size=32 --steps=2000
 
-Without --data it trains on a Dataset made here. Network and noise are those of the preset `mnist`; it leaves own_data.png.
+Without --data it trains on the Dataset of this file, with network and process of the preset `mnist`. It saves own_data.png.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from ctdiff import MovingAverage, build, data, figures, fit
+from ctdiff import MovingAverage, data, figures, fit, recipe
 from ctdiff import config as configuration
 
 
 class Discs(Dataset[torch.Tensor]):
-    """White discs on black: item i is an image (H, W) of uint8; a pair (image, label) would do as well."""
+    """White discs on black: item i is a uint8 image (H, W). A Dataset of pairs (image, label) also works."""
 
     def __len__(self) -> int:
         return 500
@@ -43,16 +43,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         splits = data.image_folder(path, given.channels, given.size) if path.is_dir() else data.array_file(path)
     images = data.resized(splits.train, given.size)
-    config = configuration.load("mnist")
-    configuration.override(config, [*overrides, f"--config.training.steps={given.steps}"])
+    config = configuration.load("mnist", [*overrides, f"--config.training.steps={given.steps}"])
     config.data.update(channels=images.shape[0], image_size=images.shape[1:])
-    process, network = build.build_process(config), build.build_network(config)
-    ema, optimizer = MovingAverage(network, config.training.ema_decay), build.build_optimizer(config, network)
-    objective = build.build_objective(config, build.build_denoiser(config, process, network))
-    batches = build.build_batches(config, data.quantise(images, config.data.num_values))
+    process, network = recipe.build_process(config), recipe.build_network(config)
+    ema, optimizer = MovingAverage(network, config.training.ema_decay), recipe.part(config, "optimizer")(network.parameters())
+    objective = recipe.build_objective(config, recipe.build_denoiser(config, process, network))
+    batches = recipe.build_batches(config, data.quantise(images, config.data.num_values))
     for step in fit(objective, batches, optimizer, steps=given.steps, ema=ema, clip=1.0):
         print(step.step, round(step.loss, 3))
-    x_0 = build.build_sampler(config, build.build_denoiser(config, process, ema.module)).sample(16, seeds=range(16))
+    x_0 = recipe.build_sampler(config, recipe.build_denoiser(config, process, ema.module)).sample(16, seeds=range(16))
     figures.save_grid("own_data.png", x_0, config.data.num_values)
 
 

@@ -1,9 +1,9 @@
-"""Noise of your own: a rate matrix in one class, trained on the digits and sampled.
+"""Train with your own rate matrix: one class, trained on MNIST digits and sampled.
 
     python examples/own_rate_matrix.py
     python examples/own_rate_matrix.py --steps=2000 --out=fading.png
 
-Any matrix with rows that sum to zero and no negative rate beside the diagonal will do. This one is not reversible.
+Any matrix is allowed whose rows sum to zero and whose off-diagonal rates are not negative. This one is not reversible.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ S = 16
 
 
 class FadingRates(DenseRates):
-    """Pixels fade, and flash up: `R[x, x - 1] = fade` for x > 0, and a jump to every value at rate 1 / S."""
+    """Pixels fade, and sometimes jump: `R[x, x - 1] = fade + 1 / S` for x > 0, and `1 / S` for all other jumps."""
 
     def __init__(self, num_states: int, fade: float = 4.0) -> None:
         jumps = torch.full((num_states, num_states), 1 / num_states, dtype=torch.float64)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
 
     digits = data.quantise(data.embedded_mnist().train, S)
-    network = PixelLogits(UNet(1, 2, (32, 64), patch_size=2), TruncatedLogisticHead(1, S), OrdinalInput(1), num_values=S)
+    network = PixelLogits(UNet(1, 2, (32, 64), blocks=2), TruncatedLogisticHead(1, S), OrdinalInput(1), num_values=S)
     denoiser = LeaveOneOutDenoiser(CTMC(FadingRates(S), LinearSurvival()), network, event_shape=(1, 28, 28))
     batches = data.Batches(digits.images, None, arguments.batch_size)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)

@@ -1,10 +1,10 @@
-"""Load a run and draw samples: one line for the model, one for the samples.
+"""Load a run and draw samples from it.
 
     python examples/sample.py runs/mnist
     python examples/sample.py runs/mnist --num_samples=16 --steps=50 --out=digits.png
     python examples/sample.py runs/mnist_ddpm --sampler=ddim --steps=20
 
-`ctdiff sample RUN` does this and keeps the integers too.
+`ctdiff sample RUN` does the same and also saves the integers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ctdiff import figures, load_run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Sample with the seeds 0, 1, 2, ...: the same pictures every time."""
+    """Sample with the seeds 0, 1, 2, ..., so that every call gives the same pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="the run's folder")
     parser.add_argument("--num_samples", type=int, default=64)
-    parser.add_argument("--steps", type=int, help="reverse steps; the run's configuration says unless given")
-    parser.add_argument("--sampler", help="the sampler's name; the run's configuration says unless given")
+    parser.add_argument("--steps", type=int, help="reverse steps; by default those of the run's configuration")
+    parser.add_argument("--sampler", help="the sampler's name; by default that of the run's configuration")
     parser.add_argument("--out", default="samples.png", help="the picture")
     arguments = parser.parse_args(argv)
 

@@ -3,8 +3,8 @@
     python examples/swap_backbone.py
     python examples/swap_backbone.py --steps=500 --config=mnist_absorbing --config.training.batch_size=32
 
-Another backbone is one key, `model.name`; its own arguments are in the section of that name. On two
-cores 500 steps of each take several minutes; the picture says what was learnt in equal steps, not in equal time.
+The key `model.name` chooses the backbone. The section of that name has its arguments. On two cores, 500 steps of all four take
+several minutes. The picture compares the backbones after equal numbers of steps, not after equal times.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ BACKBONES = ("unet", "uvit", "dit", "diffit")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, load, sample, once for each backbone; arguments `--config.section.key=value` go to all of them."""
+    """Train, load and sample with each backbone; arguments `--config.section.key=value` apply to all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="mnist_unet", help="a preset, or the path of a .py file")
-    parser.add_argument("--steps", type=int, default=500, help="training steps of each")
+    parser.add_argument("--steps", type=int, default=500, help="training steps for each backbone")
     parser.add_argument("--num_samples", type=int, default=36)
-    parser.add_argument("--out", type=Path, default=Path("runs/swap_backbone"), help="the folder of all runs and the picture")
+    parser.add_argument("--out", type=Path, default=Path("runs/swap_backbone"), help="the folder of the runs and the picture")
     arguments, overrides = parser.parse_known_args(argv)
 
-    sheets = []
-    for name in BACKBONES:
-        config = configuration.load(arguments.config)
-        flags = [f"--config.training.steps={arguments.steps}", f"--config.model.name={name}"]
-        configuration.override(config, [*overrides, *flags])
+    configs, sheets = {name: configuration.load(arguments.config) for name in BACKBONES}, []
+    own = [[f"--config.model.name={name}", f"--config.training.steps={arguments.steps}"] for name in configs]
+    configuration.override_each(configs.values(), overrides, own)
+    for name, config in configs.items():
         train(config, arguments.out / name, say=print)
         run = load_run(arguments.out / name)
         x_0 = run.sampler().sample(arguments.num_samples, seeds=range(arguments.num_samples))

@@ -18,6 +18,7 @@ import pytest
 import continuous_diffusion
 import diffusion_core
 import discrete_diffusion
+from ctdiff import recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("discrete_diffusion", "continuous_diffusion")
@@ -119,6 +120,28 @@ def test_no_circle_of_imports() -> None:
     list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
+def test_only_the_recipe_tells_engines_apart(python_files: dict[Path, ast.Module]) -> None:
+    """What differs between engines is asked of `ctdiff.recipe.engine.Engine`; nothing else compares an engine's name."""
+    names, compared = set(recipe.engines()), {}
+    assert len(names) == len(ENGINES)
+    for path, tree in python_files.items():
+        where = path.relative_to(ROOT)
+        if where.parts[0] != "ctdiff" or where.parts[1] == "recipe":
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare | ast.MatchValue):
+                values = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
+                compared |= {f"{where}:{node.lineno}": ast.unparse(node)} if values & names else {}
+    assert compared == {}
+
+
+def test_what_is_gone_stays_gone(project_files: list[Path]) -> None:
+    """No question of which engine it is, and no folder that tools take for their own."""
+    word = "is_" + "gaussian"
+    assert [str(path) for path in project_files if word in path.read_text(encoding="utf-8", errors="ignore")] == []
+    assert [str(path) for path in project_files if "build" in path.relative_to(ROOT).parts[:-1]] == []
+
+
 def test_no_drawer_for_everything() -> None:
     drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
     names = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.stem in drawers]
@@ -204,7 +227,7 @@ CONTRACTS = [
     (diffusion_core.Schedule, ["__call__"]),
     (diffusion_core.Process, ["sample", "prior", "renoise"]),
     (diffusion_core.Denoiser, ["forward"]),
-    (diffusion_core.Loss, ["__call__", "check_times"]),
+    (diffusion_core.Loss, ["__call__", "check"]),
     (diffusion_core.Sampler, ["start", "step", "finish", "sample", "trajectory", "evaluate"]),
     (diffusion_core.TimeSampler, ["__call__", "update"]),
     (diffusion_core.TimeGrid, ["times"]),

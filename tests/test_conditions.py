@@ -201,12 +201,11 @@ def test_a_wrong_number_of_rows_is_refused_before_the_network_is_asked(make, row
 def test_labels_of_few_bits_are_compared_as_integers():
     """256 classes and uint8 labels: every byte is a class, and a classifier's label is compared with 256 without wrapping."""
     y = torch.tensor([0, 255], dtype=torch.uint8)
-    network = UNet(1, 1, widths=(4,), blocks=(1,), attention_levels=(), num_classes=256, time_features=4, time_dim=4, groups=1)
+    small = {"widths": (4,), "blocks": 1, "patch_size": 1, "attention_levels": (), "groups": 1}
+    network = UNet(1, 1, **small, num_classes=256, time_features=4, time_dim=4)
     assert network(torch.zeros(2, 1, 4, 4), torch.zeros(2), y=y).shape == (2, 1, 4, 4)
     logits = torch.randn(2, 256, dtype=torch.float64)
     chosen = class_log_prob(lambda x, c: logits, torch.zeros(2, 1), torch.zeros(2), y)
     torch.testing.assert_close(chosen, logits.log_softmax(1)[torch.arange(2), [0, 255]])
     with pytest.raises(ValueError, match=r"y has the value 255, expected 0 \.\. 10"):
-        UNet(1, 1, widths=(4,), blocks=(1,), num_classes=10, attention_levels=(), groups=1)(
-            torch.zeros(2, 1, 4, 4), torch.zeros(2), y=y
-        )
+        UNet(1, 1, **small, num_classes=10)(torch.zeros(2, 1, 4, 4), torch.zeros(2), y=y)

@@ -24,21 +24,22 @@ SMALL = [
     "--config.model.unet.widths=(8, 8)",
     "--config.model.unet.blocks=(1, 1)",
     "--config.model.unet.num_heads=1",
-    "--config.model.uvit.depth=2",
-    "--config.model.uvit.hidden_dim=16",
-    "--config.model.uvit.num_heads=2",
-    "--config.model.dit.depth=1",
-    "--config.model.dit.hidden_dim=16",
-    "--config.model.dit.num_heads=2",
-    "--config.model.diffit.widths=(8, 8)",
-    "--config.model.diffit.blocks=(1, 1)",
-    "--config.model.diffit.windows=(0, 0)",
-    "--config.model.diffit.num_heads=2",
     "--config.training.batch_size=4",
     "--config.sampler.steps=2",
     "--config.sampler.num_samples=2",
     "--config.sampler.sub_batch=4",
     "--config.saving.validation_images=4",
+]
+DIT = ["--config.model.dit.depth=1", "--config.model.dit.hidden_dim=16", "--config.model.dit.num_heads=2"]
+OTHERS = [
+    *DIT,
+    "--config.model.uvit.depth=2",
+    "--config.model.uvit.hidden_dim=16",
+    "--config.model.uvit.num_heads=2",
+    "--config.model.diffit.widths=(8, 8)",
+    "--config.model.diffit.blocks=(1, 1)",
+    "--config.model.diffit.windows=(0, 0)",
+    "--config.model.diffit.num_heads=2",
 ]
 
 
@@ -86,7 +87,7 @@ def test_sample(run: str, sampler: str, runs: Path, tmp_path: Path, capsys: pyte
 def test_inpaint(run: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "inpainted.png"
     example("inpaint")([str(runs / run), "--digits=2", "--completions=3", "--steps=2", "--resample=2", f"--out={out}"])
-    assert "2 digits, 3 completions each, 2 rounds a step" in capsys.readouterr().out
+    assert "2 digits, 3 completions each, 2 rounds per step" in capsys.readouterr().out
     sheet = picture(out)
     pitch = sheet.shape[1] // 5  # the digit, what is shown of it, three completions
     gap = sheet.shape[1] - 5 * pitch
@@ -98,7 +99,9 @@ def test_inpaint(run: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_swap_backbone(tmp_path: Path) -> None:
     families = ["unet", "uvit", "dit", "diffit"]
-    example("swap_backbone")(["--steps=2", "--num_samples=2", f"--out={tmp_path}", *SMALL])
+    with pytest.raises(ValueError, match=r"config.model.uvit.dept is not a key, .* Did you mean depth\?"):
+        example("swap_backbone")([f"--out={tmp_path}", "--config.model.uvit.dept=3"])
+    example("swap_backbone")(["--steps=2", "--num_samples=2", f"--out={tmp_path}", *SMALL, *OTHERS])
     picture(tmp_path / "backbones.png")
     assert [load_run(tmp_path / name).config.model.name for name in families] == families
 
@@ -149,16 +152,17 @@ def test_bits_per_dim(run: str, runs: Path, capsys: pytest.CaptureFixture[str]) 
     terms = [float(number) for number in re.findall(r"[\d.]+", second)]
     assert sum(terms) == pytest.approx(float(match[1]), abs=2e-4)
     assert float(match[2]) > 0
-    assert re.fullmatch(r"for other images \+- [\d.]+: single images scatter by [\d.]+", third)
+    assert re.fullmatch(r"for other images \+- [\d.]+: standard deviation of single images [\d.]+", third)
 
 
 def test_little_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     some = embedded_mnist().train
     np.savez(tmp_path / "digits.npz", images=some.images[:50].numpy(), labels=some.labels[:50].numpy())
     small = [flag for flag in SMALL if "image_size" not in flag and "fraction" not in flag]
-    data = ["--config.data.name=array", f"--config.data.path={tmp_path / 'digits.npz'}", "--config.data.test_fraction=0.3"]
+    array = {"path": tmp_path / "digits.npz", "test_fraction": 0.3}
+    data = ["--config.data.name=array", *(f"--config.data.array.{key}={value}" for key, value in array.items())]
     study = ["--steps=2", "--num_samples=12", "--images", "12", "0", f"--out={tmp_path / 'runs'}"]
-    example("little_data")([*study, *data, *small])
+    example("little_data")([*study, *data, *small, *DIT])
     head, _, *rows, floor = [
         line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")
     ]
@@ -175,7 +179,10 @@ def test_little_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_compare_schedules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    example("compare_schedules")(["--steps=2", "--images=4", f"--out={tmp_path}", *SMALL])
+    own = "--config.process.schedule.laplace.b=0.5"
+    example("compare_schedules")(["--steps=2", "--images=4", f"--out={tmp_path}", *SMALL, own])
+    assert load_run(tmp_path / "laplace").config.process.schedule.laplace.to_dict() == {"mu": -2.0, "b": 0.5}
+    assert load_run(tmp_path / "cosine").config.process.schedule.name == "cosine"
     picture(tmp_path / "schedules.png")
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows] == ["schedule", "laplace", "cauchy", "cosine", "linear"]

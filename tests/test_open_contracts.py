@@ -17,6 +17,7 @@ from discrete_diffusion import (
     CTMC,
     ELBO,
     CrossEntropy,
+    ELBOAndCrossEntropy,
     EnumeratedCTMC,
     LeaveOneOutDenoiser,
     Loss,
@@ -172,6 +173,16 @@ def test_padding_is_neither_noised_nor_scored():
 def test_losses_that_draw_in_their_own_way_are_not_added_up():
     with pytest.raises(TypeError, match="TwoPasses draws or calls the network in its own way"):
         WeightedSum((ELBO(), TwoPasses()), (1.0, 1.0))
+
+
+def test_the_bound_and_the_cross_entropy_add_up():
+    oracle = chain(4, 2)
+    denoiser = LeaveOneOutDenoiser(oracle.process, oracle.x0_network(), (2,))
+    sample = ELBO().draw(oracle.process, oracle.clean, torch.tensor(0.3), torch.Generator().manual_seed(0))
+    assert ELBOAndCrossEntropy() == ELBOAndCrossEntropy(0.001)
+    for weight in (0.0, 0.001, 0.5):
+        summed = WeightedSum((ELBO(), CrossEntropy()), (1.0, weight))(denoiser, sample)
+        assert torch.equal(ELBOAndCrossEntropy(weight)(denoiser, sample), summed)
 
 
 def test_each_is_short():

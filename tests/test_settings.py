@@ -159,6 +159,17 @@ def test_every_setting_has_a_meaning_and_every_number_a_range(cls: type) -> None
         assert all(item in allowed for item in items if item not in (None, inspect.Parameter.empty)), name
 
 
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
+def test_every_argument_has_a_meaning_that_is_read_alone(cls: type) -> None:
+    said = meanings(cls)
+    for name, parameter in inspect.signature(cls).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        assert said.get(name), f"{name} has no meaning"
+        elsewhere = re.search(r"\b(?:[Aa]s (?:above|before|of|for every))", said[name])
+        assert elsewhere is None, f"{name}: {said[name]}"
+
+
 def test_values_just_outside_are_refused_by_their_names() -> None:
     cases = list(outside())
     assert len(cases) > 400

@@ -26,8 +26,8 @@ class Ancestral(Sampler):
     Arguments:
         denoiser: the denoiser to sample from.
         grid: the times to visit; t_min > 0.
-        variance: the variance of the noise of each step; None means FixedSmall().
-        clip: the bound that x0hat is clipped to; 1 for images; None does not clip.
+        variance: the variance of the noise of each step.
+        clip: the bound that the predicted x_0 is clipped to, [-clip, clip]; 1 for images; None does not clip.
         sub_batch: with seeds, how many chains the network sees at once.
 
     References:
@@ -42,12 +42,12 @@ class Ancestral(Sampler):
         denoiser: Denoiser[Posterior],
         grid: TimeGrid,
         *,
-        variance: ReverseVariance | None = None,
+        variance: ReverseVariance = FixedSmall(),  # noqa: B008
         clip: Positive | None = None,
         sub_batch: Count = 16,
     ) -> None:
         super().__init__(denoiser, grid, clip=clip, sub_batch=sub_batch)
-        self.variance = FixedSmall() if variance is None else variance
+        self.variance = variance
         self.variance.check(denoiser)
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:

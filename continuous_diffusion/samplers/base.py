@@ -50,7 +50,7 @@ class Sampler(diffusion_core.Sampler[Posterior]):
     Arguments:
         denoiser: the denoiser to sample from; its posterior has a `mean`.
         grid: the times to visit; t_min > 0.
-        clip: the bound that x0hat is clipped to, [-clip, clip]; 1 for images; None does not clip.
+        clip: the bound that the predicted x_0 is clipped to, [-clip, clip]; 1 for images; None does not clip.
         sub_batch: with seeds, how many chains the network sees at once.
 
     Raises:

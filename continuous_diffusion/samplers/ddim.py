@@ -36,11 +36,11 @@ class DDIM(Sampler):
     Arguments:
         denoiser: the denoiser to sample from.
         grid: the times to visit; t_min > 0.
-        eta: the noise of each step in units of the ancestral one.
-        clip: the bound that x0hat is clipped to; 1 for images; None does not clip.
+        eta: the noise of each step in units of ancestral sampling's: 0 is deterministic.
+        clip: the bound that the predicted x_0 is clipped to, [-clip, clip]; 1 for images; None does not clip.
         sub_batch: with seeds, how many chains the network sees at once.
-        variance: whose noise is injected, times eta; the coefficient of epshat is not touched by it.
-            None means FixedSmall(), which is the published step.
+        variance: the variance of the noise that a step adds, times eta^2; FixedSmall() is the published step.
+            The coefficient of the predicted noise does not depend on it.
 
     References:
         Denoising diffusion implicit models (Song et al., 2021) | https://arxiv.org/abs/2010.02502
@@ -57,12 +57,12 @@ class DDIM(Sampler):
         eta: Share = 0.0,
         clip: Positive | None = None,
         sub_batch: Count = 16,
-        variance: ReverseVariance | None = None,
+        variance: ReverseVariance = FixedSmall(),  # noqa: B008
     ) -> None:
         check_arguments(DDIM, locals())
         super().__init__(denoiser, grid, clip=clip, sub_batch=sub_batch)
         self.eta = eta
-        self.variance = FixedSmall() if variance is None else variance
+        self.variance = variance
         self.variance.check(denoiser)
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:

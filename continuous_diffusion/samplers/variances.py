@@ -55,7 +55,7 @@ class ReverseVariance(ABC):
 
 @dataclass(frozen=True)
 class FixedSmall(ReverseVariance):
-    """`beta~ = (sigma_s^2 / sigma_t^2) beta`: the bridge's variance, the lower bound."""
+    """The variance of the bridge, the lower bound: `beta~ = (sigma_s^2 / sigma_t^2) beta`."""
 
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         return small.sqrt()
@@ -63,7 +63,7 @@ class FixedSmall(ReverseVariance):
 
 @dataclass(frozen=True)
 class FixedLarge(ReverseVariance):
-    """`beta = sigma_t^2 (1 - snr_t / snr_s)`: the forward step's variance, the upper bound."""
+    """The variance of the forward step, the upper bound: `beta = sigma_t^2 (1 - snr_t / snr_s)`."""
 
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         return process.added_variance(s, t).sqrt()
@@ -71,7 +71,8 @@ class FixedLarge(ReverseVariance):
 
 @dataclass(frozen=True)
 class LearnedRange(ReverseVariance):
-    """`exp(v log beta + (1 - v) log beta~)` with the v of every dimension from the network.
+    """The variance that the network learned between the two bounds: `exp(v log beta + (1 - v) log beta~)`, with a v for every
+    dimension.
 
     Both ends are those of the step that is taken, so a network trained on T steps may be
     sampled on fewer. Where beta~ = 0, in a step to s = 0, there is no noise.

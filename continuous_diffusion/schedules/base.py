@@ -65,7 +65,7 @@ class Schedule(diffusion_core.Schedule):
         if sigma > CLEAN:
             raise ValueError(
                 f"{type(self).__name__} has sigma = {sigma:.3g} at t_min = {t_min}, expected at most {CLEAN} where "
-                "sampling ends: take a smaller t_min, or a LogSNRGrid for a schedule that is made for training"
+                "sampling ends: take a smaller t_min, or a BoundedLogSNRGrid for a schedule that is made for training"
             )
 
 

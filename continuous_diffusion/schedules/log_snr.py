@@ -4,7 +4,7 @@ With t uniform, a schedule is a density over log-SNR, `p(lambda) = -dt/dlambda`:
 level that often. The Laplace and the Cauchy schedule are made for that. They are infinite at both ends, so t is
 in the open interval, and equal steps of t are no way to sample them: on i/1000 the Laplace grid stops
 at sigma = 0.207, with visible noise left, and starts at alpha = 0.207, which is not pure noise. Sample on
-a `LogSNRGrid` between log-SNRs that reach both.
+a `BoundedLogSNRGrid`, between log-SNRs that reach both.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class ShiftedCosineSchedule(LogSNRSchedule):
     stays in [log_snr_min, log_snr_max].
 
     Arguments:
-        side: the side d of the images; 64 shifts nothing.
+        side: the side d of the images in pixels; 64 shifts nothing.
         log_snr_max: the log-SNR at t = 0, before the shift.
         log_snr_min: the log-SNR at t = 1, before the shift.
 
@@ -84,7 +84,7 @@ class ShiftedCosineSchedule(LogSNRSchedule):
         Simple diffusion: end-to-end diffusion for high resolution images (Hoogeboom et al., 2023) | https://arxiv.org/abs/2301.11093
     """
 
-    side: Positive = 64
+    side: Positive = 64.0
     log_snr_max: Finite = 15.0
     log_snr_min: Finite = -15.0
 
@@ -108,14 +108,14 @@ class ShiftedCosineSchedule(LogSNRSchedule):
 
 @dataclass(frozen=True)
 class LaplaceSchedule(LogSNRSchedule):
-    """`logSNR(t) = mu - b sign(1/2 - t) log(1 - 2 |t - 1/2|)`: a Laplace density over log-SNR, for training.
+    """A Laplace density over log-SNR, for training: `logSNR(t) = mu - b sign(1/2 - t) log(1 - 2 |t - 1/2|)`.
 
     Infinite at t = 0 and t = 1; see the head of this file for how to sample. diffusers' `laplace` is
     not this schedule: there log-SNR rises with t.
 
     Arguments:
         mu: the log-SNR at t = 1/2, which training sees most.
-        b: the scale, in units of log-SNR.
+        b: the width of the density over log-SNR around mu, in units of log-SNR.
 
     References:
         Improved noise schedule for diffusion training (Hang et al., 2024) | https://arxiv.org/abs/2407.03297
@@ -137,15 +137,15 @@ class LaplaceSchedule(LogSNRSchedule):
 
 @dataclass(frozen=True)
 class CauchySchedule(LogSNRSchedule):
-    """`logSNR(t) = mu + g tan(pi (1 - 2t) / 2)`: a Cauchy density over log-SNR, for training.
+    """A Cauchy density over log-SNR, for training: `logSNR(t) = mu + g tan(pi (1 - 2t) / 2)`.
 
     Infinite at t = 0 and t = 1; see the head of this file for how to sample. Its tails are so heavy
     that one time in a few hundred has an alpha that single precision rounds to 0 (log-SNR below
     -200): train it with v, whose coefficients divide by nothing.
 
     Arguments:
-        mu: the log-SNR at t = 1/2.
-        g: the scale, in units of log-SNR.
+        mu: the log-SNR at t = 1/2, which training sees most.
+        g: the width of the density over log-SNR around mu, in units of log-SNR.
 
     References:
         Improved noise schedule for diffusion training (Hang et al., 2024) | https://arxiv.org/abs/2407.03297

@@ -31,7 +31,7 @@ class TabulatedSchedule(VariancePreserving):
     """A schedule published as T variances `beta_i`: `abar[i] = prod_{j <= i} (1 - beta_j)`.
 
     Arguments:
-        T: the number of discrete times of the table.
+        T: how many discrete times the schedule is a table of.
     """
 
     T: Count = 1000
@@ -74,7 +74,7 @@ class _ScaledSchedule(TabulatedSchedule):
     """Variances that were published for T = 1000 and end at 0.02, scaled by 1000 / T.
 
     Arguments:
-        T: the number of discrete times of the table; the last beta, 20 / T, must be below 1.
+        T: how many discrete times the schedule is a table of; the last beta, 20 / T, must be below 1.
     """
 
     T: Annotated[int, Range(least=21)] = 1000
@@ -82,7 +82,7 @@ class _ScaledSchedule(TabulatedSchedule):
 
 @dataclass(frozen=True)
 class LinearSchedule(_ScaledSchedule):
-    """`beta_i` from 1e-4 to 0.02 in equal increments at T = 1000; scaled by 1000 / T otherwise.
+    """The linear schedule of DDPM: `beta_i` from 1e-4 to 0.02 in equal increments at T = 1000; scaled by 1000 / T otherwise.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -95,7 +95,8 @@ class LinearSchedule(_ScaledSchedule):
 
 @dataclass(frozen=True)
 class QuadraticSchedule(_ScaledSchedule):
-    """`sqrt(beta_i)` from 0.01 to sqrt(0.02) in equal increments at T = 1000; beta scaled by 1000 / T otherwise.
+    """The quadratic schedule: `sqrt(beta_i)` from 0.01 to sqrt(0.02) in equal increments at T = 1000; beta scaled by 1000 / T
+    otherwise.
 
     Less noise early on than the linear one. diffusers calls it `scaled_linear`.
 
@@ -110,7 +111,8 @@ class QuadraticSchedule(_ScaledSchedule):
 
 @dataclass(frozen=True)
 class CosineSchedule(TabulatedSchedule):
-    """`abar(t) = f(t) / f(0)`, `f(t) = cos^2(pi/2 (t + 0.008) / 1.008)`, with `beta_i` cut off at 0.999.
+    """The cosine schedule of improved DDPM: `abar(t) = f(t) / f(0)`, `f(t) = cos^2(pi/2 (t + 0.008) / 1.008)`, with `beta_i`
+    cut off at 0.999.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672

@@ -13,51 +13,34 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from absl import flags
-
 from ctdiff import evaluation
-from ctdiff.cli.shared_flags import define_device, define_extractor
-from ctdiff.cli.verb import CommandLine, Verb, say
+from ctdiff.cli.shared_flags import DEVICE, EXTRACTOR, likelihood_flag
+from ctdiff.cli.verb import CommandLine, Flag, Verb, say
 from ctdiff.sampling import numbers
 
 __all__ = ["VERB"]
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_list(
-        "samplers",
-        None,
-        "The samplers to compare, such as ancestral,ddim. NAME+K makes K corrector leaps after each step, as in "
-        "tau_leaping+2. Without it, all that each run has.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "calls",
-        "4,8,16,32,64",
-        "How often the network may be called for an image. Each number is measured with each sampler.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "num_samples",
-        500,
-        "How many images to draw for each run, sampler and number of calls.",
-        lower_bound=1,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "metric", "FID", "The metric to print and to plot, such as FID, KID or coverage; all are measured.", flag_values=values
-    )
-    define_extractor(values, list(evaluation.EXTRACTORS))
-    flags.DEFINE_integer(
-        "likelihood_images",
-        None,
-        "How many held-out images the bits per dimension are averaged over; 0 leaves these out. Without it, 200, or all if "
-        "there are fewer.",
-        lower_bound=0,
-        flag_values=values,
-    )
-    define_device(values)
-    flags.DEFINE_string("out", "comparison", "The folder of the results.", flag_values=values)
+def _flags() -> list[Flag]:
+    return [
+        Flag(
+            "samplers",
+            "The samplers to compare, such as ancestral,ddim. NAME+K makes K corrector leaps after each step, as in "
+            "tau_leaping+2. Without it, all that each run has.",
+            kind=list,
+        ),
+        Flag(
+            "calls",
+            "How often the network may be called for an image. Each number is measured with each sampler.",
+            "4,8,16,32,64",
+        ),
+        Flag("num_samples", "How many images to draw for each run, sampler and number of calls.", 500, int, 1),
+        Flag("metric", "The metric to print and to plot, such as FID, KID or coverage; all are measured.", "FID"),
+        *EXTRACTOR,
+        likelihood_flag(200),
+        DEVICE,
+        Flag("out", "The folder of the results.", "comparison"),
+    ]
 
 
 def _run(line: CommandLine) -> int:
@@ -76,4 +59,4 @@ def _run(line: CommandLine) -> int:
     return 0
 
 
-VERB = Verb("compare", __doc__, _define_flags, _run, least=1, most=None, goes_on=True)
+VERB = Verb("compare", __doc__, _flags, _run, least=1, most=None, goes_on=True)

@@ -10,48 +10,34 @@ settings of the sampler can be changed with --config.sampler.key=value. For exam
 
 from __future__ import annotations
 
-from absl import flags
-
 from ctdiff import evaluation
-from ctdiff.cli.shared_flags import define_extractor, define_sampling, given_labels, given_numbers
-from ctdiff.cli.verb import CommandLine, UsageError, Verb, say
+from ctdiff.cli.shared_flags import EXTRACTOR, given_labels, given_numbers, likelihood_flag, sampling_flags
+from ctdiff.cli.verb import CommandLine, Flag, UsageError, Verb, say
 
 __all__ = ["VERB"]
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    define_sampling(values, num_samples="2000")
-    flags.DEFINE_string(
-        "checkpoints",
-        "last",
-        "The checkpoints to measure: last, all, or their training steps, such as 1000,2000.",
-        flag_values=values,
-    )
-    define_extractor(values, list(evaluation.EXTRACTORS))
-    flags.DEFINE_integer(
-        "likelihood_images",
-        None,
-        "How many held-out images the bits per dimension are averaged over; 0 leaves these out. Without it, 400, or all if "
-        "there are fewer.",
-        lower_bound=0,
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "draws",
-        8,
-        "How many random times and noises are drawn for each of these images, an even number. More make the error smaller.",
-        lower_bound=4,
-        flag_values=values,
-    )
-    flags.DEFINE_string("out", None, "The .json file to write. Without it, RUN/evaluation.json.", flag_values=values)
-    flags.DEFINE_string(
-        "repeat",
-        None,
-        "A .json file that `ctdiff evaluate` wrote. Its images are drawn and measured again, with the settings in the file, "
-        "and numbers that differ are printed; the exit status is 1 if there are any. RUN may be left out. Without it, RUN is "
-        "measured.",
-        flag_values=values,
-    )
+def _flags() -> list[Flag]:
+    return [
+        *sampling_flags(num_samples="2000"),
+        Flag("checkpoints", "The checkpoints to measure: last, all, or their training steps, such as 1000,2000.", "last"),
+        *EXTRACTOR,
+        likelihood_flag(400),
+        Flag(
+            "draws",
+            "How many random times and noises are drawn for each of these images, an even number. More make the error smaller.",
+            8,
+            int,
+            4,
+        ),
+        Flag("out", "The .json file to write. Without it, RUN/evaluation.json."),
+        Flag(
+            "repeat",
+            "A .json file that `ctdiff evaluate` wrote. Its images are drawn and measured again, with the settings in the "
+            "file. Numbers that differ are printed, and the exit status is 1 if there are any. RUN may be left out. "
+            "Without it, RUN is measured.",
+        ),
+    ]
 
 
 def _run(line: CommandLine) -> int:
@@ -79,7 +65,7 @@ def _run(line: CommandLine) -> int:
 
 def _repeat(line: CommandLine) -> int:
     """Make a report again; exit status 1 where a number is another."""
-    changed = [f"--{name}" for name in line.present if name not in ("repeat", "download")]
+    changed = [f"--{name}" for name in line.present if name not in ("repeat", "download", "trust")]
     if changed or line.overrides:
         raise UsageError(f"{[*changed, *line.overrides][0]}: --repeat takes every setting from the file")
     different = evaluation.repeat(line.given["repeat"], run=line.runs[0] if line.runs else None, progress=True)
@@ -89,4 +75,4 @@ def _repeat(line: CommandLine) -> int:
     return 1 if different else 0
 
 
-VERB = Verb("evaluate", __doc__, _define_flags, _run, most=1, goes_on=True)
+VERB = Verb("evaluate", __doc__, _flags, _run, most=1, goes_on=True)

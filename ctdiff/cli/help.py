@@ -62,14 +62,15 @@ def _flag_help(flag: flags.Flag[Any]) -> str:
     notes, meaning = [], flag.help or ""
     if (bound := getattr(flag.parser, "lower_bound", None)) is not None:
         notes.append(f"at least {bound}")
-    if flag.boolean:
+    if flag.flag_type() == "bool":
         head = f"--[no]{flag.name}"
         notes.append(f"default: {'on' if flag.default else 'off'}")
     else:
         choices = "|".join(getattr(flag.parser, "enum_values", []))
         meaning = meaning.removeprefix(f"<{choices}>: ")  # absl puts them before the meaning
-        head = f"--{flag.name}={choices or _VALUES[flag.flag_type()]}"
-        if flag.default is not None:
+        value = choices or _VALUES[flag.flag_type()]
+        head = f"--{flag.name}[={value}]" if flag.boolean else f"--{flag.name}={value}"
+        if flag.default:
             notes.append(f"default: {flag.default}")
     noted = f" ({', '.join(notes)})" if notes else ""
     return f"  {head}{noted}\n{_wrapped(meaning, ' ' * 6)}"

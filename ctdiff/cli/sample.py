@@ -4,37 +4,34 @@ RUN is the folder of a run, such as runs/mnist. Two files are written: a picture
 values of their pixels with their seeds (.npz). The settings of the sampler can be changed with --config.sampler.key=value. For
 example:
 
-    ctdiff sample runs/mnist --num_samples=16 --steps=50 --config.sampler.grid=cosine --gif
+    ctdiff sample runs/mnist --num_samples=16 --steps=50 --config.sampler.grid.name=cosine --gif
 """
 
 from __future__ import annotations
 
-from absl import flags
-
-from ctdiff.cli.shared_flags import define_sampling, given_labels, given_numbers
-from ctdiff.cli.verb import CommandLine, Verb, say
+from ctdiff.cli.shared_flags import given_labels, given_numbers, sampling_flags
+from ctdiff.cli.verb import CommandLine, Flag, Verb, say
 from ctdiff.sampling import sample_run
 
 __all__ = ["VERB"]
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    define_sampling(values, num_samples="as many as the run's configuration says")
-    flags.DEFINE_integer(
-        "checkpoint",
-        None,
-        "The training step of the checkpoint whose weights are used. Without it, the last checkpoint.",
-        lower_bound=0,
-        flag_values=values,
-    )
-    flags.DEFINE_bool("gif", False, "Write an animation too (.gif): how noise becomes images.", flag_values=values)
-    flags.DEFINE_string(
-        "out",
-        None,
-        "The path of the files, with or without a suffix, or a folder for them. Without it, RUN/samples. In a folder their "
-        "name is SAMPLER_STEPS, followed by the seeds, classes and settings that were asked for.",
-        flag_values=values,
-    )
+def _flags() -> list[Flag]:
+    return [
+        *sampling_flags(num_samples="as many as the run's configuration says"),
+        Flag(
+            "checkpoint",
+            "The training step of the checkpoint whose weights are used. Without it, the last checkpoint.",
+            kind=int,
+            least=0,
+        ),
+        Flag("gif", "Write an animation too (.gif): how noise becomes images.", False, bool),
+        Flag(
+            "out",
+            "The path of the files, with or without a suffix, or a folder for them. Without it, RUN/samples. In a folder their "
+            "name is SAMPLER_STEPS, followed by the seeds, classes and settings that were asked for.",
+        ),
+    ]
 
 
 def _run(line: CommandLine) -> int:
@@ -51,4 +48,4 @@ def _run(line: CommandLine) -> int:
     return 0
 
 
-VERB = Verb("sample", __doc__, _define_flags, _run, least=1, most=1)
+VERB = Verb("sample", __doc__, _flags, _run, least=1, most=1)

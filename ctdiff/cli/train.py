@@ -2,7 +2,7 @@
 
 The configuration says what is trained, on which images and for how long. The run is kept in a folder. If the folder has an
 unfinished run of this configuration, training goes on where it stopped; if the run is finished, only its pictures are drawn
-again. Every value of the configuration can be changed with --config.section.key=value; --dry_run prints them all.
+again. Every value of the configuration can be changed with --config.section.key=value; --help_config explains them all.
 For example:
 
     ctdiff train --config=mnist --workdir=runs/short --config.training.steps=500
@@ -12,47 +12,52 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from ctdiff import config as configuration
 from ctdiff import cost
-from ctdiff.cli.verb import CommandLine, UsageError, Verb, say
+from ctdiff.cli.verb import CommandLine, Flag, UsageError, Verb, say
+from ctdiff.recipe import tables
 from ctdiff.runs import RunFolder
 from ctdiff.training import trainer
 
 __all__ = ["VERB"]
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "config",
-        None,
-        "What to train: the name of a preset (`ctdiff --help` lists them), or the path of a .py file that has a function "
-        "get_config(). Without it, --resume and --workdir are needed, and the run's own configuration is used.",
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "workdir",
-        None,
-        "The folder of the run: its configuration, checkpoints, pictures and numbers. Without it, runs/NAME, where NAME is "
-        "the name of the configuration.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "resume",
-        False,
-        "Go on with the run in the folder. If there is none, stop with an error and do not begin one.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool("fresh", False, "Delete the run in the folder and train from the beginning.", flag_values=values)
-    flags.DEFINE_bool(
-        "dry_run",
-        False,
-        "Print the whole configuration, and what the network costs: parameters, operations, time and memory. Nothing is "
-        "trained and nothing is written.",
-        flag_values=values,
-    )
+def _flags() -> list[Flag]:
+    return [
+        Flag(
+            "config",
+            "What to train: the name of a preset (`ctdiff --help` lists them), or the path of a .py file that has a function "
+            "get_config(). Without it, --resume and --workdir are needed, and the run's own configuration is used.",
+        ),
+        Flag(
+            "workdir",
+            "The folder of the run: its configuration, checkpoints, pictures and numbers. Without it, runs/NAME, where NAME is "
+            "the name of the configuration.",
+        ),
+        Flag(
+            "resume",
+            "Go on with the run in the folder. If there is none, stop with an error.",
+            False,
+            bool,
+        ),
+        Flag("fresh", "Delete the run in the folder and train from the beginning.", False, bool),
+        Flag(
+            "dry_run",
+            "Print the whole configuration, and what the network costs: parameters, operations, time and memory. Nothing is "
+            "trained and nothing is written.",
+            False,
+            bool,
+        ),
+        Flag(
+            "help_config",
+            "Print every key of the configuration with its value, what it may be, its default and its meaning. "
+            "--help_config=PART prints a part, such as sampler or model.unet. Nothing is trained. Without it, the "
+            "configuration is.",
+            bare=True,
+        ),
+    ]
 
 
 def _run(line: CommandLine) -> int:
@@ -60,8 +65,13 @@ def _run(line: CommandLine) -> int:
     if name is None and not (given["resume"] and given["workdir"]):
         raise UsageError(f"--config is missing, expected one of {', '.join(configuration.preset_names())}, or a .py file")
     folder = Path(given["workdir"] or f"runs/{Path(name or '').stem}")
-    config = configuration.load(name) if name is not None else RunFolder(folder).read_config()
-    configuration.override(config, line.overrides)
+    if name is not None:
+        config = configuration.load(name, line.overrides)
+    else:
+        configuration.override(config := RunFolder(folder).read_config(), line.overrides)
+    if given["help_config"] is not None:
+        say(tables.explained(config, given["help_config"].removeprefix("true")))
+        return 0
     if given["dry_run"]:
         say(configuration.to_json(config) + "\n" + str(cost.estimate(config, runs=_measured_runs(config))))
         return 0
@@ -91,4 +101,4 @@ def _measured_runs(config: ConfigDict) -> int:
     return 5
 
 
-VERB = Verb("train", __doc__, _define_flags, _run)
+VERB = Verb("train", __doc__, _flags, _run)

@@ -1,7 +1,7 @@
 """What a verb of the command line is, and how its line is read.
 
-absl reads the flags that a verb defines. The overrides `--config.section.key=value` are set aside first: which keys exist
-is the configuration's affair, and `ctdiff.config.override` reads them.
+absl reads the line: the flags that a verb defines, and a flag for each `--config.section.key=value` that is in it. Which keys
+there are depends on what is chosen, so their values are texts here; `ctdiff.config` reads these.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any, TextIO
 
 from absl import flags
 
-from ctdiff import config as configuration
-from ctdiff import presets
+from ctdiff.recipe import booleans, trust
 
-__all__ = ["CommandLine", "UsageError", "Verb", "say", "separate_overrides"]
+__all__ = ["CommandLine", "Flag", "UsageError", "Verb", "say"]
 
 
 class UsageError(ValueError):
@@ -29,6 +28,44 @@ def say(message: str, stream: TextIO | None = None) -> None:
     stream = sys.stdout if stream is None else stream
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(message.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag of a verb.
+
+    Arguments:
+        name: its name, without dashes.
+        meaning: what `--help` says of it.
+        default: its value where it is not given.
+        kind: str, int, bool, or list for texts with commas between them.
+        least: the least that an integer may be.
+        choices: the texts that it may be; none is any.
+        bare: whether a text can be left out; it is `true` then.
+    """
+
+    name: str
+    meaning: str
+    default: Any = None
+    kind: type = str
+    least: int | None = None
+    choices: Sequence[str] = ()
+    bare: bool = False
+
+    def define(self, values: flags.FlagValues) -> None:
+        """Define it for absl."""
+        given = (self.name, self.default)
+        if self.choices:
+            flags.DEFINE_enum(*given, list(self.choices), self.meaning, flag_values=values)
+        elif self.kind is int:
+            flags.DEFINE_integer(*given, self.meaning, lower_bound=self.least, flag_values=values)
+        else:
+            define: Any = {str: flags.DEFINE_string, bool: flags.DEFINE_bool, list: flags.DEFINE_list}[self.kind]
+            define(*given, self.meaning, flag_values=values)
+            values[self.name].boolean |= self.bare
+
+
+_TRUST = "Modules of your own, such as my_module, whose classes the configuration of a run may name. They are imported."
 
 
 @dataclass(frozen=True)
@@ -55,7 +92,7 @@ class Verb:
     Arguments:
         name: the word after `ctdiff`.
         description: what `ctdiff NAME --help` says of it; `ctdiff --help` shows the first line.
-        define_flags: defines the verb's flags.
+        own_flags: gives the verb's flags.
         run: does the work, and returns the exit status.
         least: how many folders of runs have to be given.
         most: how many may be given; None is any number.
@@ -64,7 +101,7 @@ class Verb:
 
     name: str
     description: str
-    define_flags: Callable[[flags.FlagValues], None]
+    own_flags: Callable[[], Sequence[Flag]]
     run: Callable[[CommandLine], int]
     least: int = 0
     most: int | None = 0
@@ -73,7 +110,8 @@ class Verb:
     def flag_values(self) -> flags.FlagValues:
         """The verb's flags with their defaults."""
         values = flags.FlagValues()
-        self.define_flags(values)
+        for flag in (*self.own_flags(), Flag("trust", _TRUST, [], list)):
+            flag.define(values)
         flags.DEFINE_bool("help", False, "Print this text.", short_name="h", flag_values=values)
         return values
 
@@ -83,11 +121,15 @@ class Verb:
         Raises:
             absl.flags.Error: a flag does not exist, has no value, or a wrong one.
         """
-        arguments, overrides = separate_overrides(arguments)
         values = self.flag_values()
+        keys = {flag.name: flag for flag in map(_override_flag, arguments) if flag is not None}
+        for flag in keys.values():
+            flag.define(values)
         _, *runs = values(["ctdiff", *arguments])
-        present = [name for name in values if values[name].present]
-        return CommandLine(values.flag_values_dict(), present, runs, overrides)
+        given = {name: value for name, value in values.flag_values_dict().items() if name not in keys}
+        overrides = [f"--{name}={values[name].value}" for name in keys if values[name].present]  # not what is behind --
+        trust(given["trust"])
+        return CommandLine(given, [name for name in given if values[name].present], runs, overrides)
 
     def check_runs(self, runs: Sequence[str], least: int | None = None) -> None:
         """Refuse too few folders of runs, or too many.
@@ -105,26 +147,10 @@ class Verb:
             raise UsageError(f"unexpected {runs[self.most]!r} (a key is set with --config.section.key=value)")
 
 
-def separate_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate the overrides `--config.section.key=value` from all other arguments, in the order they are in.
-
-    They are written as absl's own flags are: with one dash or two, with the value behind `=` or in the next argument, and
-    `--config.section.key` or `--noconfig.section.key` for a boolean key.
-
-    Returns:
-        The other arguments, and the overrides, each of them one argument.
-    """
-    defaults_by_key = configuration.flatten(presets.default_config())
-    others: list[str] = []
-    overrides: list[str] = []
-    following = iter(arguments)
-    for argument in following:
-        match = re.match(r"--?(no)?config\.(.*)", argument, re.DOTALL)
-        if match is None:
-            others.append(argument)
-            continue
-        negated, key = match.groups()
-        complete = negated or "=" in key or isinstance(defaults_by_key.get(key), bool)
-        value = None if complete else next(following, None)
-        overrides.append(argument if value is None else f"{argument}={value}")
-    return others, overrides
+def _override_flag(argument: str) -> Flag | None:
+    """The flag of an argument such as `--config.section.key=value`; None for other arguments."""
+    match = re.match(r"--?(no)?config\.([^=]+)", argument)
+    if match is None:
+        return None
+    negated, key = match.groups()
+    return Flag(f"config.{key}", "A key.", bare=negated is not None or key.rpartition(".")[2] in booleans())

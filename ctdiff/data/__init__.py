@@ -15,6 +15,7 @@ from ctdiff.data.fingerprint import data_record
 from ctdiff.data.folders import image_folder
 from ctdiff.data.idx import idx_folder, read_idx
 from ctdiff.data.images import ImageData, Splits, split
+from ctdiff.data.preparation import Preparation
 from ctdiff.data.sources import CIFAR10, IDX, MNIST, Array, EmbeddedMNIST, FashionMNIST, Folder, Source
 from ctdiff.data.transforms import as_states, fraction, quantise, resized
 
@@ -29,6 +30,7 @@ __all__ = [
     "Flip",
     "Folder",
     "ImageData",
+    "Preparation",
     "Rotation",
     "Source",
     "Splits",

@@ -9,7 +9,7 @@ once. Rotations and flips are keyed by (seed, k, place in the batch) likewise.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -19,10 +19,13 @@ from torch.nn import functional
 from ctdiff.data.images import ImageData
 from diffusion_core import PerSampleRandomness, Randomness, stream_seed
 
-__all__ = ["Batches", "Flip", "Rotation"]
+__all__ = ["Batches", "Encoding", "Flip", "Rotation"]
 
 # Streams of our own beside those that training noise takes, which are keyed by (seed, step, sample).
 _ORDER, _ROTATION, _FLIP = 0x6F72646572, 0x726F74617465, 0x666C6970
+
+
+Encoding = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Batches:
         seed: keys the order, the rotations and the flips.
         rotation: a random rotation of every image, or None.
         flip: a random reflection of every image, or None.
+        encode: from pixels (B, C, H, W) int64 to what a process takes; None leaves them as they are.
 
     Raises:
         ValueError: batch_size < 1, or images or labels are not what `ImageData` takes.
@@ -95,6 +99,7 @@ class Batches:
     seed: int = 0
     rotation: Rotation | None = None
     flip: Flip | None = None
+    encode: Encoding | None = None
     _epochs: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -126,13 +131,14 @@ class Batches:
         return torch.cat(parts)
 
     def __getitem__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Batch `step`: x_0 (B, C, H, W) int64 and, where there are labels, the condition y (B,) int64."""
+        """Batch `step`: x_0 (B, C, H, W), int64 if nothing encodes it, and the labels, if there are any, as y (B,) int64."""
         indices = self.indices(step)
         x_0 = self.images[indices]
         for change, stream in ((self.flip, _FLIP), (self.rotation, _ROTATION)):
             if change is not None:
                 x_0 = change(x_0, PerSampleRandomness.keyed(stream_seed(self.seed, stream), step, 0, self.batch_size))
-        return x_0.long(), {} if self.labels is None else {"y": self.labels[indices]}
+        x_0 = x_0.long()
+        return x_0 if self.encode is None else self.encode(x_0), {} if self.labels is None else {"y": self.labels[indices]}
 
     def from_step(self, step: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Yield batch `step` and all that follow, without end."""

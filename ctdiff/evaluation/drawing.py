@@ -9,20 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import continuous_diffusion as continuous
-import discrete_diffusion as discrete
-from ctdiff import build
+from ctdiff import recipe
 from ctdiff.data import ImageData
 from ctdiff.evaluation.records import Parts
 from ctdiff.runs import Run
-from diffusion_core import BitsPerDim, GridTimes, Sampler, StratifiedTimes, TimeSampler, UniformGrid, stream_seed
+from diffusion_core import BitsPerDim, Sampler, TimeSampler, stream_seed
 from diffusion_core.conditions import check_conditions
 from diffusion_core.densities import pilot_times
 
@@ -105,13 +102,9 @@ def draw(
 def likelihood_times(run: Run) -> TimeSampler:
     """The times of a run's bound: all of the trained interval; of a Gaussian process the steps of the chain of T times.
 
-    Where the chain's schedule has no ends (the run samples on the grid `log_snr`), the T steps are those of that grid.
+    Where the chain's schedule has no ends (the run samples on the grid `bounded_log_snr`), the T steps are those of that grid.
     """
-    settings, T = run.config.process, run.config.process.gaussian.T
-    if not build.is_gaussian(run.config):
-        return StratifiedTimes(settings.t_min, settings.t_max)
-    given = run.config.sampler.grid == "log_snr"
-    return GridTimes(build.build_grid(run.config, steps=T - 1) if given else UniformGrid(T - 1, 1 / T))
+    return recipe.engine_of(run.config).bound_times(run.config)
 
 
 def _labelled(run: Run, data: ImageData) -> tuple[Tensor, dict[str, Tensor]]:
@@ -159,8 +152,8 @@ def run_bits_per_dim(
     Raises:
         ValueError: draws are none of these, or a conditional run and images without labels.
     """
-    engine: Any = continuous if build.is_gaussian(run.config) else discrete
-    denoiser, bits = build.with_evidence_floor(run.config, run.denoiser), []
+    engine = recipe.engine_of(run.config)
+    measures, denoiser, bits = engine.package, engine.sampled(run.config, run.denoiser), []
 
     def piece(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return make() if parts is None else parts.get(name, make)
@@ -172,7 +165,7 @@ def run_bits_per_dim(
             x_0, cond = _labelled(run, pilot.select(torch.arange(min(len(pilot), _PILOT))))
             noise = torch.Generator().manual_seed(stream_seed(seed, 0))
             with run.named():
-                return {"masses": engine.learn_times(denoiser, x_0, likelihood_times(run), generator=noise, **cond).masses}
+                return {"masses": measures.learn_times(denoiser, x_0, likelihood_times(run), generator=noise, **cond).masses}
 
         times = pilot_times(likelihood_times(run)).with_masses(piece("bits_times", learn)["masses"].tolist())
         bar.update(total - len(data))
@@ -183,7 +176,7 @@ def run_bits_per_dim(
                 noise = torch.Generator().manual_seed(stream_seed(seed, 1, first))
                 x_0, cond = _labelled(run, block)
                 with run.named():
-                    return _arrays(engine.bits_per_dim(denoiser, x_0, times, draws, generator=noise, **cond))
+                    return _arrays(measures.bits_per_dim(denoiser, x_0, times, draws, generator=noise, **cond))
 
             arrays = piece(f"bits_{first:06d}", make)
             bits.append(BitsPerDim(**{name: torch.from_numpy(array) for name, array in arrays.items()}))

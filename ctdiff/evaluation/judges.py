@@ -17,7 +17,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from ctdiff import build
+from ctdiff import recipe
 from ctdiff.data import Splits
 from ctdiff.evaluation.digits import mnist_cnn
 from ctdiff.evaluation.features import Extractor
@@ -68,7 +68,7 @@ def run_splits(config: ConfigDict, labels: Sequence[int] | None = None, folder: 
     Raises:
         RunError: they are not those that the run was trained on.
     """
-    splits = build.build_data(config)
+    splits = recipe.build_data(config)
     if folder is not None:
         folder.check_data(splits)
     if labels is None or max(labels) >= config.model.num_classes:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ctdiff import build
+from ctdiff import recipe
 from ctdiff.evaluation import proven
 from ctdiff.evaluation.plots import COLOURS, DISTANCES
 from ctdiff.evaluation.tables import BETTER, decimals, milliseconds, shortfall, with_interval
@@ -69,13 +69,12 @@ def _statements(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each sampler that appears, and one for the bound of each engine."""
     rows: dict[tuple[str, str], proven.Statement] = {}
     for run in content["runs"]:
-        gaussian = run["process"] == build.GAUSSIAN
-        engine = "Gaussian engine" if gaussian else "Markov chain"
+        engine = recipe.engines()[run["process"]].title
         for name, settings in run["samplers"].items():
-            guided = settings["guidance"] != 1
-            rows[engine, f"{name}, guided" if guided else name] = proven.of_sampler(name, gaussian, guided)
+            guided = settings["guidance"]["g"] != 1
+            rows[engine, f"{name}, guided" if guided else name] = proven.of_sampler(run["process"], name, guided)
         if run["bits_per_dim"] is not None:
-            rows[engine, "bits per dimension"] = proven.of_bound(gaussian)
+            rows[engine, "bits per dimension"] = proven.of_bound(run["process"])
     return [
         {"engine": engine, "name": name, "text": statement.text, "tests": _by_file(statement.tests)}
         for (engine, name), statement in rows.items()

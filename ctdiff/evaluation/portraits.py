@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 from torch import Tensor
 
-from ctdiff import build, figures
 from ctdiff import config as configuration
+from ctdiff import figures, recipe
 from ctdiff.data import Splits
 from ctdiff.evaluation.drawing import draw, run_bits_per_dim
 from ctdiff.evaluation.records import Parts, digest, keep_result, kept_result
@@ -29,6 +30,7 @@ from ctdiff.training.checkpoints import write_atomically
 __all__ = [
     "BOUND_FORMAT",
     "SHOWN",
+    "backbone_settings",
     "engine_in_words",
     "keep_picture",
     "kept_bound",
@@ -44,45 +46,54 @@ SHOWN = 64
 _COLUMNS = 8
 
 _BACKBONES = {"unet": "U-Net", "uvit": "U-ViT", "dit": "DiT", "diffit": "DiffiT", "latent_diffit": "DiffiT for latents"}
-_RATES = {
-    "gaussian_target": "Gaussian target rates",
-    "absorbing": "absorbing rates (a mask)",
-    "birth_death": "birth-death rates",
-}
-"""What configurations call networks and rate matrices, where it is no word; others are called what they are called there."""
+"""What configurations call networks, in words; others are called what they are called there."""
 
 
 def engine_in_words(config: ConfigDict) -> str:
     """`Markov chain on 256 grey levels, Gaussian target rates, cosine amplitude schedule`."""
-    schedule, model = f"{config.process.schedule.replace('_', ' ')} schedule", config.model
-    labels = f", {model.num_classes} classes" if model.num_classes else ""
-    if build.is_gaussian(config):
-        published = {"epsilon": " (improved DDPM)" if model.learned_variance else " (DDPM)"}.get(model.parameterisation, "")
-        return f"Gaussian diffusion{published}, {schedule}{labels}"
-    levels = "grey levels" if config.data.channels == 1 else "levels a colour"
-    rates = _RATES.get(config.process.name, f"{config.process.name.replace('_', ' ')} rates")
-    return f"Markov chain on {config.data.num_values} {levels}, {rates}, {schedule}{labels}"
+    labels = f", {config.model.num_classes} classes" if config.model.num_classes else ""
+    schedule = config.process.schedule.name.replace("_", " ")
+    return f"{recipe.engine_of(config).described(config)}, {schedule} schedule{labels}"
+
+
+@cache
+def _presets() -> dict[str, ConfigDict]:
+    return {name: configuration.load(name) for name in configuration.preset_names()}
+
+
+def _changes(preset: ConfigDict, config: ConfigDict) -> dict[str, Any]:
+    """What a configuration changes of a preset that is to train such a run, by key, choices first."""
+    preset = ConfigDict(preset.to_dict())
+    recipe.set_absolute_path(preset)  # as a run's is
+    given, wanted = configuration.flatten(preset), configuration.flatten(config)
+    changed = [key for key, value in wanted.items() if key not in given or given[key] != value]
+    trained = [key for key in changed if key.split(".")[0] not in configuration.FREE_SECTIONS and key != "training.device"]
+    return {key: wanted[key] for key in sorted(trained, key=lambda key: key.rpartition(".")[2] not in ("engine", "name"))}
 
 
 def training_command(run: Run) -> str:
-    """The command that trains such a run: the nearest preset, and what is different."""
-    ignored = (*configuration.FREE_SECTIONS, "training.device")
-    changes = {
-        name: configuration.differences(configuration.load(name), run.config, ignored) for name in configuration.preset_names()
-    }
-    name = min(changes, key=lambda preset: len(changes[preset]))
-    flags = [f"--config.{key}={wanted}" for key, (_, wanted) in changes[name].items()]
+    """The command that trains such a run: the nearest preset of its engine, and what is different."""
+    changes = {name: _changes(preset, run.config) for name, preset in _presets().items()}
+    # A preset is written for its engine: what it says of networks and losses is nothing to another one.
+    name = min(changes, key=lambda preset: ("process.engine" in changes[preset], len(changes[preset])))
+    flags = [f"--config.{key}={'none' if value is None else value}" for key, value in changes[name].items()]
     return shlex.join(["ctdiff", "train", f"--config={name}", *flags, f"--workdir={run.path}"])
+
+
+def backbone_settings(config: ConfigDict) -> dict[str, Any]:
+    """The backbone's name and arguments: what of the section `model` belongs to no engine."""
+    others = {"num_classes", *recipe.engine_of(config).fields()["model"]}
+    return {key: value for key, value in config.model.to_dict().items() if key not in others}
 
 
 def portrait(run: Run) -> dict[str, Any]:
     """What a run is, as plain numbers and strings."""
     model, training = run.config.model, run.config.training
     return {
-        "process": run.config.process.name,
+        "process": run.config.process.engine,
         "engine": engine_in_words(run.config),
         "backbone": _BACKBONES.get(model.name, model.name),
-        "backbone_settings": digest({"name": model.name, **model[model.name].to_dict()}),
+        "backbone_settings": digest(backbone_settings(run.config)),
         "parameters": sum(parameter.numel() for parameter in run.denoiser.parameters()),
         "training": {"steps": run.step, "of": training.steps, "batch_size": training.batch_size},
         "command": training_command(run),
@@ -107,7 +118,7 @@ def kept_bound(
         return None
     sampler = run.config.sampler
     # A chain of T times may be on the sampler's grid, and the floor changes the posterior.
-    used = {name: sampler[name] for name in ("grid", "log_snr_max", "log_snr_min", "evidence_floor")}
+    used = {name: value for name, value in sampler.to_dict().items() if name in ("grid", "evidence_floor")}
     what = {**key, "sampler": used, "likelihood": dict(settings)}
     path, parts = folder / f"{digest(what)}.json", Parts(folder, what)
     if fresh:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["BOUNDS", "CORRECTOR", "GAUSSIAN_SAMPLERS", "GUIDANCE", "SAMPLERS", "Statement", "of_bound", "of_sampler"]
+__all__ = ["BOUNDS", "CORRECTOR", "GUIDANCE", "SAMPLERS", "Statement", "of_bound", "of_sampler"]
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,48 @@ def _of_chain(figure: str) -> str:
     )
 
 
-SAMPLERS: dict[str, Statement] = {
-    "ancestral": Statement(_of_chain("4.54e-5"), (_LAW, _ORDER, _FIGURES)),
-    "euler": Statement(_of_chain("6.06e-5"), (_LAW, _ORDER, _FIGURES)),
-    "tau_leaping": Statement(
-        f"{_of_chain('2.76e-4')} That is with one jump of a pixel a step (categorical); where jumps add up (ordinal), "
-        "order and draws are tested under birth-death and Gaussian-target rates.",
-        (_LAW, _ORDER, _FIGURES, _LEAPS),
-    ),
+SAMPLERS: dict[str, dict[str, Statement]] = {
+    "discrete": {
+        "ancestral": Statement(_of_chain("4.54e-5"), (_LAW, _ORDER, _FIGURES)),
+        "euler": Statement(_of_chain("6.06e-5"), (_LAW, _ORDER, _FIGURES)),
+        "tau_leaping": Statement(
+            f"{_of_chain('2.76e-4')} That is with one jump of a pixel a step (categorical); where jumps add up (ordinal), "
+            "order and draws are tested under birth-death and Gaussian-target rates.",
+            (_LAW, _ORDER, _FIGURES, _LEAPS),
+        ),
+    },
+    "gaussian": {
+        "ancestral": Statement(
+            "Whole trajectories equal those of diffusers' DDPM for the same network and noise, to 1e-10 in double precision. "
+            "With the exact posterior its law comes to the true one at first order, on a Gaussian and on a mixture of them.",
+            (
+                "continuous_diffusion/test_against_diffusers.py::test_ddpm",
+                _GAUSSIAN_ORDER,
+                f"{_GAUSSIAN}::test_ancestral_is_first_order_on_a_mixture",
+            ),
+        ),
+        "ddim": Statement(
+            "Whole trajectories equal those of diffusers' DDIM for the same network and noise (eta 0, 0.5 and 1), to 1e-10 in "
+            "double precision. With the exact posterior its law comes to the true one at first order, on a Gaussian and, "
+            "without noise, on a mixture of them.",
+            (
+                "continuous_diffusion/test_against_diffusers.py::test_ddim",
+                _GAUSSIAN_ORDER,
+                f"{_GAUSSIAN}::test_order_of_deterministic_maps_on_a_mixture",
+            ),
+        ),
+        "heun": Statement(
+            "Steps equal the trapezoidal rule, written a second time another way, to 1e-9. With the exact posterior its law "
+            "comes to the true one at second order, on a Gaussian and on a mixture of them. No other library is compared with.",
+            (
+                f"{_GAUSSIAN}::TestTextbook::test_heun",
+                _GAUSSIAN_ORDER,
+                f"{_GAUSSIAN}::test_order_of_deterministic_maps_on_a_mixture",
+            ),
+        ),
+    },
 }
-"""Samplers of the Markov chain."""
+"""Of each engine's samplers, by the engine's name and theirs."""
 
 CORRECTOR = Statement(
     "Correctors: their rates leave the exact marginal where it is (to 1e-12), and the defect of a leap falls with the square "
@@ -64,40 +96,8 @@ CORRECTOR = Statement(
 )
 """What is added where a sampler has corrector leaps."""
 
-GAUSSIAN_SAMPLERS: dict[str, Statement] = {
-    "ancestral": Statement(
-        "Whole trajectories equal those of diffusers' DDPM for the same network and noise, to 1e-10 in double precision. "
-        "With the exact posterior its law comes to the true one at first order, on a Gaussian and on a mixture of them.",
-        (
-            "continuous_diffusion/test_against_diffusers.py::test_ddpm",
-            _GAUSSIAN_ORDER,
-            f"{_GAUSSIAN}::test_ancestral_is_first_order_on_a_mixture",
-        ),
-    ),
-    "ddim": Statement(
-        "Whole trajectories equal those of diffusers' DDIM for the same network and noise (eta 0, 0.5 and 1), to 1e-10 in "
-        "double precision. With the exact posterior its law comes to the true one at first order, on a Gaussian and, without "
-        "noise, on a mixture of them.",
-        (
-            "continuous_diffusion/test_against_diffusers.py::test_ddim",
-            _GAUSSIAN_ORDER,
-            f"{_GAUSSIAN}::test_order_of_deterministic_maps_on_a_mixture",
-        ),
-    ),
-    "heun": Statement(
-        "Steps equal the trapezoidal rule, written a second time another way, to 1e-9. With the exact posterior its law comes "
-        "to the true one at second order, on a Gaussian and on a mixture of them. No other library is compared with.",
-        (
-            f"{_GAUSSIAN}::TestTextbook::test_heun",
-            _GAUSSIAN_ORDER,
-            f"{_GAUSSIAN}::test_order_of_deterministic_maps_on_a_mixture",
-        ),
-    ),
-}
-"""Samplers of the Gaussian engine."""
-
 GUIDANCE = {
-    False: Statement(
+    "discrete": Statement(
         "Guided chains draw the law that enumeration gives; it is not the tilted law that guidance aims at, and how far from "
         "it is tabulated.",
         (
@@ -105,16 +105,16 @@ GUIDANCE = {
             "discrete_diffusion/test_guidance.py::test_documented_distances_are_those_of_the_benchmark",
         ),
     ),
-    True: Statement(
+    "gaussian": Statement(
         "The law of guided samplers is integrated on mixtures; it is not the tilted law that guidance aims at, and how far "
         "from it is tabulated.",
         ("continuous_diffusion/test_guidance.py::test_documented_distances_are_those_of_the_benchmark",),
     ),
 }
-"""What is added where the guidance is another than 1, by whether the process is Gaussian."""
+"""What is added where the guidance is another than 1, by the engine's name."""
 
 BOUNDS = {
-    False: Statement(
+    "discrete": Statement(
         "With the exact posterior of an enumerated chain the expected bound is the entropy of the data plus its known gaps, to "
         "1e-6 nats, under five kinds of rates; the estimate agrees with it within its error.",
         (
@@ -122,7 +122,7 @@ BOUNDS = {
             "discrete_diffusion/test_likelihood.py::test_bits_per_dim_agrees_with_the_enumerated_bound",
         ),
     ),
-    True: Statement(
+    "gaussian": Statement(
         "With the exact posterior of a mixture the expected bound falls to the entropy of the data as 1 / T; the estimate "
         "agrees with it within its error, and pixels are integers with a probability, not reals with a density.",
         (
@@ -132,27 +132,27 @@ BOUNDS = {
         ),
     ),
 }
-"""Bits per dimension, by whether the process is Gaussian."""
+"""Bits per dimension, by the engine's name."""
 
-_NOTHING = Statement("Nothing: no statement was written for this sampler.", ())
+_NOTHING = Statement("Nothing: no statement was written for it.", ())
 
 
-def of_sampler(name: str, gaussian: bool, guided: bool = False) -> Statement:
+def of_sampler(engine: str, name: str, guided: bool = False) -> Statement:
     """What is proven of a sampler.
 
     Arguments:
+        engine: the name of its engine.
         name: its name, `NAME+K` with K corrector leaps.
-        gaussian: whether it is one of the Gaussian engine.
         guided: whether its guidance is another than 1.
     """
     base, plus, _ = name.partition("+")
-    parts = [(GAUSSIAN_SAMPLERS if gaussian else SAMPLERS).get(base, _NOTHING)]
+    parts = [SAMPLERS.get(engine, {}).get(base, _NOTHING)]
     parts += [CORRECTOR] if plus else []
-    parts += [GUIDANCE[gaussian]] if guided else []
+    parts += [GUIDANCE.get(engine, _NOTHING)] if guided else []
     tests = dict.fromkeys(test for part in parts for test in part.tests)
     return Statement(" ".join(part.text for part in parts), tuple(tests))
 
 
-def of_bound(gaussian: bool) -> Statement:
-    """What is proven of an engine's bits per dimension."""
-    return BOUNDS[gaussian]
+def of_bound(engine: str) -> Statement:
+    """What is proven of the bits per dimension of an engine, by its name."""
+    return BOUNDS.get(engine, _NOTHING)

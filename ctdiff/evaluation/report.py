@@ -143,7 +143,7 @@ def evaluate_run(
         sampler: the sampler's name; None is the configuration's.
         ema: averaged weights rather than the last ones.
         device: where to compute.
-        overrides: flags such as "--config.sampler.grid=cosine".
+        overrides: flags such as "--config.sampler.grid.name=cosine".
         likelihood_images: how many held-out images bits per dimension are of; None is 400, or all if there are fewer.
         draws: times and noises of each of them.
         replicates: how many halves of the samples an interval is made of.
@@ -159,9 +159,8 @@ def evaluate_run(
     """
     target = evaluation_file(path, out)
     run = load_run(path, None, ema, device)
-    configuration.override(run.config, overrides, sections=("sampler", "data.path", "data.download"))
-    run.config.sampler.update(name=sampler or run.config.sampler.name, steps=steps or run.config.sampler.steps)
-    run.sampler()  # refuses what the process does not have
+    asked = [f"--config.sampler.{key}={value}" for key, value in {"name": sampler, "steps": steps}.items() if value is not None]
+    configuration.override(run.config, [*overrides, *asked], sections=("sampler", "data"))  # a choice with its settings
     classes = class_numbers(run, labels)
     chosen_labels(run, classes, 1)
     loaded = [load_run(path, step, ema, device) for step in _steps(path, checkpoints, run.step)]

@@ -11,32 +11,26 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ctdiff import build
-from ctdiff import config as configuration
-from ctdiff.data import data_record
 from ctdiff.evaluation.budgets import most_steps, step_costs
+from ctdiff.evaluation.contenders import Contender, common_data, contenders_of
 from ctdiff.evaluation.drawing import draw
 from ctdiff.evaluation.features import Extractor
-from ctdiff.evaluation.judges import Judge, run_splits
+from ctdiff.evaluation.judges import Judge
 from ctdiff.evaluation.page import comparison_page
 from ctdiff.evaluation.plots import comparison_plot
 from ctdiff.evaluation.portraits import SHOWN, keep_picture, kept_bound, kept_picture, portrait
-from ctdiff.evaluation.records import digest, environment, file_hash, keep_result, kept_result, to_json
-from ctdiff.evaluation.report import likelihood_settings, weights_file
+from ctdiff.evaluation.records import digest, environment, keep_result, kept_result, to_json
+from ctdiff.evaluation.report import likelihood_settings
 from ctdiff.evaluation.tables import comparison_csv, shortfall
-from ctdiff.runs import Run, RunFolder, load_run, locked
+from ctdiff.runs import locked
 from ctdiff.sampling import chosen_labels, spans
 from ctdiff.training.checkpoints import write_atomically
-from diffusion_core import Sampler
 
 __all__ = ["CELL_FORMAT", "STUDY_FORMAT", "compare_runs"]
 
@@ -44,116 +38,8 @@ CELL_FORMAT, STUDY_FORMAT = "ctdiff-cell-1", "ctdiff-comparison-1"
 _LIKELIHOOD_IMAGES = 200
 
 
-@dataclass(frozen=True, eq=False)
-class _Contender:
-    """A run and one of its samplers.
-
-    Arguments:
-        run: the run; its configuration names the sampler.
-        name: what the run is called.
-        sampler: what the sampler is called: `tau_leaping+2` has two corrector leaps a step.
-        weights: the hash of the run's weights.
-    """
-
-    run: Run
-    name: str
-    sampler: str
-    weights: str
-
-    def walker(self, steps: int) -> Sampler[object]:
-        """The sampler with a number of steps."""
-        return self.run.sampler(steps)
-
-    def trained(self) -> dict[str, str]:
-        """Which network it is, and of what."""
-        config = self.run.config.to_dict()
-        return {"weights": self.weights, "trained": digest({key: config[key] for key in ("data", "model", "process")})}
-
-    def describe(self) -> dict[str, Any]:
-        """All that a cell of it depends on, but the number of steps."""
-        settings = self.run.config.sampler.to_dict()
-        sampler = {key: value for key, value in settings.items() if key not in ("steps", "num_samples")}
-        return {**self.trained(), "sampler": sampler}
-
-
-def _named(paths: Sequence[str | Path]) -> list[str]:
-    """The folders' names, or their whole paths where names are the same."""
-    names = [Path(path).name for path in paths]
-    chosen = names if len(set(names)) == len(names) else [str(path) for path in paths]
-    if len(set(chosen)) < len(chosen):
-        raise ValueError(f"runs {', '.join(chosen)}: expected different ones")
-    return chosen
-
-
-def _contenders(
-    paths: Sequence[str | Path], samplers: Sequence[str] | None, overrides: Sequence[str], device: str
-) -> list[_Contender]:
-    """Every run with every sampler that it has.
-
-    Raises:
-        ValueError: a sampler that no run has, a run that has none of them, or another argument that cannot be used.
-    """
-    result: list[_Contender] = []
-    offered: dict[str, list[str]] = {}
-    vain: list[dict[str, str]] = []
-    taken: set[str] = set()
-    for path, name in zip(paths, _named(paths), strict=True):
-        run = load_run(path, None, True, device)
-        vain.append(
-            configuration.override(run.config, overrides, sections=("sampler", "data.path", "data.download"), refuse_idle=False)
-        )
-        offered[name] = list(build.choices(run.config)["sampler.name"])
-        for label in dict.fromkeys(offered[name] if samplers is None else samplers):
-            match = re.fullmatch(r"(\w+?)(?:\+(\d+))?", label)
-            if match is None:
-                raise ValueError(f"sampler = {label!r}, expected a name, or a name and its corrector steps: tau_leaping+2")
-            if match[1] not in offered[name] or (match[2] and build.is_gaussian(run.config)):
-                continue
-            taken.add(label)
-            own = replace(run, config=ConfigDict(run.config.to_dict()))
-            own.config.sampler.name = match[1]
-            if match[2]:
-                own.config.sampler.corrector_steps = int(match[2])
-            leaps = 0 if build.is_gaussian(own.config) else own.config.sampler.corrector_steps
-            called = f"{match[1]}+{leaps}" if leaps else match[1]
-            result.append(_Contender(own, name, called, file_hash(weights_file(own))))
-    for key, message in vain[0].items():  # what is of one engine may stand beside runs of the other, but not alone
-        if all(key in each for each in vain):
-            raise configuration.ConfigError(message)
-    listed = "; ".join(f"{name} has {', '.join(names)}" for name, names in offered.items())
-    for label in samplers or ():
-        known = [name for names in offered.values() for name in names]
-        if label.partition("+")[0] not in known:
-            raise ValueError(f"sampler = {label!r}, expected one of {', '.join(dict.fromkeys(known))}")
-        if label not in taken:
-            raise ValueError(f"no run has the sampler {label}: correctors are of the discrete engine")
-    if lacking := [name for name in offered if name not in {each.name for each in result}]:
-        raise ValueError(f"{lacking[0]} has none of the samplers {', '.join(samplers or ())}: {listed}")
-    return result
-
-
-def _common_data(contenders: Sequence[_Contender]) -> tuple[Any, dict[str, Any]]:
-    """The real images of all runs, and which they are.
-
-    Raises:
-        ValueError: they are not the same.
-    """
-    first = contenders[0]
-    splits = run_splits(first.run.config, None, RunFolder(first.run.path))
-    record = data_record(splits)
-    for other in contenders:
-        if other.name != first.name and data_record(run_splits(other.run.config)) != record:
-            changed = configuration.differences(first.run.config, other.run.config)
-            keys = [f"{key} = {a!r} and {b!r}" for key, (a, b) in changed.items() if key.startswith("data.")]
-            raise ValueError(
-                f"{first.name} and {other.name} were trained on different images ({'; '.join(keys) or 'of one name'}), "
-                "expected the same: samples are held against one set"
-            )
-    return splits, record
-
-
 def _run_cell(
-    contender: _Contender,
+    contender: Contender,
     calls: int,
     seeds: list[int],
     judge: Judge,
@@ -206,7 +92,7 @@ def compare_runs(
         calls: budgets of network calls a sample; a cell makes as many steps as its budget allows.
         samplers: names, `NAME+K` for K corrector leaps after each step; each run takes those that it has. None is all.
         num_samples: how many samples a cell, with the seeds 0, 1, 2, ...; of conditional runs the classes in turn.
-        overrides: flags such as "--config.sampler.grid=cosine", for every run.
+        overrides: flags such as "--config.sampler.ddim.eta=0.5"; each acts on those samplers that have the setting.
         device: where to compute.
         replicates: how many halves of the samples an interval is made of.
         metric: what is plotted, and what the best sampler of a run is the best in.
@@ -225,8 +111,8 @@ def compare_runs(
     """
     if not calls or min(calls) < 1:
         raise ValueError(f"calls = {list(calls)}, expected positive numbers")
-    contenders = _contenders(paths, samplers, overrides, device)
-    splits, data = _common_data(contenders)
+    contenders = contenders_of(paths, samplers, overrides, device)
+    splits, data = common_data(contenders)
     judge = Judge.of(contenders[0].run.config, splits, extractor, replicates=replicates)
     if num_samples < (fewest := 2 * judge.reference.neighbour + 2):
         raise ValueError(f"num_samples = {num_samples}, expected at least {fewest}")
@@ -268,7 +154,7 @@ def compare_runs(
         return _written(folder, content, _pictures(contenders, content, seeds, folder / "cells", progress))
 
 
-def _runs(contenders: Sequence[_Contender]) -> dict[str, dict[str, Any]]:
+def _runs(contenders: Sequence[Contender]) -> dict[str, dict[str, Any]]:
     """Each run by name: what it is, and its samplers' settings."""
     runs: dict[str, dict[str, Any]] = {}
     for each in contenders:
@@ -280,7 +166,7 @@ def _runs(contenders: Sequence[_Contender]) -> dict[str, dict[str, Any]]:
 
 
 def _cells(
-    contenders: Sequence[_Contender],
+    contenders: Sequence[Contender],
     budgets: Sequence[int],
     shared: dict[str, Any],
     seeds: list[int],
@@ -307,7 +193,7 @@ def _cells(
 
 
 def _pictures(
-    contenders: Sequence[_Contender], content: dict[str, Any], seeds: list[int], folder: Path, progress: bool
+    contenders: Sequence[Contender], content: dict[str, Any], seeds: list[int], folder: Path, progress: bool
 ) -> dict[str, bytes]:
     """A PNG for each run: of its sampler that is the best at the largest budget. The content then says which that is."""
     pictures, metric = {}, content["settings"]["metric"]

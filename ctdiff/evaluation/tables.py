@@ -83,7 +83,7 @@ def _checkpoint_table(found: Mapping[str, Any], noise: Mapping[str, Any]) -> str
 def _notes(content: Mapping[str, Any]) -> list[str]:
     found, sampler = content["checkpoints"][-1], content["settings"]["sampler"]
     data, rows = content["data"], found["metrics"]
-    guided = f", guidance {sampler['guidance']}" if sampler["guidance"] != 1 else ""
+    guided = f", guidance {sampler['guidance']['g']}" if sampler["guidance"]["g"] != 1 else ""
     counted = next(iter(rows.values()))
     notes = [
         f"{counted['n_fake']} samples of step {found['step']} (seeds {content['settings']['seeds']}), {sampler['name']}, "

@@ -38,7 +38,7 @@ class LearningRateFactor(CheckedArguments, ABC):
 
 @dataclass(frozen=True)
 class ConstantFactor(LearningRateFactor):
-    """No decay."""
+    """The learning rate does not fall."""
 
     def decay(self, n: int) -> float:
         return 1.0
@@ -46,7 +46,7 @@ class ConstantFactor(LearningRateFactor):
 
 @dataclass(frozen=True)
 class CosineFactor(LearningRateFactor):
-    """Half a cosine: `decay = final + (1 - final) (1 + cos(pi n / steps)) / 2`.
+    """The learning rate falls as half a cosine: `decay = final + (1 - final) (1 + cos(pi n / steps)) / 2`.
 
     References:
         SGDR: stochastic gradient descent with warm restarts (Loshchilov and Hutter, 2017) | https://arxiv.org/abs/1608.03983

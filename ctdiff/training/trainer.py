@@ -18,11 +18,12 @@ from pathlib import Path
 import torch
 from ml_collections import ConfigDict
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from ctdiff import build, figures
 from ctdiff import config as configuration
-from ctdiff.data import ImageData, Splits
+from ctdiff import figures, recipe
+from ctdiff.data import Batches, ImageData, Splits
 from ctdiff.runs import RunError, RunFolder
 from ctdiff.training.checkpoints import complete_checkpoints
 from ctdiff.training.ema import MovingAverage
@@ -32,7 +33,7 @@ from ctdiff.training.interrupts import StopRequest
 from ctdiff.training.metrics import MetricsFile
 from ctdiff.training.precision import resolved_precision
 from ctdiff.training.state import TrainingState
-from diffusion_core import Denoiser, NotFiniteError, Objective, PerSampleRandomness, Sampler, stream_seed
+from diffusion_core import Denoiser, NotFiniteError, Objective, PerSampleRandomness, Sampler, StratifiedTimes, stream_seed
 
 __all__ = ["Outcome", "train", "validation_loss"]
 
@@ -67,16 +68,18 @@ class _Parts:
 
 def _assemble(config: ConfigDict) -> _Parts:
     seed_generators(config.training.seed)
-    process, network = build.build_process(config), build.build_network(config)
+    process, network = recipe.build_process(config), recipe.build_network(config)
     ema = MovingAverage(network, config.training.ema_decay)
-    optimizer = build.build_optimizer(config, network)
-    averaged = build.build_denoiser(config, process, ema.module).eval()
-    objective = build.build_objective(config, build.build_denoiser(config, process, network))
-    state = TrainingState(network, ema, optimizer, build.build_scheduler(config, optimizer), objective.times)
-    averaged_objective = Objective(averaged, objective.loss, build.build_validation_times(config))
+    optimizer = recipe.part(config, "optimizer")(network.parameters())
+    averaged = recipe.build_denoiser(config, process, ema.module).eval()
+    objective = recipe.build_objective(config, recipe.build_denoiser(config, process, network))
+    factor = recipe.part(config, "optimizer.schedule", steps=config.training.steps)
+    state = TrainingState(network, ema, optimizer, LambdaLR(optimizer, factor), objective.times)
+    # The times of the test loss are the same from the first step to the last, whatever training prefers.
+    averaged_objective = Objective(averaged, objective.loss, StratifiedTimes(config.process.t_min, config.process.t_max))
     for steps in (config.sampler.steps, config.saving.preview_steps):
         # A wrong setting of the sampler must not show when the training is over.
-        build.build_sampler(config, averaged, steps=steps).start(1, seeds=[0])
+        recipe.build_sampler(config, averaged, steps=steps).start(1, seeds=[0])
     return _Parts(objective, state, averaged, averaged_objective.eval())
 
 
@@ -89,7 +92,7 @@ def validation_loss(objective: Objective[object], config: ConfigDict, images: Im
         config: says how many images, in what batches, and the seed.
         images: the test set.
     """
-    pixels = build.build_pixels(config)
+    pixels = recipe.build_pixels(config)
     count = min(int(config.saving.validation_images), len(images))
     device, size = config.training.device, config.training.batch_size
     labels = images.labels if config.model.num_classes else None
@@ -113,7 +116,7 @@ def _labels(config: ConfigDict, count: int) -> dict[str, Tensor]:
 
 def _draw(config: ConfigDict, sampler: Sampler[object], count: int, stop: StopRequest, keep: int = 1) -> list[Tensor] | None:
     """Images of the seeds 0 .. count - 1 at `keep` times, evenly spaced in steps, the last one clean; None if stopped."""
-    pixels = build.build_pixels(config)
+    pixels = recipe.build_pixels(config)
     total = sampler.grid.steps + 2  # states: before the first step, after each, and the clean one
     wanted = {round(i * (total - 1) / max(keep - 1, 1)) for i in range(keep)} if keep > 1 else {total - 1}
     kept = []
@@ -164,7 +167,7 @@ class _Recorder:
 
     def _preview(self, step: int, stop: StopRequest) -> None:
         saving = self.config.saving
-        sampler = build.build_sampler(self.config, self.parts.averaged, steps=saving.preview_steps)
+        sampler = recipe.build_sampler(self.config, self.parts.averaged, steps=saving.preview_steps)
         drawn = _draw(self.config, sampler, saving.preview_samples, stop)
         if drawn is not None:
             path = self.folder.samples / f"step_{step:07d}.png"
@@ -177,7 +180,7 @@ def _run(
     folder: RunFolder,
     parts: _Parts,
     splits: Splits,
-    batches: build.EncodedBatches,
+    batches: Batches,
     start: int,
     stop: StopRequest,
 ) -> int:
@@ -213,7 +216,7 @@ def _run(
 
 def _pictures(config: ConfigDict, folder: RunFolder, averaged: Denoiser[object], stop: StopRequest) -> None:
     """The final grid, the process over time and the loss curve."""
-    sampler = build.build_sampler(config, averaged)
+    sampler = recipe.build_sampler(config, averaged)
     values = config.data.num_values
     figures.loss_curve(folder.path / "loss.png", MetricsFile.read(folder.metrics))
     times = 10
@@ -287,10 +290,10 @@ def train(
     folder = RunFolder(Path(workdir))
     if resume:
         folder.read_config()
-    configuration.check(config, None if fresh else folder.saved_config())
+    configuration.check(config, None if fresh or folder.begun() is None else ())  # a run may be older than a piece of advice
     configuration.check_device(config.training.device)
     config = config.copy_and_resolve_references()
-    config.data.path = build.data_path(config)
+    recipe.set_absolute_path(config)
     with folder.locked(), StopRequest() as stop:
         config.training.precision = _precision(config, None if fresh else folder.begun())
         folder.inspect(config, fresh)
@@ -304,8 +307,8 @@ def train(
             config.data.update(folder.read_config().data)  # no image is read: where they lie stays as it was
             folder.prepare(config)
         else:
-            splits = build.build_data(config)
-            batches = build.build_batches(config, splits.train)
+            splits = recipe.build_data(config)
+            batches = recipe.build_batches(config, splits.train)
             with kept_generators():
                 batches[start]  # whatever makes a batch fail fails now
             if start:

@@ -1,4 +1,4 @@
-"""Distributions over integers, as the heads of networks name them, and their numerics."""
+"""Distributions over integers, which the heads of networks return, and their numerics."""
 
 from diffusion_core.distributions.base import Distribution
 from diffusion_core.distributions.categorical import Categorical

@@ -1,16 +1,16 @@
-"""Distributions over S values, that may know them without the S axis.
+"""The base class of distributions over S values. A distribution need not store an array with an axis of size S.
 
-A head of a network returns one of these. `Categorical` has a logit for each value; the truncated logistic has a location
-and a scale, so that the log-probability of one value and a sample cost O(1) a position. They know no process.
+The head of a network returns a distribution. `Categorical` has a logit for each value. The truncated logistic has a location
+and a scale, so the log-probability of one value and a sample cost O(1) for each position. Distributions do not depend on a
+process.
 
-With S values a position, whatever has an axis of S is hundreds of times larger than what a compact
-head returns. On a CPU such arrays leave the cache, and reading them costs more than computing
-them. So the batch is cut into chunks that fit, and the gradient by the distribution's
-parameters is formed while a chunk is there:
+An array with an axis of size S may be hundreds of times larger than the parameters of the distribution. On a CPU it does not
+fit in the cache, and reading it takes longer than computing it. So functions of such arrays are evaluated in chunks of the
+batch that fit in the cache. The gradient with respect to the parameters theta is computed together with the value of a chunk:
 
     value = f(theta),      d (sum_i g_i value_i) / d theta_i = g_i  d value_i / d theta_i
 
-which holds as every position has its own value and its own parameters.
+This holds because the value of a position depends only on the parameters of that position.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_core.distributions.numerics import chunks, decayed
+from diffusion_core.distributions.numerics import chunks, flushed_exp
 from diffusion_core.lazy import lazy_property
 from diffusion_core.values import NOTHING, ends
 
@@ -30,7 +30,7 @@ __all__ = ["Distribution", "evaluated_by_chunks"]
 
 
 class Distribution(ABC):
-    """Independent distributions over the values 0 .. S - 1 at every position (B, *event).
+    """Independent distributions over the values 0 .. S - 1, one at each position (B, *event).
 
     Arguments:
         shape: the positions (B, *event).
@@ -48,14 +48,14 @@ class Distribution(ABC):
 
     @abstractmethod
     def parameters(self) -> tuple[Tensor, ...]:
-        """The tensors that say everything: each (B, *event) with axes of its own after them, or none."""
+        """Return the tensors that define the distributions, each (B, *event) or (B, *event, ...)."""
 
     @abstractmethod
     def with_parameters(self, parameters: Sequence[Tensor]) -> Distribution:
-        """Distributions of this kind, for as many examples as the given parameters have."""
+        """Return distributions of the same class with other parameters. The number of examples may differ."""
 
     def defined(self) -> Tensor:
-        """Of which examples the parameters say a distribution, being finite: bool (B,)."""
+        """Return for which examples the parameters define distributions, without NaN or infinities: bool (B,)."""
         ends = [parameter.flatten(1).aminmax(dim=1) for parameter in self.parameters()]
         return torch.stack([low.isfinite() & high.isfinite() for low, high in ends]).all(0)
 
@@ -66,33 +66,33 @@ class Distribution(ABC):
 
     @property
     def scores(self) -> Tensor:
-        """Log-probabilities up to a constant a position (B, *event, S): `logits`, unless less work gives them."""
+        """Log-probabilities up to a constant for each position (B, *event, S). They may be cheaper than `logits`."""
         return self.logits
 
     @lazy_property
     def probs(self) -> Tensor:
         """Probabilities (B, *event, S)."""
-        return decayed(self.logits)
+        return flushed_exp(self.logits)
 
     @abstractmethod
     def log_prob(self, k: Tensor) -> Tensor:
-        """The log-probability of the integers k (B, *event), in nats: (B, *event)."""
+        """Return the log-probability of the integers k (B, *event), in nats: (B, *event)."""
 
     @abstractmethod
     def log_expectation(self, weights: Callable[[slice], Tensor]) -> Tensor:
-        """`log sum_k p(k) f_k` of positive functions f of the values, in nats: (B, *event).
+        """Return `log sum_k p(k) f_k`, in nats, for non-negative weights f of the values: (B, *event).
 
         Arguments:
-            weights: some examples -> their f (b, *event, S), without a gradient.
+            weights: a function of a slice of the batch that returns f for these examples: (b, *event, S), without a gradient.
         """
 
     @abstractmethod
     def sample(self, u: Tensor) -> Tensor:
-        """The values (B, *event), int64, that uniform numbers u (B, *event) in [0, 1) stand for."""
+        """Sample by the inverse CDF: uniform numbers u in [0, 1), (B, *event) -> values (B, *event), int64."""
 
     @abstractmethod
     def mode(self) -> Tensor:
-        """The most probable value at every position: (B, *event), int64."""
+        """Return the most probable value at every position: (B, *event), int64."""
 
     def _check_values(self, k: Tensor) -> None:
         if k.shape != self.shape or k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
@@ -112,11 +112,11 @@ class Distribution(ABC):
 
 
 def evaluated_by_chunks(function: Callable[[Distribution, slice], Tensor], distribution: Distribution) -> Tensor:
-    """A number for every position, differentiable in the distribution's parameters: (B, *event).
+    """Evaluate a function of distributions in chunks of the batch, with gradients for their parameters: (B, *event).
 
     Arguments:
-        function: (the distributions of some examples, which ones) -> their values (b, *event); the value
-            of a position depends on that position's distribution only.
+        function: (the distributions of a chunk, the slice of the chunk) -> values (b, *event). The value of a position must
+            depend only on the distribution at that position.
         distribution: the distributions of the whole batch.
     """
     parameters = distribution.parameters()

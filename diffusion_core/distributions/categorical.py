@@ -1,4 +1,4 @@
-"""A logit for each of S values, and everything that follows without a second array of their size."""
+"""The categorical distribution. Its methods do not store a second array of the size of the logits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Categorical"]
 
 
 class _PickedLogSoftmax(torch.autograd.Function):
-    """`log_softmax(logits)[k]` in chunks that stay in the cache; nothing of the size of the logits is kept."""
+    """`log_softmax(logits)[k]`, computed in chunks that fit in the cache. No array of the size of the logits is saved."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, k: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class _PickedLogSoftmax(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """`grad (onehot(k) - softmax(logits))`."""
+        """Return `grad (onehot(k) - softmax(logits))`."""
         logits, k = ctx.saved_tensors
         out = torch.empty(logits.shape, dtype=logits.dtype, device=logits.device)
         for part in chunks(len(logits), logits.numel(), logits.device):
@@ -40,16 +40,16 @@ class _PickedLogSoftmax(torch.autograd.Function):
 
 
 class Categorical(Distribution):
-    """A distribution with one logit a value.
+    """The categorical distribution, with one logit for each value.
 
-    The log-probability of one value is a softmax and a gather in one function, chunk by chunk, forward and
-    backward: the cross-entropy of S = 256 values costs less than one product with a 256 x 256 matrix.
+    `log_prob` fuses the softmax and the gather and works in chunks, forward and backward. For S = 256 values it is cheaper
+    than one product with a 256 x 256 matrix.
 
     Arguments:
-        logits: unnormalised logits (B, *event, S) in float32 or float64; a value of probability 0 has -inf.
+        logits: unnormalised logits (B, *event, S) in float32 or float64. The logit of a value of probability 0 is -inf.
 
     Raises:
-        ValueError: logits of another dtype, with fewer than two axes or two values.
+        ValueError: the logits have another dtype, fewer than two axes or fewer than two values.
     """
 
     def __init__(self, logits: Tensor) -> None:
@@ -68,7 +68,7 @@ class Categorical(Distribution):
         return Categorical(*parameters)
 
     def defined(self) -> Tensor:
-        # A value of probability 0 has -inf; NaN is larger than any number.
+        # Single logits may be -inf (probability 0), so only the largest is checked. It is NaN if any logit is NaN.
         return self.unnormalised.amax(-1).isfinite().flatten(1).all(1)
 
     @property
@@ -100,7 +100,7 @@ class Categorical(Distribution):
         parts = chunks(len(logits), logits.numel(), logits.device)
         if self.num_values % (4 * BLOCK):
             return torch.cat([inverse_cdf(logits[part].softmax(-1), u[part]) for part in parts])
-        # The two levels of inverse_cdf, the second from the logits: so no more than the block sums is ever stored.
+        # The two levels of inverse_cdf. The second level starts from the logits again, so only the block sums are stored.
         blocks = self.num_values // BLOCK
         sums = logits.new_empty(*self.shape, blocks)
         for part in parts:

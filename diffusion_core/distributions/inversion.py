@@ -1,7 +1,8 @@
-"""Draws of integers from lists of weights: an inverse CDF of uniform numbers that the caller draws.
+"""Draw integers from weights by the inverse CDF.
 
-The caller so owns the randomness. A uniform number with b bits stands for an interval of width 2^-b and is read as its
-centre: otherwise u = 0, once in 2^24 float32 numbers, would return the first value however improbable it is.
+The caller draws the uniform numbers and so controls the randomness. A uniform number with b bits represents an interval of
+width 2^-b. It is replaced by the centre of that interval. Otherwise u = 0, which occurs once in 2^24 float32 numbers, would
+return the first value even if its probability is almost 0.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ BLOCK = 16
 
 
 def inverse_cdf(weights: Tensor, u: Tensor) -> Tensor:
-    """The smallest k whose cumulative weight exceeds a fraction u of the total: (..., S), (...) -> int64 (...).
+    """Return the smallest k whose cumulative weight exceeds a fraction u of the total: (..., S), (...) -> int64 (...).
 
-    In two levels: the sums of blocks of 16 weights choose a block, then its weights choose the value. With S = 256
-    that is 32 numbers a position instead of 256 cumulative ones. A value of weight 0 is never returned.
+    The search has two levels. The sums of blocks of 16 weights choose a block, then the weights of this block choose the value.
+    For S = 256 it needs 32 cumulative sums for each position in place of 256. A value of weight 0 is never returned.
 
     Arguments:
-        weights: non-negative weights (..., S), not necessarily normalised, not all 0.
-        u: uniform numbers in [0, 1), of the shape of weights without its last axis.
+        weights: non-negative weights (..., S). They need not be normalised. They must not all be 0.
+        u: uniform numbers in [0, 1), with the shape of the weights without the last axis.
 
     Raises:
-        ValueError: u has another shape or is not floating, or weights are infinite or not numbers.
+        ValueError: u has another shape or is not floating, or weights are infinite or NaN.
     """
     if u.shape != weights.shape[:-1] or not u.is_floating_point():
         raise ValueError(f"u has shape {tuple(u.shape)} and dtype {u.dtype}, expected floating {tuple(weights.shape[:-1])}")
@@ -48,19 +49,19 @@ def inverse_cdf(weights: Tensor, u: Tensor) -> Tensor:
 
 
 def _padded(weights: Tensor) -> Tensor:
-    """Weights 0 after the last one, up to a multiple of four blocks.
+    """Pad the weights with zeros to a multiple of four blocks.
 
-    Four, because a matrix-vector product rounds the last rows otherwise where their number is no multiple of it, and
-    what is drawn for a position must not depend on how many others there are.
+    If the number of rows is not a multiple of four, a matrix-vector product rounds its last rows differently. Then the draw of
+    a position would depend on the number of other positions.
     """
     missing = -weights.shape[-1] % (4 * BLOCK)
     return F.pad(weights, (0, missing)) if missing else weights
 
 
 def block_sums(weights: Tensor) -> Tensor:
-    """The sums over the last axis, of 16: (..., n, 16) -> (..., n).
+    """Sum over the last axis, which has size 16: (..., n, 16) -> (..., n).
 
-    A product with ones is twice as fast as `sum` on a CPU; with `out` it keeps its precision under autocast.
+    On a CPU a product with ones is twice as fast as `sum`. The argument `out` keeps the dtype under autocast.
     """
     sums = weights.new_empty(weights.shape[:-1])
     torch.mv(weights.reshape(-1, BLOCK), weights.new_ones(BLOCK), out=sums.view(-1))
@@ -68,35 +69,36 @@ def block_sums(weights: Tensor) -> Tensor:
 
 
 def centred(u: Tensor, dtype: torch.dtype) -> Tensor:
-    """The centre of the interval that a uniform number stands for, in a dtype as wide as its own.
+    """Return the centre of the interval that each uniform number represents.
 
     Arguments:
         u: uniform numbers in [0, 1).
-        dtype: the dtype of the result.
+        dtype: the dtype of the result, at least as wide as that of u.
     """
     return u.to(dtype) + torch.finfo(u.dtype).eps / 4
 
 
 def _below(total: Tensor) -> Tensor:
-    """The largest number below a positive one: the one whose bits are less by 1 (`nextafter` is not vectorised)."""
+    """Return the next smaller floating-point number of each positive number (`torch.nextafter` is not vectorised)."""
     bits = torch.int64 if total.dtype == torch.float64 else torch.int32
     return (total.view(bits) - 1).view(total.dtype)
 
 
 def _cumulative(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """The cumulative weights (N, n), and the fraction u of the total, kept below it whatever was rounded: (N, 1)."""
+    """Return the cumulative weights (N, n), and u times the total (N, 1), which stays below the total despite rounding."""
     cumulative = weights.cumsum(-1, dtype=u.dtype)
-    total = cumulative[:, -1:].contiguous()  # read thrice
+    total = cumulative[:, -1:].contiguous()  # used three times
     if not ends(total, NOTHING)[1] < torch.inf:
-        raise ValueError("weights are infinite or not numbers: nothing can be drawn from them")
+        raise ValueError("weights are infinite or NaN, expected finite weights to draw from")
     return cumulative, torch.minimum(u * total, _below(total))
 
 
 def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
-    """The first k whose cumulative weight exceeds a threshold below the total: (N, n), (N, 1) -> (N, 1).
+    """Return the first k whose cumulative weight exceeds a threshold below the total: (N, n), (N, 1) -> (N, 1).
 
-    Its weight is positive, since the cumulative weight rises there. Counting the others beats a search, and in floating
-    point a comparison and its sum take half as long as in booleans; with `out` they stay so under autocast.
+    The weight of k is positive, because the cumulative weight increases there. k is the number of cumulative weights that do
+    not exceed the threshold. Counting them is faster than a search. It is twice as fast in floating point as in booleans. The
+    argument `out` keeps the dtype under autocast.
     """
     below = torch.le(cumulative, threshold, out=torch.empty_like(cumulative))
     count = below.new_empty(len(below))
@@ -105,14 +107,22 @@ def _first_above(cumulative: Tensor, threshold: Tensor) -> Tensor:
 
 
 def first_above(weights: Tensor, v: Tensor) -> Tensor:
-    """The first k whose cumulative weight exceeds v, which is kept from 0 to below the total: (N, n), (N,) -> (N,)."""
+    """Return the first k whose cumulative weight exceeds v, after clamping v to [0, total): (N, n), (N,) -> (N,)."""
     cumulative = weights.cumsum(-1, dtype=v.dtype)
     total = cumulative[:, -1:].contiguous()
     return _first_above(cumulative, torch.minimum(v[:, None].clamp(min=0), _below(total)))[:, 0]
 
 
 def chosen(weights: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """The first k whose cumulative weight exceeds a fraction u of the total, and what is left of that before k."""
+    """Return the first k whose cumulative weight exceeds a fraction u of the total, and the rest of that fraction.
+
+    Arguments:
+        weights: non-negative weights (N, n).
+        u: fractions (N, 1).
+
+    Returns:
+        k (N, 1), and `u total - (cumulative weight before k)` (N, 1), which is in [0, weight of k).
+    """
     cumulative, threshold = _cumulative(weights, u)
     index = _first_above(cumulative, threshold)
     before = torch.where(index > 0, cumulative.gather(-1, (index - 1).clamp_(min=0)), 0)

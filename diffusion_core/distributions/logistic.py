@@ -1,18 +1,20 @@
-"""The truncated logistic: a distribution over S values that two numbers describe.
+"""The truncated logistic distribution over S values, with two parameters: a location and a scale.
 
-With a location mu and a scale, `kappa = 1 / scale`, value k has the mass of a logistic distribution in the bin
-`[E_k, E_{k+1}]`, `E_j = -1 + 2 j / S`, divided by its mass in [-1, 1]. With F the logistic CDF and z_j = kappa (E_j - mu),
+Let mu be the location and `kappa = 1 / scale`. Value k has the bin `[E_k, E_{k+1}]`, with `E_j = -1 + 2 j / S`. Its
+probability is the mass of a logistic distribution in the bin, divided by the mass in [-1, 1]. Let F be the logistic CDF and
+`z_j = kappa (E_j - mu)`. Then
 
     F(z_{k+1}) - F(z_k) = sigmoid(z_{k+1}) sigmoid(-z_k) (1 - exp(-2 kappa / S))
 
-which is a product, so its logarithm loses nothing in either tail (the difference of two CDFs is wrong by a
-hundred nats in the upper one). As `log sigmoid(z) = min(z, 0) - s(z)` with the even `s(z) = log(1 + e^{-|z|})`,
-and the mass of [-1, 1] is the same expression,
+The right side is a product, so its logarithm is accurate in both tails. The logarithm of the difference of two CDFs would be
+wrong by a hundred nats in the upper tail. Use `log sigmoid(z) = min(z, 0) - s(z)` with the even function
+`s(z) = log(1 + e^{-|z|})`. The mass of [-1, 1] has the same form as the mass of a bin. Then
 
     log p(k) = kappa [min(E_{k+1}, mu) - min(1, mu) + max(-1, mu) - max(E_k, mu)]
                - s(z_{k+1}) - s(z_k) + s(z_S) + s(z_0) + log(1 - e^{-2 kappa / S}) - log(1 - e^{-2 kappa})
 
-The lines in brackets are subtracted before they meet kappa, so the value is accurate however far mu is outside.
+The piecewise linear terms in brackets are subtracted before the product with kappa. So the value is accurate even if mu is far
+outside of [-1, 1].
 
 References:
     PixelCNN++ (Salimans et al., 2017) | https://arxiv.org/abs/1701.05517
@@ -31,30 +33,30 @@ from torch import Tensor
 
 from diffusion_core.distributions.base import Distribution
 from diffusion_core.distributions.inversion import centred
-from diffusion_core.distributions.numerics import chunks, decayed
+from diffusion_core.distributions.numerics import chunks, flushed_exp
 from diffusion_core.lazy import lazy_property
 from diffusion_core.values import ANYTHING, NOTHING, ends
 
 __all__ = ["TruncatedLogistic"]
 
-_NOTHING = -80.0  # 1 + exp(-80) is 1; below -87 torch takes a hundred times as long to say so
+_NOTHING = -80.0  # 1 + exp(-80) rounds to 1; below -87 `torch.exp` is a hundred times slower
 
 
 def _shared(edge: Tensor | float, mu: Tensor, rate: Tensor) -> Tensor:
-    """`s = log(1 + exp(-|edge - mu| rate))`: what log sigmoid(z) and log sigmoid(-z) share."""
+    """Return `s = log(1 + exp(-|edge - mu| rate))`, which occurs in both log sigmoid(z) and log sigmoid(-z)."""
     return torch.log(1 + torch.exp((-(edge - mu).abs() * rate).clamp(min=_NOTHING)))
 
 
 def _edge(j: Tensor, num_values: int) -> Tensor:
-    """Where bin j begins: `-1 + 2 j / S`, exactly -1 and 1 at the ends."""
+    """Return the lower edge of bin j: `-1 + 2 j / S`, exactly -1 for j = 0 and 1 for j = S."""
     return 2 * j / num_values - 1
 
 
 class _LogisticLogits(torch.autograd.Function):
-    """All S log-probabilities, chunk by chunk: mu, kappa, offset (B, *event) -> (B, *event, S).
+    """All S log-probabilities, computed in chunks: mu, kappa, offset (B, *event) -> (B, *event, S).
 
-    Backward, with G the incoming gradient: edge j collects `H_j = G_{j-1} - sigmoid(z_j) (G_{j-1} + G_j)`, the
-    derivative by z_j, where G is 0 outside.
+    Backward, with G the incoming gradient: the derivative with respect to z_j is
+    `H_j = G_{j-1} - sigmoid(z_j) (G_{j-1} + G_j)`, where G_{-1} = G_S = 0.
     """
 
     @staticmethod
@@ -65,7 +67,7 @@ class _LogisticLogits(torch.autograd.Function):
         for part in chunks(len(mu), out.numel(), mu.device):
             m, k = mu[part].unsqueeze(-1), rate[part].unsqueeze(-1)
             shared = (edges - m).abs_().mul_(-k).clamp_(min=_NOTHING).exp_().add_(1).log_()  # (b, *event, S + 1)
-            inside = m.clamp(-1, 1)  # cancels the lines of the mass of [-1, 1]
+            inside = m.clamp(-1, 1)  # cancels the linear terms of the mass of [-1, 1]
             lines = torch.minimum(edges[1:], inside).sub_(torch.maximum(edges[:-1], inside)).mul_(k)
             lines.sub_(shared[..., 1:]).sub_(shared[..., :-1])
             torch.add(lines, offset[part].unsqueeze(-1), out=out[part])
@@ -74,7 +76,7 @@ class _LogisticLogits(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """The gradients by mu, kappa and the offset."""
+        """Return the gradients of mu, kappa and the offset."""
         mu, rate = ctx.saved_tensors
         size = grad.shape[-1]
         edges = _edge(torch.arange(size + 1, dtype=mu.dtype, device=mu.device), size)
@@ -89,21 +91,21 @@ class _LogisticLogits(torch.autograd.Function):
             sum_h[part] = total[part] - h.sum(-1)
             sum_he[part] = torch.linalg.vecdot(g, edges[1:]) - torch.linalg.vecdot(h, edges)
         low, high = mu.clamp(min=-1), mu.clamp(max=1)
-        # d (low - high) / d mu; at an end, where it jumps, the mean of both sides, as autograd takes it for the offset.
+        # d (low - high) / d mu. At the jumps, -1 and 1, it is the mean of both sides, as autograd computes it for the offset.
         outside = (torch.sign(mu - 1) + torch.sign(mu + 1)) / 2
         return rate * (total * outside - sum_h), sum_he - mu * sum_h + total * (low - high), total, None
 
 
 class _LogSum(torch.autograd.Function):
-    """`log sum_k f_k s_{k+1} (1 - s_k)` with `s_k = sigmoid(kappa (edge_k - mu))`, its gradient formed in the same pass.
+    """`log sum_k f_k s_{k+1} (1 - s_k)` with `s_k = sigmoid(kappa (edge_k - mu))`. The forward pass computes the gradient.
 
-    With weights `m_k` the terms of the sum over their total,
+    Let `m_k` be the terms of the sum divided by the sum. Then
 
         d/d mu    = -kappa sum_k m_k (1 - s_{k+1} - s_k)
         d/d kappa = sum_k m_k ((1 - s_{k+1}) (edge_{k+1} - mu) - s_k (edge_k - mu))
 
-    where `1 - s` is formed as another sigmoid: near 0 and 1 both keep their digits. Where all terms underflow, as they
-    do if f is 0 but far from mu, their logarithms are formed instead and shifted by the largest.
+    `1 - s` is computed as another sigmoid, so that both are accurate near 0 and 1. All terms underflow if f is positive only
+    far from mu. In this case the logarithms of the terms are computed, and the largest is subtracted.
     """
 
     @staticmethod
@@ -120,12 +122,12 @@ class _LogSum(torch.autograd.Function):
             basis = torch.stack([torch.ones_like(edges), edges], -1)  # (S + 1, 2)
             total = terms.sum(-1)
             out[part] = total.log()
-            least = 2**32 * torch.finfo(f.dtype).tiny  # below, what was rounded to 0 may count
+            least = 2**32 * torch.finfo(f.dtype).tiny  # below this total, terms that underflowed to 0 may matter
             if not ends(total, ANYTHING)[0] >= least:
                 z = torch.addcmul(-m * k, edges, k)
                 logs = F.logsigmoid(z[..., 1:]) + F.logsigmoid(-z[..., :-1]) + f.log()
                 shift = torch.where(total < least, logs.amax(-1), 0)
-                terms = torch.where((total < least)[..., None], decayed(logs - shift[..., None]), terms)
+                terms = torch.where((total < least)[..., None], flushed_exp(logs - shift[..., None]), terms)
                 total = terms.sum(-1)
                 out[part] = total.log() + shift
             right, right_edge = ((terms * above[..., 1:]) @ basis[1:]).unbind(-1)
@@ -144,19 +146,19 @@ class _LogSum(torch.autograd.Function):
 
 
 class TruncatedLogistic(Distribution):
-    """A logistic distribution on the real line, cut to [-1, 1] and collected in S equal bins.
+    """The truncated logistic distribution: a logistic distribution restricted to [-1, 1], in S bins of equal width.
 
-    The log-probability of one value costs O(1), and so does a sample; the S axis forms only where `logits` is read.
-    `log_scale` is clamped to [-12, 8] (its gradient is 0 outside): beyond, a distribution is a point or flat in
-    float32, and gradients would overflow.
+    The log-probability of one value costs O(1), and so does a sample. Only `logits` makes an array with an axis of size S.
+    `log_scale` is clamped to [-12, 8], and its gradient is 0 outside. In float32 a distribution with a smaller scale is a
+    point, and one with a larger scale is flat. Gradients would overflow there.
 
     Arguments:
-        mu: the location (B, *event), in units where the values' bins fill [-1, 1]; float32 or float64.
+        mu: the location (B, *event), in float32 or float64. The bins of all values together are the interval [-1, 1].
         log_scale: the logarithm of the scale (B, *event), in the same units.
         num_values: the number S of values.
 
     Raises:
-        ValueError: mu and log_scale of different shapes or dtypes, or in half precision; num_values < 2.
+        ValueError: mu and log_scale have different shapes or dtypes or are in half precision, or num_values < 2.
     """
 
     log_scale_bounds = (-12.0, 8.0)
@@ -184,12 +186,12 @@ class TruncatedLogistic(Distribution):
 
     @lazy_property
     def _log_widths(self) -> Tensor:
-        """The logarithm of what the width of a bin, over that of [-1, 1], contributes to a mass."""
+        """The logarithm of `(1 - e^{-2 kappa / S}) / (1 - e^{-2 kappa})`."""
         return torch.log(-torch.expm1(-2 / self.num_values * self._rate)) - torch.log(-torch.expm1(-2 * self._rate))
 
     @lazy_property
     def _offset(self) -> Tensor:
-        """What all values share: the log-mass of a bin's width and of [-1, 1], without its lines."""
+        """The terms of log p(k) that do not depend on k, without the linear terms in brackets."""
         return _shared(1.0, self.mu, self._rate) + _shared(-1.0, self.mu, self._rate) + self._log_widths
 
     @lazy_property
@@ -201,12 +203,12 @@ class TruncatedLogistic(Distribution):
         self._check_values(k)
         mu, rate, k = self.mu, self._rate, k.to(self.mu.dtype)
         a, b, one = _edge(k, self.num_values), _edge(k + 1, self.num_values), torch.ones_like(mu)
-        # maximum and minimum share the gradient of a tie, which is the derivative of the whole there; clamp does not.
+        # At a tie, maximum and minimum split the gradient equally, which gives the derivative of the sum. clamp does not.
         lines = torch.minimum(b, mu) - torch.minimum(one, mu) + (torch.maximum(-one, mu) - torch.maximum(a, mu))
         return lines * rate - _shared(b, mu, rate) - _shared(a, mu, rate) + self._offset
 
     def log_expectation(self, weights: Callable[[slice], Tensor]) -> Tensor:
-        # Beyond this many scales outside of [-1, 1], where masses would underflow, nothing depends on the location.
+        # Far outside of [-1, 1] the result does not depend on the location, and the masses would underflow. So mu is clamped.
         reach = (2 - math.log(torch.finfo(self.mu.dtype).eps)) / self._rate.detach()
         mu = torch.maximum(torch.minimum(self.mu, 1 + reach), -1 - reach)
         inside = F.logsigmoid(self._rate * (1 - mu)) + F.logsigmoid(self._rate * (1 + mu))
@@ -214,14 +216,13 @@ class TruncatedLogistic(Distribution):
         return total - inside + self._log_widths
 
     def sample(self, u: Tensor) -> Tensor:
-        """The values that u stand for, by the inverse CDF in float64.
+        """Sample by the inverse CDF in float64.
 
-        With `w = 2 kappa` and t the odds at the lower end, `t = exp(kappa (-1 - mu))`, a fraction u of the mass lies
-        below
+        Let `w = 2 kappa`, and let `t = exp(kappa (-1 - mu))` be the odds at the lower end. A fraction u of the mass is below
 
             -1 + [ log(1 + u (1 - e^{-w}) / (e^{-w} + t)) - log(1 - u (1 - r)) ] / kappa,   r = e^{-w} (1 + t) / (e^{-w} + t)
 
-        where sums of exponentials are formed as logarithms, so that nothing under- or overflows.
+        Logarithms of sums of exponentials are computed directly, so that nothing underflows or overflows.
         """
         self._check_uniform(u)
         u = centred(u, torch.float64)
@@ -236,7 +237,7 @@ class TruncatedLogistic(Distribution):
         return self._value_at((self.mu.detach().double() + 1) * (self.num_values / 2))
 
     def _value_at(self, place: Tensor) -> Tensor:
-        """The value whose bin a place is in, in bins from the lower end on; the end bins take what is outside."""
+        """Return the value of the bin at a position, in bins from the lower end. Positions outside get the end bins."""
         if math.isnan(ends(place, NOTHING)[0]):
-            raise ValueError("a location or a scale is not a number: nothing can be drawn")
-        return place.clamp_(0, self.num_values - 1).long()  # rounds down, as no place is negative now
+            raise ValueError("a location or a scale is not a number, expected finite parameters to draw from")
+        return place.clamp_(0, self.num_values - 1).long()  # rounds down, as no position is negative after the clamp

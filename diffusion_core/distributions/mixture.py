@@ -1,4 +1,4 @@
-"""Mixtures: several distributions at every position, and a weight for each."""
+"""Mixtures of distributions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Mixture(Distribution):
         components: J distributions of the same shape (B, *event) and number of values.
 
     Raises:
-        ValueError: no components, or components and weights of different shapes or numbers of values.
+        ValueError: there are no components, components differ in shape or number of values, or the weights have a wrong shape.
     """
 
     def __init__(self, weights: Tensor, components: Sequence[Distribution]) -> None:
@@ -40,7 +40,7 @@ class Mixture(Distribution):
         self.components = tuple(components)
 
     def parameters(self) -> tuple[Tensor, ...]:
-        """The log-weights (B, *event, J), then those of the components in turn."""
+        """Return the log-weights (B, *event, J), then the parameters of the components in order."""
         return (self.log_weights.movedim(0, -1), *(tensor for part in self.components for tensor in part.parameters()))
 
     def with_parameters(self, parameters: Sequence[Tensor]) -> Mixture:
@@ -50,7 +50,7 @@ class Mixture(Distribution):
         return Mixture(weights.movedim(-1, 0), components)
 
     def defined(self) -> Tensor:
-        weights = self.log_weights.amax(0).isfinite().flatten(1).all(1)  # that of a component may be 0
+        weights = self.log_weights.amax(0).isfinite().flatten(1).all(1)  # single log-weights may be -inf (weight 0)
         return torch.stack([weights, *(part.defined() for part in self.components)]).all(0)
 
     @lazy_property
@@ -68,7 +68,7 @@ class Mixture(Distribution):
         return log_sum(self.log_weights + parts)
 
     def sample(self, u: Tensor) -> Tensor:
-        """One uniform number chooses the component, and what is left of it the value."""
+        """Sample with one uniform number for each position. It chooses the component, and its remainder chooses the value."""
         self._check_uniform(u)
         weights = self.log_weights.detach().double().exp().flatten(1).t()  # (N, J)
         component, left = chosen(weights, centred(u.reshape(-1, 1), torch.float64))

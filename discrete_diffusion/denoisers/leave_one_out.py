@@ -67,7 +67,9 @@ class LeaveOneOutPosterior(X0Posterior):
 
 
 class LeaveOneOutDenoiser(Denoiser[X0Posterior]):
-    """The network's logits are `log p_loo(x_0)`: the posterior without the dimension's own evidence."""
+    """The network predicts each dimension from the others: its logits are `log p_loo(x_0)`, the posterior without the
+    dimension's own evidence.
+    """
 
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> X0Posterior:
         return LeaveOneOutPosterior(self.process, x_t, t, distribution)

@@ -53,15 +53,17 @@ class ScorePosterior(Posterior):
 
 
 class ScoreDenoiser(Denoiser[ScorePosterior]):
-    """The network's logits are `log p_t(x_t with d -> y) / p_t(x_t)` for every data value y.
+    """The network predicts ratios of probabilities (SEDD): its logits are `log p_t(x_t with d -> y) / p_t(x_t)` for every
+    data value y.
 
     Train it with the `ELBO` loss, which is score entropy here. Sample with `Euler` or `TauLeaping`. Where everything is masked
     or mixed at t = 1 and a ratio is infinite there, train and sample from a `t_max` below 1.
 
     Arguments:
         process: the forward process.
-        network: as for every denoiser; one with a method `distribution` has to give a logit for each value.
-        event_shape: the shape of one example.
+        network: any callable (x_t, t, **cond) -> logits (B, *event, S) with t of shape (B,); one with a method `distribution`
+            has to give a logit for each value.
+        event_shape: the shape of one example, such as (1, 28, 28).
 
     References:
         Discrete diffusion modeling by estimating the ratios of the data distribution (Lou et al., 2024) | https://arxiv.org/abs/2310.16834

@@ -86,7 +86,7 @@ class _FlooredX0Posterior(LeaveOneOutPosterior):
 
 
 class X0Denoiser(Denoiser[X0Posterior]):
-    """The network's logits are `log p(x_0 | x_t)`.
+    """The network predicts the clean data: its logits are `log p(x_0 | x_t)`.
 
     With an evidence floor, the posterior is `p'(x_0) ~ p(x_0) min(1, P_t[x_0, x_t] / floor)`, where the floor is a share of
     the largest evidence `max_k P_t[k, x_t]`. Samplers and likelihoods then use p' alike: mass on a value that can hardly have
@@ -95,9 +95,10 @@ class X0Denoiser(Denoiser[X0Posterior]):
 
     Arguments:
         process: the forward process.
-        network: as for every denoiser.
-        event_shape: the shape of one example.
-        evidence_floor: the share; 0 takes the network's posterior as it is, which training does.
+        network: any callable (x_t, t, **cond) -> logits (B, *event, S) with t of shape (B,).
+        event_shape: the shape of one example, such as (1, 28, 28).
+        evidence_floor: values that led to x_t with less than this share of the largest probability count less; 0 takes the
+            network's posterior unchanged, which training does.
     """
 
     def __init__(

@@ -121,17 +121,19 @@ NumStates = Annotated[int, Range(least=2)]
 
 
 class RateMatrix(nn.Module, ABC):
-    """A generator R on n states, of which S can be data.
+    """A rate matrix: a generator R on n states, of which S can be data.
 
     Results are in float32 or float64, computed in float64: rates take a `dtype`, transitions
     are in tau's dtype unless another one is asked for.
 
     Arguments:
-        num_states: n.
-        data_states: S: n, or n - 1 where the last state is a mask; None means n.
+        num_states: n, the number of states, with the mask where there is one.
+        data_states: S, the number of values of the data: n, or n - 1 where the last state is a mask; None means n.
         stationary: the law (n,) that every start leads to, where it is known in closed form; None computes it from the rates.
     """
 
+    ordered: bool = False
+    """Whether the values are levels on a scale, so that a jump of two is twice a jump of one."""
     _place: Tensor
 
     def __init__(self, num_states: NumStates, data_states: NumStates | None = None, stationary: Array | None = None) -> None:

@@ -20,9 +20,11 @@ class BirthDeathRates(DenseRates):
     """Jumps to the two neighbours, each at the same rate.
 
     Arguments:
-        num_states: S.
-        scale: the rate of each jump in 1 / unit of tau.
+        num_states: S, the number of values of the data.
+        scale: the rate of a jump to one neighbour, in 1 / unit of tau.
     """
+
+    ordered = True
 
     def __init__(self, num_states: NumStates, scale: Positive = 1.0) -> None:
         check_arguments(BirthDeathRates, locals())

@@ -25,17 +25,19 @@ __all__ = ["GaussianTargetRates"]
 
 
 class GaussianTargetRates(DenseRates):
-    """Local jumps on an ordinal scale, reversible with respect to a discretised Gaussian.
+    """Local jumps on an ordinal scale, such as grey levels, reversible with respect to a discretised Gaussian.
 
     Arguments:
-        num_states: S, odd or even.
-        sigma_r: how far jumps go, in states.
-        Q: the standard deviation of the stationary law, in states.
-        scale: a factor on all rates.
+        num_states: S, the number of values of the data, odd or even.
+        sigma_r: how far jumps go, in values.
+        Q: the standard deviation of the stationary law, in values: a large one is close to uniform.
+        scale: a factor on the rates of all jumps.
 
     Raises:
         ValueError: Q is so small that pi underflows.
     """
+
+    ordered = True
 
     def __init__(self, num_states: NumStates, sigma_r: Positive = 6.0, Q: Positive = 512.0, scale: Positive = 1.0) -> None:
         check_arguments(GaussianTargetRates, locals())

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core.distributions import inverse_cdf
-from diffusion_core.distributions.numerics import chunks, decayed
+from diffusion_core.distributions.numerics import chunks, flushed_exp
 
 __all__ = ["Inflow"]
 
@@ -66,7 +66,7 @@ class Inflow:
         shift = torch.amax(scores, -1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
         self._shift[part] = shift
         weights = scores - shift
-        return decayed(weights, out=weights)
+        return flushed_exp(weights, out=weights)
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
         """Where jumps out of x lead: flat positions (M,), uniforms (M, 3) in float64 -> (M,)."""
@@ -78,6 +78,6 @@ class Inflow:
         x_0 = torch.empty_like(x)
         for part in chunks(len(x), len(x) * self._scores.shape[-1], x.device):
             scores = self._scores.index_select(0, positions[part]).sub_(self._shift.index_select(0, positions[part]))
-            weights = decayed(scores, out=scores).mul_(self._kernel.inflow_columns(x[part]))
+            weights = flushed_exp(scores, out=scores).mul_(self._kernel.inflow_columns(x[part]))
             x_0[part] = inverse_cdf(weights, u[part])
         return x_0

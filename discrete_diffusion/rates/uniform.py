@@ -26,7 +26,7 @@ class UniformRates(RateMatrix):
     """Every value jumps to every other at the same rate; O(S) in every operation, O(1) where it can be.
 
     Arguments:
-        num_states: S.
+        num_states: S, the number of values of the data.
         scale: the rate at which a value is forgotten, in 1 / unit of tau.
     """
 

@@ -15,7 +15,8 @@ __all__ = ["Ancestral"]
 
 
 class Ancestral(Sampler[X0Posterior]):
-    """`x_s ~ sum_{x_0} p(x_0 | x_t) q(x_s | x_t, x_0)`, in every dimension at once.
+    """Draws each step from the law of x_s that the prediction of x_0 implies, `x_s ~ sum_{x_0} p(x_0 | x_t) q(x_s | x_t,
+    x_0)`, in every dimension at once.
 
     With the exact posterior this is the exact law of each dimension of x_s given x_t, for a
     step of any length; what it loses is the dependence between dimensions, at first order in h. Needs no rates,
@@ -27,7 +28,9 @@ class Ancestral(Sampler[X0Posterior]):
 
     Arguments:
         denoiser: a denoiser that gives p(x_0 | x_t).
-        grid, sub_batch, argmax: see `Sampler`.
+        grid: the times to visit; the last step goes from grid.t_min to clean data.
+        sub_batch: with seeds, how many chains the network sees at once.
+        argmax: take the mode of p(x_0 | x_tmin) in the last step instead of a draw (biased).
 
     Raises:
         ValueError: a score model.

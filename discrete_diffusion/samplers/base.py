@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,9 @@ class Sampler(diffusion_core.Sampler[P]):
     """
 
     denoiser: Denoiser[P]
+
+    steps_by_rates: ClassVar[bool] = False
+    """Whether a step needs the reverse rates at the time it begins at, which are infinite where nothing is left of the data."""
 
     def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: Count = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch)

@@ -12,7 +12,8 @@ __all__ = ["Euler"]
 
 
 class Euler(TauLeaping):
-    """`P(x_s = y) = h Rhat_t(x_t, y)` for y != x_t; the dimension stays with the rest.
+    """At most one jump of a dimension in a step: `P(x_s = y) = h Rhat_t(x_t, y)` for y != x_t; the dimension stays with the
+    rest.
 
     Where `h Lambda > 1` the probabilities are scaled to sum to one: the dimension surely jumps, and is counted as clamped.
     First order in h. (The variant that stays with probability exp(-h Lambda) is another sampler.)

@@ -34,7 +34,7 @@ from diffusion_core.values import check_within
 from discrete_diffusion.jumps import Jumps
 from discrete_diffusion.rates.base import RateMatrix
 
-__all__ = ["BernoulliLeap", "CategoricalLeap", "Landing", "Leap", "OrdinalLeap"]
+__all__ = ["BernoulliLeap", "CategoricalLeap", "Landing", "Leap", "OrdinalLeap", "usual_leap"]
 
 _MOST_JUMPS = 1e12  # a Poisson mean above this only says "very many": the result is clamped or rejected either way
 
@@ -81,7 +81,9 @@ def _jumped(jumps: Jumps, which: Tensor, u: Tensor) -> Tensor:
 
 
 class Leap(CheckedArguments, ABC):
-    """What happens to a dimension while its rates are held for a time h."""
+    """What several jumps of one dimension in a step mean. If none is given they add up where the rates are ordered (ordinal),
+    and are rejected elsewhere (categorical).
+    """
 
     def check(self, rates: RateMatrix) -> None:
         """Refuse a rate matrix whose states this leap has no meaning for.
@@ -139,7 +141,8 @@ class OrdinalLeap(Leap):
     """Jumps are displacements and add up; the sum is clamped to the state space, and counted as clamped.
 
     Arguments:
-        dense_above: dimensions that expect more jumps than this draw one Poisson for every state.
+        dense_above: dimensions that expect more jumps than this draw one Poisson number for every state. It changes the
+            speed, not the law.
     """
 
     dense_above: NonNegative = 24.0
@@ -205,3 +208,8 @@ class OrdinalLeap(Leap):
         signed = (torch.arange(size) + size // 2) % size - size // 2
         landing = (jumps.x[..., None] + signed).clamp(0, n - 1)
         return torch.zeros_like(rates).scatter_add_(-1, landing, total)
+
+
+def usual_leap(rates: RateMatrix) -> Leap:
+    """What several jumps mean where nothing else is said: they add up where the values are levels on a scale."""
+    return OrdinalLeap() if rates.ordered else CategoricalLeap()

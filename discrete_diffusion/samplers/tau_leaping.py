@@ -10,13 +10,14 @@ from diffusion_core import State, TimeGrid
 from diffusion_core.ranges import Count
 from discrete_diffusion.denoisers import Denoiser, Posterior
 from discrete_diffusion.samplers.base import Sampler
-from discrete_diffusion.samplers.leaps import CategoricalLeap, Leap
+from discrete_diffusion.samplers.leaps import Leap, usual_leap
 
 __all__ = ["TauLeaping"]
 
 
 class TauLeaping(Sampler[Posterior]):
-    """`K_y ~ Poisson(h Rhat_t(x_t, y))` jumps in every dimension at once. First order in h.
+    """Holds the rates for a step and draws its jumps: `K_y ~ Poisson(h Rhat_t(x_t, y))` in every dimension at once.
+    First order in h.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -24,14 +25,16 @@ class TauLeaping(Sampler[Posterior]):
     Arguments:
         denoiser: the denoiser to sample from.
         grid: the times to visit; the last step goes from grid.t_min to clean data.
-        leap: what several jumps of one dimension mean: `OrdinalLeap` (they add up) or
-            `CategoricalLeap` (they are rejected).
+        leap: what several jumps of one dimension mean: `OrdinalLeap` (they add up) or `CategoricalLeap` (they are rejected).
+            None is `OrdinalLeap` where the rates are `ordered`, `CategoricalLeap` elsewhere.
         sub_batch: with seeds, how many chains the network sees at once.
         argmax: take the mode of p(x_0 | x_tmin) in the last step instead of a draw (biased).
 
     Raises:
         ValueError: an ordinal leap on a process with a mask.
     """
+
+    steps_by_rates = True
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class TauLeaping(Sampler[Posterior]):
         argmax: bool = False,
     ) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)
-        self.leap = CategoricalLeap() if leap is None else leap
+        self.leap = usual_leap(denoiser.process.rates) if leap is None else leap
         self.leap.check(denoiser.process.rates)
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:

@@ -33,6 +33,7 @@ BACKBONES, HEADS, INPUTS = concrete(Backbone), concrete(Head), concrete(PixelInp
 SMALL: dict[str, Any] = {
     "widths": (4, 8),
     "blocks": 1,
+    "windows": 0,
     "groups": 4,
     "patch_size": 2,
     "depth": 2,

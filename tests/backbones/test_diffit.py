@@ -92,7 +92,7 @@ def test_relative_bias_by_a_double_loop(window):
 def test_the_tables_of_biases_need_no_memory_beside_themselves():
     """An index a block, N^2 numbers that the window alone decides, would be half a gigabyte at 64 px."""
     with torch.device("meta"):
-        for net in (LatentDiffiT(32, 4, **DIFFIT_SIZES["XL/2"]), DiffiT(64, 3, (8, 16), 2)):
+        for net in (LatentDiffiT(32, 4, **DIFFIT_SIZES["XL/2"]), DiffiT(64, 3, (8, 16), 2, windows=0, patch_size=1)):
             assert not list(net.buffers())
             held = {name for module in net.modules() for name, value in vars(module).items() if isinstance(value, Tensor)}
             assert not held
@@ -253,12 +253,12 @@ def test_a_res_block_follows_its_formula():
         {"widths": (8,)},
         {"widths": (8, 12), "blocks": (1, 2), "num_heads": (2, 3), "patch_size": 2},
         {"widths": (4, 8, 8), "patch_size": 2, "mlp_ratio": 2.0},
-        {"widths": (4, 4, 4, 8), "windows": (None, 0, 1, None)},
+        {"widths": (4, 4, 4, 8), "windows": (0, 0, 1, 0)},
     ],
     ids=["one", "two", "three", "four"],
 )
 def test_fresh_image_networks_are_zero_at_any_size(settings, image):
-    settings = {"blocks": 1, "num_heads": 2, "time_dim": 8, "groups": 4, **settings}
+    settings = {"blocks": 1, "windows": 0, "patch_size": 1, "num_heads": 2, "time_dim": 8, "groups": 4, **settings}
     net = DiffiT(image[1:], image[0], out_channels=2, **settings)
     x, c = torch.randn(2, *image), torch.rand(2)
     with torch.no_grad():
@@ -282,7 +282,8 @@ def test_fresh_latent_networks_are_zero(image):
 
 def test_padding_repeats_the_border():
     torch.manual_seed(0)
-    short, full = (perturbed(DiffiT((side, 6), 1, (4, 4), 1, num_heads=1, time_dim=8)) for side in (7, 8))
+    settings = {"num_heads": 1, "patch_size": 1, "time_dim": 8}
+    short, full = (perturbed(DiffiT((side, 6), 1, (4, 4), 1, 0, **settings)) for side in (7, 8))
     full.load_state_dict(short.state_dict())
     x, c = torch.randn(1, 1, 7, 6), torch.rand(1)
     padded = torch.cat([x, x[:, :, -1:]], dim=2)
@@ -291,7 +292,7 @@ def test_padding_repeats_the_border():
 
 def test_every_level_has_a_skip():
     """The way up depends on what each level of the way down keeps, even where the lower levels say nothing."""
-    net = perturbed(DiffiT(16, 1, (4, 6, 8), 1, num_heads=2, time_dim=8)).eval()
+    net = perturbed(DiffiT(16, 1, (4, 6, 8), 1, 0, 2, patch_size=1, time_dim=8)).eval()
     for upsample in net.upsample:
         nn.init.zeros_(upsample.weight)
         nn.init.zeros_(upsample.bias)
@@ -309,7 +310,7 @@ def test_every_level_has_a_skip():
 
 
 NETWORKS = {
-    "image": lambda **settings: DiffiT(8, 2, (4, 8), 1, (2, 0), 2, time_dim=8, num_classes=2, **settings),
+    "image": lambda **settings: DiffiT(8, 2, (4, 8), 1, (2, 0), 2, patch_size=1, time_dim=8, num_classes=2, **settings),
     "latent": lambda **settings: LatentDiffiT(8, 2, 2, 2, 16, 2, num_classes=2, **settings),
 }
 
@@ -349,16 +350,16 @@ def test_state_has_parameters_alone(build):
 )
 def test_image_networks_refuse(settings, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):
-        DiffiT(**settings)
+        DiffiT(**{"blocks": 2, "windows": 0, "patch_size": 1, **settings})
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"patch_size": 3}, r"patch_size = 3 does not divide the image \(32 x 32\)"),
+        ({"patch_size": 3}, r"patch_size = 3 does not divide the image \(28 x 28\)"),
         ({"img_size": (28, 30), "patch_size": 4}, r"patch_size = 4 does not divide the image \(28 x 30\)"),
         ({"depth": -1}, r"depth = -1, expected an integer of at least 0"),
-        ({"num_heads": 7}, r"num_heads = 7 does not divide the width 384"),
+        ({"num_heads": 7}, r"num_heads = 7 does not divide the width 176"),
     ],
 )
 def test_latent_networks_refuse(settings, message):
@@ -367,6 +368,6 @@ def test_latent_networks_refuse(settings, message):
 
 
 def test_networks_refuse_another_image_size():
-    for net in (DiffiT((7, 12), 1, (4, 4), 1, num_heads=1), LatentDiffiT((7, 12), 1, 1, 1, 8, 1)):
+    for net in (DiffiT((7, 12), 1, (4, 4), 1, windows=0, num_heads=1), LatentDiffiT((7, 12), 1, 1, 1, 8, 1)):
         with pytest.raises(ValueError, match=r"x has shape \(1, 1, 8, 12\), expected \(B, 1, 7, 12\)"):
             net(torch.zeros(1, 1, 8, 12), torch.zeros(1))

@@ -232,7 +232,7 @@ def test_checkpointing_changes_no_gradient(conditioning):
         ({"patch_size": 3}, r"patch_size = 3 does not divide the image \(28 x 28\)"),
         ({"img_size": (28, 30), "patch_size": 4}, r"patch_size = 4 does not divide the image \(28 x 30\)"),
         ({"depth": -1}, r"depth = -1, expected an integer of at least 0"),
-        ({"num_heads": 5}, r"num_heads = 5 does not divide the width 384"),
+        ({"num_heads": 7}, r"num_heads = 7 does not divide the width 160"),
         ({"hidden_dim": 6, "num_heads": 1}, r"hidden_dim = 6, expected a multiple of 4"),
     ],
 )

@@ -38,7 +38,7 @@ def test_unet_size_by_hand():
     total += res(16, 8, 12) + 2 * 8 + (8 * 9 + 1) * 12
     net = UNet(1, 3, widths=(8, 16), blocks=(2, 3), up_blocks=(1, 1), patch_size=2, time_features=8, time_dim=12)
     assert count(net) == total
-    assert count(UNet(1, 2, (64, 128), patch_size=2)) == 1_270_280
+    assert count(UNet(1, 2, (64, 128), blocks=2, patch_size=2)) == 1_270_280
 
 
 def test_fresh_networks_are_zero():
@@ -60,7 +60,7 @@ def test_unet_takes_any_size(levels, patch_size, size):
 
 
 def test_padding_repeats_the_border():
-    net = perturbed(UNet(1, 1, widths=(4, 4), blocks=1, num_heads=1))
+    net = perturbed(UNet(1, 1, widths=(4, 4), blocks=1, patch_size=1, num_heads=1))
     x, c = torch.randn(1, 1, 7, 6), torch.rand(1)
     padded = torch.cat([x, x[:, :, -1:]], dim=2)
     torch.testing.assert_close(net(x, c), net(padded, c)[:, :, :7])
@@ -69,7 +69,8 @@ def test_padding_repeats_the_border():
 @pytest.mark.parametrize("scale_shift", [False, True])
 @pytest.mark.parametrize("attention_levels", [(), (-1,), (0, 1)])
 def test_unet_options(scale_shift, attention_levels):
-    net = UNet(1, 1, (8, 8), (1, 2), attention_levels=attention_levels, scale_shift=scale_shift, dropout=0.5, time_scale=1.0)
+    settings = {"attention_levels": attention_levels, "scale_shift": scale_shift, "dropout": 0.5, "time_scale": 1.0}
+    net = UNet(1, 1, (8, 8), (1, 2), patch_size=1, **settings)
     perturbed(net)
     found = sum(isinstance(module, ImageAttention) for module in net.modules())
     assert found == {(): 0, (-1,): 1, (0, 1): 3}[attention_levels]
@@ -82,7 +83,7 @@ def test_unet_options(scale_shift, attention_levels):
 
 
 def test_channels_last_changes_nothing():
-    net = perturbed(UNet(2, 3, widths=(8, 16), patch_size=2)).eval()
+    net = perturbed(UNet(2, 3, widths=(8, 16), blocks=2, patch_size=2)).eval()
     x, c = torch.randn(2, 2, 12, 12), torch.rand(2)
     plain = net(x, c)
     torch.testing.assert_close(net.to(memory_format=torch.channels_last)(x, c), plain, atol=1e-5, rtol=1e-5)
@@ -94,8 +95,8 @@ def test_channels_last_changes_nothing():
         ({"widths": ()}, r"widths = \(\), expected"),
         ({"widths": (8, 8), "blocks": (1, 2, 3)}, r"blocks = \(1, 2, 3\), expected .* or 2 of them"),
         ({"blocks": 0}, r"blocks = 0"),
-        ({"widths": (8, 8), "up_blocks": (1,)}, r"up_blocks = \(1,\)"),
-        ({"attention_levels": (5,)}, r"attention_levels = \(5,\), expected levels in -3 .. 2"),
+        ({"widths": (8, 8), "up_blocks": (1, 1, 1)}, r"up_blocks = \(1, 1, 1\)"),
+        ({"attention_levels": (5,)}, r"attention_levels = \(5,\), expected levels in -2 .. 1"),
         ({"num_heads": 3}, r"num_heads = 3 does not divide the width 128"),
         ({"patch_size": 0}, r"patch_size = 0, expected an integer of at least 1"),
     ],

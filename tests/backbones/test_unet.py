@@ -10,23 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones import NearestConv, ResidualDown, ResidualUp, ShuffledConv, StridedConv
 from backbones.attention import ImageAttention
-from backbones.resblocks import (
-    NearestConv,
-    ResBlock,
-    ResidualDown,
-    ResidualUp,
-    ShuffledConv,
-    StridedConv,
-    fan_averaged,
-)
+from backbones.resblocks import ResBlock, fan_averaged
 from backbones.unet import UNET_SIZES, UNet
 
 SMALL: dict[str, Any] = {"widths": (8, 16, 16), "groups": 4, "time_features": 8, "time_dim": 32, "attention_levels": (1,)}
 COMPACT: dict[str, Any] = {"widths": (4, 8), "groups": 4, "num_heads": 2, "time_features": 6, "time_dim": 8}
 # Of each family a network small enough for a test.
 NETWORKS: dict[str, dict[str, Any]] = {
-    "compact": {"num_heads": 2, **SMALL},
+    "compact": {"blocks": 2, "patch_size": 1, "num_heads": 2, **SMALL},
     "ddpm_cifar10": {**UNET_SIZES["ddpm_cifar10"], **SMALL, "dropout": 0.0},
     "iddpm_cifar10": {**UNET_SIZES["iddpm_cifar10"], **SMALL, "dropout": 0.0, "attention_levels": (1, 2)},
     "adm_imagenet64": {**UNET_SIZES["adm_imagenet64"], **SMALL, "dropout": 0.0, "head_width": 8},
@@ -71,7 +64,7 @@ def test_published_sizes_have_the_published_counts():
 @pytest.mark.parametrize(("num_classes", "number"), [(0, 1_484_040), (10, 1_485_448)])
 def test_the_compact_network_keeps_its_count(num_classes, number):
     with torch.device("meta"):
-        net = UNet(1, 2, (64, 128), (1, 3), patch_size=2, num_classes=num_classes)
+        net = UNet(1, 2, num_classes=num_classes)
     assert count(net) == number
 
 
@@ -338,7 +331,7 @@ def test_no_graph_breaks():
     ("settings", "message"),
     [
         ({"widths": (8, -8)}, r"widths = \(8, -8\), expected"),
-        ({"attention_levels": (-4,)}, r"attention_levels = \(-4,\), expected levels in -3 .. 2"),
+        ({"attention_levels": (-4,)}, r"attention_levels = \(-4,\), expected levels in -2 .. 1"),
         ({"num_heads": 3, "attention_levels": (0,)}, r"num_heads = 3 does not divide the width 64"),
         ({"head_width": 48}, r"head_width = 48 does not divide the width 128"),
         ({"head_width": 0}, r"head_width = 0, expected an integer of at least 1"),
@@ -349,8 +342,8 @@ def test_no_graph_breaks():
         ({"residual_scale": float("nan")}, r"residual_scale = nan, expected a number above 0"),
         ({"dropout": 1.5}, r"1\.5"),
         ({"out_channels": 0}, r"out_channels = 0, expected an integer of at least 1"),
-        ({"skip_every_map": True, "up_blocks": 2}, r"up_blocks = 2, expected \(3, 3, 3\) to join every map"),
-        ({"skip_every_map": True, "blocks": (1, 2)}, r"blocks = \(1, 2\), expected .* or 3 of them"),
+        ({"skip_every_map": True, "up_blocks": 2}, r"up_blocks = 2, expected \(2, 4\) to join every map"),
+        ({"skip_every_map": True, "blocks": (1, 2, 1)}, r"blocks = \(1, 2, 1\), expected .* or 2 of them"),
     ],
 )
 def test_bad_settings_are_refused_with_their_values(settings, message):

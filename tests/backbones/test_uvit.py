@@ -65,7 +65,7 @@ def test_non_square_images_and_more_channels_out(final_conv):
         ({"img_size": (28, 30), "patch_size": 4}, r"patch_size = 4 does not divide the image \(28 x 30\)"),
         ({"patch_size": 0}, r"patch_size = 0"),
         ({"depth": 3}, r"depth = 3, expected an even number"),
-        ({"num_heads": 7}, r"num_heads = 7 does not divide the width 512"),
+        ({"num_heads": 7}, r"num_heads = 7 does not divide the width 192"),
     ],
 )
 def test_uvit_refuses(settings, message):

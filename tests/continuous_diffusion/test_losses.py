@@ -13,6 +13,8 @@ from continuous_diffusion import (
     ELBO,
     VLB,
     AbsoluteError,
+    BoundedLogSNRGrid,
+    CauchySchedule,
     CosineSchedule,
     EpsilonDenoiser,
     EpsilonLoss,
@@ -21,9 +23,10 @@ from continuous_diffusion import (
     LaplaceSchedule,
     LearnedVarianceDenoiser,
     LinearSchedule,
-    LogSNRGrid,
     MinSNR,
     PixelScale,
+    RectifiedSchedule,
+    SigmoidSchedule,
     SmoothAbsoluteError,
     VelocityDenoiser,
     VelocityLoss,
@@ -253,7 +256,13 @@ def test_times_that_leave_out_terms_of_the_sum_are_refused(process, toy_network)
     """At times from t_min on the last term would never be drawn, and nothing would tell."""
     denoiser, grid = denoise(process, toy_network, True), UniformGrid(19, 0.05, 0.9)
     for loss in (VLB(grid), HybridLoss(bound=VLB(grid))):
-        for times in (StratifiedTimes(0.01), UniformTimes(0.05), ImportanceTimes(0.05, 1.0), GridTimes(grid)):
+        for times in (
+            StratifiedTimes(0.01),
+            StratifiedTimes(0.0),
+            UniformTimes(0.05),
+            ImportanceTimes(0.05, 1.0),
+            GridTimes(grid),
+        ):
             message = (
                 rf"{type(times).__name__} draws times from {times.t_min} to {times.t_max}, expected 0 to 0\.9: VLB is a sum"
             )
@@ -261,10 +270,45 @@ def test_times_that_leave_out_terms_of_the_sum_are_refused(process, toy_network)
                 Objective(denoiser, loss, times)
         with pytest.raises(ValueError, match=r"UniformTimes draws times from 0 to 0\.5, expected 0 to 0\.9"):
             Objective(denoiser, loss, UniformTimes(0, 0.5))
-        for times in (StratifiedTimes(0.0), ImportanceTimes(0.0, 0.9)):
+        for times in (StratifiedTimes(0.0, 0.9), ImportanceTimes(0.0, 0.9)):
             assert losses_of(Objective(denoiser, loss, times), batch()[0]).isfinite().all()
     for loss in (ELBO(), EpsilonLoss()):
-        Objective(denoiser, loss, StratifiedTimes())
+        Objective(denoise(process, toy_network, False), loss, StratifiedTimes())
+
+
+def test_a_variance_is_learned_from_losses_that_teach_one(process, toy_network):
+    plain, learned = (denoise(process, toy_network, learns) for learns in (False, True))
+    whole = StratifiedTimes(0.0)
+    for loss in (EpsilonLoss(), X0Loss(), VelocityLoss(), ELBO()):
+        Objective(plain, loss, StratifiedTimes())
+        with pytest.raises(ValueError, match=rf"{type(loss).__name__} teaches no variance, and LearnedVarianceDenoiser"):
+            Objective(learned, loss, StratifiedTimes())
+    for loss in (VLB(), HybridLoss()):
+        Objective(learned, loss, whole)
+    Objective(plain, VLB(), whole)
+    with pytest.raises(ValueError, match=f"HybridLoss teaches a variance, which {type(plain).__name__} does not learn"):
+        Objective(plain, HybridLoss(), whole)
+
+
+@pytest.mark.parametrize("schedule", [LaplaceSchedule(), CauchySchedule(), RectifiedSchedule()])
+def test_a_chain_is_trained_where_its_schedule_is_finite(schedule, toy_network):
+    for loss in (VLB(), HybridLoss()):
+        denoiser = denoise(GaussianProcess(schedule), toy_network, isinstance(loss, HybridLoss))
+        with pytest.raises(
+            ValueError, match=rf"{type(schedule).__name__} has log-SNR .* at t_max = 1\.0, expected at least -100"
+        ):
+            Objective(denoiser, loss, StratifiedTimes(0.0))
+
+
+def test_an_integrand_that_is_infinite_at_clean_data_is_not_trained_there(process, toy_network):
+    with pytest.raises(
+        ValueError, match=r"UniformTimes draws times from t_min = 0\.0, where .* log-SNR inf, expected t_min > 0"
+    ):
+        Objective(denoise(process, toy_network, False), ELBO(), UniformTimes(0.0))
+    straight = denoise(GaussianProcess(SigmoidSchedule()), toy_network, False)  # finite at both ends
+    assert losses_of(Objective(straight, ELBO(), UniformTimes(0.0)), batch()[0]).isfinite().all()
+    with pytest.raises(ValueError, match="the schedule is RectifiedSchedule, expected a VariancePreserving one"):
+        Objective(denoise(GaussianProcess(RectifiedSchedule()), toy_network, False), VelocityLoss(), UniformTimes())
 
 
 # The hybrid loss
@@ -302,10 +346,10 @@ def test_hybrid_needs_a_variance_to_teach(process, toy_network):
 
 
 def test_a_bound_refuses_steps_that_its_times_cannot_tell_apart():
-    crowded = LogSNRGrid.between(100, LaplaceSchedule())  # from t = 1 - 8e-9
+    crowded = BoundedLogSNRGrid(100, LaplaceSchedule())  # from t = 1 - 8e-9
     with pytest.raises(ValueError, match=r"a step of the grid is 3\.3e-09 of its time, expected at least 8e-07"):
         VLB(crowded)
-    grid = LogSNRGrid.between(100, LaplaceSchedule(-2.0, 1.5))
+    grid = BoundedLogSNRGrid(100, LaplaceSchedule(-2.0, 1.5))
     bound, times = VLB(grid), grid.times()
     for begin, end in itertools.pairwise(times):
         for t in (begin, (begin + end) / 2):

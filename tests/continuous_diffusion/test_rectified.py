@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from continuous_diffusion import (
     DDIM,
+    BoundedLogSNRGrid,
     CosineSchedule,
     EpsilonLoss,
     FlowDenoiser,
@@ -237,5 +238,5 @@ def test_a_chain_begins_where_log_snr_is_finite(process, mixture_1d):
     denoiser, x_0 = MixtureDenoiser(process, mixture_1d), torch.zeros(2, 1)
     with pytest.raises(ValueError, match=r"RectifiedSchedule has log-SNR -inf at t_max = 1\.0, expected at least -100"):
         bits_per_dim(denoiser, x_0)
-    chain = GridTimes(LogSNRGrid.between(100, RectifiedSchedule()))
+    chain = GridTimes(BoundedLogSNRGrid(100, RectifiedSchedule()))
     assert math.isfinite(bits_per_dim(denoiser, x_0, times=chain).value)

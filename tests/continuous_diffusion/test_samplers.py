@@ -18,6 +18,7 @@ import diffusion_core
 from continuous_diffusion import (
     DDIM,
     Ancestral,
+    BoundedLogSNRGrid,
     CosineSchedule,
     EpsilonDenoiser,
     FixedLarge,
@@ -29,7 +30,6 @@ from continuous_diffusion import (
     LearnedRange,
     LearnedVarianceDenoiser,
     LinearSchedule,
-    LogSNRGrid,
     MixtureDenoiser,
     Posterior,
     RectifiedSchedule,
@@ -475,7 +475,7 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"LaplaceSchedule has .* = 0.207 at t_max = 0.999, expected at most 0.1"):
             late.sample(2)
         assert late.sample(torch.zeros(2, 1)).isfinite().all()
-        assert Ancestral(denoiser, LogSNRGrid.between(20, schedule)).sample(2).isfinite().all()
+        assert Ancestral(denoiser, BoundedLogSNRGrid(20, schedule)).sample(2).isfinite().all()
 
     def test_no_step_to_clean_data_for_heun(self, denoiser):
         sampler = Heun(denoiser, UniformGrid(4))

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import kstest, laplace
 
 from continuous_diffusion import (
+    BoundedLogSNRGrid,
     CauchySchedule,
     CosineSchedule,
     LaplaceSchedule,
@@ -37,7 +38,7 @@ def test_steps_of_equal_log_snr(schedule):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_grid_for_training_schedules_reaches_both_ends(schedule):
-    grid = LogSNRGrid.between(50, schedule)
+    grid = BoundedLogSNRGrid(50, schedule)
     times = grid.times()
     assert all(t > s for t, s in itertools.pairwise(times))
     alpha, sigma = schedule(torch.tensor(times, dtype=torch.float64))
@@ -48,11 +49,13 @@ def test_a_grid_for_training_schedules_reaches_both_ends(schedule):
 
 def test_a_grid_begins_where_its_schedule_does():
     schedule = SigmoidSchedule(10, -6)
-    assert LogSNRGrid.between(5, schedule).t_max == 1
+    assert BoundedLogSNRGrid(5, schedule).t_max == 1
     with pytest.raises(ValueError, match=r"log_snr_max = 9\.0, .* below 8, the log-SNR of SigmoidSchedule"):
-        LogSNRGrid.between(5, SigmoidSchedule(8, -10))
+        BoundedLogSNRGrid(5, SigmoidSchedule(8, -10))
     with pytest.raises(ValueError, match="expected falling values"):
-        LogSNRGrid.between(5, schedule, -3.0, 3.0)
+        BoundedLogSNRGrid(5, schedule, -3.0, 3.0)
+    with pytest.raises(ValueError, match=r"LaplaceSchedule has log-SNR .* and -inf at t_max = 1\.0, expected finite"):
+        BoundedLogSNRGrid(5, LaplaceSchedule(), 9.0, -40.0)
 
 
 @pytest.mark.parametrize("density", [LaplaceSchedule(b=4.0), CauchySchedule(g=2.0), SigmoidSchedule(15, -25), CosineSchedule()])

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from small import small  # beside this script: another package may be called tests
 
-from ctdiff import build, figures, load_run, train
+from ctdiff import figures, load_run, recipe, train
 from ctdiff.runs import RunError
 from ctdiff.training import MetricsFile, complete_checkpoints
 
@@ -36,13 +36,13 @@ def configuration(path: Path) -> ConfigDict:
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
     np.save(path, images)
     saving = {"saving__checkpoint_every": 1, "saving__preview_every": 50, "saving__validate_every": 50}
-    data = {"data__name": "array", "data__path": path, "data__fraction": 1.0}
+    data = {"data__name": "array", "data__array__path": path, "data__fraction": 1.0}
     return small("mnist", **data, **saving, training__steps=STEPS)
 
 
 def warm_up(config: ConfigDict, folder: Path) -> None:
     """Import what is imported at its first use: the forks would spend their short lives on that."""
-    build.build_optimizer(config, build.build_network(config))
+    recipe.part(config, "optimizer")(recipe.build_network(config).parameters())
     figures.loss_curve(folder / "warm_up.png", [{"step": 1, "loss": 1.0}])
 
 

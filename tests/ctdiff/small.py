@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ctdiff import config as configuration
+from ctdiff import recipe
 
 __all__ = ["LARGE", "SMALL", "flags", "small"]
 
@@ -17,7 +18,7 @@ SMALL: dict[str, Any] = {
     "data.fraction": 0.001,
     "data.image_size": (8, 8),
     "data.num_values": 8,
-    "process.scale": 0.2,  # 1 / 5.2, the slowest rate of the Gaussian target over 8 levels
+    "process.rates.gaussian_target.scale": 0.2,  # 1 / 5.2, the slowest rate of the Gaussian target over 8 levels
     "model.unet.widths": (8, 8),
     "model.unet.num_heads": 2,
     "model.unet.blocks": (1, 1),
@@ -37,7 +38,7 @@ SMALL: dict[str, Any] = {
     "training.steps": 4,
     "training.batch_size": 4,
     "training.precision": "float32",  # the same on every machine
-    "optimizer.warmup": 2,
+    "optimizer.schedule.warmup": 2,
     "sampler.steps": 3,
     "sampler.num_samples": 4,
     "sampler.sub_batch": 4,
@@ -50,14 +51,14 @@ SMALL: dict[str, Any] = {
 }
 
 
-def flags(**changes: Any) -> list[str]:
-    """The small settings as overrides; in the names of changes two underscores stand for a dot."""
-    settings = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
+def flags(preset: str = "mnist", **changes: Any) -> list[str]:
+    """The small settings that a preset has keys for, as overrides; in the names of changes two underscores stand for a dot."""
+    given = {key.replace("__", "."): recipe.Text(value) for key, value in changes.items()}
+    keys = configuration.flatten(configuration.changed(configuration.load(preset), given))
+    settings = {**{key: value for key, value in SMALL.items() if key in keys}, **given}
     return [f"--config.{key}={value}" for key, value in settings.items()]
 
 
 def small(preset: str, **changes: Any) -> ConfigDict:
     """A preset with the small settings."""
-    config = configuration.load(preset)
-    configuration.override(config, flags(**changes))
-    return config
+    return configuration.load(preset, flags(preset, **changes))

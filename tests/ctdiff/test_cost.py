@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from backbones import Backbone, DiT, LogisticMixtureHead, OrdinalInput, PixelLogits, UNet
-from ctdiff import build, cost, summary
+from ctdiff import cost, recipe, summary
 from ctdiff.training.precision import HalfPrecision
 
 from .small import small
@@ -64,7 +64,7 @@ def test_the_network_stays_as_it_was():
 
 
 def test_integers_shared_parameters_and_half_precision():
-    backbone = UNet(1, 6, widths=(8,), blocks=1)
+    backbone = UNet(1, 6, widths=(8,), blocks=1, patch_size=1)
     network = PixelLogits(backbone, LogisticMixtureHead(1, 8, 2), OrdinalInput(1), 8)
     assert backbone.out_channels == network.head.in_channels
     whole, part = summary(network, (1, 8, 8), runs=1, batch_size=2), summary(backbone, (1, 8, 8), runs=0)
@@ -104,12 +104,12 @@ def test_what_cannot_be_summarised(arguments, message):
 def test_estimates_follow_the_batch():
     config = small("mnist")
     estimate = cost.estimate(config)
-    assert estimate.parameters == sum(p.numel() for p in build.build_network(config).parameters())
+    assert estimate.parameters == sum(p.numel() for p in recipe.build_network(config).parameters())
     half, divided = small("mnist", training__batch_size=2), small("mnist", training__accumulation=2)
     fixed = 20 * estimate.parameters
     assert cost.estimate(half).training_bytes - fixed == pytest.approx((estimate.training_bytes - fixed) / 2)
     assert cost.estimate(divided) == cost.estimate(half)
-    assert cost.estimate(small("mnist", model__unet__use_checkpoint=True)).training_bytes < estimate.training_bytes
+    assert cost.estimate(small("mnist", model__use_checkpoint=True)).training_bytes < estimate.training_bytes
     in_half = cost.estimate(small("mnist", training__precision="bfloat16"), runs=1)
     assert in_half.network.forward_seconds is not None
     assert in_half.training_bytes == pytest.approx(estimate.training_bytes, rel=0.01)

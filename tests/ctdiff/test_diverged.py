@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctdiff import build, fit, load_run, train
+from ctdiff import fit, load_run, recipe, train
 from ctdiff.cli import main
 from ctdiff.evaluation import compare_runs, evaluate_run, run_bits_per_dim
 from ctdiff.runs import RunFolder
@@ -37,7 +37,8 @@ def _spoil(run: Path, step: int, value: float) -> Path:
 def test_a_learning_rate_that_destroys_the_network_is_an_error(preset, tmp_path, capsys):
     """The weights are finite, as steps without a finite gradient are skipped, but the network overflows."""
     run = tmp_path / "run"
-    settings = flags(**images(tmp_path), optimizer__lr=1e10, training__clip=0.0, optimizer__warmup=0, training__steps=3)
+    changes = {"optimizer__lr": 1e10, "training__clip": 0.0, "optimizer__schedule__warmup": 0, "training__steps": 3}
+    settings = flags(preset, **images(tmp_path), **changes)
     assert main(["train", f"--config={preset}", f"--workdir={run}", *settings, "--config.saving.validate_every=9"]) == 2
     said = capsys.readouterr().err
     assert re.search(r"ctdiff: the network's output at t = 0\.\d+ is not finite: the training has diverged; lower the ", said)
@@ -52,7 +53,7 @@ def test_a_learning_rate_that_destroys_the_network_is_an_error(preset, tmp_path,
     ):
         with pytest.raises(NotFiniteError, match=f"^{re.escape(named)}$"):
             work()
-    splits = build.build_data(load_run(run).config)
+    splits = recipe.build_data(load_run(run).config)
     with pytest.raises(NotFiniteError, match=r"step_0000002: the network's output at t = 0\.\d+ is not finite$"):
         run_bits_per_dim(load_run(run), splits.test, splits.train, draws=4)
 

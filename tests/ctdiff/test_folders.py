@@ -13,8 +13,8 @@ import torch
 from ml_collections import ConfigDict
 from PIL import Image
 
-from ctdiff import build
 from ctdiff import config as configuration
+from ctdiff import recipe
 from ctdiff.data import ImageData, Splits, fraction, image_folder, quantise, resized
 from ctdiff.data.listing import natural_order
 from ctdiff.runs import RunError, RunFolder
@@ -166,8 +166,8 @@ def test_class_names_stay_with_the_images() -> None:
 
 
 def folder_config(path: Path, **changes: Any) -> ConfigDict:
-    changes = {"data__fraction": 1.0, "training__steps": 2, "optimizer__warmup": 0, **changes}
-    return small("mnist", data__name="folder", data__path=str(path), **changes)
+    changes = {"data__fraction": 1.0, "training__steps": 2, "optimizer__schedule__warmup": 0, **changes}
+    return small("mnist", data__name="folder", data__folder__path=str(path), **changes)
 
 
 def data_of(names: tuple[str, ...]) -> Splits:
@@ -204,17 +204,24 @@ def test_settings_of_a_folder(tmp_path: Path) -> None:
     for i in range(6):
         put(tmp_path / f"{i}.png", Image.fromarray(np.stack([0 * opacity, opacity], -1)))
     (tmp_path / "7.png").write_bytes(b"no image")
-    settings = {"data__ground": 100, "data__num_values": 256, "data__image_size": (2, 3), "process__scale": 47.8}
+    settings = {
+        "data__folder__ground": 100,
+        "data__num_values": 256,
+        "data__image_size": (2, 3),
+        "process__rates__gaussian_target__scale": 47.8,
+    }
     with pytest.raises(ValueError, match=r"7\.png is damaged"):
-        build.build_data(folder_config(tmp_path, **settings))
+        recipe.build_data(folder_config(tmp_path, **settings))
     with pytest.warns(UserWarning, match=r"1 of 7 images .* are left out: .*7\.png is damaged"):
-        data = build.build_data(folder_config(tmp_path, **settings, data__skip_damaged=True))
+        data = recipe.build_data(folder_config(tmp_path, **settings, data__folder__skip_damaged=True))
     assert everything(data)[0, 0, 0].tolist() == [100, 80, 60]
-    with pytest.raises(configuration.ConfigError, match=r"config\.data\.ground = 256, expected an integer in \[0, 255\]"):
-        folder_config(tmp_path, data__ground=256)
-    old = configuration.load("mnist")
-    del old.data["ground"], old.data["skip_damaged"]
-    assert configuration.from_json(configuration.to_json(old)).data.ground == 255
+    with pytest.raises(
+        configuration.ConfigError, match=r"config\.data\.folder\.ground = 256, expected an integer in \[0, 255\]"
+    ):
+        folder_config(tmp_path, data__folder__ground=256)
+    old = folder_config(tmp_path)
+    del old.data.folder["ground"], old.data.folder["skip_damaged"]
+    assert configuration.from_json(configuration.to_json(old)).data.folder.ground == 255
 
 
 # Settings

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctdiff import build, train
-from ctdiff.data import Source, data_record, from_dataset
+from ctdiff import recipe, train
+from ctdiff.data import Batches, EmbeddedMNIST, data_record, from_dataset
 from ctdiff.runs import RunFolder
 from ctdiff.training import MetricsFile
 from ctdiff.training.generators import generator_states, kept_generators, restore_generators, seed_generators
@@ -35,24 +35,17 @@ class Drawn(torch.utils.data.Dataset):
         return image.to(torch.uint8)
 
 
-class DrawnSource(Source):
-    """A user's data set as a source."""
-
-    def load(self):
-        return from_dataset(Drawn(), test_fraction=0.3)
-
-
 @pytest.fixture
 def source(monkeypatch):
-    """A user's data set under the name of a source, and batches that are noised from all three generators."""
-    monkeypatch.setitem(build.SOURCES, "embedded_mnist", DrawnSource)
-    plain = build.EncodedBatches.__getitem__
+    """A user's data set in the place of a source's, and batches that are noised from all three generators."""
+    monkeypatch.setattr(EmbeddedMNIST, "load", lambda self: from_dataset(Drawn(), test_fraction=0.3))
+    plain = Batches.__getitem__
 
     def augmented(self, step):
         x_0, y = plain(self, step)
         return x_0 + sum(draws()) / 100, y
 
-    monkeypatch.setattr(build.EncodedBatches, "__getitem__", augmented)
+    monkeypatch.setattr(Batches, "__getitem__", augmented)
 
 
 def trained(folder):
@@ -61,7 +54,7 @@ def trained(folder):
     train(config, folder)
     newest = sorted((folder / "checkpoints").iterdir())[-1]
     losses = [record.get("loss", record.get("validation_loss")) for record in MetricsFile.read(folder / "metrics.jsonl")]
-    return losses, data_record(build.build_data(RunFolder(folder).read_config())), (newest / "ema.safetensors").read_bytes()
+    return losses, data_record(recipe.build_data(RunFolder(folder).read_config())), (newest / "ema.safetensors").read_bytes()
 
 
 def test_a_training_on_data_that_are_drawn_is_repeated_and_resumed(source, tmp_path):
@@ -69,7 +62,7 @@ def test_a_training_on_data_that_are_drawn_is_repeated_and_resumed(source, tmp_p
     draws()
     random.seed(5)
     assert trained(tmp_path / "second") == first
-    other = build.build_data(small("mnist_ddpm", data__fraction=1.0, training__seed=1))
+    other = recipe.build_data(small("mnist_ddpm", data__fraction=1.0, training__seed=1))
     assert data_record(other)["train"]["sha256"] != first[1]["train"]["sha256"]
     for path in (tmp_path / "second" / "checkpoints" / "step_0000004").iterdir():
         path.unlink()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import json
+import re
 import shlex
 import subprocess
 import sys
@@ -12,7 +15,7 @@ import pytest
 
 from ctdiff import config as configuration
 from ctdiff.cli import main
-from ctdiff.cli.verb import separate_overrides
+from discrete_diffusion.rates import GaussianTargetRates
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = ["train", "sample", "evaluate", "compare"]
@@ -46,12 +49,12 @@ def test_help_of_a_verb(name, capsys):
     (example,) = [line for line in lines if line.startswith(f"    ctdiff {name} ")]
     values = verb(name).flag_values()
     for key in {*values} - {"help", "h"}:
-        (at,) = [i for i, line in enumerate(lines) if line.startswith((f"  --{key}=", f"  --[no]{key} "))]
+        (at,) = [i for i, line in enumerate(lines) if line.startswith((f"  --{key}=", f"  --{key}[=", f"  --[no]{key} "))]
         explained = " ".join(" ".join(lines[at + 1 :]).split())
         assert explained.startswith(values[key].help.removeprefix("<mnist-cnn|inception>: "))
         if values[key].default is None:
             assert "Without it, " in values[key].help, key
-        elif not values[key].boolean:
+        elif values[key].default != [] and not values[key].boolean:
             assert f"default: {values[key].default}" in lines[at]
     for other in ([name, "-h"], [name, "absent", "--help"]):
         assert main(other) == 0
@@ -69,34 +72,243 @@ def test_defaults_and_bounds_in_help(capsys):
     assert "  --[no]fresh (default: off)\n" in printed
 
 
+def explained(capsys, *arguments):
+    """What `--help_config` prints: the text under each `key=value`."""
+    assert main(["train", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 110
+    paragraphs = [text.split("\n", 1) for text in re.split(r"\n(?=--config\.)", printed.rstrip("\n"))]
+    return {head.removeprefix("--config.").replace("=None", "=none"): " ".join(text.split()) for head, text in paragraphs}
+
+
+@pytest.mark.parametrize("preset", configuration.preset_names())
+def test_every_key_is_explained(preset, capsys, tmp_path, monkeypatch):
+    """With its value, which can be typed as it is printed, what it may be, its default and its meaning."""
+    monkeypatch.chdir(tmp_path)
+    config = configuration.load(preset)
+    keys = configuration.flatten(config)
+    texts = explained(capsys, f"--config={preset}", "--help_config")
+    assert sorted(texts) == sorted(f"{key}={shown(value)}" for key, value in keys.items())
+    assert configuration.load(preset, [f"--config.{setting}" for setting in texts]) == config
+    choices = {key: value for key, value in keys.items() if key.endswith((".name", ".engine"))}
+    defaults = configuration.flatten(configuration.complete(nested(choices)))
+    for key, value in keys.items():
+        text = texts[f"{key}={shown(value)}"]
+        default = r"\w+"
+        if key not in choices:  # one number may stand for several
+            default = "|".join({re.escape(shown(defaults[key])), re.escape(shown(defaults[key]).strip("(,)"))})
+        assert re.search(rf"; default ({default})(\]|\.( |$))", text), key
+        assert value == "none" or len(text) > 30, key
+    assert not [*tmp_path.iterdir()]
+
+
+def shown(value):
+    """A value as it is printed."""
+    return "none" if value is None else str(value)
+
+
+def nested(flat):
+    """Values by dotted key as a configuration of dictionaries."""
+    result = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        node = result
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[name] = value
+    return result
+
+
+def test_an_explanation_of_a_part(capsys):
+    texts = explained(capsys, "--config=mnist", "--help_config=process.rates")
+    documented = " ".join((inspect.getdoc(GaussianTargetRates) or "").split())
+    choice = texts.pop("process.rates.name=gaussian_target")
+    assert "one of absorbing, birth_death, gaussian_target, uniform; default gaussian_target" in choice
+    assert f"gaussian_target: {documented.partition(' References:')[0].partition('. ')[0]}." in choice
+    for setting, default in (("sigma_r=6.0", "6.0"), ("Q=512.0", "512.0"), ("scale=47.8", "1.0")):
+        allowed = f"a number above 0; default {default}"
+        text = texts.pop(f"process.rates.gaussian_target.{setting}")
+        assert allowed in text
+        assert f" {setting.partition('=')[0]}: {text.replace(allowed, '').strip(' .[]')}" in documented
+    assert texts == {}
+    keys = configuration.flatten(configuration.load("mnist"))
+    for part in ("sampler", "training.steps", "model.unet"):
+        texts = explained(capsys, f"--help_config={part}", "--config=mnist")
+        below = {key: value for key, value in keys.items() if f"{key}.".startswith(f"{part}.")}
+        assert {*texts} == {f"{key}={shown(value)}" for key, value in below.items()}
+    heads = {
+        *explained(capsys, "--config=mnist", "--config.model.name=dit", "--help_config=model.dit", "--config.model.dit.depth=3")
+    }
+    assert "model.dit.depth=3" in heads
+    assert not [head for head in heads if not head.startswith("model.dit.")]
+
+
+@pytest.mark.parametrize("part", ["samplr", "sample", "model.uvit", "model.unet.width", "config.sampler", "."])
+def test_a_part_that_there_is_not(part, capsys):
+    assert main(["train", "--config=mnist", f"--help_config={part}"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"--help_config={part}: no key begins like this, expected one of data, loss, model, " in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "overrides"),
     [
-        (["--config.training.steps=7"], ["--config.training.steps=7"]),
-        (["-config.training.steps=7"], ["-config.training.steps=7"]),
-        (["--config.training.steps", "7"], ["--config.training.steps=7"]),
-        (["--config.process.scale", "-7"], ["--config.process.scale=-7"]),
-        (["--config.data.path", "a=b"], ["--config.data.path=a=b"]),
-        (["--config.data.flip"], ["--config.data.flip"]),
-        (["--noconfig.data.flip"], ["--noconfig.data.flip"]),
-        (["-noconfig.data.flip"], ["-noconfig.data.flip"]),
-        (["--config.training.steps=7", "--config.training.steps=7"], ["--config.training.steps=7"] * 2),
+        (["--config.training.steps=7"], ["training.steps=7"]),
+        (["-config.training.steps=7"], ["training.steps=7"]),
+        (["--config.training.steps", "7"], ["training.steps=7"]),
+        (["-config.training.steps", "7"], ["training.steps=7"]),
+        (["--config.process.rates.uniform.scale", "-7"], ["process.rates.uniform.scale=-7"]),
+        (["--config.data.idx.path", "a=b"], ["data.idx.path=a=b"]),
+        (["--config.data.idx.path="], ["data.idx.path="]),
+        (["--config.data.flip"], ["data.flip=true"]),
+        (["-config.data.flip"], ["data.flip=true"]),
+        (["--config.data.flip=no"], ["data.flip=no"]),
+        (["--noconfig.data.flip"], ["data.flip=false"]),
+        (["-noconfig.data.flip"], ["data.flip=false"]),
+        (["--config.data.flip", "--noconfig.data.flip"], ["data.flip=false"]),
+        (["--noconfig.data.flip", "--config.data.flip"], ["data.flip=true"]),
+        (["--config.training.steps=7", "--config.training.steps", "8"], ["training.steps=8"]),
+        (["--config.training.steps=7", "--config.sampler.steps=9"], ["training.steps=7", "sampler.steps=9"]),
     ],
 )
-def test_overrides_are_separated_from_flags(arguments, overrides):
-    others = ["--config=mnist", "--config", "mnist", "--configure", "run", "config.training.steps=7"]
-    for i in (0, 1, 3, 4, 5, 6):
-        assert separate_overrides([*others[:i], *arguments, *others[i:]]) == (others, overrides)
+def test_keys_between_flags_and_runs(arguments, overrides):
+    others = ["one", "--calls=4", "--out", "folder", "two", "--fresh", "-device=cuda"]
+    for i in (0, 1, 2, 4, 5, 6, 7):
+        line = verb("compare").read([*others[:i], *arguments, *others[i:]])
+        assert line.runs == ["one", "two"]
+        assert line.overrides == [f"--config.{override}" for override in overrides]
+        assert {name: line.given[name] for name in line.present} == {
+            "calls": "4",
+            "out": "folder",
+            "fresh": True,
+            "device": "cuda",
+        }
 
 
-@pytest.mark.parametrize("setting", [["--config.data.flip"], ["--config.data.flip=true"], ["-config.data.flip"]])
-def test_a_boolean_key_is_set_without_a_value(setting, capsys):
-    assert main(["train", *setting, "--config", "mnist", "-dry_run", "--config.training.steps", "7"]) == 0
-    printed = capsys.readouterr().out
-    assert '"flip": true' in printed
-    assert '"steps": 7' in printed
-    assert main(["train", "--config=mnist", "--dry_run", *setting, "--noconfig.data.flip"]) == 0
-    assert '"flip": false' in capsys.readouterr().out
+def test_behind_two_dashes_there_are_no_flags():
+    line = verb("compare").read(["one", "--config.sampler.steps=3", "--", "--config.sampler.num_samples=9", "--fresh"])
+    assert line.runs == ["one", "--config.sampler.num_samples=9", "--fresh"]
+    assert line.overrides == ["--config.sampler.steps=3"]
+    assert not line.given["fresh"]
+    line = verb("compare").read(["one", "--out", "--config.sampler.steps=3"])
+    assert (line.given["out"], line.overrides) == ("--config.sampler.steps=3", [])
+
+
+def described(capsys, *arguments):
+    """The configuration that a dry run prints."""
+    assert main(["train", "--dry_run", *arguments]) == 0
+    return json.JSONDecoder().raw_decode(capsys.readouterr().out)[0]
+
+
+def test_what_is_typed_is_read_by_its_key(capsys):
+    typed = {
+        "training.steps": "7",
+        "training.device": "cpu",
+        "optimizer.lr": "1e-3",
+        "optimizer.weight_decay": "1",
+        "model.unet.widths": "(8,16)",
+        "model.unet.blocks": "1",
+        "model.unet.attention_levels": "[]",
+        "model.unet.num_heads": "2",
+        "model.use_checkpoint": "yes",
+        "data.image_size": "8",
+        "sampler.t_min": "0.25",
+        "sampler.t_max": "None",
+        "process.rates.name": "uniform",
+        "process.schedule.name": "cosine",
+        "loss.times.name": "importance",
+        "loss.times.importance.bins": "3",
+        "sampler.name": "tau_leaping",
+        "sampler.tau_leaping.leap.name": "categorical",
+    }
+    config = described(capsys, "--config=mnist", *(f"--config.{key}={value}" for key, value in typed.items()))
+    flat = configuration.flatten(config)
+    assert {key: flat[key] for key in typed} == {
+        "training.steps": 7,
+        "training.device": "cpu",
+        "optimizer.lr": 1e-3,
+        "optimizer.weight_decay": 1,
+        "model.unet.widths": [8, 16],
+        "model.unet.blocks": [1],
+        "model.unet.attention_levels": [],
+        "model.unet.num_heads": 2,
+        "model.use_checkpoint": True,
+        "data.image_size": [8],
+        "sampler.t_min": 0.25,
+        "sampler.t_max": None,
+        "process.rates.name": "uniform",
+        "process.schedule.name": "cosine",
+        "loss.times.name": "importance",
+        "loss.times.importance.bins": 3,
+        "sampler.name": "tau_leaping",
+        "sampler.tau_leaping.leap.name": "categorical",
+    }
+    assert "gaussian_target" not in config["process"]["rates"], "only what is chosen has keys"
+    for setting in (["--config.data.flip"], ["--config.data.flip=true"], ["-config.data.flip"]):
+        assert described(capsys, *setting, "--config", "mnist", "--config.training.steps", "7")["data"]["flip"] is True
+        assert described(capsys, "--config=mnist", *setting, "--noconfig.data.flip")["data"]["flip"] is False
+
+
+MISTAKES = [
+    (["config.model.nme=unet"], "config.model.nme is not a key, expected one of name, num_classes, "),
+    (["config.modle.name=unet"], "config.modle.name is not a key, expected one of data, model, process, loss, "),
+    (["config.modle.name=unet"], "Did you mean model?"),
+    (["config.model.unet.widht=3"], "Did you mean widths?"),
+    (["config.sampler.ddim.eta=0.5"], "config.sampler.ddim.eta is not a key, expected one of name, steps, "),
+    (["config.training.steps.x=3"], "config.training.steps.x is not a key: config.training.steps holds no keys"),
+    (["config.sampler.name.x=3"], "config.sampler.name = {'x': '3'}, expected one of ancestral, euler, tau_leaping"),
+    (["config.model=unet"], "config.model = 'unet': it is a section, expected one of its keys, such as config.model.name"),
+    (["config.training=3"], "config.training = '3': it is a section, expected one of its keys, such as config.training.steps"),
+    (["config.training.steps=many"], "config.training.steps = 'many', expected an integer of at least 1"),
+    (["config.training.steps=1.5"], "config.training.steps = 1.5, expected an integer of at least 1"),
+    (["config.training.steps=True"], "config.training.steps = True, expected an integer of at least 1"),
+    (["config.training.steps="], "config.training.steps = '', expected an integer of at least 1"),
+    (["config.training.steps=none"], "config.training.steps = 'none', expected an integer of at least 1"),
+    (["noconfig.training.steps"], "config.training.steps = 'false', expected an integer of at least 1"),
+    (["config.data.flip=maybe"], "config.data.flip = 'maybe', expected True or False"),
+    (["config.model.unet.widths=wide"], "config.model.unet.widths = 'wide', expected integers, each of at least 1"),
+    (["config.model.unet.widths=(8,0.5)"], "config.model.unet.widths = (8, 0.5), expected integers, each of at least 1"),
+    (["config.optimizer.adamw.betas=0.9"], "config.optimizer.adamw.betas = (0.9,), expected 2 numbers, each in [0, 1)"),
+    (["config.training.steps=0"], "config.training.steps = 0, expected an integer of at least 1"),
+    (["config.optimizer.lr=nan"], "config.optimizer.lr = 'nan', expected a number above 0"),
+    (["config.optimizer.lr=1e999"], "config.optimizer.lr = inf, expected a number above 0"),
+    (["config.training.clip=-0.1"], "config.training.clip = -0.1, expected a number of at least 0"),
+    (["config.data.fraction=2"], "config.data.fraction = 2, expected a number in (0, 1]"),
+    (["config.sampler.t_min=1.0"], "config.sampler.t_min = 1.0, expected a number in [0, 1)"),
+    (["config.optimizer.adamw.betas=(0.9,1.0)"], "config.optimizer.adamw.betas = (0.9, 1.0), expected each a number in [0, 1)"),
+    (["config.data.channels=True"], "config.data.channels = True, expected one of 1, 3"),
+    (["config.data.channels=2"], "config.data.channels = 2, expected one of 1, 3"),
+    (["config.model.name=vit"], "config.model.name = 'vit', expected one of diffit, dit, latent_diffit, unet, uvit. Did you "),
+    (["config.process.engine=gausian"], "config.process.engine = 'gausian', expected one of discrete, gaussian. Did you mean "),
+    (["config.data.name=folder"], "config.data.folder.path is missing: the folder."),
+    (["config.process.t_min=0.5", "config.process.t_max=0.5"], "t_min = 0.5, t_max = 0.5"),
+    (["config.model.unet.widths=(8,8,8)"], "config.model.unet: blocks = (1, 3), expected one integer, or 3 of them"),
+    (["config.model.uvit.depth=3"], "config.model.uvit.depth = 3 cannot act: config.model.name = 'unet', expected 'uvit'"),
+    (["config.model.dit=3"], "config.model.dit = 3 cannot act: config.model.name = 'unet', expected 'dit'"),
+    (
+        ["config.sampler.corrector.corrector_steps=2"],
+        "config.sampler.corrector.corrector_steps = 2 cannot act: config.sampler.corrector.name = 'none', expected "
+        "'forward_backward'",
+    ),
+    (
+        ["config.sampler.evidence_floor=0.5", "config.model.parameterisation.name=leave_one_out"],
+        "config.sampler.evidence_floor = 0.5 cannot act, expected its default 0.1",
+    ),
+    (["config.sampler.guidance.g=2"], "config.sampler.guidance.g = 2, expected 1.0: config.model.num_classes = 0"),
+    (["config.process.rates.gaussian_target.scale=1"], "config.process.rates.gaussian_target.scale = 1, expected about 47.8"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), MISTAKES)
+def test_a_wrong_key_or_value_is_one_line(settings, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config=mnist", *(f"--{setting}" for setting in settings)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("ctdiff: config.")
+    assert message in err
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(

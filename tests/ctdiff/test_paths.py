@@ -34,7 +34,13 @@ def write_images(path: Path, seed: int = 0) -> Path:
 
 
 def settings(path, **changes):
-    return {"data__name": "array", "data__path": str(path), "data__fraction": 1.0, "saving__preview_every": 50, **changes}
+    return {
+        "data__name": "array",
+        "data__array__path": str(path),
+        "data__fraction": 1.0,
+        "saving__preview_every": 50,
+        **changes,
+    }
 
 
 def test_a_tilde_is_the_home(tmp_path, monkeypatch, capsys):
@@ -71,29 +77,29 @@ def test_where_the_images_lie_is_not_what_a_run_is(tmp_path, monkeypatch):
     there.mkdir()
     monkeypatch.chdir(here)
     write_images(here / "images.npy")
-    constant = settings("images.npy", optimizer__schedule="constant", training__steps=2)
+    constant = settings("images.npy", optimizer__schedule__name="constant", training__steps=2)
     train(small("mnist", **constant), "run")
     monkeypatch.chdir(there)
     run = load_run(here / "run")
-    assert run.config.data.path == str(here / "images.npy")
+    assert run.config.data.array.path == str(here / "images.npy")
     assert len(run_splits(run.config, None, RunFolder(run.path)).train) == 36
     shutil.move(here / "images.npy", there / "moved.npy")
     longer = {**constant, "training__steps": 4}
-    assert train(small("mnist", **{**longer, "data__path": "moved.npy"}), here / "run").step == 4
+    assert train(small("mnist", **{**longer, "data__array__path": "moved.npy"}), here / "run").step == 4
     write_images(there / "others.npy", seed=1)
-    others = small("mnist", **{**longer, "data__path": "others.npy", "training__steps": 6})
-    with pytest.raises(RunError, match=r"run was trained on other images: train was .*give --config\.data\.path=\.\.\."):
+    others = small("mnist", **{**longer, "data__array__path": "others.npy", "training__steps": 6})
+    with pytest.raises(RunError, match=r"run was trained on other images: train was .*give --config\.data\.array\.path=\.\.\."):
         train(others, here / "run")
     assert load_run(here / "run").step == 4
-    run.config.data.path = str(there / "others.npy")
+    run.config.data.array.path = str(there / "others.npy")
     with pytest.raises(RunError, match="was trained on other images"):
         run_splits(run.config, None, RunFolder(run.path))
     (here / "run" / "data.json").write_text("{")
     with pytest.raises(RunError, match=r"data\.json is damaged"):
         run_splits(run.config, None, RunFolder(run.path))
-    configuration.override(run.config, [f"--config.data.path={there / 'moved.npy'}"], ("sampler", "data.path"))
+    configuration.override(run.config, [f"--config.data.array.path={there / 'moved.npy'}"], ("sampler", "data"))
     with pytest.raises(configuration.ConfigError, match=r"config\.data\.fraction"):
-        configuration.override(run.config, ["--config.data.fraction=0.5"], ("sampler", "data.path"))
+        configuration.override(run.config, ["--config.data.fraction=0.5"], ("sampler", "data"))
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +119,14 @@ def test_samples_of_other_settings_have_other_names(guided, tmp_path):
         {"labels": [3, 4]},
         {"checkpoint": 1},
         {"ema": False},
-        {"overrides": ["--config.sampler.guidance=3.0"]},
-        {"overrides": ["--config.sampler.guidance=5.0"]},
+        {"overrides": ["--config.sampler.guidance.g=3.0"]},
+        {"overrides": ["--config.sampler.guidance.g=5.0"]},
         {"steps": 4},
     ]
     names = [sample_run(guided, **{"num_samples": None if "seeds" in one else 3, **one})[0].name for one in asked]
     assert len(set(names)) == len(asked), names
     assert names[1] == f"{names[0].removesuffix('.png')}_seeds=7-9.png"
-    assert names[7].endswith("_guidance=3.0.png")
+    assert names[7].endswith("_guidance.g=3.0.png")
     many = [f"--config.sampler.{key}={value}" for key, value in guided_settings().items()]
     long = sample_run(guided, num_samples=2, seeds=[2**40, 2**41 + 1], overrides=many)[0]
     assert len(long.name) < 140
@@ -138,12 +144,13 @@ def test_samples_of_other_settings_have_other_names(guided, tmp_path):
 
 def guided_settings():
     return {
-        "guidance": 2.5,
-        "eta": 0.25,
-        "grid": "quadratic",
+        "guidance.g": 2.5,
+        "ddim.eta": 0.25,
+        "grid.name": "quadratic",
         "name": "ddim",
-        "guidance_scale": "interval",
-        "guidance_interval": "(0.125,0.875)",
+        "guidance.name": "interval",
+        "guidance.interval.low": 0.125,
+        "guidance.interval.high": 0.875,
         "t_min": 0.015625,
     }
 
@@ -189,7 +196,7 @@ import configs
 from ctdiff import config
 assert len(config.preset_names()) >= 20
 assert config.load("mine.py").training.steps == 5
-assert config.load("mnist_ddpm").process.name == "gaussian"
+assert config.load("mnist_ddpm").process.engine == "gaussian"
 import sys
 assert configs.X == 1 and sys.modules["configs"] is configs and "near" not in sys.modules
 """
@@ -215,10 +222,14 @@ def test_classes_by_name(tmp_path, capsys):
             pixels = np.random.default_rng(100 * number + i).integers(0, 256, (8, 8), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "animals" / name / f"{i}.png")
     given = flags(
-        data__name="folder", data__path=tmp_path / "animals", data__fraction=1.0, model__num_classes=3, training__steps=1
+        data__name="folder",
+        data__folder__path=tmp_path / "animals",
+        data__fraction=1.0,
+        model__num_classes=3,
+        training__steps=1,
     )
     run = tmp_path / "run"
-    assert main(["train", "--config=mnist", f"--workdir={run}", *given, "--config.data.test_fraction=0.4"]) == 0
+    assert main(["train", "--config=mnist", f"--workdir={run}", *given, "--config.data.folder.test_fraction=0.4"]) == 0
     assert "0 cat, 1 dog, 2 emu" in capsys.readouterr().out
     for label, labels in (
         (["--label=dog"], [1, 1, 1]),
@@ -241,7 +252,7 @@ def test_classes_by_name(tmp_path, capsys):
 def test_images_that_the_extractor_cannot_read(tmp_path, capsys):
     """8 x 8 pixels are nothing for a network of 28 x 28: what needs none is measured, and the reason is shown."""
     images = write_images(tmp_path / "images.npy")
-    given = flags(**settings(images, training__steps=1, data__test_fraction=0.4))
+    given = flags(**settings(images, training__steps=1, data__array__test_fraction=0.4))
     run = tmp_path / "run"
     assert main(["train", "--config=mnist", f"--workdir={run}", *given]) == 0
     capsys.readouterr()

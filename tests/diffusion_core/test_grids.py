@@ -49,7 +49,7 @@ def test_custom_grid():
 
 @pytest.mark.parametrize("points", [[], [1.0], [0.2, 0.5], [0.5, 0.5, 0.1]])
 def test_points_must_fall(points):
-    with pytest.raises(ValueError, match="expected at least two falling times"):
+    with pytest.raises(ValueError, match="expected at least two decreasing times"):
         CustomGrid(points)
 
 

@@ -104,7 +104,7 @@ def test_null_values():
     assert set(null_values(both, {"context": 0.0, "y": 3})) == {"context", "y"}
     assert Reading(len).nfe == 1
     for network, null, message in (
-        (Labelled(), None, "the network has the conditions: none; guidance and label dropout need y, or null for others"),
+        (Labelled(), None, "the network has the conditions: none; guidance and label dropout need y or an explicit null"),
         (Labelled(context=0.0), None, "the network has the conditions: context; guidance and label dropout need y"),
         (len, None, r"builtin_function_or_method lists no conditions: give null, such as {'y': the null class}"),
         (Labelled(y=10), {"text": 0}, "the condition text was given to a network with the conditions: y"),

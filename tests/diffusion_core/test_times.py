@@ -175,8 +175,8 @@ def test_learned_times_follow_the_root_of_the_mean_square():
 
 def test_pieces_that_are_none_are_named():
     for edges, masses, message in (
-        ([0.5], None, r"edges = \[0.5\], expected at least two rising times"),
-        ([0.1, 0.5, 0.5], None, "expected at least two rising times"),
+        ([0.5], None, r"edges = \[0.5\], expected at least two increasing times"),
+        ([0.1, 0.5, 0.5], None, "expected at least two increasing times"),
         ([-0.1, 0.5], None, r"edges = \[-0.1, 0.5\], expected each a number in \[0, 1\]"),
         ([0.1, 0.5], [1.0, 2.0], r"masses = \[1.0, 2.0\], expected 1 numbers, one for each piece"),
         ([0.1, 0.5, 0.9], [1.0, 0.0], r"masses = \[1.0, 0.0\], expected each a number above 0"),

@@ -47,7 +47,9 @@ def check(denoiser: Denoiser, ordinal: bool) -> None:
         assert value.device.type == "cuda"
     grid = QuadraticGrid(4, t_max=0.9)
     samplers = [Ancestral(denoiser, grid), Euler(denoiser, grid), TauLeaping(denoiser, grid, leap=CategoricalLeap())]
-    samplers.append(PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser), entry_time=0.5))
+    samplers.append(
+        PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser, leap=CategoricalLeap()), entry_time=0.5)
+    )
     if ordinal:
         samplers += [
             TauLeaping(denoiser, grid, leap=OrdinalLeap()),
@@ -76,6 +78,6 @@ def test_every_loss_and_sampler_step_runs_on_cuda(name, reading, process):
 def test_every_head_runs_on_cuda(head, reading, process):
     with FakeTensorMode(), torch.device("cuda"):
         inputs, outputs = OneHotInput(1, 8), head(1, 8)
-        backbone = UNet(inputs.out_channels, outputs.in_channels, widths=(8,), blocks=1, num_heads=1)
+        backbone = UNet(inputs.out_channels, outputs.in_channels, widths=(8,), blocks=1, patch_size=1, num_heads=1)
         network = PixelLogits(backbone, outputs, inputs, 8)
         check(READINGS[reading](process("gaussian_target", 8), network, (1, 8, 8)), ordinal=True)

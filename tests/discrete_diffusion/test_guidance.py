@@ -278,7 +278,9 @@ class Classifier(nn.Module):
 
 def pixel_network(values: int, states: int, classes: int) -> PixelLogits:
     inputs, outputs = OneHotInput(1, states), CategoricalHead(1, values)
-    backbone = UNet(inputs.out_channels, outputs.in_channels, widths=(8,), blocks=1, num_heads=1, num_classes=classes)
+    backbone = UNet(
+        inputs.out_channels, outputs.in_channels, widths=(8,), blocks=1, patch_size=1, num_heads=1, num_classes=classes
+    )
     return PixelLogits(backbone, outputs, inputs, values, states)
 
 

@@ -14,7 +14,7 @@ from benchmarks.guidance import PROCESSES, ROUNDS, Chains, class_laws, inpaintin
 from diffusion_core import ConstantScale, Inpainting, QuadraticGrid, UniformGrid
 from discrete_diffusion import LeaveOneOutDenoiser
 from discrete_diffusion.guidance import PosteriorGuidance
-from discrete_diffusion.samplers import Ancestral, Euler, ForwardBackward, PredictorCorrector, TauLeaping
+from discrete_diffusion.samplers import Ancestral, CategoricalLeap, Euler, ForwardBackward, PredictorCorrector, TauLeaping
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "guidance.md"
 CHAINS = ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"]
@@ -48,7 +48,10 @@ def test_runs_agree_with_the_exact_law(name, n, resample, chain, exact):
     oracle = chain(name, n)
     grid = QuadraticGrid(3, t_min=0.05, t_max=0.95)
     denoiser = exact(oracle)
-    for sampler in (Ancestral(denoiser, grid), PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser))):
+    for sampler in (
+        Ancestral(denoiser, grid),
+        PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser, leap=CategoricalLeap())),
+    ):
         inpainting = Inpainting(sampler, torch.tensor([1, 0]), torch.tensor([True, False]), resample)
         x_0 = inpainting.sample(10_000, generator=torch.Generator().manual_seed(3))
         assert (x_0[:, 0] == 1).all()
@@ -82,7 +85,7 @@ def test_every_chain_has_its_data_and_its_seed(chain, exact):
     generator = torch.Generator().manual_seed(0)
     x_0 = torch.randint(0, 4, (20, 3), generator=generator)
     known = torch.rand(20, 3, generator=generator) < 0.5
-    sampler = TauLeaping(exact(oracle), UniformGrid(4))
+    sampler = TauLeaping(exact(oracle), UniformGrid(4), leap=CategoricalLeap())
     together = Inpainting(sampler, x_0, known, 2).sample(20, seeds=range(20))
     assert torch.equal(together[known], x_0[known])
     parts = [Inpainting(sampler, x_0[i:j], known[i:j], 2).sample(j - i, seeds=range(i, j)) for i, j in ((0, 3), (3, 20))]

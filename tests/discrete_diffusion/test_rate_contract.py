@@ -29,6 +29,7 @@ F64 = torch.float64
 PLAIN_KERNEL = ["entries", "inflow", "inflow_columns", "inflow_draws", "draw_inflow", "select"]
 PLAIN_RATES = ["exit_rates", "sample_from", "sample_bridge", "float32_range", "stationary", "prior"]
 BY_KERNEL = ["transition_from", "transition_to", "matmul", "entry"]  # one line each, and no class overrides them
+STATED = {"ordered"}  # what a class says of its values, and nothing computes
 
 
 class PlainKernel(TransitionKernel):
@@ -115,7 +116,7 @@ def flow_law(rates: RateMatrix, weights: Tensor, x: int, tau: float) -> Tensor:
 def test_every_plain_method_is_held_to() -> None:
     """A default that joins the base class joins these tests; classes override nothing else."""
     for base, names in ((TransitionKernel, PLAIN_KERNEL), (RateMatrix, PLAIN_RATES + BY_KERNEL)):
-        public = {name for name in vars(base) if not name.startswith("_")}
+        public = {name for name in vars(base) if not name.startswith("_")} - STATED
         assert public == {*names, *base.__abstractmethods__}
         assert len(shipped(base)) >= 3
     assert RateMatrix.__abstractmethods__ == {"kernel", "rates_from", "rates_to"}

@@ -191,9 +191,14 @@ def test_a_corrector_moves_by_its_law(name, cls, given, chain, exact):
 def configurations(denoiser, ordinal: bool) -> list[Sampler]:
     grid = QuadraticGrid(6, t_min=0.02, t_max=0.9)
     listed = [build(cls, denoiser, grid) for cls in SAMPLERS]
+    listed.append(TauLeaping(denoiser, grid, leap=CategoricalLeap()))
     listed.append(
         PredictorCorrector(
-            Euler(denoiser, grid), ForwardBackward(denoiser), corrector_steps=2, step_multiplier=0.5, entry_time=0.5
+            Euler(denoiser, grid),
+            ForwardBackward(denoiser, leap=CategoricalLeap()),
+            corrector_steps=2,
+            step_multiplier=0.5,
+            entry_time=0.5,
         )
     )
     if ordinal:
@@ -338,7 +343,7 @@ def test_bad_arguments_are_named(chain, exact):
         sampler.sample(2, y=torch.zeros(3, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"y is of type list, expected a tensor with 3 rows"):
         sampler.sample(3, y=[0, 1, 2])
-    with pytest.raises(TypeError, match=r"seeds = 5, expected one integer a chain, such as range\(3\)"):
+    with pytest.raises(TypeError, match=r"seeds = 5, expected one integer for each chain, such as range\(3\)"):
         sampler.sample(3, seeds=5)
     for wrong, message in (
         ({"corrector_steps": -1}, "corrector_steps = -1"),
@@ -427,6 +432,22 @@ def test_an_ordinal_leap_is_refused_where_a_state_is_a_mask(chain, exact):
         TauLeaping(denoiser, UniformGrid(2), leap=OrdinalLeap())
     with pytest.raises(ValueError, match="the last is a mask"):
         ForwardBackward(denoiser, leap=OrdinalLeap())
+
+
+@pytest.mark.parametrize(
+    ("name", "leap"),
+    [
+        ("gaussian_target", OrdinalLeap()),
+        ("birth_death", OrdinalLeap()),
+        ("uniform", CategoricalLeap()),
+        ("absorbing", CategoricalLeap()),
+        ("non_reversible", CategoricalLeap()),
+    ],
+)
+def test_jumps_add_up_by_default_where_values_are_ordered(name, leap, chain, exact):
+    denoiser = exact(chain(name))
+    assert denoiser.process.rates.ordered == isinstance(leap, OrdinalLeap)
+    assert TauLeaping(denoiser, UniformGrid(2)).leap == ForwardBackward(denoiser).leap == leap
 
 
 def test_euler_counts_what_it_clips(chain, exact):

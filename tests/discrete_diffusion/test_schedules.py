@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import math
+import pkgutil
 
 import numpy as np
 import pytest
 import torch
 
-from discrete_diffusion import schedules
+import discrete_diffusion
 from discrete_diffusion.schedules import (
     Constant,
     CosineAmplitude,
@@ -32,13 +35,23 @@ EXAMPLES = [
     PolynomialSurvival(2.0),
     PolynomialSurvival(1.0),
 ]
+for found in pkgutil.walk_packages(discrete_diffusion.__path__, "discrete_diffusion."):
+    importlib.import_module(found.name)
+
+
+def classes(base: type = Schedule) -> list[type[Schedule]]:
+    """Every schedule of the package."""
+    deeper = [cls for child in base.__subclasses__() for cls in (child, *classes(child))]
+    return [cls for cls in deeper if cls.__module__.startswith("discrete_diffusion.") and not inspect.isabstract(cls)]
+
+
+EXAMPLES += [cls() for cls in classes() if cls not in map(type, EXAMPLES)]
 every_schedule = pytest.mark.parametrize("schedule", EXAMPLES, ids=repr)
 
 
 def test_every_schedule_is_tested() -> None:
-    classes = {cls for cls in vars(schedules).values() if isinstance(cls, type) and issubclass(cls, Schedule)} - {Schedule}
-    assert len(classes) >= 5
-    assert classes == {type(schedule) for schedule in EXAMPLES}
+    assert len(classes()) >= 8
+    assert {*classes()} == {type(schedule) for schedule in EXAMPLES}
 
 
 @every_schedule

@@ -21,6 +21,7 @@ from discrete_diffusion import (
     ELBO,
     ClassifierGuidance,
     CrossEntropy,
+    ELBOAndCrossEntropy,
     EnumeratedCTMC,
     LeaveOneOutDenoiser,
     PosteriorGuidance,
@@ -91,7 +92,7 @@ def test_samplers_of_rates_have_the_laws_of_the_leave_one_out_reading(name, chai
     def samplers(denoiser):
         yield Euler(denoiser, grid)
         yield TauLeaping(denoiser, grid, leap=CategoricalLeap())
-        yield PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser))
+        yield PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser, leap=CategoricalLeap()))
         if name != "absorbing":
             yield TauLeaping(denoiser, grid, leap=OrdinalLeap())
 
@@ -161,7 +162,7 @@ def test_draws_have_their_law(name, chain):
     ]
     assert min(p_values) > 1e-4
     start = oracle.prior_law()
-    for walker in (sampler, TauLeaping(sampler.denoiser, sampler.grid)):
+    for walker in (sampler, TauLeaping(sampler.denoiser, sampler.grid, leap=CategoricalLeap())):
         x = walker.sample(20_000, generator=torch.Generator().manual_seed(1))
         assert chi_square((x * torch.tensor([3, 1])).sum(-1), oracle.sampler_law(walker, start)) > 1e-4
 
@@ -190,7 +191,7 @@ def test_what_needs_the_law_of_clean_data_is_refused(chain):
                 measure(refused, oracle.clean)
     with pytest.raises(ValueError, match=f"{REFUSED}: PosteriorGuidance needs"):
         PosteriorGuidance(denoiser, ConstantScale(2.0), {"y": 0})
-    for loss in (CrossEntropy(), WeightedSum((ELBO(), CrossEntropy()), (1.0, 0.1))):
+    for loss in (CrossEntropy(), WeightedSum((ELBO(), CrossEntropy()), (1.0, 0.1)), ELBOAndCrossEntropy()):
         sample = loss.draw(oracle.process, oracle.clean, torch.tensor(0.5))
         with pytest.raises(ValueError, match=f"{REFUSED}: CrossEntropy needs"):
             loss(denoiser, sample)
@@ -199,7 +200,7 @@ def test_what_needs_the_law_of_clean_data_is_refused(chain):
 def test_a_head_without_logits_and_an_output_that_says_nothing_are_refused(chain):
     process = chain("uniform").process
     head, inputs = TruncatedLogisticHead(1, 4), OneHotInput(1, 4)
-    backbone = UNet(inputs.out_channels, head.in_channels, widths=(8,), blocks=1, num_heads=1)
+    backbone = UNet(inputs.out_channels, head.in_channels, widths=(8,), blocks=1, patch_size=1, num_heads=1)
     denoiser = ScoreDenoiser(process, PixelLogits(backbone, head, inputs, 4), (1, 8, 8))
     with pytest.raises(ValueError, match="the network gives a TruncatedLogistic, expected a logit for each value"):
         denoiser(torch.zeros(1, 1, 8, 8, dtype=torch.int64), torch.tensor(0.5))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core.distributions import inverse_cdf
-from diffusion_core.distributions.numerics import decayed, lowest
+from diffusion_core.distributions.numerics import flushed_exp, lowest
 from discrete_diffusion.rates.base import TransitionKernel
 from discrete_diffusion.rates.inflow import Inflow
 
@@ -60,7 +60,7 @@ class BlockedInflow(Inflow):
             selected = self._scores.index_select(0, places)
             shift = torch.amax(selected, -1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
             at, again = at_x.index_select(0, places), self._sums.index_select(0, places)
-            weights = decayed(selected.sub_(shift), out=selected)
+            weights = flushed_exp(selected.sub_(shift), out=selected)
             self._add_up(weights, self._x.index_select(0, places), at, again, buffers[1])
             self._shift[places], at_x[places], self._sums[places], total[places] = shift, at, again, again.sum(-1)
         self.at_x, self.total = at_x.view(x.shape), total.view(x.shape)
@@ -81,7 +81,7 @@ class BlockedInflow(Inflow):
             scores.sub_(self._shift.index_select(0, positions))
         # Above this both give the same bits, so what is drawn does not depend on who else draws.
         flushed = len(x) > 0 and not bool(scores.amin() > lowest(scores.dtype) + 0.01)
-        weights = decayed(scores, out=scores) if flushed else scores.exp_()
+        weights = flushed_exp(scores, out=scores) if flushed else scores.exp_()
         weights.mul_(self._inflows.view(-1, _BLOCK).index_select(0, x * self._blocks + block))
         x_0 = block * _BLOCK + inverse_cdf(weights, u[:, 1])
         if flushed and len(lost := (weights.sum(-1) == 0).nonzero()[:, 0]):

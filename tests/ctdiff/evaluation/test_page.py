@@ -17,17 +17,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ctdiff import build
 from ctdiff import config as configuration
+from ctdiff import recipe
 from ctdiff.cli import main
 from ctdiff.evaluation import compare_runs, comparison_page, draw, portraits, proven, run_bits_per_dim, study, with_interval
 from ctdiff.evaluation.judges import run_splits
-from ctdiff.evaluation.portraits import engine_in_words, training_command
+from ctdiff.evaluation.portraits import backbone_settings, engine_in_words, training_command
 from ctdiff.evaluation.records import unequal
 from ctdiff.evaluation.tables import milliseconds
-from ctdiff.runs import load_run
+from ctdiff.runs import Run, load_run
 
-from ..small import small
 from .tiny_runs import ENGINES, pixels, random_classifier, tiny_run
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -319,7 +318,7 @@ def test_without_bits_per_dim(runs, tmp_path):
 
 
 def test_classes_correctors_other_metrics_and_a_run_without_cells(runs, tmp_path):
-    guided = tiny_run(runs[0].parent, "classes", "mnist_guided_discrete", sampler__guidance=2.0, model__num_classes=10)
+    guided = tiny_run(runs[0].parent, "classes", "mnist_guided_discrete", sampler__guidance__g=2.0, model__num_classes=10)
     names = ["tau_leaping+1", "heun"]
     settings = {**QUICK, "samplers": names, "calls": [8], "metric": "coverage"}
     content = compare_runs([guided, runs[1]], random_classifier(), out=tmp_path / "guided", **settings)
@@ -327,7 +326,7 @@ def test_classes_correctors_other_metrics_and_a_run_without_cells(runs, tmp_path
     assert "more is better" in page.text
     assert "tau_leaping+1, guided" in page.text
     assert proven.CORRECTOR.text in page.text
-    assert proven.GUIDANCE[False].text in page.text
+    assert proven.GUIDANCE["discrete"].text in page.text
     assert "10 classes" in content["runs"][0]["engine"]
     assert "--metric=coverage" in page.text
     few = {**QUICK, "samplers": ["tau_leaping", "heun"], "calls": [2]}
@@ -344,29 +343,69 @@ def test_the_command_trains_the_same(runs):
         run = load_run(path)
         command = shlex.split(training_command(run))
         assert command[:3] == ["ctdiff", "train", f"--config={preset}"]
-        again = configuration.load(preset)
-        configuration.override(again, command[3:-1])
+        again = configuration.load(preset, command[3:-1])
+        assert configuration.flatten(again.data) == configuration.flatten(run.config.data)
         assert configuration.differences(again, run.config, configuration.FREE_SECTIONS) == {}
     assert main([*command[1:-1], "--dry_run"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("mnist", {"model.name": "dit", "model.dit.depth": 3}),
+        ("mnist", {"data.name": "array", "data.array.path": "/images with spaces.npz"}),
+        ("mnist", {"optimizer.name": "sgd", "optimizer.sgd.momentum": 0.5, "model.use_checkpoint": True}),
+        ("mnist_uniform", {"process.rates.name": "gaussian_target", "process.rates.gaussian_target.sigma_r": 3.0}),
+        ("mnist_ddpm", {"loss.epsilon.distance.name": "smooth_l1", "loss.epsilon.distance.smooth_l1.beta": 0.3}),
+        ("mnist_ddpm", {"model.unet.head_width": 8, "loss.name": "v", "model.parameterisation.name": "v"}),
+        *((preset, {}) for preset in configuration.preset_names()),
+    ],
+)
+def test_commands_of_other_runs(preset, changes):
+    """What is typed gives the run's configuration; choices stand before settings, and every flag is a key of the run."""
+    flags = [f"--config.{key}={value}" for key, value in changes.items()]
+    config = configuration.from_json(configuration.to_json(configuration.load(preset, flags)))
+    recipe.set_absolute_path(config)
+    command = shlex.split(training_command(Run(Path("runs/a"), config, 1, None)))
+    keys = [flag.partition("=")[0].removeprefix("--config.") for flag in command[3:-1]]
+    choices = [key.endswith(".name") for key in keys]
+    assert choices == sorted(choices, reverse=True)
+    assert set(changes) <= set(keys) | {"model.name"}  # another preset may have the backbone already
+    assert set(keys) <= set(configuration.flatten(config))
+    again = configuration.load(command[2].removeprefix("--config="), command[3:-1])
+    recipe.set_absolute_path(again)
+    assert {key: value for key, value in configuration.flatten(again).items() if key.split(".")[0] != "sampler"} == {
+        key: value for key, value in configuration.flatten(config).items() if key.split(".")[0] != "sampler"
+    }
+
+
+def test_backbones_are_alike_where_their_arguments_are():
+    """Whatever the engine, its parameterisation and the labels."""
+    chain, gaussian = (configuration.load(preset) for preset in ENGINES)
+    assert backbone_settings(chain) == backbone_settings(gaussian)
+    assert backbone_settings(chain)["unet"] == chain.model.unet.to_dict()
+    deeper = configuration.changed(chain, {"model.unet.patch_size": 1})
+    assert backbone_settings(deeper) != backbone_settings(chain)
+    other = configuration.changed(chain, {"model.parameterisation.name": "x0", "model.num_classes": 10})
+    assert backbone_settings(other) == backbone_settings(chain)
 
 
 @pytest.mark.parametrize("preset", configuration.preset_names())
 def test_engines_in_words(preset):
     config = configuration.load(preset)
     words = engine_in_words(config)
-    assert ("Gaussian diffusion" in words) == build.is_gaussian(config)
+    assert ("Gaussian diffusion" in words) == (config.process.engine == "gaussian")
     assert "_" not in words
     assert preset != "mnist" or words == "Markov chain on 256 grey levels, Gaussian target rates, cosine amplitude schedule"
 
 
 def test_every_sampler_has_a_statement_that_rests_on_tests():
-    assert set(proven.SAMPLERS) == set(build.SAMPLERS)
-    assert set(proven.GAUSSIAN_SAMPLERS) == set(build.GAUSSIAN_SAMPLERS)
-    for preset in ENGINES:
-        config = small(preset)
-        for name in build.choices(config)["sampler.name"]:
-            assert proven.of_sampler(name, build.is_gaussian(config)).tests
-    statements = [*proven.SAMPLERS.values(), *proven.GAUSSIAN_SAMPLERS.values(), proven.CORRECTOR]
+    assert set(proven.SAMPLERS) == set(proven.GUIDANCE) == set(proven.BOUNDS) == set(recipe.engines())
+    for engine, named in proven.SAMPLERS.items():
+        assert set(named) == set(recipe.samplers_of(engine))
+        for name in named:
+            assert proven.of_sampler(engine, name).tests
+    statements = [*(each for named in proven.SAMPLERS.values() for each in named.values()), proven.CORRECTOR]
     statements += [*proven.GUIDANCE.values(), *proven.BOUNDS.values()]
     for statement in statements:
         assert statement.text.endswith(".")
@@ -376,7 +415,8 @@ def test_every_sampler_has_a_statement_that_rests_on_tests():
             for name in names:
                 node = next((each for each in node.body if getattr(each, "name", None) == name), None)
                 assert node is not None, test
-    assert proven.of_sampler("unknown", True).tests == ()
+    assert proven.of_sampler("gaussian", "unknown").tests == ()
+    assert proven.of_sampler("unknown", "ancestral").tests == proven.of_bound("unknown").tests == ()
 
 
 def test_figures_in_statements_are_those_of_the_tests():
@@ -384,7 +424,7 @@ def test_figures_in_statements_are_those_of_the_tests():
     text = (TESTS / "discrete_diffusion" / "test_samplers.py").read_text(encoding="utf-8")
     found = dict(re.findall(r'"(\w+)": \(lambda d, g: .*, (\d\.\d+e-\d)\]\),', text))
     for name, cls in (("ancestral", "Ancestral"), ("euler", "Euler"), ("tau_leaping", "TauLeaping")):
-        assert f"128 steps end {found[cls]} nats" in proven.SAMPLERS[name].text
+        assert f"128 steps end {found[cls]} nats" in proven.SAMPLERS["discrete"][name].text
 
 
 def test_milliseconds():

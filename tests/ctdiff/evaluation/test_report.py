@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ctdiff import build, load_run, train
+import continuous_diffusion
+import discrete_diffusion
+from ctdiff import load_run, recipe, train
 from ctdiff.cli import main
 from ctdiff.data import ImageData, embedded_mnist
 from ctdiff.evaluation import (
@@ -46,7 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for preset in ENGINES:
         tiny_run(folder, preset, preset)
-    tiny_run(folder, "classes", "mnist_guided", sampler__guidance=1.0)
+    tiny_run(folder, "classes", "mnist_guided", sampler__guidance__g=1.0)
     return folder
 
 
@@ -91,7 +93,7 @@ def test_a_report_says_all_and_repeats_to_the_bit(preset, runs, tmp_path, monkey
 
     # The metrics are those of the reference, of the very samples.
     run = load_run(runs / preset)
-    splits = build.build_data(run.config)
+    splits = recipe.build_data(run.config)
     samples = run.images(run.sampler(2).sample(20, seeds=range(20)))
     expected = Reference(pixels(), splits.train, splits.test, replicates=3).measure(samples)
     assert json.loads(to_json(expected["FID"].as_dict())) == found["metrics"]["FID"]
@@ -125,8 +127,8 @@ def test_an_interrupted_report_goes_on_where_it_was(runs, tmp_path, monkeypatch)
             evaluate_run(runs / "mnist", pixels(), out=cut, **settings)
     assert not cut.exists()
     blocks = []
-    engine = drawing.discrete.bits_per_dim
-    monkeypatch.setattr(drawing.discrete, "bits_per_dim", lambda *a, **k: blocks.append(len(a[1])) or engine(*a, **k))
+    engine = discrete_diffusion.bits_per_dim
+    monkeypatch.setattr(discrete_diffusion, "bits_per_dim", lambda *a, **k: blocks.append(len(a[1])) or engine(*a, **k))
     called = _count(monkeypatch)
     content = evaluate_run(runs / "mnist", pixels(), out=cut, **settings)
     assert called == [8, 4]  # four of six pieces were there
@@ -164,27 +166,41 @@ def test_classes_count_where_they_are_those_of_the_data(runs, tmp_path):
 
 
 def test_guidance_is_counted_and_recorded(runs, tmp_path):
-    guided = ["--config.sampler.guidance=2.0"]
+    guided = ["--config.sampler.guidance.g=2.0"]
     out = tmp_path / "report.json"
     content = evaluate_run(runs / "classes", pixels(), overrides=guided, out=out, **{**QUICK, "likelihood_images": 0})
     assert content["checkpoints"][0]["network_calls"] == 6
-    assert content["settings"]["sampler"]["guidance"] == 2.0
+    assert content["settings"]["sampler"]["guidance"]["g"] == 2.0
     assert "guidance 2.0" in evaluation_table(content)
     assert repeat(out, pixels()) == []
+
+
+def test_a_sampler_is_chosen_with_its_settings(runs, tmp_path):
+    settings = {**QUICK, "likelihood_images": 0, "out": tmp_path / "report.json"}
+    content = evaluate_run(
+        runs / "mnist_ddpm", pixels(), sampler="ddim", overrides=["--config.sampler.ddim.eta=0.5"], **settings
+    )
+    sampler = content["settings"]["sampler"]
+    assert (sampler["name"], sampler["steps"], sampler["ddim"]["eta"]) == ("ddim", 2, 0.5)
+    assert repeat(tmp_path / "report.json", pixels()) == []
+    with pytest.raises(ValueError, match=r"ddim\.eta = 0\.5 cannot act: config\.sampler\.name = 'ancestral'"):
+        evaluate_run(runs / "mnist_ddpm", pixels(), overrides=["--config.sampler.ddim.eta=0.5"], **settings)
+    with pytest.raises(ValueError, match=r"config\.sampler\.steps = 0, expected an integer"):
+        evaluate_run(runs / "mnist_ddpm", pixels(), **{**settings, "steps": 0})
 
 
 @pytest.mark.parametrize("preset", [*ENGINES, "classes"])
 def test_bits_per_dim_is_that_of_the_engine(preset, runs, monkeypatch):
     """Times that are learned on the pilot images, then blocks of images with random numbers of their own."""
     run = load_run(runs / preset)
-    splits = build.build_data(run.config)
+    splits = recipe.build_data(run.config)
     data, pilot = splits.test.select(torch.arange(3)), splits.train
     before = torch.get_rng_state()
     monkeypatch.setattr(drawing, "_BLOCK", 2)
     found = run_bits_per_dim(run, data, pilot, draws=4)
     assert torch.equal(torch.get_rng_state(), before)
-    engine = drawing.continuous if build.is_gaussian(run.config) else drawing.discrete
-    denoiser = build.with_evidence_floor(run.config, run.denoiser)
+    engine = discrete_diffusion if preset == "mnist" else continuous_diffusion
+    denoiser = recipe.engine_of(run.config).sampled(run.config, run.denoiser)
 
     def labels(images: ImageData) -> dict[str, torch.Tensor]:
         return {"y": images.labels} if preset == "classes" else {}
@@ -246,13 +262,21 @@ def test_what_contradicts_the_run_is_refused(runs, tmp_path, monkeypatch):
         ({"num_samples": 11}, ValueError, "num_samples = 11, expected at least 12"),
         ({"seeds": [*range(12), 3]}, ValueError, "seed 3 is given twice"),
         ({"num_samples": 13, "seeds": range(12)}, ValueError, "num_samples = 13 and 12 seeds"),
-        ({"sampler": "ddim"}, ValueError, "sampler = 'ddim', expected one of ancestral, euler, tau_leaping"),
+        ({"sampler": "ddim"}, ValueError, "config.sampler.name = 'ddim', expected one of ancestral, euler, tau_leaping"),
         ({"checkpoints": "3"}, RunError, r"has no checkpoint 3; there are \[2, 4\]"),
         ({"checkpoints": "some"}, ValueError, "checkpoints = 'some', expected"),
         ({"likelihood_images": 25}, ValueError, r"likelihood_images = 25, expected 0 \.\. 24: there are 24 held-out images"),
         ({"draws": 1}, ValueError, "draws = 1, expected an even number of at least 4"),
-        ({"overrides": ["--config.sampler.guidance=2.0"]}, ValueError, "guidance needs a network that was trained with labels"),
-        ({"overrides": ["--config.training.steps=2"]}, ValueError, "config.training.steps is not a key"),
+        (
+            {"overrides": ["--config.sampler.guidance.g=2.0"]},
+            ValueError,
+            "guidance needs a network that was trained with labels",
+        ),
+        (
+            {"overrides": ["--config.training.steps=2"]},
+            ValueError,
+            "config.training.steps cannot be changed: the run is trained",
+        ),
         ({"out": tmp_path / "report.txt"}, ValueError, "expected a file that ends in .json"),
     ):
         with pytest.raises(error, match=message):
@@ -283,7 +307,7 @@ def test_what_is_no_repetition_is_refused(tmp_path):
     (moved / "evaluation.json").write_text(to_json(old))
     with pytest.warns(UserWarning, match=r"torch was 1\.0, is now"):
         assert repeat(moved / "evaluation.json", pixels()) == []
-    data = images(tmp_path)["data__path"]
+    data = images(tmp_path)["data__array__path"]
     arrays = dict(np.load(data))
     np.savez(data, images=255 - arrays["images"], labels=arrays["labels"])
     with (
@@ -319,7 +343,7 @@ def test_an_infinite_divergence_is_written_and_repeated(runs, tmp_path):
             return Features(x.flatten(1)[:, :3], torch.cat([~dark, dark, dark.expand(-1, 8) & False], 1).float())
 
     config = load_run(runs / "classes").config
-    judge = Judge.of(config, build.build_data(config), module_extractor("dark", Darkness(), GreyImages(8, 8), 3), replicates=3)
+    judge = Judge.of(config, recipe.build_data(config), module_extractor("dark", Darkness(), GreyImages(8, 8), 3), replicates=3)
     black = judge.measure(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))["class-KL"]
     assert json.loads(to_json(black.as_dict()))["value"] == "inf"
     assert with_interval(json.loads(to_json(black.as_dict()))) == "inf [nan, nan]"
@@ -330,7 +354,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on 28 x 28 digits, which the committed classifier reads."""
     folder, some = tmp_path_factory.mktemp("digits"), embedded_mnist().test
     np.savez(folder / "digits.npz", images=some.images[:60].numpy(), labels=some.labels[:60].numpy())
-    data = {"data__path": str(folder / "digits.npz"), "data__image_size": (28, 28), "data__num_values": 256}
+    data = {"data__array__path": str(folder / "digits.npz"), "data__image_size": (28, 28), "data__num_values": 256}
     return tiny_run(folder, "run", "mnist_ddpm", **data)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from ctdiff import config as configuration
 from ctdiff.cli import main
 from ctdiff.config import ConfigError
 from ctdiff.evaluation import compare_runs, comparison_table, most_steps, network_calls, step_costs, study
+from ctdiff.evaluation.contenders import contenders_of
 from ctdiff.evaluation.records import unequal
 from ctdiff.runs import RunError, load_run, locked
 
@@ -74,15 +77,79 @@ def test_every_sampler_at_the_same_network_calls(runs, tmp_path):
 
 def test_correctors_and_guidance_cost_calls(runs, tmp_path):
     names = ["tau_leaping", "tau_leaping+2", "ancestral"]
-    late = ["--config.sampler.corrector_entry_time=0.5"]
+    late = ["--config.sampler.corrector.entry_time=0.5"]
     content = compare_runs(runs[:1], pixels(), calls=[7], samplers=names, overrides=late, out=tmp_path, **QUICK)
     found = {cell["sampler"]: (cell["steps"], cell["network_calls"]) for cell in content["cells"]}
     # Three steps and the last draw are 4 calls, and two of the steps end where leaps happen.
     assert found == {"tau_leaping": (6, 7), "ancestral": (6, 7), "tau_leaping+2": (2, 5)}
-    guided = tiny_run(runs[0].parent, "classes", "mnist_guided", sampler__guidance=2.0, model__num_classes=10)
+    guided = tiny_run(runs[0].parent, "classes", "mnist_guided", sampler__guidance__g=2.0, model__num_classes=10)
     content = compare_runs([guided], random_classifier(), calls=[9], samplers=["ddim", "heun"], out=tmp_path, **QUICK)
     assert [(cell["steps"], cell["network_calls"]) for cell in content["cells"]] == [(3, 8), (1, 6)]
     assert "agreement" in content["cells"][0]["metrics"]
+
+
+def _settings(paths, samplers, *overrides):
+    """The settings of samplers by run and name, of a comparison with overrides."""
+    flags = [f"--config.sampler.{override}" for override in overrides]
+    return {(each.name, each.sampler): each.run.config.sampler for each in contenders_of(paths, samplers, flags, "cpu")}
+
+
+def test_an_override_acts_on_the_samplers_that_have_it(runs):
+    pairs = [("mnist", "ancestral"), ("mnist_ddpm", "ancestral"), ("mnist_ddpm", "ddim")]
+    plain, noisy = (_settings(runs, ["ancestral", "ddim"], *given) for given in ((), ("ddim.eta=0.5",)))
+    assert list(plain) == list(noisy) == pairs
+    assert plain[pairs[2]].ddim.eta == 0.0
+    assert noisy.pop(pairs[2]).ddim.eta == 0.5
+    assert all(noisy[pair] == plain[pair] for pair in noisy)
+    run = contenders_of(runs[1:], ["ddim"], ["--config.sampler.ddim.eta=0.5"], "cpu")[0].run
+    assert run.sampler().eta == 0.5
+    assert load_run(runs[1]).config.sampler.name == "ancestral"
+    both = _settings(runs, ["tau_leaping", "heun"], "clip=none", "tau_leaping.leap.name=categorical", "grid.name=quadratic")
+    assert both["mnist_ddpm", "heun"].clip is None
+    assert both["mnist", "tau_leaping"].tau_leaping.leap.name == "categorical"
+    assert {settings.grid.name for settings in both.values()} == {"quadratic"}
+
+
+def test_correctors_are_those_of_the_run_of_overrides_or_of_the_label(runs):
+    leaping = ["tau_leaping", "tau_leaping+0", "tau_leaping+2"]
+    found = _settings(runs[:1], leaping, "corrector.entry_time=0.5")
+    assert list(found) == [("mnist", "tau_leaping"), ("mnist", "tau_leaping+2")]
+    assert found["mnist", "tau_leaping"].corrector.name == "none"
+    assert found["mnist", "tau_leaping+2"].corrector.entry_time == 0.5
+    # The label has the last word on the number of leaps, and a sampler that is meant twice stands there once.
+    found = _settings(runs[:1], [*leaping, "tau_leaping+3"], "corrector.name=forward_backward", "corrector.corrector_steps=3")
+    assert {name: settings.corrector.corrector_steps for (_, name), settings in found.items()} == {
+        "tau_leaping+3": 3, "tau_leaping": 0, "tau_leaping+2": 2,
+    }  # fmt: skip
+    given = {"sampler__corrector__name": "forward_backward", "sampler__corrector__step_multiplier": 0.1}
+    own = tiny_run(runs[0].parent, "corrected", "mnist", **given)
+    found = _settings([own], ["euler", "euler+4"])
+    assert [(name, settings.corrector.step_multiplier) for (_, name), settings in found.items()] == [
+        ("euler+1", 0.1), ("euler+4", 0.1),
+    ]  # fmt: skip
+
+
+def test_an_override_that_acts_on_nothing_is_refused(runs):
+    for samplers, override, message in (
+        (["ancestral"], "ddim.eta=0.5", "ddim.eta = 0.5 cannot act: config.sampler.name = 'ancestral', expected 'ddim'"),
+        (None, "ddim.etta=0.5", r"ddim.etta is not a key, .* Did you mean eta\?"),
+        (None, "ddim.eta=7", r"ddim.eta = 7, expected a number in \[0, 1\]"),
+        (None, "guidance.g=2", "guidance needs a network that was trained with labels"),
+        (
+            ["euler", "heun"],
+            "corrector.entry_time=0.5",
+            "cannot act: config.sampler.corrector.name = 'none', expected 'forward",
+        ),
+        (["euler+2", "heun"], "corrector.name=none", "corrector_steps = 2 cannot act: config.sampler.corrector.name = 'none'"),
+        (None, "steps=5", "--config.sampler.steps=5 cannot act on a comparison, expected --calls"),
+        (None, "name=heun", "--config.sampler.name=heun cannot act on a comparison, expected --samplers"),
+        (None, "num_samples=3", "cannot act on a comparison, expected --num_samples"),
+    ):
+        with pytest.raises(ConfigError, match=message) as error:
+            _settings(runs, samplers, override)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"config\.training\.steps cannot be changed: the run is trained"):
+        contenders_of(runs, None, ["--config.training.steps=5"], "cpu")
 
 
 def test_an_interrupted_study_computes_nothing_twice(runs, tmp_path, monkeypatch):
@@ -152,10 +219,10 @@ def test_most_steps():
 def test_calls_are_counted_by_walking(runs):
     run = load_run(runs[1])
     assert network_calls(run.sampler(5, "heun")) == 11
-    run.config.sampler.grid = "respaced"
+    run = replace(run, config=configuration.changed(run.config, {"sampler.grid.name": "respaced"}))
     cost = step_costs(lambda steps: run.sampler(steps, "ddim"))
     assert (cost(3), cost(1000)) == (4, None)
-    with pytest.raises(ValueError, match="sampler = 'euler'"):
+    with pytest.raises(ValueError, match=r"config\.sampler\.name = 'euler'"):
         step_costs(lambda steps: run.sampler(steps, "euler"))
 
 
@@ -181,9 +248,16 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
         (runs, {"samplers": ["ancestral", "heun+1"]}, ValueError, r"no run has the sampler heun\+1"),
         (runs, {"num_samples": 11}, ValueError, "num_samples = 11, expected at least 12"),
         (runs, {"metric": "fid"}, ValueError, "metric = 'fid', expected one of FID, KID, precision"),
-        (runs, {"overrides": ["--config.sampler.grid=square"]}, ConfigError, "expected one of uniform, quadratic, cosine"),
-        ([runs[0], other], {}, ValueError, r"mnist and other were trained on different images \(data.path = "),
+        (
+            runs,
+            {"overrides": ["--config.sampler.grid.name=square"]},
+            ConfigError,
+            r"config.sampler.grid.name = 'square', expected one of .*quadratic",
+        ),
+        ([runs[0], other], {}, ValueError, r"mnist and other were trained on different images \(data.array.path = "),
         ([runs[0], runs[0]], {}, ValueError, "expected different ones"),
+        ([], {}, ValueError, "there are no runs, expected at least one"),
+        (runs, {"samplers": []}, ValueError, "mnist has none of the samplers"),
     ):
         with pytest.raises(error, match=message):
             compare_runs(paths, pixels(), **{"calls": [2], "out": tmp_path / "out", **QUICK, **settings})
@@ -206,6 +280,8 @@ def test_the_command(runs, tmp_path, capsys, monkeypatch):
         ([*command, "--calls=many"], "--calls = 'many', expected"),
         ([*command, "--steps=4"], "steps"),
         ([*command, "--metric=fid"], "metric = 'fid'"),
+        ([*command, "--samplers=eulr"], "sampler = 'eulr', expected one of ancestral, euler, tau_leaping, ddim, heun"),
+        ([*command, "--config.sampler.heun=2"], "config.sampler.heun is not a key"),
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err

@@ -25,7 +25,8 @@ def images(folder: Path, count: int = 60, seed: int = 0) -> dict[str, Any]:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(path, images=rng.integers(0, 256, (count, 8, 8), dtype=np.uint8), labels=np.arange(count) % 10)
-    return {"data__name": "array", "data__path": str(path), "data__fraction": 1.0, "data__test_fraction": 0.4}
+    array = {"data__name": "array", "data__array__path": str(path), "data__array__test_fraction": 0.4}
+    return {**array, "data__fraction": 1.0}
 
 
 def tiny_run(folder: Path, name: str, preset: str, **changes: Any) -> Path:

@@ -7,18 +7,18 @@ import math
 import pytest
 import torch
 
-from diffusion_core.distributions.numerics import decayed, log_sum
+from diffusion_core.distributions.numerics import flushed_exp, log_sum
 
 DTYPES = [(torch.float32, -87.0, 3e-7), (torch.float64, -700.0, 1e-15)]
 
 
 @pytest.mark.parametrize(("dtype", "lowest", "close"), DTYPES)
-def test_decayed(dtype, lowest, close):
+def test_flushed_exp(dtype, lowest, close):
     x = torch.cat(
         [torch.linspace(2 * lowest, 20, 4001, dtype=torch.float64), torch.tensor([-math.inf, math.inf, math.nan, 0.0])]
     )
     x = x.to(dtype)
-    found, exact = decayed(x), x.double().exp()
+    found, exact = flushed_exp(x), x.double().exp()
     kept = x > lowest + 0.01
     assert (found[x < lowest] == 0).all()
     assert found[-4] == 0  # of minus infinity
@@ -27,14 +27,14 @@ def test_decayed(dtype, lowest, close):
     finite = kept & x.isfinite()
     assert ((found[finite].double() / exact[finite]).log().abs() <= close).all()
     for given, out in ((x, torch.empty_like(x)), (x.clone(),) * 2):
-        assert decayed(given, out=out) is out
+        assert flushed_exp(given, out=out) is out
         torch.testing.assert_close(out, found, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(("dtype", "lowest", "close"), DTYPES)
 def test_its_gradient_is_itself(dtype, lowest, close):
     x = torch.linspace(1.5 * lowest, 5, 301, dtype=dtype).requires_grad_()
-    found = decayed(x)
+    found = flushed_exp(x)
     (gradient,) = torch.autograd.grad(found.sum(), x)
     assert torch.equal(gradient, found)
 

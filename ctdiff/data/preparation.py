@@ -1,0 +1,77 @@
+"""From the images of a source to what a network is trained on: sizes, values, shares, and the batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from torch import Tensor
+
+from ctdiff.data.batches import Batches, Encoding, Flip, Rotation
+from ctdiff.data.images import Splits
+from ctdiff.data.transforms import as_states, fraction, quantise, resized
+from diffusion_core.ranges import CheckedArguments, Range
+
+__all__ = ["Preparation"]
+
+Sides: TypeAlias = Annotated[tuple[int, ...], Range(least=1)]
+
+
+@dataclass(frozen=True)
+class Preparation(CheckedArguments):
+    """Of the section `data`: what is made of the images of a source.
+
+    Arguments:
+        image_size: height and width, or one number for both; images of another size are resized, with antialiasing.
+        channels: 1 is grey, 3 is RGB.
+        num_values: how many values a pixel has (S).
+        quantise: whether 256 levels are quantised to num_values; False takes the values as they are.
+        rotation: the largest random rotation in degrees. A few degrees help where images are few.
+        flip: whether every other image is mirrored in training: for photographs, not for digits.
+        fraction: the share of the training set that is used, for studies with little data.
+    """
+
+    image_size: Sides = (28, 28)
+    channels: Literal[1, 3] = 1
+    num_values: Annotated[int, Range(least=2, most=256)] = 256
+    quantise: bool = True
+    rotation: Annotated[float, Range(least=0, most=180)] = 0.0
+    flip: bool = False
+    fraction: Annotated[float, Range(above=0, most=1)] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.image_size) not in (1, 2):
+            raise ValueError(f"image_size = {self.image_size!r}, expected one number or two")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.image_size[0], self.image_size[-1]
+
+    def prepared(self, splits: Splits, seed: int) -> Splits:
+        """The images of a source as states 0 .. S - 1.
+
+        Arguments:
+            splits: what the source gave.
+            seed: chooses the images that are used, if `fraction` is below 1.
+
+        Raises:
+            ValueError: the images have another number of channels, or all their pixels the same value.
+        """
+        if splits.train.shape[0] != self.channels:
+            raise ValueError(f"the images have {splits.train.shape[0]} channels, config.data.channels = {self.channels}")
+        train, states = fraction(splits.train, self.fraction, seed), quantise if self.quantise else as_states
+        splits = Splits(train, splits.test).map(lambda part: states(resized(part, self.size), self.num_values))
+        low, high = (int(value) for value in splits.train.images.aminmax())
+        if low == high:
+            raise ValueError(
+                f"every pixel of the training images is {low} of config.data.num_values = {self.num_values} values, expected "
+                "two or more: images that hold 0 .. num_values - 1 are taken as they are by config.data.quantise = False"
+            )
+        return splits
+
+    def batches(self, images: Tensor, labels: Tensor | None, batch_size: int, seed: int, encode: Encoding | None) -> Batches:
+        """The endless sequence of training batches; the arguments are those of `Batches`."""
+        rotation, flip = Rotation(self.rotation) if self.rotation else None, Flip() if self.flip else None
+        return Batches(images, labels, batch_size, seed, rotation, flip, encode)

@@ -1,0 +1,173 @@
+"""The discrete engine: Markov chains on integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ml_collections import ConfigDict, FrozenConfigDict
+from torch import Tensor, nn
+
+import discrete_diffusion as discrete
+from backbones import Backbone, Head, PixelInput, PixelLogits
+from ctdiff.recipe.engine import Engine, Fields, kind, part
+from ctdiff.recipe.schema import NONE, fields_of
+from ctdiff.recipe.sections import Interval
+from diffusion_core import Denoiser, GuidanceScale, Process, Sampler, StratifiedTimes, TimeSampler
+from diffusion_core.ranges import CheckedArguments, Share
+from discrete_diffusion import guidance, samplers
+from discrete_diffusion.rates import RateMatrix
+
+__all__ = ["Discrete", "States"]
+
+_LARGEST_RATE = 1e6
+_LAST_FINITE = 0.999  # where samplers begin that meet a larger rate, with a thousandth of the way to the data behind them
+_MISFIT = 4.0  # how many times too fast or too slow the slowest mode may be
+
+
+class States:
+    """Pixels are states as they are."""
+
+    def encode(self, k: Tensor) -> Tensor:
+        """Pixels to what the process takes: unchanged."""
+        return k
+
+    def decode(self, x: Tensor) -> Tensor:
+        """What a sampler returns to pixels: unchanged."""
+        return x
+
+
+@dataclass(frozen=True)
+class Evidence(CheckedArguments):
+    """Of the section `sampler`.
+
+    Arguments:
+        evidence_floor: of the parameterisation x0. Values that led to x_t with less than this share of the largest
+            probability count less; 0 takes the network's posterior as it is.
+    """
+
+    evidence_floor: Share = 0.1
+
+
+class Discrete(Engine):
+    """Continuous-time Markov chains: rate matrices, schedules, parameterisations, heads and inputs."""
+
+    name = "discrete"
+    title = "Markov chain"
+    package: ClassVar[ModuleType] = discrete
+    losses = (discrete.Loss, "cross_entropy")
+    samplers = (samplers.Sampler, "ancestral")
+
+    def fields(self) -> Mapping[str, Fields]:
+        corrected = fields_of(samplers.PredictorCorrector, "predictor", "corrector")
+        return {
+            "model": {
+                "parameterisation": kind(discrete.Denoiser, "x0", "process", "network", "event_shape", "evidence_floor"),
+                "head": kind(Head, "truncated_logistic", "channels", "num_values"),
+                "inputs": kind(PixelInput, "ordinal", "channels", "num_states", "masked"),
+            },
+            "process": {
+                **fields_of(Interval, "engine"),
+                "rates": kind(RateMatrix, "gaussian_target", "num_states", "data_states"),
+                "schedule": kind(discrete.Schedule, "exponential"),
+            },
+            "sampler": {
+                **fields_of(Evidence),
+                "corrector": kind(samplers.Corrector, NONE, "denoiser", fields=corrected, optional=True),
+                "guidance_form": kind(guidance.ClassifierFree, "posterior", "denoiser", "scale"),
+            },
+        }
+
+    def process(self, config: ConfigDict) -> Process:
+        return discrete.CTMC(_rates(config), part(config, "process.schedule"))
+
+    def pixels(self, config: ConfigDict) -> States:
+        return States()
+
+    def network(self, config: ConfigDict, backbone: Callable[[int, int], Backbone]) -> nn.Module:
+        values, channels, states = config.data.num_values, config.data.channels, _rates(config).num_states
+        inputs = part(config, "model.inputs", channels=channels, num_states=states, masked=states > values)
+        head = part(config, "model.head", channels=channels, num_values=values)
+        return PixelLogits(backbone(inputs.out_channels, head.in_channels), head, inputs, values, states)
+
+    def sampled(self, config: ConfigDict, denoiser: Any) -> Denoiser[Any]:
+        wires = {"process": denoiser.process, "network": denoiser.network, "event_shape": denoiser.event_shape}
+        return super().denoiser(config, **wires, evidence_floor=config.sampler.evidence_floor)
+
+    def guided(self, config: ConfigDict, denoiser: Denoiser[Any], scale: GuidanceScale) -> Denoiser[Any]:
+        guided: Denoiser[Any] = part(config, "sampler.guidance_form", denoiser=denoiser, scale=scale)
+        return guided
+
+    def corrected(self, config: ConfigDict, sampler: Any) -> Sampler[Any]:
+        corrector = part(config, "sampler.corrector", denoiser=sampler.denoiser)
+        if corrector is None:
+            own: Sampler[Any] = sampler
+            return own
+        names = fields_of(samplers.PredictorCorrector, "predictor", "corrector")
+        return samplers.PredictorCorrector(sampler, corrector, **{name: config.sampler.corrector[name] for name in names})
+
+    def ends(self, config: ConfigDict, sampler: Any) -> tuple[float, float]:
+        t_min, t_max = config.process.t_min, config.process.t_max
+        rates = _rates(config)
+        if sampler.steps_by_rates and rates.num_states == rates.data_states:  # a mask's reverse rates stay finite
+            beta, _ = part(config, "process.schedule")(torch.tensor(t_max, dtype=torch.float64))
+            t_max = t_max if beta <= _LARGEST_RATE else min(t_max, _LAST_FINITE)
+        return t_min, t_max
+
+    def bound_times(self, config: ConfigDict) -> TimeSampler:
+        return StratifiedTimes(config.process.t_min, config.process.t_max)
+
+    def advice(self, config: ConfigDict) -> Iterator[tuple[str, str]]:
+        if config.model.parameterisation.name != "x0" and config.sampler.evidence_floor != Evidence.evidence_floor:
+            yield (
+                "sampler.evidence_floor",
+                f"config.sampler.evidence_floor = {config.sampler.evidence_floor!r} cannot act, expected its default "
+                f"{Evidence.evidence_floor!r}: config.model.parameterisation.name = {config.model.parameterisation.name!r}",
+            )
+        if (message := _misfit(config)) is not None:
+            yield f"process.rates.{config.process.rates.name}.scale", message
+
+    def described(self, config: ConfigDict) -> str:
+        levels = "grey levels" if config.data.channels == 1 else "levels a colour"
+        name = config.process.rates.name
+        words = {"gaussian_target": "Gaussian target", "absorbing": "absorbing (a mask)", "birth_death": "birth-death"}
+        return f"Markov chain on {config.data.num_values} {levels}, {words.get(name, name)} rates"
+
+
+def _rates(config: ConfigDict) -> RateMatrix:
+    values = config.data.num_values
+    rates: RateMatrix = part(config, "process.rates", num_states=values, data_states=values)
+    return rates
+
+
+@lru_cache(maxsize=64)
+def _slowest_rate(process: FrozenConfigDict, num_values: int) -> float:
+    """How fast the slowest mode of a rate matrix decays: the smallest of its eigenvalues but 0, negated."""
+    matrix = _rates(ConfigDict({"process": process.as_configdict(), "data": {"num_values": num_values}}))
+    generator = matrix.rates_from(torch.arange(matrix.num_states), torch.float64).numpy()
+    return float(np.sort(-np.linalg.eigvals(generator).real)[1])
+
+
+def _misfit(config: ConfigDict) -> str | None:
+    """What to say about rates that are far from what the schedule takes them for; None where there is nothing to say.
+
+    `cosine_amplitude` spreads noise levels over time if the slowest mode of the rate matrix decays at rate 1. At another
+    rate its survival is `cos(pi t / 2)^rate`: at 16, a hundredth is left at t = 0.46, and the rest of the training is noise.
+    """
+    name = config.process.rates.name
+    scale = config.process.rates.get(name, {}).get("scale")
+    if config.process.schedule.name != "cosine_amplitude" or scale is None:
+        return None
+    rate = _slowest_rate(FrozenConfigDict(config.process), config.data.num_values)
+    if 1 / _MISFIT <= rate <= _MISFIT:
+        return None
+    return (
+        f"config.process.rates.{name}.scale = {scale!r}, expected about {scale / rate:.3g}: the slowest mode of {name} over "
+        f"config.data.num_values = {config.data.num_values} would decay at {rate:.3g} times the rate that "
+        "config.process.schedule.name = 'cosine_amplitude' is made for, and most noise levels would hardly be trained on"
+    )

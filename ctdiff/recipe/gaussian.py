@@ -1,0 +1,99 @@
+"""The continuous engine: Gaussian noise on real numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Annotated, Any, ClassVar
+
+from ml_collections import ConfigDict
+from torch import nn
+
+import continuous_diffusion as continuous
+from backbones import Backbone
+from continuous_diffusion import PixelScale, samplers
+from ctdiff.recipe.engine import Engine, Fields, build_grid, kind, part
+from ctdiff.recipe.schema import fields_of
+from ctdiff.recipe.sections import Interval
+from diffusion_core import Denoiser, GridTimes, GuidanceScale, Process, TimeSampler, UniformGrid
+from diffusion_core.ranges import CheckedArguments, Range
+
+__all__ = ["Gaussian"]
+
+
+@dataclass(frozen=True)
+class Chain(Interval):
+    """Of the section `process`.
+
+    Arguments:
+        T: how many steps the published chain has; the schedules linear, cosine and quadratic are tables of so many values.
+    """
+
+    t_min: Annotated[float, Range(least=0, below=1)] = 1e-3
+    T: Annotated[int, Range(least=2)] = 1000
+
+
+@dataclass(frozen=True)
+class Variance(CheckedArguments):
+    """Of the section `model`.
+
+    Arguments:
+        learned_variance: whether the network also learns how much noise a step adds, by a second half of its outputs.
+    """
+
+    learned_variance: bool = False
+
+
+class Gaussian(Engine):
+    """Gaussian processes: schedules and parameterisations."""
+
+    name = "gaussian"
+    title = "Gaussian diffusion"
+    package: ClassVar[ModuleType] = continuous
+    losses = (continuous.Loss, "epsilon")
+    samplers = (samplers.Sampler, "ancestral")
+    wired = ("schedule", "T", "grid")
+
+    def fields(self) -> Mapping[str, Fields]:
+        denoisers = kind(continuous.Denoiser, "epsilon", "process", "network", "event_shape")
+        return {
+            "model": {**fields_of(Variance), "parameterisation": denoisers},
+            "process": {**fields_of(Chain, "engine"), "schedule": kind(continuous.Schedule, "cosine", "T")},
+            "sampler": {},
+        }
+
+    def wires(self, config: ConfigDict) -> dict[str, object]:
+        T = config.process.T
+        return {"schedule": part(config, "process.schedule", T=T), "T": T, "grid": UniformGrid(T - 1, 1 / T)}
+
+    def process(self, config: ConfigDict) -> Process:
+        return continuous.GaussianProcess(part(config, "process.schedule", T=config.process.T), self.pixels(config))
+
+    def pixels(self, config: ConfigDict) -> PixelScale:
+        return PixelScale(config.data.num_values)
+
+    def network(self, config: ConfigDict, backbone: Callable[[int, int], Backbone]) -> nn.Module:
+        channels = config.data.channels
+        return backbone(channels, channels * (2 if config.model.learned_variance else 1))
+
+    def denoiser(self, config: ConfigDict, **wires: object) -> Denoiser[Any]:
+        denoiser: Any = super().denoiser(config, **wires)
+        return continuous.LearnedVarianceDenoiser(denoiser) if config.model.learned_variance else denoiser
+
+    def guided(self, config: ConfigDict, denoiser: Denoiser[Any], scale: GuidanceScale) -> Denoiser[Any]:
+        return continuous.ClassifierFreeGuidance(denoiser, scale)
+
+    def ends(self, config: ConfigDict, sampler: Any) -> tuple[float, float]:
+        # A chain of T steps takes the last one from 1 / T, to the data.
+        return config.process.t_min or 1 / config.process.T, config.process.t_max
+
+    def bound_times(self, config: ConfigDict) -> TimeSampler:
+        """The steps of the chain of T times; where the sampling grid has ends of its own, the T steps of that grid."""
+        T = config.process.T
+        own = config.sampler.grid.name == "bounded_log_snr"
+        return GridTimes(build_grid(config, T - 1) if own else UniformGrid(T - 1, 1 / T))
+
+    def described(self, config: ConfigDict) -> str:
+        published = " (improved DDPM)" if config.model.learned_variance else " (DDPM)"
+        return f"Gaussian diffusion{published if config.model.parameterisation.name == 'epsilon' else ''}"

@@ -1,0 +1,89 @@
+"""One value of a configuration: read from text, and checked against the type and the range of its setting."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from numbers import Real
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from ctdiff.recipe.errors import ConfigError, closest, one_of
+from ctdiff.recipe.schema import NONE, Setting, alternatives, union
+from diffusion_core.ranges import Range, fits
+
+__all__ = ["Text", "checked", "described", "names"]
+
+_BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
+
+
+class Text(str):
+    """A value as it was typed; it is read by the type of its setting."""
+
+
+def checked(key: str, value: object, setting: Setting) -> Any:
+    """A value of a setting: read if it is a `Text`, with lists as tuples, and one of several as a tuple of one.
+
+    Raises:
+        ConfigError: it has another type, or is out of range.
+    """
+    value = _read(value, setting) if isinstance(value, Text) else value
+    value = tuple(value) if isinstance(value, list) else value
+    if _several(setting.kind) and not isinstance(value, bool) and isinstance(value, Real):
+        value = (value,)
+    if choices := names(setting):
+        if not any(type(value) is type(choice) and value == choice for choice in choices):
+            raise ConfigError(f"config.{key} = {value!r}, expected {one_of(choices)}{closest(value, choices)}")
+    elif not fits(value, setting.kind):
+        raise ConfigError(f"config.{key} = {value!r}, expected {described(setting)}")
+    elif setting.allowed is not None:
+        try:
+            setting.allowed.check(f"config.{key}", value, setting.kind)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return value
+
+
+def names(setting: Setting) -> list[Any]:
+    """The values of a setting that has a few: the names of classes, or literals."""
+    kind = setting.kind
+    if get_origin(kind) is type:
+        return list(alternatives(get_args(kind)[0]))
+    return list(get_args(kind)) if get_origin(kind) is Literal else []
+
+
+def described(setting: Setting) -> str:
+    """What a setting may be, in words: `a number above 0, or none`."""
+    if choices := names(setting):
+        return one_of(choices)
+    words = [_words(kind, setting.allowed) for kind in union(setting.kind) if kind is not NoneType]
+    return ", or ".join([*dict.fromkeys(words), *[NONE] * (NoneType in union(setting.kind))])
+
+
+def _words(kind: Any, allowed: Range | None) -> str:
+    within = "" if allowed in (None, Range()) else f" {allowed}"
+    inner = get_args(kind)
+    if inner:
+        count = f"{len(inner)} " if Ellipsis not in inner and get_origin(kind) is tuple else ""
+        return f"{count}{'integers' if int in inner else 'numbers'}{f', each{within}' if within else ''}"
+    return {bool: "True or False", str: "a text", int: f"an integer{within}", float: f"a number{within}"}[kind]
+
+
+def _several(kind: Any) -> bool:
+    """Whether a setting holds several values, or one or several."""
+    return any(isinstance(get_origin(each), type) and issubclass(get_origin(each), Sequence) for each in union(kind))
+
+
+def _read(text: str, setting: Setting) -> Any:
+    """The value of a text; the text itself if it is none of the setting's type."""
+    kinds = union(setting.kind)
+    if NoneType in kinds and text.lower() == NONE:
+        return None
+    if bool in kinds:
+        return _BOOLEANS.get(text.lower(), str(text))
+    if str in kinds or any(isinstance(name, str) for name in names(setting)):
+        return str(text)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return str(text)

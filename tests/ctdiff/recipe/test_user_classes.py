@@ -1,0 +1,181 @@
+"""A user's own classes: chosen as `module:Class`, imported only where a user says so, refused where they do not fit."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctdiff import config as configuration
+from ctdiff.cli import main
+from ctdiff.config import ConfigError
+from ctdiff.recipe import build_process, trust, user_classes
+
+RATES = """
+from pathlib import Path
+from discrete_diffusion.rates import BirthDeathRates, RateMatrix
+
+Path(__file__).with_suffix(".imported").touch()
+
+
+class SlowRates(BirthDeathRates):
+    '''Slow ones.'''
+
+
+class Steep(SlowRates):
+    name = "steeper"
+
+
+class Unfinished(RateMatrix):
+    pass
+
+
+class Picky(BirthDeathRates):
+    def __init__(self, num_states, table):
+        super().__init__(num_states)
+
+
+class Alone:
+    pass
+
+
+class Failure(Exception):
+    pass
+
+
+class Loud(Failure):
+    pass
+
+
+class Listed(list):
+    pass
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module in the working directory, which nobody trusts yet; next to it is what its import leaves."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(user_classes, "_TRUSTED", set())
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own_rates", raising=False)
+    path = tmp_path / "own_rates.py"
+    path.write_text(RATES)
+    yield path.with_suffix(".imported")
+    sys.modules.pop("own_rates", None)
+
+
+def load(name: str) -> configuration.ConfigDict:
+    return configuration.load("mnist_uniform", [f"--config.process.rates.name={name}"])
+
+
+def test_a_class_that_was_typed_is_imported_from_the_working_directory(module: Path) -> None:
+    config = load("own_rates:SlowRates")
+    assert module.exists()
+    assert config.process.rates.to_dict() == {"name": "own_rates:SlowRates", "slow": {"scale": 1.0}}
+    assert type(build_process(config).rates).__name__ == "SlowRates"
+    changed = configuration.load(
+        "mnist_uniform", [*[f"--config.process.rates.{key}" for key in ("name=own_rates:Steep", "steeper.scale=2")]]
+    )
+    assert build_process(changed).rates.scale == 2
+
+
+def test_a_configuration_file_may_name_a_class(module: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from configs import mnist_uniform\n\n\ndef get_config():\n    config = mnist_uniform.get_config()\n"
+        "    config.update(process={'rates': {'name': 'own_rates:SlowRates', 'slow': {'scale': 48.0}}})\n    return config\n"
+    )
+    assert configuration.load("./mine.py").process.rates.slow.scale == 48
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("subprocess:Popen", "'subprocess:Popen': there is no module subprocess of yours"),
+        ("os.path:join", "there is no module os.path of yours"),
+        ("nowhere:Rates", "there is no module nowhere of yours"),
+        ("own_rates:SlowRate", "defines no class SlowRate. Did you mean SlowRates?"),
+        ("own_rates:Alone", "'own_rates:Alone' is no subclass of RateMatrix"),
+        ("own_rates:Loud", "'own_rates:Loud' is no subclass of RateMatrix"),
+        ("own_rates:Listed", "'own_rates:Listed' is no subclass of RateMatrix"),
+    ],
+)
+def test_what_is_no_subclass_is_refused_before_it_is_imported(module: Path, name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=r"config\.process\.rates\.name = ") as error:
+        load(name)
+    assert message in str(error.value)
+    assert not module.exists()
+    assert "own_rates" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "message"),
+    [
+        ("process.schedule", "own_rates:SlowRates", "'own_rates:SlowRates' is no subclass of Schedule"),
+        ("process.rates", "own_rates:Unfinished", "'own_rates:Unfinished' is abstract: it lacks kernel, rates_from, rates_to"),
+        ("process.rates", "own_rates:Picky", "the argument table of Picky can be no setting"),
+    ],
+)
+def test_what_cannot_be_chosen_there_is_refused(module: Path, key: str, name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"config.{key}.name = ") as error:
+        configuration.load("mnist_uniform", [f"--config.{key}.name={name}"])
+    assert message in str(error.value)
+
+
+def test_a_module_that_fails_says_how(module: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken_rates.py").write_text("from own_rates import SlowRates\nclass Mine(SlowRates): pass\n1 / 0\n")
+    with pytest.raises(ConfigError, match="'broken_rates:Mine' cannot be imported: ZeroDivisionError: division by zero"):
+        load("broken_rates:Mine")
+
+
+def test_a_configuration_that_is_loaded_chooses_no_code(module: Path) -> None:
+    text = configuration.to_json(load("own_rates:SlowRates"))
+    sys.modules.pop("own_rates")
+    module.unlink()
+    user_classes._TRUSTED.clear()
+    with pytest.raises(ConfigError, match=r"--trust=own_rates allows it"):
+        configuration.from_json(text)
+    trust(["another"])
+    with pytest.raises(ConfigError, match=r"--trust=own_rates allows it"):
+        configuration.from_json(text)
+    assert not module.exists()
+    trust(["own_rates"])
+    assert configuration.from_json(text).process.rates.name == "own_rates:SlowRates"
+    assert module.exists()
+
+
+@pytest.mark.parametrize("path", ["data", "loss", "sampler", "model", "sampler.grid", "model.head", "optimizer.schedule"])
+def test_no_place_of_a_loaded_configuration_chooses_code(module: Path, path: str) -> None:
+    content = json.loads(configuration.to_json(configuration.load("mnist_uniform")))
+    node = content
+    for key in path.split("."):
+        node = node[key]
+    node["name"] = "own_rates:SlowRates"
+    with pytest.raises(ConfigError, match=f"config.{path}.name = .*--trust=own_rates allows it"):
+        configuration.from_json(json.dumps(content))
+    assert not module.exists()
+
+
+def test_the_command_line_trusts_what_it_is_told_to(module: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = (
+        "training.steps=1",
+        "training.batch_size=2",
+        "sampler.steps=1",
+        "sampler.num_samples=1",
+        "saving.validation_images=2",
+    )
+    flags = [
+        f"--config.{each}"
+        for each in (*short, "process.rates.name=own_rates:SlowRates", "model.unet.widths=8", "model.unet.blocks=1")
+    ]
+    assert main(["train", "--config=mnist_uniform", f"--workdir={tmp_path / 'run'}", *flags]) == 0
+    for command in (["sample", f"{tmp_path / 'run'}"], ["train", f"--workdir={tmp_path / 'run'}", "--resume"]):
+        user_classes._TRUSTED.clear()
+        sys.modules.pop("own_rates", None)
+        capsys.readouterr()
+        assert main(command) == 2
+        assert "--trust=own_rates allows it" in capsys.readouterr().err
+        assert "own_rates" not in sys.modules
+        assert main([*command, "--trust=own_rates"]) == 0
