@@ -42,6 +42,7 @@ test: $(VENV)/.installed-test
 
 tables: $(VENV)/.installed
 	$(BIN)/python -m ctdiff.recipe.tables docs/configuration.md
+	$(BIN)/python -m ctdiff.published docs/configuration.md
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

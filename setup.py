@@ -31,7 +31,8 @@ setup(
     package_data={
         **{name: ["py.typed"] for name in PACKAGES},
         "ctdiff.data": ["mnist-10k.npz", "mnist-10k.LICENSE.txt"],
-        "ctdiff.evaluation": ["weights/mnist_cnn.safetensors", "comparison.html"],
+        "ctdiff.metrics": ["weights/mnist_cnn.safetensors"],
+        "ctdiff.comparison": ["comparison.html"],
     },
     zip_safe=False,
     entry_points={"console_scripts": ["ctdiff = ctdiff.__main__:main"]},
@@ -43,11 +44,14 @@ setup(
         "absl-py>=2.0",
         "numpy>=1.26",
         "safetensors>=0.4",
+        "einops>=0.7",
         "pillow>=10.0",
         "tqdm>=4.66",
         "matplotlib>=3.8",
         "jinja2>=3.1",
         "docstring_parser>=0.16",
+        "pyyaml>=6.0",
+        "tabulate>=0.9",
     ],
     extras_require={
         # The Inception network of standard FID. Its weights are a separate file.

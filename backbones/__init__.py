@@ -1,7 +1,8 @@
-"""Networks: float images in, float images out, one real number an example, an optional label; and heads for integers."""
+"""Networks from float images to float images, with a time and an optional label, and heads for integer images."""
 
-from backbones.attention import CrossAttention, ImageAttention, TokenAttention
+from backbones.attention import CrossAttention, TokenAttention
 from backbones.base import Backbone
+from backbones.convnext import ConvNeXtBlock
 from backbones.diffit import DIFFIT_SIZES, DiffiT, LatentDiffiT
 from backbones.dit import DIT_SIZES, AdaLNBlock, AdaLNZeroBlock, CrossAttentionBlock, DiT, DiTBlock, InContextBlock
 from backbones.embeddings import ClassEmbedding, SinusoidalEmbedding, TimeEmbedding
@@ -17,20 +18,29 @@ from backbones.heads import (
     TruncatedLogisticHead,
     bin_centres,
 )
-from backbones.resblocks import Downsample, NearestConv, ResidualDown, ResidualUp, ShuffledConv, StridedConv, Upsample
+from backbones.image_attention import ChannelAttention, ClassAttention, ImageAttention, LinearAttention, UNetAttention
+from backbones.known import KnownChannels
+from backbones.resampling import Downsample, NearestConv, ResidualDown, ResidualUp, ShuffledConv, StridedConv, Upsample
+from backbones.resblocks import ResBlock, UNetBlock
+from backbones.ssm import SSM, SSM_SIZES
 from backbones.unet import UNET_SIZES, UNet
 from backbones.uvit import UVIT_SIZES, UViT
 
 __all__ = [
     "DIFFIT_SIZES",
     "DIT_SIZES",
+    "SSM",
+    "SSM_SIZES",
     "UNET_SIZES",
     "UVIT_SIZES",
     "AdaLNBlock",
     "AdaLNZeroBlock",
     "Backbone",
     "CategoricalHead",
+    "ChannelAttention",
+    "ClassAttention",
     "ClassEmbedding",
+    "ConvNeXtBlock",
     "CrossAttention",
     "CrossAttentionBlock",
     "DiT",
@@ -41,13 +51,16 @@ __all__ = [
     "Head",
     "ImageAttention",
     "InContextBlock",
+    "KnownChannels",
     "LatentDiffiT",
+    "LinearAttention",
     "LogisticMixtureHead",
     "NearestConv",
     "OneHotInput",
     "OrdinalInput",
     "PixelInput",
     "PixelLogits",
+    "ResBlock",
     "ResidualDown",
     "ResidualUp",
     "ShuffledConv",
@@ -57,6 +70,8 @@ __all__ = [
     "TokenAttention",
     "TruncatedLogisticHead",
     "UNet",
+    "UNetAttention",
+    "UNetBlock",
     "UViT",
     "Upsample",
     "bin_centres",

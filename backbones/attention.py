@@ -1,10 +1,10 @@
-"""Attention: among tokens, from one sequence to another, among tokens that are told the time, among pixels.
+"""Attention layers of tokens: self-attention, cross-attention and time-dependent attention.
 
     out = softmax(q k^T / sqrt(d) + mask) v
 
-by torch's fused kernel, which never stores the matrix of weights (only on a CPU, with a mask that learns, torch
-has no fused kernel). Nothing in it knows the order of the tokens: without a mask or positions, permuted tokens give
-the permuted output.
+Torch's fused kernel computes it without storing the matrix of weights. (On a CPU, torch has no fused kernel for a mask
+with a gradient.) Attention does not depend on the order of the tokens: without a mask or positions, permuted tokens
+give the permuted output.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-from backbones.base import DropoutRate, group_norm, xavier, zeroed
+from backbones.base import DropoutRate, xavier
 from diffusion_core.dropout import Dropout
 from diffusion_core.ranges import Count, check_arguments
 
 __all__ = [
     "CrossAttention",
-    "ImageAttention",
     "TimeDependentAttention",
     "TokenAttention",
     "TokenLinear",
@@ -34,15 +34,15 @@ __all__ = [
 
 
 def check_heads(width: Count, num_heads: Count, dropout_attention: DropoutRate = 0.0) -> None:
-    """Refuse a number of heads that does not divide the width, and a dropout that is no probability.
+    """Check that the number of heads divides the width and that the dropout is a probability.
 
     Arguments:
-        width: the width that the heads divide among them.
+        width: the total width of the heads.
         num_heads: the number of heads.
         dropout_attention: the dropout probability of the attention weights.
 
     Raises:
-        ValueError: num_heads < 1 or it does not divide width, width < 1, dropout_attention outside [0, 1).
+        ValueError: num_heads < 1 or does not divide width, width < 1, or dropout_attention is outside [0, 1).
     """
     check_arguments(check_heads, locals())
     if width % num_heads:
@@ -50,21 +50,21 @@ def check_heads(width: Count, num_heads: Count, dropout_attention: DropoutRate =
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout: Dropout | None = None) -> Tensor:
-    """Softmax attention of each head: queries (B, N, heads, d), keys and values (B, M, heads, d) -> (B, N, heads d).
+    """Compute multi-head attention: queries (B, N, heads, d), keys and values (B, M, heads, d) -> (B, N, heads d).
 
-    The softmax is formed in float32 or better, whatever the dtype of its input.
+    The softmax is computed in float32 or float64 for every dtype of the input.
 
     Arguments:
         q: the queries.
         k: the keys.
         v: the values.
-        mask: numbers that broadcast to (B, heads, N, M) and are added to the scores before the
-            softmax; -inf hides a key.
-        dropout: of the weights; None drops none.
+        mask: numbers that are added to the scores before the softmax, broadcastable to (B, heads, N, M); -inf hides a
+            key.
+        dropout: the dropout of the attention weights; None means no dropout.
     """
-    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, N or M, d)
+    q, k, v = (rearrange(part, "b n heads d -> b heads n d") for part in (q, k, v))
     dtype = q.dtype
-    # On a CPU torch's backward kernel for bfloat16 is several times slower than that for float32.
+    # On a CPU torch's backward kernel is several times slower in bfloat16 than in float32.
     narrow = q.device.type == "cpu" and dtype in (torch.bfloat16, torch.float16)
     if narrow:
         q, k, v = q.float(), k.float(), v.float()
@@ -76,18 +76,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
             out = dropout((scores if mask is None else scores + mask).softmax(-1)) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return out.transpose(1, 2).flatten(2).to(dtype)
+    return rearrange(out, "b heads n d -> b n (heads d)").to(dtype)
 
 
 class TokenLinear(nn.Linear):
-    """A linear layer of many tokens, `nn.Linear` in all but its time, and its last digit, on a CPU.
+    """A linear layer for many tokens. It is faster than `nn.Linear` on a CPU and may differ in the last digit.
 
-    There torch fills the output with the bias and lets the product read it again, which takes longer than adding
-    the bias to the product. Half precision keeps torch's layer, which rounds once.
+    On a CPU torch fills the output with the bias, and the matrix product reads it again. It is faster to add the bias
+    to the product. In half precision this class uses torch's layer, which rounds once.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer on every token: (.., in_features) -> (.., out_features)."""
+        """Apply the layer to every token: (.., in_features) -> (.., out_features)."""
         single = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
         if self.bias is None or x.device.type != "cpu" or not single:
             return super().forward(x)
@@ -95,19 +95,19 @@ class TokenLinear(nn.Linear):
 
 
 def perceptron(dim: int, ratio: float = 4.0, dropout: float = 0.0, approximate: str = "none") -> nn.Sequential:
-    """The two-layer perceptron of a transformer block: (B, N, dim) -> (B, N, dim).
+    """Make the two-layer MLP of a transformer block: (B, N, dim) -> (B, N, dim).
 
     Arguments:
         dim: the width of a token.
         ratio: the width of the hidden layer, in units of dim.
-        dropout: the dropout probability of both layers' outputs.
-        approximate: how GELU is evaluated: "none" exactly, "tanh" by its usual approximation.
+        dropout: the dropout probability of the outputs of both layers.
+        approximate: "none" for the exact GELU, "tanh" for its tanh approximation.
 
     Raises:
         ValueError: the hidden layer would be empty, or ratio is not finite.
     """
     if not 1 <= ratio * dim < math.inf:
-        raise ValueError(f"mlp_ratio = {ratio} leaves {ratio * dim:g} hidden features of a width of {dim}, expected at least 1")
+        raise ValueError(f"mlp_ratio = {ratio} gives {ratio * dim:g} hidden features for width {dim}, expected at least 1")
     hidden = int(ratio * dim)
     return nn.Sequential(
         TokenLinear(dim, hidden),
@@ -123,13 +123,13 @@ class TokenAttention(nn.Module):
 
     Arguments:
         dim: the width of a token.
-        num_heads: the number of heads; it divides dim.
+        num_heads: the number of heads, which must divide dim.
         qkv_bias: whether queries, keys and values have a bias.
         dropout: the dropout probability of the output.
         dropout_attention: the dropout probability of the attention weights.
 
     Raises:
-        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1).
+        ValueError: num_heads does not divide dim, or dropout_attention is outside [0, 1).
     """
 
     def __init__(
@@ -150,25 +150,25 @@ class TokenAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend among the N tokens of each example."""
-        # Split before the heads move: the gradients of q, k and v then meet in one copy, already in place.
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)  # each (B, N, heads, d)
+        # Split before the heads are moved: the backward pass then joins the gradients of q, k and v in one copy.
+        q, k, v = rearrange(self.qkv(x), "b n (qkv heads d) -> b n qkv heads d", qkv=3, heads=self.num_heads).unbind(2)
         out = attend(q, k, v, dropout=self.dropout_attention)
         projected: Tensor = self.dropout(self.proj(out))
         return projected
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of tokens to another sequence: (B, N, dim), (B, M, dim) -> (B, N, dim).
+    """Multi-head cross-attention from tokens to another sequence: (B, N, dim), (B, M, dim) -> (B, N, dim).
 
     Arguments:
         dim: the width of a token.
-        num_heads: the number of heads; it divides dim.
+        num_heads: the number of heads, which must divide dim.
         qkv_bias: whether queries, keys and values have a bias.
         dropout: the dropout probability of the output.
         dropout_attention: the dropout probability of the attention weights.
 
     Raises:
-        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1).
+        ValueError: num_heads does not divide dim, or dropout_attention is outside [0, 1).
     """
 
     def __init__(
@@ -190,48 +190,49 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """Attend from x to the context (B, M, dim)."""
-        q = self.q(x).unflatten(-1, (self.num_heads, -1))  # (B, N, heads, d)
-        k, v = self.kv(context).unflatten(-1, (2, self.num_heads, -1)).unbind(2)  # each (B, M, heads, d)
+        q = rearrange(self.q(x), "b n (heads d) -> b n heads d", heads=self.num_heads)
+        k, v = rearrange(self.kv(context), "b m (kv heads d) -> b m kv heads d", kv=2, heads=self.num_heads).unbind(2)
         out = attend(q, k, v, dropout=self.dropout_attention)
         projected: Tensor = self.dropout(self.proj(out))
         return projected
 
 
 def relative_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
-    """The numbers of a table of displacements, for each query and key: (heads, (2h - 1)(2w - 1)) -> (heads, h w, h w).
+    """Look up the bias of each query and key in a table of displacements: (heads, (2h - 1)(2w - 1)) -> (heads, h w, h w).
 
-    Places are numbered row by row. Query (y, x) is parted from key (v, u) by the displacement `(y - v + h - 1, x - u + w - 1)`.
-    With `r = h - 1 - v` its row is y + r, and the rows y .. y + h - 1 are a slice of the table: no indices are kept.
+    Places are numbered row by row. The displacement from key (v, u) to query (y, x) is `(y - v + h - 1, x - u + w - 1)`.
+    With `r = h - 1 - v` its row is y + r. The rows y .. y + h - 1 are a slice of the table, so no index tensor is stored.
 
     Arguments:
-        table: the numbers of each head, one a displacement, row by row.
+        table: the biases of each head, one per displacement, row by row.
         window: height h and width w of a window.
     """
     h, w = window
-    slices = table.unflatten(1, (2 * h - 1, 2 * w - 1)).unfold(1, h, 1).unfold(2, w, 1)  # (heads, h, w, h, w)
-    bias: Tensor = slices.flip((3, 4)).reshape(len(table), h * w, h * w)
-    return bias
+    displacements = rearrange(table, "heads (rows columns) -> heads rows columns", rows=2 * h - 1)
+    slices = displacements.unfold(1, h, 1).unfold(2, w, 1).flip((3, 4))
+    return rearrange(slices, "heads y x v u -> heads (y x) (v u)")
 
 
 class TimeDependentAttention(nn.Module):
     """Time-dependent multi-head self-attention (TMSA) inside windows: (B, G, N, dim) -> (B, G, N, dim).
 
-    Queries, keys and values are linear in the token plus linear in the embedding e; the mask is a table with a bias
-    for each head and each displacement between two places of a window. What that means is in `diffit.py`.
+    Queries, keys and values are the sum of a linear function of the token and a linear function of the embedding e. The
+    mask is a learned table with a bias for each head and each displacement between two places of a window. `diffit.py`
+    has the formulas.
 
     References:
         DiffiT: diffusion vision transformers for image generation (Hatamizadeh et al., 2023) | https://arxiv.org/abs/2312.02139
 
     Arguments:
         dim: the width of a token.
-        time_dim: the width of the embedding of time.
-        num_heads: the number of heads; it divides dim.
-        window: height and width of a window, whose product is N.
+        time_dim: the width of the time embedding.
+        num_heads: the number of heads, which must divide dim.
+        window: height and width of a window; their product is N.
         dropout: the dropout probability of the output.
         dropout_attention: the dropout probability of the attention weights.
 
     Raises:
-        ValueError: heads that do not divide the width, or a dropout_attention outside [0, 1).
+        ValueError: num_heads does not divide dim, or dropout_attention is outside [0, 1).
     """
 
     def __init__(
@@ -256,13 +257,13 @@ class TimeDependentAttention(nn.Module):
         self.dropout = Dropout(dropout)
 
     def heads(self, x: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B * G, N, heads, d), of tokens x (B, G, N, dim) at times e (B, time_dim)."""
+        """Return q, k and v, each (B * G, N, heads, d), from tokens x (B, G, N, dim) and the embedding e (B, time_dim)."""
         qkv = self.qkv(x) + self.time(e)[:, None, None]  # (B, G, N, 3 dim)
-        q, k, v = qkv.flatten(0, 1).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        q, k, v = rearrange(qkv, "b g n (qkv heads d) -> (b g) n qkv heads d", qkv=3, heads=self.num_heads).unbind(2)
         return q, k, v
 
     def bias(self) -> Tensor:
-        """The additive bias of every head, query and key: (heads, N, N)."""
+        """Return the bias of each head, query and key: (heads, N, N)."""
         return relative_bias(self.table, self.window)
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
@@ -270,36 +271,3 @@ class TimeDependentAttention(nn.Module):
         out = attend(*self.heads(x, e), self.bias()[None], self.dropout_attention)
         projected: Tensor = self.dropout(self.proj(out.reshape(x.shape)))
         return projected
-
-
-class ImageAttention(nn.Module):
-    """Residual multi-head self-attention among the pixels of a feature map, the identity when fresh.
-
-    Arguments:
-        channels: the width of the feature map.
-        num_heads: the number of heads; it divides channels.
-        groups: the number of groups of the norm, where it divides channels.
-        residual_scale: what the sum of x and its update is multiplied by; sqrt(1/2) keeps the variance of equal parts.
-
-    Raises:
-        ValueError: heads that do not divide the channels, or groups < 1.
-    """
-
-    def __init__(self, channels: int, num_heads: int = 4, groups: int = 8, residual_scale: float = 1.0) -> None:
-        super().__init__()
-        check_heads(channels, num_heads)
-        self.num_heads = num_heads
-        self.residual_scale = residual_scale
-        self.norm = group_norm(channels, groups)
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.proj = zeroed(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend: (B, channels, H, W) -> (B, channels, H, W)."""
-        batch, channels, height, width = x.shape
-        heads = self.qkv(self.norm(x)).reshape(batch, 3, self.num_heads, -1, height * width)
-        q, k, v = heads.permute(0, 4, 1, 2, 3).unbind(2)  # each (B, H W, heads, d)
-        attended = attend(q, k, v).transpose(1, 2)  # (B, channels, H W)
-        projected: Tensor = self.proj(attended.reshape(batch, channels, height, width))
-        out = x + projected
-        return out if self.residual_scale == 1 else self.residual_scale * out

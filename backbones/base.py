@@ -1,14 +1,14 @@
-"""The contract of a backbone: float images in, float images out, one real number an example, conditions by name.
+"""The interface of a backbone: a network on float images, with one real number per example and named conditions.
 
-A backbone knows no process, no schedule and no guidance. `c` is whatever the caller wants the
-network to be told (a time in [0, 1], a log signal-to-noise ratio); how strongly the embedding
-stretches it is an argument of the network. Conditions are tensors by name, batch first. Labels are one of them:
-y in 0 .. num_classes - 1, and num_classes itself is the null class, "no label". A network lists its conditions with the
-values that mean "none", and a condition that is omitted has that value.
+A backbone does not depend on a process, a schedule or guidance. The caller chooses the meaning of the real number `c`,
+for example a time in [0, 1] or a log signal-to-noise ratio. An argument of the network scales it before it is embedded.
 
-The base class refuses bad input once, in one place, and lets networks that halve the
-resolution work on any image: it repeats the last row and column up to the needed multiple and
-cuts them off again.
+Conditions are tensors with names, batch first. Labels are the condition y: the classes are 0 .. num_classes - 1, and
+num_classes is the null class, which means "no label". A network lists its conditions with their null values. An
+omitted condition has its null value.
+
+The base class checks the input. It also lets networks that halve the resolution work on images of any size: it repeats
+the last row and column up to the required multiple, and crops the output.
 """
 
 from __future__ import annotations
@@ -43,18 +43,20 @@ __all__ = [
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 DropoutRate = Annotated[float, Range(least=0, below=1)]
-"""The probability that a number is set to 0."""
+"""A dropout probability: the probability that a number is set to 0."""
 
 
 def zeroed(module: ModuleT) -> ModuleT:
-    """Set every parameter of a module to 0, and return it: a residual branch that begins as nothing."""
+    """Set all parameters of a module to 0 and return the module. A residual branch that ends with it starts as 0."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
 def xavier(module: ModuleT) -> ModuleT:
-    """Start every linear layer in a module as ViT does, and return it: uniform with Glorot's variance, biases 0.
+    """Initialise the linear layers of a module with Xavier-uniform weights and zero biases, and return the module.
+
+    This is the initialisation of ViT.
 
     References:
         Understanding the difficulty of training deep feedforward neural networks (Glorot & Bengio, 2010) |
@@ -66,10 +68,10 @@ def xavier(module: ModuleT) -> ModuleT:
 
 
 def normal(module: ModuleT, std: float = 0.02) -> ModuleT:
-    """Start every linear layer in a module with normal weights and biases 0, and return it.
+    """Initialise the linear layers of a module with normal weights and zero biases, and return the module.
 
     Arguments:
-        module: what holds the layers.
+        module: the module with the layers.
         std: the standard deviation of the weights.
     """
     for layer in _linear_layers(module):
@@ -78,11 +80,11 @@ def normal(module: ModuleT, std: float = 0.02) -> ModuleT:
 
 
 def truncated_normal(module: ModuleT, std: float = 0.02) -> ModuleT:
-    """Start every linear layer in a module as `normal` does, without weights beyond 2 in absolute value, and return it.
+    """Initialise the linear layers of a module with truncated normal weights and zero biases, and return the module.
 
     Arguments:
-        module: what holds the layers.
-        std: the standard deviation of the weights, before those beyond 2 are drawn again.
+        module: the module with the layers.
+        std: the standard deviation before truncation; weights outside [-2, 2] are drawn again.
     """
     for layer in _linear_layers(module):
         nn.init.trunc_normal_(layer.weight, std=std)
@@ -90,7 +92,7 @@ def truncated_normal(module: ModuleT, std: float = 0.02) -> ModuleT:
 
 
 def _linear_layers(module: nn.Module) -> Iterator[nn.Linear]:
-    """The linear layers of a module, with their biases set to 0."""
+    """Set the biases of the linear layers of a module to 0, and yield the layers."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             if layer.bias is not None:
@@ -99,39 +101,41 @@ def _linear_layers(module: nn.Module) -> Iterator[nn.Linear]:
 
 
 def check_tensors(**values: object) -> None:
-    """Refuse inputs that are no tensors, by their names.
+    """Check that the values are tensors. The error names the one that is not.
 
     Raises:
-        TypeError: a value is no tensor.
+        TypeError: a value is not a tensor.
     """
     for name, value in values.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} = {value!r}, expected a tensor")
 
 
-def one_or_each(name: str, value: int | Sequence[int], number: int, each: str = "one a level") -> list[int]:
-    """As many integers as asked for, from that many or from one for all; a sequence of one is that one.
+def one_or_each(name: str, value: int | Sequence[int], number: int, each: str = "one per level") -> list[int]:
+    """Return a list of `number` integers from a setting that has one integer for all, or one for each.
+
+    A sequence of one integer counts as one integer for all.
 
     Arguments:
-        name: what the caller calls the setting.
+        name: the name of the setting, for the error message.
         value: the setting.
-        number: how many integers there have to be.
-        each: what they stand for.
+        number: the length of the list.
+        each: what each integer is for, in the error message.
 
     Raises:
-        ValueError: neither one integer nor that many.
+        ValueError: the setting has neither one integer nor `number` integers.
     """
     items = list(value) if isinstance(value, Sequence) else [value]
     if len(items) not in (1, number):
-        raise ValueError(f"{name} = {value!r}, expected one integer, or {number} of them ({each})")
+        raise ValueError(f"{name} = {value!r}, expected one integer or {number} integers ({each})")
     return items * number if len(items) == 1 else items
 
 
 def number_of_levels(widths: Sequence[int]) -> int:
-    """The number of levels of a network with these widths.
+    """Return the number of levels of a network with these widths.
 
     Raises:
-        ValueError: there is none.
+        ValueError: widths is empty.
     """
     if not widths:
         raise ValueError(f"widths = {widths!r}, expected at least one level")
@@ -139,16 +143,17 @@ def number_of_levels(widths: Sequence[int]) -> int:
 
 
 def group_norm(channels: int, groups: Count) -> nn.GroupNorm:
-    """A group norm of any width: with the most groups, up to `groups`, that leave each two channels or more.
+    """Make a group norm for any number of channels.
 
-    A group of one channel would be constant where the feature map has shrunk to one pixel.
+    It has the largest possible number of groups: at most `groups`, of equal width, and of at least two channels each.
+    If there is no such number, it has one group. A group of one channel would be constant for a feature map of one pixel.
 
     Arguments:
         channels: the width of the feature map.
-        groups: the most groups.
+        groups: the largest number of groups.
 
     Raises:
-        ValueError: groups is no integer or below 1.
+        ValueError: groups is not an integer of at least 1.
     """
     check_arguments(group_norm, locals())
     fitting = (g for g in range(min(groups, channels // 2), 1, -1) if channels % g == 0)
@@ -156,10 +161,10 @@ def group_norm(channels: int, groups: Count) -> nn.GroupNorm:
 
 
 def _keeping_seeds(block: nn.Module) -> Callable[..., Tensor]:
-    """A block whose dropout is the same when it is run again in the backward pass."""
+    """Return a block whose dropout is the same when it is run again in the backward pass."""
     seeds = current_seeds()
 
-    def run(*inputs: Tensor) -> Tensor:
+    def run(*inputs: Tensor | None) -> Tensor:
         with seeded(seeds):
             out: Tensor = block(*inputs)
             return out
@@ -168,18 +173,18 @@ def _keeping_seeds(block: nn.Module) -> Callable[..., Tensor]:
 
 
 class Backbone(nn.Module, ABC):
-    """A network on images; a subclass implements `predict`.
+    """The base class of networks on images. A subclass implements `predict`.
 
     Arguments:
         in_channels: the number of channels C_in of x.
         out_channels: the number of channels C_out of the output; None means in_channels.
-        num_classes: the number of classes; 0 is an unconditional network.
-        multiple: what the network needs H and W to be a multiple of; images are padded to it.
-        use_checkpoint: recompute what `run` runs in the backward pass instead of keeping what is inside.
-        img_size: height and width of the images in pixels, where the network is made for one size; None is any.
+        num_classes: the number of classes; 0 means an unconditional network.
+        multiple: images are padded so that H and W are multiples of this number.
+        use_checkpoint: in the backward pass, recompute the blocks that `run` evaluates instead of storing activations.
+        img_size: height and width of the images in pixels, if the network is made for one size; None means any size.
 
     Raises:
-        ValueError: one of these that is no integer or too small.
+        ValueError: an argument is not an integer or is too small.
     """
 
     def __init__(
@@ -202,28 +207,28 @@ class Backbone(nn.Module, ABC):
 
     @property
     def conditions(self) -> Mapping[str, Null]:
-        """The conditions that the network takes, by name, each with the value that means "none" for one example.
+        """The names of the network's conditions, each with its null value, which means "none" for one example.
 
-        Labels are the condition y, with the null class `num_classes`. A network with others adds them here.
+        Labels are the condition y, with the null class `num_classes`. A network with other conditions adds them here.
         """
         return {"y": self.num_classes} if self.num_classes else {}
 
     @abstractmethod
     def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """The network on checked and padded input, with every one of its conditions."""
+        """Evaluate the network on checked and padded input. All conditions are given."""
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """Evaluate the network: (B, C_in, H, W) -> (B, C_out, H, W), in the network's dtype.
 
         Arguments:
-            x: floating images (B, C_in, H, W).
-            c: one real number an example (B,).
-            cond: conditions by name, batch first; labels y (B,) are integers in 0 .. num_classes. One that is omitted has
-                its null value.
+            x: images (B, C_in, H, W) of a floating dtype.
+            c: one real number per example (B,).
+            cond: conditions by name, batch first. Labels y (B,) are integers in 0 .. num_classes. An omitted condition
+                has its null value.
 
         Raises:
-            TypeError: an input that is no tensor.
-            ValueError: a wrong shape or dtype, a condition that the network does not take, a label out of range.
+            TypeError: an input is not a tensor.
+            ValueError: a wrong shape or dtype, a condition that the network does not take, or a label out of range.
         """
         self._check(x, c)
         self._check_conditions(cond, len(x))
@@ -236,8 +241,8 @@ class Backbone(nn.Module, ABC):
         out = self.predict(x, c, **cond, **absent)
         return out[..., :height, :width] if bottom or right else out
 
-    def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        """Evaluate one block of tensors; with `use_checkpoint`, keep its inputs alone and recompute it in the backward pass."""
+    def run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
+        """Evaluate one block. With `use_checkpoint`, store only its inputs and recompute it in the backward pass."""
         saving = self.use_checkpoint and torch.is_grad_enabled()
         out: Tensor = checkpoint(_keeping_seeds(block), *inputs, use_reentrant=False) if saving else block(*inputs)
         return out

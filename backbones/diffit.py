@@ -1,41 +1,42 @@
-"""DiffiT: vision transformers whose self-attention is told the time, token by token.
+"""DiffiT: vision transformers with time-dependent self-attention.
 
-Queries, keys and values are each a linear function of the token x_s plus a linear function of the
-embedding x_t of the time (and of the label, which is added to it),
+Queries, keys and values are the sum of a linear function of the token x_s and a linear function of the time embedding
+x_t. The embedding of the label is added to x_t.
 
     q_s = x_s W_qs + x_t W_qt + b_q,    k_s and v_s alike
     TMSA = softmax(q k^T / sqrt(d) + B) v
 
-with B a table of biases, one for each head and each displacement between two places of a window;
-every block has its own. A block is `x + TMSA(LN(x), t)`, then `x + MLP(LN(x))`. What the time does
-there can be read off. Its part of the keys adds one number to the scores of all keys of a query,
-which the softmax removes; its part of the values is the same for all tokens and leaves as it came.
-So time turns the queries, and with them the attention map, and shifts the output.
+B is a learned table of biases, one for each head and each displacement between two places of a window. Every block has
+its own table. A block is `x + TMSA(LN(x), t)`, then `x + MLP(LN(x))`.
 
-`DiffiT` works on pixels. It is a U-shape of residual blocks
+The formula shows what the time changes. The time part of the keys adds the same number to the scores of all keys of a
+query, and the softmax removes it. The time part of the values is the same for all tokens, so it is added to the output
+unchanged. The time therefore changes the queries, and with them the attention map, and it shifts the output.
+
+`DiffiT` works on pixels. It is a U-shaped network of residual blocks
 
     x + Block(Conv3x3(SiLU(GN(x))), t)
 
-whose attention stays inside windows of the feature map. `LatentDiffiT` is a plain stack of blocks
-on the patches of a latent image, with the whole grid as the window.
+with attention inside windows of the feature map. `LatentDiffiT` is a stack of blocks on the patches of a latent image.
+Its window is the whole grid.
 
-Where the paper says two things or nothing, this was chosen:
+The paper is ambiguous or silent on these points. We chose:
 
-- Blocks a level are 4 in one place and 1, 2, 2, 2 in another: `blocks` takes both, `DIFFIT_SIZES` has 4,
-  on the way down and again on the way up; those of the lowest level are passed once.
-- The channels change in the downsampler, a strided 3x3 convolution, since a residual block keeps its
-  width. On the way up they change in the upsampler (1x1 convolution, pixel shuffle), and a 1x1 convolution
-  brings the join with the skip back to the width of the level.
-- The window is 8 for images of 64 px and 4 for 32 px: read as one window for all four levels, since it
-  divides all their grids and is the whole of the last.
-- Heads, groups and the width of the embedding of the image-space sizes are ours: 4, 32 and 512.
-- Queries, keys and values have one bias, not one for the token and one for the time. The output
-  projection has none: the weights of the softmax sum to 1, so the values' bias does its work.
-- Nothing is added to the patches of the latent model, which knows places by its tables of biases alone.
-  Its last layer is linear, after a norm without parameters, which that layer would absorb.
+- The paper has 4 blocks per level in one place and 1, 2, 2, 2 in another. `blocks` allows both, and `DIFFIT_SIZES` has
+  4. Each level has its blocks on the way down and again on the way up. The lowest level has them once.
+- A residual block keeps the number of channels. The downsampler, a strided 3x3 convolution, changes it. On the way up
+  the upsampler (1x1 convolution, pixel shuffle) changes it. A 1x1 convolution then maps the concatenation with the
+  skip connection to the width of the level.
+- The paper has windows of 8 for images of 64 px and of 4 for 32 px. We use the same window on all four levels. It
+  divides all their grids and covers the whole grid of the last level.
+- The paper does not give the heads, groups and embedding width of the image-space sizes. We use 4, 32 and 512.
+- Queries, keys and values have one bias each, not one for the token and one for the time. The output projection has no
+  bias: the weights of the softmax sum to 1, so the bias of the values has the same effect.
+- The latent model adds no positions to its patches. Its only information about places is in the tables of biases.
+  Its last layer is linear and follows a norm without parameters, because the linear layer would absorb them.
 
-With these, 1000 classes, the null class and a learned variance (8 channels for 4) the latent model has
-the published size (561 M), exactly 561,035,232 parameters:
+With these choices, 1000 classes, the null class and a learned variance (8 channels for 4), the latent model has the
+published size (561 M). It has exactly 561,035,232 parameters:
 `LatentDiffiT(32, 4, **DIFFIT_SIZES["XL/2"], num_classes=1000, out_channels=8)`.
 
 References:
@@ -50,6 +51,7 @@ from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from backbones.attention import TimeDependentAttention, perceptron
@@ -82,21 +84,21 @@ DIFFIT_SIZES: dict[str, dict[str, Any]] = {
     "cifar10": {**_IMAGE_SPACE, "windows": 4},
     "ffhq64": {**_IMAGE_SPACE, "windows": 8},
 }
-"""The published sizes by name: "XL/2" are arguments of `LatentDiffiT`, those named after data arguments of `DiffiT`."""
+"""The published sizes by name. "XL/2" has arguments of `LatentDiffiT`; the others, named after data, of `DiffiT`."""
 
-_EPS = 1e-6  # of every layer norm
+_EPS = 1e-6  # of all layer norms
 
 
 class DiffiTBlock(nn.Module):
-    """A transformer block whose attention is told the time: (B, G, N, dim) -> (B, G, N, dim).
+    """A transformer block with time-dependent attention: (B, G, N, dim) -> (B, G, N, dim).
 
     Arguments:
         dim: the width of a token.
-        time_dim: the width of the embedding of time.
+        time_dim: the width of the time embedding.
         num_heads: the number of attention heads.
-        window: height and width of a window, whose product is N.
-        mlp_ratio: the width of the hidden layer of the perceptron, in units of dim.
-        dropout: the dropout probability of both branches' outputs.
+        window: height and width of a window; their product is N.
+        mlp_ratio: the width of the hidden layer of the MLP, in units of dim.
+        dropout: the dropout probability of the outputs of both branches.
         dropout_attention: the dropout probability of the attention weights.
     """
 
@@ -124,14 +126,14 @@ class DiffiTBlock(nn.Module):
 
 
 class DiffiTResBlock(nn.Module):
-    """A convolution and a transformer block on the windows of a feature map: `x + Block(Conv3x3(SiLU(GN(x))), t)`.
+    """A convolution and a transformer block on windows of a feature map: `x + Block(Conv3x3(SiLU(GN(x))), t)`.
 
     Arguments:
         dim: the width of the feature map.
-        time_dim: the width of the embedding of time.
+        time_dim: the width of the time embedding.
         num_heads: the number of attention heads.
-        window: height and width of a window; it divides the feature map.
-        groups: the number of groups of the norm, where it divides dim.
+        window: height and width of a window, which must divide the feature map.
+        groups: the largest number of groups of the norm; fewer are used if it does not divide dim.
         settings: the other arguments of `DiffiTBlock`.
     """
 
@@ -146,40 +148,40 @@ class DiffiTResBlock(nn.Module):
 
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Evaluate the block on x (B, dim, H, W) with the embedding e (B, time_dim)."""
-        # Where autocast made the convolution narrow, the layer norms and the sums behind it stay as wide as the weights.
+        # Under autocast the convolution returns half precision. Layer norms and sums after it use the dtype of the weights.
         h = self.conv(F.silu(self.norm(x))).to(self.conv.weight.dtype)
         return x + from_windows(self.block(to_windows(h, self.window), e), self.window, (x.shape[2], x.shape[3]))
 
 
 class DiffiT(Backbone):
-    """DiffiT for pixels: a U-Net of transformer blocks that attend in windows.
+    """DiffiT for pixels: a U-shaped vision transformer with time-dependent attention inside windows.
 
     Arguments:
-        img_size: the height and the width of the images in pixels; one number is both.
-        in_channels: the number of channels of the input.
-        widths: the number of channels of each level, from the finest to the coarsest; one number a level.
-        blocks: the number of residual blocks of each level, one number for all levels or one a level. Each level has them
-            on the way down and again on the way up; the coarsest has them once.
-        windows: the side of the windows of attention at each level, one number for all levels or one a level; 0 is one window
-            on the whole level. A side counts places of the level's grid, and divides both sides of that grid.
-        num_heads: the number of heads of each attention, one number for all levels or one a level.
-        mlp_ratio: the width of the hidden layer of the perceptrons, in units of the width of their level.
-        patch_size: the side of the blocks of pixels that become channels of one place; 1 keeps the pixels. At 2 a
-            convolution costs a quarter, and no pixel is lost.
-        groups: the most groups of a group norm; there are fewer where this does not divide the number of channels.
-        dropout: the probability of dropping an output of an attention or a perceptron in training; 0 suits short trainings.
-        dropout_attention: the probability of dropping an attention weight in training.
-        num_classes: the number of classes that images are labelled with; 0 is a network without labels.
-        time_features: the number of sinusoids of the time.
-        time_dim: the width of the embedding of the time and the label.
-        time_scale: what the time is multiplied by before its sinusoids are formed; 1000 suits times in [0, 1].
-        use_checkpoint: compute activations again in the backward pass instead of keeping them: training needs
-            less memory and more time.
-        out_channels: the number of channels of the output; None means as many as in the input.
+        img_size: (height, width) of the images in pixels, or one number for both.
+        in_channels: the number of input channels.
+        widths: the number of channels of each level, finest level first.
+        blocks: the number of residual blocks of each level, one number for all levels or one per level. Each level has them
+            on the way down and again on the way up; the coarsest level has them once.
+        windows: the side of the attention windows, in pixels of the level's feature map, one number for all levels or one
+            per level. It must divide both sides of the feature map; 0 means one window that covers it.
+        num_heads: the number of attention heads, one number for all levels or one per level.
+        mlp_ratio: the width of the hidden layer of the MLPs, in units of the width of their level.
+        patch_size: the side of the blocks of pixels that are moved into channels (space to depth); 1 moves none. With 2 a
+            convolution costs a quarter, and no information is lost.
+        groups: the largest number of groups of a group norm; fewer are used if it does not divide the number of channels.
+        dropout: the dropout probability of the outputs of attention and MLP layers; 0 suits short training runs.
+        dropout_attention: the dropout probability of the attention weights.
+        num_classes: the number of classes of the labels; 0 means a network without labels.
+        time_features: the number of sinusoids in the embedding of the time.
+        time_dim: the width of the embedding of time and label.
+        time_scale: the factor that the time is multiplied by before it is embedded; 1000 suits times in [0, 1].
+        use_checkpoint: recompute activations in the backward pass instead of storing them. Training then needs less
+            memory and more time.
+        out_channels: the number of output channels; None means as many as in the input.
 
     Raises:
-        ValueError: a setting out of its range, a window that does not divide its grid, heads that do not divide a
-            width, not one value a level.
+        ValueError: a setting is out of its range, a window does not divide its feature map, num_heads does not divide a
+            width, or the number of values is not the number of levels.
     """
 
     name: ClassVar[str] = "diffit"
@@ -247,7 +249,7 @@ class DiffiT(Backbone):
         for upsample, join, stage in zip(self.upsample, self.join, self.up, strict=True):
             h = F.pixel_shuffle(upsample(h), 2)
             h = self._stage(stage, join(torch.cat([h, kept.pop()], dim=1)), e)
-        out = self.out(self.norm(h)).flatten(2).transpose(1, 2)  # (B, H/p * W/p, p * p * C)
+        out = rearrange(self.out(self.norm(h)), "b d h w -> b (h w) d")
         return unpatchify(out, self.patch_size, (x.shape[2], x.shape[3]))
 
     def _stage(self, blocks: nn.Module, h: Tensor, e: Tensor) -> Tensor:
@@ -257,27 +259,28 @@ class DiffiT(Backbone):
 
 
 class LatentDiffiT(Backbone):
-    """DiffiT for latent images: transformer blocks at one resolution.
+    """DiffiT for latent images: transformer blocks with time-dependent attention on patches.
 
     Arguments:
-        img_size: the height and the width of the images in pixels; one number is both.
-        in_channels: the number of channels of the input.
-        patch_size: the side of a patch in pixels; it divides both sides of the image. Each patch is one token.
+        img_size: (height, width) of the images in pixels, or one number for both.
+        in_channels: the number of input channels.
+        patch_size: the side of a patch in pixels, which must divide height and width. Each patch is one token.
         depth: the number of transformer blocks.
-        hidden_dim: the width of a token and of the embedding of the time and the label; num_heads divides it.
-        num_heads: the number of heads of each attention.
-        mlp_ratio: the width of the hidden layer of the perceptrons, in units of hidden_dim.
-        dropout_attention: the probability of dropping an attention weight in training.
-        num_classes: the number of classes that images are labelled with; 0 is a network without labels.
-        use_checkpoint: compute activations again in the backward pass instead of keeping them: training needs
-            less memory and more time.
-        out_channels: the number of channels of the output; None means as many as in the input.
-        dropout: the probability of dropping an output of an attention or a perceptron in training; 0 suits short trainings.
-        time_features: the number of sinusoids of the time.
-        time_scale: what the time is multiplied by before its sinusoids are formed; 1000 suits times in [0, 1].
+        hidden_dim: the width of a token and of the embedding of time and label; a multiple of num_heads.
+        num_heads: the number of attention heads of each block.
+        mlp_ratio: the width of the hidden layer of the MLPs, in units of hidden_dim.
+        dropout_attention: the dropout probability of the attention weights.
+        num_classes: the number of classes of the labels; 0 means a network without labels.
+        use_checkpoint: recompute activations in the backward pass instead of storing them. Training then needs less
+            memory and more time.
+        out_channels: the number of output channels; None means as many as in the input.
+        dropout: the dropout probability of the outputs of attention and MLP layers; 0 suits short training runs.
+        time_features: the number of sinusoids in the embedding of the time.
+        time_scale: the factor that the time is multiplied by before it is embedded; 1000 suits times in [0, 1].
 
     Raises:
-        ValueError: a setting out of its range, a patch size that does not divide the image, heads that do not divide the width.
+        ValueError: a setting is out of its range, patch_size does not divide the image, or num_heads does not divide
+            hidden_dim.
     """
 
     name: ClassVar[str] = "latent_diffit"
@@ -316,14 +319,14 @@ class LatentDiffiT(Backbone):
         e = self.time(c)
         if self.classes is not None:
             e = e + self.classes(cond["y"])
-        z = self.embed(patchify(x, self.patch_size)).to(x.dtype)[:, None]  # (B, 1, N, d), one window; wide under autocast
+        z = self.embed(patchify(x, self.patch_size)).to(x.dtype)[:, None]  # (B, 1, N, d), one window, in the dtype of x
         for block in self.blocks:
             z = self.run(block, z, e)
         return unpatchify(self.out(self.norm(z[:, 0])), self.patch_size, (x.shape[2], x.shape[3]))
 
 
 def _window(side: int, grid: tuple[int, int], level: int) -> tuple[int, int]:
-    """The window of a level: the whole grid for side 0."""
+    """Return the window of a level. Side 0 means the whole grid."""
     if side == 0:
         return grid
     if grid[0] % side or grid[1] % side:

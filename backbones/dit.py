@@ -1,23 +1,21 @@
-"""DiT: a plain vision transformer, and four ways to tell it the time and the class.
+"""DiT: a vision transformer with four kinds of conditioning on time and class.
 
-The image is cut into patches, each becomes a token with a fixed sin-cos position, and `depth`
-equal blocks follow. Time and class are embedded as vectors e_t and e_y. A block of width d is told
-them in one of four ways, each a class here:
+The image is cut into patches. Each patch becomes a token with a fixed sin-cos position, and `depth` equal blocks
+follow. Time and class are embedded as vectors e_t and e_y. There are four block classes, which use them differently:
 
-    InContextBlock        e_t and e_y are two more tokens, dropped after the last block
-    CrossAttentionBlock   tokens attend to the sequence (e_t, e_y) between self-attention and perceptron
+    InContextBlock        e_t and e_y are two more tokens, removed after the last block
+    CrossAttentionBlock   tokens attend to the sequence (e_t, e_y) between self-attention and MLP
     AdaLNBlock            shift and scale of both layer norms are linear in SiLU(e_t + e_y)
-    AdaLNZeroBlock        so is a gate on each residual branch, and all three are 0 when fresh
+    AdaLNZeroBlock        like AdaLNBlock, with a gate on each residual branch; all three are 0 at initialisation
 
-The last is the best of them in the paper at equal arithmetic, since a fresh block is the identity:
+AdaLNZeroBlock is the best of the four in the paper at equal compute, because a new block is the identity:
 
     z = z + gate_1 * attention((1 + scale_1) * norm(z) + shift_1)
     z = z + gate_2 * mlp((1 + scale_2) * norm(z) + shift_2)
 
-What a conditioning asks of the rest of the network, which tokens enter the first block and which
-layer follows the last one, is said by its block class; `DiT` itself does not know which one it has.
-With `num_classes = 0` only the time is told. The paper does not say how the modulation of
-AdaLNBlock starts: here at 0, so that a fresh one is an ordinary pre-norm block.
+The block class also defines which tokens enter the first block and which layer follows the last one. `DiT` itself does
+not depend on the block class. With `num_classes = 0` the network has only the time as a condition. The paper does not
+say how the modulation of AdaLNBlock is initialised. Here it is 0, so a new block is an ordinary pre-norm block.
 
 References:
     Scalable diffusion models with transformers (Peebles & Xie, 2023) | https://arxiv.org/abs/2212.09748
@@ -32,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.adaln import EPS, AdaLNFinalLayer, conditions, modulate
 from backbones.attention import CrossAttention, TokenAttention, perceptron
 from backbones.base import Backbone, DropoutRate, normal, xavier, zeroed
 from backbones.embeddings import (
@@ -48,7 +47,6 @@ from diffusion_core.ranges import Count, CountOrZero, Finite, Positive, Range, c
 __all__ = [
     "DIT_SIZES",
     "AdaLNBlock",
-    "AdaLNFinalLayer",
     "AdaLNZeroBlock",
     "CrossAttentionBlock",
     "DiT",
@@ -62,75 +60,41 @@ DIT_SIZES: dict[str, dict[str, Any]] = {
     for name, depth, hidden_dim, num_heads in (("S", 12, 384, 6), ("B", 12, 768, 12), ("L", 24, 1024, 16), ("XL", 28, 1152, 16))
     for patch_size in (2, 4, 8)
 }
-"""The published sizes by name and patch size, "S/2" to "XL/8": arguments of `DiT`."""
-
-_EPS = 1e-6
-"""Of every layer norm, as published; torch's default is ten times as large."""
-
-
-def _conditions(modulation: nn.Linear, e: Tensor, z: Tensor, parts: int) -> tuple[Tensor, ...]:
-    """Shifts, scales and gates, each (B, 1, d), from the condition e (B, d); as wide as z, under autocast too."""
-    conditions: Tensor = modulation(e).to(z.dtype).unsqueeze(1)
-    return conditions.chunk(parts, dim=-1)
-
-
-def _modulate(z: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """The layer norm of z (B, N, d) without parameters, then `(1 + scale) z + shift`; shift and scale (B, 1, d)."""
-    return torch.addcmul(shift, F.layer_norm(z, z.shape[-1:], eps=_EPS), 1 + scale)
+"""The published sizes by name and patch size, "S/2" to "XL/8". Each has arguments of `DiT`."""
 
 
 class FinalLayer(nn.Module):
-    """From tokens to patches: a layer norm and a linear layer, which is 0 when fresh.
+    """The final layer, from tokens to patches: a layer norm and a linear layer that is 0 at initialisation.
 
     Arguments:
         dim: the width of a token.
-        out_features: the numbers of a patch.
+        out_features: how many numbers a patch has.
     """
 
     def __init__(self, dim: int, out_features: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim, eps=_EPS)
+        self.norm = nn.LayerNorm(dim, eps=EPS)
         self.out = zeroed(nn.Linear(dim, out_features))
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        """The patches of the tokens: (B, N, dim) -> (B, N, out_features)."""
+        """Map tokens to patches: (B, N, dim) -> (B, N, out_features). e is not used."""
         out: Tensor = self.out(self.norm(z))
         return out
 
 
-class AdaLNFinalLayer(nn.Module):
-    """From tokens to patches: a layer norm with shift and scale linear in the condition, and a linear layer; both 0 when fresh.
-
-    Arguments:
-        dim: the width of a token.
-        out_features: the numbers of a patch.
-    """
-
-    def __init__(self, dim: int, out_features: int) -> None:
-        super().__init__()
-        self.modulation = zeroed(nn.Linear(dim, 2 * dim))
-        self.out = zeroed(nn.Linear(dim, out_features))
-
-    def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        """The patches of the tokens under the condition e (B, dim): (B, N, dim) -> (B, N, out_features)."""
-        shift, scale = _conditions(self.modulation, e, z, 2)
-        out: Tensor = self.out(_modulate(z, shift, scale))
-        return out
-
-
 class DiTBlock(nn.Module, ABC):
-    """A transformer block that is told time and class: (B, N, dim) -> (B, N, dim).
+    """The base class of transformer blocks with time and class as conditions: (B, N, dim) -> (B, N, dim).
 
     Arguments:
         dim: the width of a token.
         num_heads: the number of attention heads.
-        mlp_ratio: the width of the hidden layer of the perceptron, in units of dim.
-        dropout: the dropout probability of the branches' outputs.
+        mlp_ratio: the width of the hidden layer of the MLP, in units of dim.
+        dropout: the dropout probability of the outputs of the branches.
         dropout_attention: the dropout probability of the attention weights.
     """
 
     final_layer: ClassVar[type[FinalLayer] | type[AdaLNFinalLayer]] = FinalLayer
-    """What follows the last block."""
+    """The layer after the last block."""
 
     def __init__(
         self,
@@ -146,24 +110,27 @@ class DiTBlock(nn.Module, ABC):
 
     @staticmethod
     def enter(z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        """What the first block takes, computed once for all blocks.
+        """Return the input of the first block and the condition, computed once for all blocks.
 
         Arguments:
-            z: the patches' tokens (B, N, dim).
-            e: the embeddings (B, 1 or 2, dim) of the time and, in a conditional network, the class.
+            z: the patch tokens (B, N, dim).
+            e: the embedding of the time (B, 1, dim), or of time and class (B, 2, dim).
 
         Returns:
-            the sequence, which begins with the patches' tokens, and the condition of every block.
+            The sequence, which starts with the patch tokens, and the condition of all blocks.
         """
         return z, e
 
     @abstractmethod
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        """Evaluate the block on the sequence z under the condition e, both as made by `enter`."""
+        """Evaluate the block on the sequence z with the condition e. Both come from `enter`."""
 
 
 class InContextBlock(DiTBlock):
-    """A standard block; time and class are tokens of its sequence. Arguments as for `DiTBlock`."""
+    """A standard transformer block, where time and class are tokens of the sequence.
+
+    The arguments are those of `DiTBlock`.
+    """
 
     def __init__(
         self,
@@ -174,8 +141,8 @@ class InContextBlock(DiTBlock):
         dropout_attention: float = 0.0,
     ) -> None:
         super().__init__(dim, num_heads, mlp_ratio, dropout, dropout_attention)
-        self.norm1 = nn.LayerNorm(dim, eps=_EPS)
-        self.norm2 = nn.LayerNorm(dim, eps=_EPS)
+        self.norm1 = nn.LayerNorm(dim, eps=EPS)
+        self.norm2 = nn.LayerNorm(dim, eps=EPS)
 
     @staticmethod
     def enter(z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,7 +155,10 @@ class InContextBlock(DiTBlock):
 
 
 class CrossAttentionBlock(DiTBlock):
-    """A block whose tokens also attend to the time and the class. Arguments as for `DiTBlock`."""
+    """A transformer block with cross-attention from the tokens to time and class.
+
+    The arguments are those of `DiTBlock`.
+    """
 
     def __init__(
         self,
@@ -200,9 +170,9 @@ class CrossAttentionBlock(DiTBlock):
     ) -> None:
         super().__init__(dim, num_heads, mlp_ratio, dropout, dropout_attention)
         self.cross = xavier(CrossAttention(dim, num_heads, True, dropout, dropout_attention))
-        self.norm1 = nn.LayerNorm(dim, eps=_EPS)
-        self.norm2 = nn.LayerNorm(dim, eps=_EPS)
-        self.norm3 = nn.LayerNorm(dim, eps=_EPS)
+        self.norm1 = nn.LayerNorm(dim, eps=EPS)
+        self.norm2 = nn.LayerNorm(dim, eps=EPS)
+        self.norm3 = nn.LayerNorm(dim, eps=EPS)
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
         z = z + self.attention(self.norm1(z))
@@ -212,7 +182,7 @@ class CrossAttentionBlock(DiTBlock):
 
 
 class _ModulatedBlock(DiTBlock):
-    """A block that takes `parts` vectors from the condition, linear in SiLU(e_t + e_y) and 0 when fresh."""
+    """A block with `parts` modulation vectors, which are linear in SiLU(e_t + e_y) and 0 at initialisation."""
 
     final_layer = AdaLNFinalLayer
     parts: ClassVar[int]
@@ -234,60 +204,64 @@ class _ModulatedBlock(DiTBlock):
 
 
 class AdaLNBlock(_ModulatedBlock):
-    """A block whose layer norms take shift and scale from the condition. Arguments as for `DiTBlock`."""
+    """A transformer block whose layer norms take shift and scale from the condition (adaLN).
+
+    The arguments are those of `DiTBlock`.
+    """
 
     name: ClassVar[str] = "adaln"
     parts = 4
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        shift_1, scale_1, shift_2, scale_2 = _conditions(self.modulation, e, z, self.parts)
-        z = z + self.attention(_modulate(z, shift_1, scale_1))
-        out: Tensor = z + self.mlp(_modulate(z, shift_2, scale_2))
+        shift_1, scale_1, shift_2, scale_2 = conditions(self.modulation, e, z, self.parts)
+        z = z + self.attention(modulate(z, shift_1, scale_1))
+        out: Tensor = z + self.mlp(modulate(z, shift_2, scale_2))
         return out
 
 
 class AdaLNZeroBlock(_ModulatedBlock):
-    """A block whose branches take shift, scale and gate from the condition; the identity when fresh.
+    """A transformer block whose branches take shift, scale and gate from the condition (adaLN-Zero).
 
-    Arguments as for `DiTBlock`.
+    A new block is the identity. The arguments are those of `DiTBlock`.
     """
 
     name: ClassVar[str] = "adaln_zero"
     parts = 6
 
     def forward(self, z: Tensor, e: Tensor) -> Tensor:
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = _conditions(self.modulation, e, z, self.parts)
-        z = torch.addcmul(z, gate_1, self.attention(_modulate(z, shift_1, scale_1)))
-        return torch.addcmul(z, gate_2, self.mlp(_modulate(z, shift_2, scale_2)))
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = conditions(self.modulation, e, z, self.parts)
+        z = torch.addcmul(z, gate_1, self.attention(modulate(z, shift_1, scale_1)))
+        return torch.addcmul(z, gate_2, self.mlp(modulate(z, shift_2, scale_2)))
 
 
 class DiT(Backbone):
-    """DiT, the diffusion transformer: blocks at one resolution that are told the time and the label.
+    """DiT, the diffusion transformer: a vision transformer on patches.
 
-    The published models learn the variance beside the mean, `out_channels = 2 * in_channels`:
+    The published models learn mean and variance, so `out_channels = 2 * in_channels`:
     `DiT(32, 4, **DIT_SIZES["S/2"], num_classes=1000, out_channels=8)`.
 
     Arguments:
-        img_size: the height and the width of the images in pixels; one number is both.
-        in_channels: the number of channels of the input.
-        patch_size: the side of a patch in pixels; it divides both sides of the image. Each patch is one token.
+        img_size: (height, width) of the images in pixels, or one number for both.
+        in_channels: the number of input channels.
+        patch_size: the side of a patch in pixels, which must divide height and width. Each patch is one token.
         depth: the number of transformer blocks.
-        hidden_dim: the width of a token, a multiple of 4; num_heads divides it.
-        num_heads: the number of heads of each attention.
-        mlp_ratio: the width of the hidden layer of the perceptrons, in units of hidden_dim.
-        dropout_attention: the probability of dropping an attention weight in training.
-        num_classes: the number of classes that images are labelled with; 0 is a network without labels.
-        use_checkpoint: compute activations again in the backward pass instead of keeping them: training needs
-            less memory and more time.
-        out_channels: the number of channels of the output; None means as many as in the input.
-        dropout: the probability of dropping an output of an attention or a perceptron in training; 0 suits short trainings.
-        conditioning: how blocks are told the time and the label. adaln_zero was the best of four in the paper.
-        time_features: the number of sinusoids of the time.
-        time_scale: what the time is multiplied by before its sinusoids are formed; 1000 suits times in [0, 1].
+        hidden_dim: the width of a token; a multiple of 4 and of num_heads.
+        num_heads: the number of attention heads of each block.
+        mlp_ratio: the width of the hidden layer of the MLPs, in units of hidden_dim.
+        dropout_attention: the dropout probability of the attention weights.
+        num_classes: the number of classes of the labels; 0 means a network without labels.
+        use_checkpoint: recompute activations in the backward pass instead of storing them. Training then needs less
+            memory and more time.
+        out_channels: the number of output channels; None means as many as in the input.
+        dropout: the dropout probability of the outputs of attention and MLP layers; 0 suits short training runs.
+        conditioning: the class of the transformer blocks. Each class uses the embeddings of time and label in another way.
+            `adaln_zero` is the best in the paper.
+        time_features: the number of sinusoids in the embedding of the time.
+        time_scale: the factor that the time is multiplied by before it is embedded; 1000 suits times in [0, 1].
 
     Raises:
-        ValueError: a setting out of its range, a patch size that does not divide the image, heads that do not
-            divide the width, a width that is no multiple of 4.
+        ValueError: a setting is out of its range, patch_size does not divide the image, or hidden_dim is not a multiple
+            of 4 and of num_heads.
     """
 
     name: ClassVar[str] = "dit"

@@ -1,14 +1,14 @@
-"""How numbers, labels and images become vectors.
+"""Embeddings of times, labels and images.
 
-A real number c is spread over sinusoids whose wavelengths form a geometric sequence,
+A real number c becomes sinusoids. Their wavelengths form a geometric sequence:
 
     angle_i = scale c 10000^{-i / half},   i = 0 .. half - 1,     embedding = (cos, sin)
 
-With c in [0, 1] a scale of 1000 gives the range of the original integer timesteps. Angles are
-formed in float32 or better, so that a double-precision time keeps its digits until the cosine.
+With c in [0, 1], a scale of 1000 gives the range of the original integer timesteps. Angles are computed in float32
+or float64, so a double-precision time keeps its digits until the cosine.
 
-A transformer cuts an image into patches, and has to be told where each of them was: by learned
-vectors, or by the same sinusoids of the column (first half of the vector) and of the row (second half).
+A transformer cuts an image into patches and needs the position of each patch. The positions are learned vectors, or
+sinusoids of the column (first half of the vector) and of the row (second half).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from backbones.base import one_or_each
@@ -38,23 +39,23 @@ __all__ = [
 ]
 
 ImageSize = Annotated[int | Sequence[int], Range(least=1)]
-"""The side of images in pixels, or (height, width)."""
+"""The size of images in pixels: one number for both sides, or (height, width)."""
 
 _MAX_PERIOD = 10000.0  # the ratio of the longest wavelength to the shortest
 
 
 class SinusoidalEmbedding(nn.Module):
-    """Sinusoids of one real number: (B,) -> (B, features).
+    """A sinusoidal embedding of one real number per example: (B,) -> (B, features).
 
     References:
         Attention is all you need (Vaswani et al., 2017) | https://arxiv.org/abs/1706.03762
 
     Arguments:
-        features: the number of sinusoids, cosines first; an odd last one is 0.
-        scale: what the number is multiplied by; 1000 suits numbers in [0, 1].
+        features: the number of sinusoids, cosines first. If it is odd, the last feature is 0.
+        scale: the factor that the number is multiplied by; 1000 suits numbers in [0, 1].
 
     Raises:
-        ValueError: features is no integer or below 2.
+        ValueError: features is not an integer of at least 2.
     """
 
     def __init__(self, features: Annotated[int, Range(least=2)], scale: Finite = 1000.0) -> None:
@@ -64,7 +65,7 @@ class SinusoidalEmbedding(nn.Module):
         self.scale = scale
 
     def forward(self, c: Tensor) -> Tensor:
-        """The sinusoids of c, in the dtype of c or float32, whichever is wider."""
+        """Return the sinusoids of c (B,), in float32 or in the dtype of c if that is wider."""
         half = self.features // 2
         dtype = torch.promote_types(c.dtype, torch.float32)
         place = torch.arange(half, dtype=dtype, device=c.device) / half
@@ -74,16 +75,16 @@ class SinusoidalEmbedding(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids and a two-layer perceptron: (B,) -> (B, dim).
+    """A sinusoidal embedding followed by a two-layer MLP: (B,) -> (B, dim).
 
     Arguments:
         features: the number of sinusoids.
         dim: the width of the embedding.
-        scale: what the number is multiplied by.
+        scale: the factor that the number is multiplied by.
         hidden_dim: the width of the hidden layer; None means dim.
 
     Raises:
-        ValueError: a width that is not positive, or features < 2.
+        ValueError: a width is not positive, or features < 2.
     """
 
     def __init__(
@@ -100,18 +101,18 @@ class TimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(features, hidden), nn.SiLU(), nn.Linear(hidden, dim))
 
     def forward(self, c: Tensor) -> Tensor:
-        """The embedding of c (B,), in the dtype of the weights."""
+        """Return the embedding of c (B,), in the dtype of the weights."""
         out: Tensor = self.mlp(self.sinusoids(c).to(self.mlp[0].weight.dtype))
         return out
 
 
 class ClassEmbedding(nn.Embedding):
-    """One vector a class, and one for the null class: (B,) in 0 .. num_classes -> (B, dim).
+    """A learned vector for each class and for the null class: (B,) in 0 .. num_classes -> (B, dim).
 
     Arguments:
-        num_classes: the number of classes without the null class.
+        num_classes: the number of classes, without the null class.
         dim: the width of the embedding.
-        std: the standard deviation of the fresh vectors.
+        std: the standard deviation of the initial vectors.
     """
 
     def __init__(self, num_classes: Count, dim: Count, std: Positive = 0.02) -> None:
@@ -121,44 +122,44 @@ class ClassEmbedding(nn.Embedding):
         self.num_classes = num_classes
 
     def forward(self, y: Tensor) -> Tensor:
-        """The vectors of the labels y (B,)."""
+        """Return the vectors of the labels y (B,)."""
         return super().forward(y.long())
 
 
 def sincos_positions(grid: tuple[int, int], dim: int) -> Tensor:
-    """The fixed position of every token of a grid, row by row: (H W, dim).
+    """Return fixed sinusoidal positions of the tokens of a grid, row by row: (H W, dim).
 
-    A quarter of the features each: the sines and the cosines of the column, then those of the row,
+    The four quarters of the features are the sines and cosines of the column, then the sines and cosines of the row:
 
         angle_i = place 10000^{-i / (dim / 4)},   i = 0 .. dim / 4 - 1
 
-    formed in double precision.
+    The angles are computed in double precision.
 
     Arguments:
         grid: the number of rows H and of columns W.
         dim: the width of a token, a multiple of 4.
 
     Raises:
-        ValueError: dim is no positive multiple of 4.
+        ValueError: dim is not a positive multiple of 4.
     """
     if dim < 4 or dim % 4:
-        raise ValueError(f"hidden_dim = {dim}, expected a multiple of 4: sines and cosines of two axes")
+        raise ValueError(f"hidden_dim = {dim}, expected a multiple of 4, for the sines and cosines of two axes")
     frequency = 10000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     row, column = (torch.arange(n, dtype=torch.float64)[:, None] * frequency for n in grid)  # (H, dim / 4), (W, dim / 4)
-    rows = torch.cat([row.sin(), row.cos()], dim=1)[:, None].expand(-1, grid[1], -1)  # (H, W, dim / 2)
-    columns = torch.cat([column.sin(), column.cos()], dim=1).expand(grid[0], -1, -1)  # (H, W, dim / 2)
-    return torch.cat([columns, rows], dim=2).flatten(0, 1).to(torch.get_default_dtype())
+    rows = repeat(torch.cat([row.sin(), row.cos()], dim=1), "h d -> (h w) d", w=grid[1])
+    columns = repeat(torch.cat([column.sin(), column.cos()], dim=1), "w d -> (h w) d", h=grid[0])
+    return torch.cat([columns, rows], dim=1).to(torch.get_default_dtype())
 
 
 def image_size(img_size: ImageSize, patch_size: Count) -> tuple[int, int]:
-    """The height and the width of the images of a network that cuts them into patches.
+    """Return the height and width of images that a network cuts into patches.
 
     Arguments:
-        img_size: the side of the images in pixels, or (height, width).
+        img_size: (height, width) of the images in pixels, or one number for both.
         patch_size: the side of a patch in pixels.
 
     Raises:
-        ValueError: an image size that is not one or two positive integers, a patch size that does not divide both sides.
+        ValueError: img_size is not one or two positive integers, or patch_size does not divide both sides.
     """
     check_arguments(image_size, locals())
     height, width = one_or_each("img_size", img_size, 2, "height and width")
@@ -168,21 +169,21 @@ def image_size(img_size: ImageSize, patch_size: Count) -> tuple[int, int]:
 
 
 def to_windows(x: Tensor, window: tuple[int, int]) -> Tensor:
-    """Cut feature maps into windows: (B, C, H, W) -> (B, G, N, C), G windows of N = h w places, both row by row.
+    """Cut feature maps into windows: (B, C, H, W) -> (B, G, N, C).
+
+    There are G windows of N = h w pixels. Windows are ordered row by row, and so are the pixels of a window.
 
     Arguments:
-        x: feature maps whose height and width are multiples of the window's.
+        x: feature maps. The window must divide their height and width.
         window: height h and width w of a window.
     """
-    (batch, channels, height, width), (h, w) = x.shape, window
-    x = x.reshape(batch, channels, height // h, h, width // w, w).permute(0, 2, 4, 3, 5, 1)  # (B, H/h, W/w, h, w, C)
-    return x.reshape(batch, (height // h) * (width // w), h * w, channels)
+    return rearrange(x, "b c (rows h) (columns w) -> b (rows columns) (h w) c", h=window[0], w=window[1])
 
 
 def from_windows(x: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Put windows back together: (B, G, N, C) -> (B, C, H, W), stored channels last.
+    """Join windows to feature maps: (B, G, N, C) -> (B, C, H, W), in channels-last memory format.
 
-    The channels of a pixel stay neighbours in memory, so that S logits a pixel are read in one go.
+    The channels of a pixel are contiguous in memory. This makes it faster to read the S logits of a pixel.
 
     Arguments:
         x: windows in the order of `to_windows`.
@@ -190,26 +191,28 @@ def from_windows(x: Tensor, window: tuple[int, int], size: tuple[int, int]) -> T
         size: height H and width W of the feature maps.
     """
     (height, width), (h, w) = size, window
-    x = x.reshape(len(x), height // h, width // w, h, w, -1).permute(0, 1, 3, 2, 4, 5)  # (B, H/h, h, W/w, w, C)
-    return x.reshape(len(x), height, width, -1).permute(0, 3, 1, 2)
+    image = rearrange(x, "b (rows columns) (h w) c -> b (rows h) (columns w) c", rows=height // h, columns=width // w, h=h)
+    return rearrange(image, "b h w c -> b c h w")  # a view
 
 
 def patchify(x: Tensor, patch_size: int) -> Tensor:
-    """Cut images into patches: (B, C, H, W) -> (B, H/p * W/p, p * p * C), row by row, channels last.
+    """Cut images into patches, row by row: (B, C, H, W) -> (B, H/p * W/p, p * p * C), with channels last in a patch.
 
     Arguments:
-        x: images whose height and width are multiples of the patch size.
+        x: images. The patch size must divide their height and width.
         patch_size: the side p of a patch in pixels.
     """
-    return to_windows(x, (patch_size, patch_size)).flatten(2)
+    return rearrange(x, "b c (h p) (w q) -> b (h w) (p q c)", p=patch_size, q=patch_size)
 
 
 def unpatchify(tokens: Tensor, patch_size: int, size: tuple[int, int]) -> Tensor:
-    """Put patches back together: (B, H/p * W/p, p * p * C) -> (B, C, H, W), stored channels last.
+    """Join patches to images: (B, H/p * W/p, p * p * C) -> (B, C, H, W), in channels-last memory format.
 
     Arguments:
         tokens: patches in the order of `patchify`.
         patch_size: the side p of a patch in pixels.
         size: height and width of the images.
     """
-    return from_windows(tokens, (patch_size, patch_size), size)
+    p = patch_size
+    image = rearrange(tokens, "b (h w) (p q c) -> b (h p) (w q) c", h=size[0] // p, w=size[1] // p, p=p, q=p)
+    return rearrange(image, "b h w c -> b c h w")  # a view

@@ -1,13 +1,13 @@
-"""From integer images to distributions over them: a backbone, a coding of its input, a head on its output.
+"""Networks from integer images to distributions of pixels: an input coding, a backbone and an output head.
 
-A pixel has S values 0 .. S - 1; noisy images may also hold a mask, the state S. Value k is the
-bin of [-1, 1] with the centre
+A pixel has S values 0 .. S - 1. Noisy images may also contain the mask, which is state S. Value k is the bin of [-1, 1]
+with the centre
 
     c_k = -1 + (2 k + 1) / S
 
-Heads read the channels of the backbone: the categorical one has S logits a pixel; the truncated
-logistic ones have a location `mu = x_c + f(x)`, so that a network that outputs 0 believes in what
-it sees, and a log-scale. The scale is bounded smoothly,
+A head turns the output channels of the backbone into a distribution. The categorical head has S logits per pixel. The
+truncated logistic heads have a location `mu = x_c + f(x)` and a log-scale, where x_c is the bin centre of the noisy
+pixel. A network that returns 0 therefore predicts the noisy pixel. The scale is bounded by a smooth function:
 
     log_scale = 7 tanh(g / 7) - 2,     between exp(-9) and exp(5)
 """
@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from backbones.base import Backbone, check_tensors
@@ -41,11 +42,11 @@ __all__ = [
 
 
 NumValues = Annotated[int, Range(least=2)]
-"""How many values a pixel has, or states."""
+"""The number of values, or of states, of a pixel."""
 
 
 def bin_centres(x: Tensor, num_values: int) -> Tensor:
-    """The centre `-1 + (2 x + 1) / S` of each value's bin, in float32; a mask, x = S, is 0.
+    """Return the bin centre `-1 + (2 x + 1) / S` of each value, in float32. The mask, x = S, gives 0.
 
     Arguments:
         x: integers of any shape.
@@ -56,14 +57,14 @@ def bin_centres(x: Tensor, num_values: int) -> Tensor:
 
 
 class PixelInput(nn.Module, ABC):
-    """How integer images become the float images that a backbone takes.
+    """The base class of input codings, which map integer images to the float images that a backbone takes.
 
     Arguments:
         channels: the number of channels of the integer image.
         out_channels: the number of channels of the float image.
 
     Raises:
-        ValueError: no channels.
+        ValueError: channels or out_channels is not an integer of at least 1.
     """
 
     def __init__(self, channels: Count, out_channels: Count) -> None:
@@ -74,19 +75,21 @@ class PixelInput(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, num_values: int) -> Tensor:
-        """Code integers (B, C, H, W) as floats (B, out_channels, H, W); num_values is S, and x = S the mask."""
+        """Map integers (B, C, H, W) to floats (B, out_channels, H, W). num_values is S, and x = S is the mask."""
 
     @abstractmethod
     def states(self, num_values: int) -> int:
-        """How many states this coding tells apart, where S of them are values."""
+        """Return how many states this coding can represent, where num_values of them are values."""
 
 
 class OrdinalInput(PixelInput):
-    """Values are numbers: bin centres in [-1, 1]; a mask is 0, with a channel more that says so.
+    """Ordinal input coding: each pixel becomes its bin centre in [-1, 1].
+
+    A mask becomes 0. With `masked`, extra channels are 1 where there is a mask and 0 elsewhere.
 
     Arguments:
         channels: the number of channels of the integer images.
-        masked: images may hold the mask, which then has channels of its own.
+        masked: whether images may contain the mask, which then has its own channels.
     """
 
     def __init__(self, channels: Count, masked: bool = False) -> None:
@@ -103,11 +106,11 @@ class OrdinalInput(PixelInput):
 
 
 class OneHotInput(PixelInput):
-    """Values are names: one channel for each state of each channel.
+    """One-hot input coding: one float channel for each state of each channel.
 
     Arguments:
         channels: the number of channels of the integer images.
-        num_states: the number of states of a pixel; a mask is one of them.
+        num_states: the number of states of a pixel, including the mask if there is one.
     """
 
     def __init__(self, channels: Count, num_states: NumValues) -> None:
@@ -117,19 +120,19 @@ class OneHotInput(PixelInput):
 
     def forward(self, x: Tensor, num_values: int) -> Tensor:
         hot = torch.zeros(*x.shape, self.num_states, device=x.device).scatter_(-1, x.long().unsqueeze(-1), 1.0)
-        return _channels_first(hot)
+        return rearrange(hot, "b c h w s -> b (c s) h w")
 
     def states(self, num_values: int) -> int:
         return self.num_states
 
 
 class EmbeddedInput(PixelInput):
-    """Values are names with a learned vector each, the same for every channel.
+    """Embedded input coding: a learned vector for each state, shared by all channels.
 
     Arguments:
         channels: the number of channels of the integer images.
-        num_states: the number of states of a pixel; a mask is one of them.
-        dim: the number of learned numbers that stand for a state.
+        num_states: the number of states of a pixel, including the mask if there is one.
+        dim: the length of the learned vector of a state.
     """
 
     def __init__(self, channels: Count, num_states: NumValues, dim: Count = 8) -> None:
@@ -139,19 +142,15 @@ class EmbeddedInput(PixelInput):
         self.table = nn.Embedding(num_states, dim)
 
     def forward(self, x: Tensor, num_values: int) -> Tensor:
-        return _channels_first(self.table(x.long()))
+        vectors: Tensor = self.table(x.long())
+        return rearrange(vectors, "b c h w d -> b (c d) h w")
 
     def states(self, num_values: int) -> int:
         return self.num_states
 
 
-def _channels_first(features: Tensor) -> Tensor:
-    """(B, C, H, W, n) -> (B, C n, H, W), the n features of a channel together."""
-    return features.permute(0, 1, 4, 2, 3).flatten(1, 2)
-
-
 class Head(nn.Module, ABC):
-    """How the output of a backbone is read as a distribution over S values a pixel.
+    """The base class of heads, which turn the output of a backbone into a distribution over S values per pixel.
 
     Arguments:
         channels: the number of channels C of the integer image.
@@ -159,7 +158,7 @@ class Head(nn.Module, ABC):
         in_channels: the number of channels of the backbone's output.
 
     Raises:
-        ValueError: no channels, or num_values < 2.
+        ValueError: channels < 1, or num_values < 2.
     """
 
     def __init__(self, channels: Count, num_values: NumValues, in_channels: Count) -> None:
@@ -171,11 +170,11 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, out: Tensor, x: Tensor) -> Distribution:
-        """Read the output (B, in_channels, H, W) of the backbone at the integers x (B, C, H, W)."""
+        """Return the distribution for the backbone's output (B, in_channels, H, W) and its integer input x (B, C, H, W)."""
 
 
 class CategoricalHead(Head):
-    """One logit for each value: channel `c S + k` is the logit of value k in channel c.
+    """A categorical head: output channel `c S + k` is the logit of value k in channel c.
 
     Arguments:
         channels: the number of channels of the integer images.
@@ -187,12 +186,11 @@ class CategoricalHead(Head):
         super().__init__(channels, num_values, channels * num_values)
 
     def forward(self, out: Tensor, x: Tensor) -> Categorical:
-        return Categorical(_wide(out).unflatten(1, (self.channels, self.num_values)).movedim(2, -1))  # (B, C, H, W, S)
+        return Categorical(rearrange(_wide(out), "b (c s) h w -> b c h w s", c=self.channels, s=self.num_values))
 
 
 class TruncatedLogisticHead(Head):
-    """A truncated logistic for each pixel, from two numbers: first the C channels of f, `mu = x_c + f`, then the C channels
-    of the log-scale.
+    """A truncated logistic head: C output channels for f, where `mu = x_c + f`, then C channels for the log-scale.
 
     Arguments:
         channels: the number of channels of the integer images.
@@ -209,17 +207,17 @@ class TruncatedLogisticHead(Head):
 
 
 class LogisticMixtureHead(Head):
-    """A mixture of J truncated logistics for each pixel, still without an axis of S values.
+    """A head with a mixture of J truncated logistics per pixel.
 
-    A clean pixel given noisy ones is often either background or ink, which one logistic blurs. The first
-    component is centred at the lowest value, the background, `mu_0 = -1 + f_0`; the others at what is
-    seen, `mu_j = x_c + f_j`. The channels are J C log-weights, J C of f and J C of the log-scales,
-    component by component.
+    The network's output has no axis of S values. A clean pixel given noisy pixels is often either background or ink, and
+    one logistic cannot represent both. The first component is centred at the lowest value, the background:
+    `mu_0 = -1 + f_0`. The others are centred at the noisy pixel: `mu_j = x_c + f_j`. The output channels are J C
+    log-weights, J C values of f and J C log-scales, component by component.
 
     Arguments:
         channels: the number of channels of the integer images.
         num_values: the number of values of a pixel.
-        components: the number of logistic distributions in the mixture of a pixel; the first is for the background.
+        components: the number of logistic distributions in the mixture of a pixel. The first is for the background.
     """
 
     def __init__(self, channels: Count, num_values: NumValues, components: Annotated[int, Range(least=2)] = 2) -> None:
@@ -228,7 +226,8 @@ class LogisticMixtureHead(Head):
         self.components = components
 
     def forward(self, out: Tensor, x: Tensor) -> Mixture:
-        weights, f, g = _wide(out).unflatten(1, (3, self.components, self.channels)).transpose(0, 2).unbind(1)
+        sizes = {"parts": 3, "j": self.components, "c": self.channels}
+        weights, f, g = rearrange(_wide(out), "b (parts j c) h w -> parts j b c h w", **sizes)
         centres = bin_centres(x, self.num_values)
         mu = [f[0] - 1, *(centres + shift for shift in f[1:])]
         parts = [TruncatedLogistic(m, _log_scale(s), self.num_values) for m, s in zip(mu, g, strict=True)]
@@ -240,22 +239,22 @@ def _log_scale(g: Tensor) -> Tensor:
 
 
 def _wide(out: Tensor) -> Tensor:
-    """What enters a logarithm or a division is float32 at least, whatever the network's dtype."""
+    """Convert the output to float32 or wider, because it enters logarithms and divisions."""
     return out.to(torch.promote_types(out.dtype, torch.float32))
 
 
 class PixelLogits(nn.Module):
-    """A network on integer images: what it believes of every clean pixel.
+    """A network that maps integer images to the distribution of every clean pixel.
 
     Arguments:
-        backbone: the network; takes inputs.out_channels, returns head.in_channels.
-        head: how its output is read.
-        inputs: how integers become its input.
+        backbone: a network with inputs.out_channels input channels and head.in_channels output channels.
+        head: turns the output of the backbone into a distribution.
+        inputs: turns integer images into the input of the backbone.
         num_values: the number S of values of a clean pixel.
         num_states: the number of states of a noisy pixel: S, or S + 1 with a mask; None means S.
 
     Raises:
-        ValueError: the parts do not fit each other.
+        ValueError: the channels, values or states of the parts do not match.
     """
 
     def __init__(
@@ -283,20 +282,20 @@ class PixelLogits(nn.Module):
 
     @property
     def conditions(self) -> Mapping[str, Null]:
-        """The conditions of the backbone, with the values that mean "none"."""
+        """The names of the backbone's conditions, with their null values."""
         return self.backbone.conditions
 
     def distribution(self, x: Tensor, c: Tensor, **cond: Tensor) -> Distribution:
-        """The distribution of every clean pixel.
+        """Return the distribution of every clean pixel.
 
         Arguments:
             x: integer images (B, C, H, W) with values in 0 .. num_states - 1.
-            c: one real number an example (B,).
+            c: one real number per example (B,).
             cond: conditions of the backbone by name.
 
         Raises:
-            TypeError: an input that is no tensor.
-            ValueError: a wrong shape or dtype, or a value that is no state.
+            TypeError: an input is not a tensor.
+            ValueError: a wrong shape or dtype, or a value of x is not a state.
         """
         check_tensors(x=x)
         if x.ndim != 4 or x.shape[1] != self.channels:
@@ -311,5 +310,5 @@ class PixelLogits(nn.Module):
         return distribution
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """The normalised logits of every clean pixel: (B, C, H, W) integers -> (B, C, H, W, S)."""
+        """Return the normalised logits of every clean pixel: (B, C, H, W) integers -> (B, C, H, W, S)."""
         return self.distribution(x, c, **cond).logits

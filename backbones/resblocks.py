@@ -1,19 +1,15 @@
-"""Convolutional blocks that are told the time, stages of them, and the layers between resolutions.
+"""Blocks of a U-Net with a time embedding, and stages of such blocks.
 
-A residual block sees the time and class embedding e as a scale and a shift of its second norm, or as an addend,
+A residual block uses the embedding e of time and class as scale and shift of its second norm, or adds it before that norm:
 
     h = conv(SiLU(norm(x))),    out = gamma (skip(x) + conv(SiLU((1 + scale(e)) norm(h) + shift(e))))
                                 out = gamma (skip(x) + conv(SiLU(norm(h + shift(e)))))
 
-where skip is a 1x1 convolution if the width changes and gamma = 1, or sqrt(1/2) to keep the variance of a sum of
-two equal parts. The last convolution is 0 when fresh: the block begins as gamma skip(x).
-
-Between resolutions stands a `Downsample` or an `Upsample`: a convolution, which does not need the embedding, or a
-residual block that pools or repeats pixels after its first activation and on its skip (BigGAN's).
+Here skip is a 1x1 convolution if the width changes, and the identity otherwise. gamma is 1, or sqrt(1/2) to keep the
+variance of a sum of two equal parts. The last convolution is 0 at initialisation, so a new block returns gamma skip(x).
 
 References:
     Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
-    Large scale GAN training for high fidelity natural image synthesis (Brock et al., 2019) | https://arxiv.org/abs/1809.11096
     Score-based generative modeling through stochastic differential equations (Song et al., 2021) | https://arxiv.org/abs/2011.13456
 """
 
@@ -28,38 +24,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.attention import ImageAttention
 from backbones.base import group_norm, zeroed
+from backbones.image_attention import UNetAttention
 from diffusion_core.dropout import Dropout
 
-__all__ = [
-    "BlockFactory",
-    "Downsample",
-    "NearestConv",
-    "ResBlock",
-    "ResidualDown",
-    "ResidualUp",
-    "ShuffledConv",
-    "Stage",
-    "Step",
-    "StridedConv",
-    "Upsample",
-    "fan_averaged",
-]
+__all__ = ["BlockFactory", "ResBlock", "Stage", "Step", "UNetBlock", "fan_averaged", "modulated_norm"]
 
 
-class ResBlock(nn.Module):
-    """A residual block that is told the time: (B, in_channels, H, W) -> (B, out_channels, H', W').
+class UNetBlock(nn.Module, ABC):
+    """The base class of blocks of a U-Net: (B, in_channels, H, W) -> (B, out_channels, H', W').
+
+    A subclass implements `forward`. It may also override `start_as_ddpm`.
 
     Arguments:
         in_channels: the width of the input.
         out_channels: the width of the output.
         time_dim: the width of the embedding.
-        groups: the number of groups of the norms; fewer where it does not divide a width.
-        scale_shift: the embedding scales and shifts the second norm; else it is added before it.
+        groups: the largest number of groups of the norms; fewer are used if it does not divide a width.
+        scale_shift: if True, the embedding scales and shifts the output of a norm; if False, it is added to that norm's input.
         dropout: the dropout probability before the last convolution.
-        residual_scale: gamma, what the sum of both branches is multiplied by.
-        resample: what changes the resolution of both branches; None keeps it.
+        residual_scale: gamma. The block multiplies its output, the sum of both branches, by gamma.
+        resample: the layer that changes the resolution of both branches. None means no change of the resolution.
     """
 
     def __init__(
@@ -76,6 +61,60 @@ class ResBlock(nn.Module):
         super().__init__()
         self.scale_shift = scale_shift
         self.residual_scale = residual_scale
+
+    @abstractmethod
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        """Evaluate the block on x with the embedding e (B, time_dim)."""
+
+    def start_as_ddpm(self) -> None:
+        """Finish the initialisation as in DDPM, after all kernels have been drawn: see `fan_averaged`."""
+
+
+def modulated_norm(norm: nn.Module, h: Tensor, e: Tensor) -> Tensor:
+    """Apply a norm with the embedding of time and class, h (B, C, H, W) -> (B, C, H, W).
+
+    Arguments:
+        norm: the norm.
+        h: the feature map.
+        e: scales and shifts (B, 2 C), which act after the norm, or (B, C) numbers that are added before it.
+    """
+    e = e[:, :, None, None]
+    if e.shape[1] == h.shape[1]:
+        added: Tensor = norm(h + e)
+        return added
+    scale, shift = e.chunk(2, dim=1)
+    return torch.addcmul(shift, norm(h), scale + 1)
+
+
+class ResBlock(UNetBlock):
+    """A residual block with a time embedding: (B, in_channels, H, W) -> (B, out_channels, H', W').
+
+    Arguments:
+        in_channels: the width of the input.
+        out_channels: the width of the output.
+        time_dim: the width of the embedding.
+        groups: the largest number of groups of the norms; fewer are used if it does not divide a width.
+        scale_shift: if True, the embedding scales and shifts the output of the second norm; if False, it is added to that
+            norm's input.
+        dropout: the dropout probability before the last convolution.
+        residual_scale: gamma. The block multiplies its output, the sum of both branches, by gamma.
+        resample: the layer that changes the resolution of both branches. None means no change of the resolution.
+    """
+
+    name: ClassVar[str] = "residual"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_dim: int,
+        groups: int = 8,
+        scale_shift: bool = True,
+        dropout: float = 0.0,
+        residual_scale: float = 1.0,
+        resample: nn.Module | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, time_dim, groups, scale_shift, dropout, residual_scale, resample)
         self.norm1 = group_norm(in_channels, groups)
         self.resample = nn.Identity() if resample is None else resample
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -88,156 +127,25 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
         """Evaluate the block on x with the embedding e (B, time_dim)."""
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
-        e = self.time(e)[:, :, None, None]
-        if self.scale_shift:
-            scale, shift = e.chunk(2, dim=1)
-            h = torch.addcmul(shift, self.norm2(h), scale + 1)
-        else:
-            h = self.norm2(h + e)
+        h = modulated_norm(self.norm2, h, self.time(e))
         out: Tensor = self.skip(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))
         return out if self.residual_scale == 1 else self.residual_scale * out
 
-
-BlockFactory = Callable[..., ResBlock]  # (in_channels, out_channels, resample=None) -> a block with the network's settings
-
-
-class _Resampling(nn.Module, ABC):
-    """What stands between two resolutions. `Downsample` and `Upsample` say which way it goes."""
-
-    def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        super().__init__()
-
-    @abstractmethod
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Change the resolution of x (B, in_channels, H, W), told the embedding e (B, time_dim)."""
+    def start_as_ddpm(self) -> None:
+        zeroed(self.conv2)
 
 
-class Downsample(_Resampling):
-    """A layer that halves the resolution: (B, in_channels, H, W) -> (B, out_channels, H/2, W/2).
-
-    Arguments:
-        in_channels: the width of the input.
-        out_channels: the width of the output.
-        block: makes a residual block with the network's settings, `block(in_channels, out_channels, resample=None)`.
-    """
-
-
-class Upsample(_Resampling):
-    """A layer that doubles the resolution: (B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W).
-
-    Arguments:
-        in_channels: the width of the input.
-        out_channels: the width of the output.
-        block: makes a residual block with the network's settings, `block(in_channels, out_channels, resample=None)`.
-    """
-
-
-# The next three are convolutions rather than hold one, so that a saved network knows their parameters as `weight` and `bias`.
-
-
-class StridedConv(Downsample, nn.Conv2d):
-    """Half the resolution by a 3x3 convolution of stride 2.
-
-    Arguments:
-        in_channels: the width of the input.
-        out_channels: the width of the output.
-        block: not needed.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        nn.Conv2d.__init__(self, in_channels, out_channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor, e: Tensor | None = None) -> Tensor:
-        """Halve: (B, in_channels, H, W) -> (B, out_channels, H/2, W/2)."""
-        return nn.Conv2d.forward(self, x)
-
-
-class ShuffledConv(Upsample, nn.Conv2d):
-    """Twice the resolution by a 1x1 convolution to four times the channels, which become 2x2 pixels.
-
-    A ninth of the multiplications of a 3x3 convolution after doubling.
-
-    Arguments:
-        in_channels: the width of the input.
-        out_channels: the width of the output.
-        block: not needed.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        nn.Conv2d.__init__(self, in_channels, 4 * out_channels, 1)
-
-    def forward(self, x: Tensor, e: Tensor | None = None) -> Tensor:
-        """Double: (B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W)."""
-        return F.pixel_shuffle(nn.Conv2d.forward(self, x), 2)
-
-
-class NearestConv(Upsample, nn.Conv2d):
-    """Twice the resolution by repeating pixels, then a 3x3 convolution.
-
-    Arguments:
-        in_channels: the width of the input.
-        out_channels: the width of the output.
-        block: not needed.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        nn.Conv2d.__init__(self, in_channels, out_channels, 3, padding=1)
-
-    def forward(self, x: Tensor, e: Tensor | None = None) -> Tensor:
-        """Double: (B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W)."""
-        return nn.Conv2d.forward(self, F.interpolate(x, scale_factor=2, mode="nearest"))
-
-
-class ResidualDown(Downsample):
-    """Half the resolution by a residual block that averages 2x2 pixels.
-
-    Arguments:
-        in_channels: the width of the input.
-        out_channels: the width of the output.
-        block: makes the residual block.
-    """
-
-    name: ClassVar[str] = "residual"
-
-    def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        super().__init__(in_channels, out_channels, block)
-        self.block = block(in_channels, out_channels, resample=nn.AvgPool2d(2))
-
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Halve: (B, in_channels, H, W) -> (B, out_channels, H/2, W/2)."""
-        out: Tensor = self.block(x, e)
-        return out
-
-
-class ResidualUp(Upsample):
-    """Twice the resolution by a residual block that repeats pixels.
-
-    Arguments:
-        in_channels: the width of the input.
-        out_channels: the width of the output.
-        block: makes the residual block.
-    """
-
-    name: ClassVar[str] = "residual"
-
-    def __init__(self, in_channels: int, out_channels: int, block: BlockFactory) -> None:
-        super().__init__(in_channels, out_channels, block)
-        self.block = block(in_channels, out_channels, resample=nn.Upsample(scale_factor=2, mode="nearest"))
-
-    def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Double: (B, in_channels, H, W) -> (B, out_channels, 2 H, 2 W)."""
-        out: Tensor = self.block(x, e)
-        return out
+BlockFactory = Callable[..., UNetBlock]  # (in_channels, out_channels, resample=None) -> a block with the network's settings
 
 
 @dataclass(frozen=True)
 class Step:
-    """One residual block of a stage, and what happens around it.
+    """One block of a stage, with its skip connection and attention.
 
     Arguments:
-        joins: the block sees the last kept map beside its input.
+        joins: the input of the block is concatenated with the last kept feature map.
         attends: attention follows the block.
-        keeps: the result is kept for the way up.
+        keeps: the output is kept for the way up.
     """
 
     joins: bool = False
@@ -246,15 +154,16 @@ class Step:
 
 
 class Stage(nn.Module):
-    """Residual blocks at one resolution, some of them followed by attention.
+    """Blocks at one resolution, some of them followed by attention.
 
     Arguments:
         in_width: the width of the input.
         width: the width of every block's output.
         steps: the blocks, first to last.
-        kept: the widths of the maps that are kept when the stage begins; it becomes those when the stage ends.
-        block: makes a residual block of two widths.
-        attention: makes an attention of one width.
+        kept: the widths of the feature maps that are kept when the stage begins. The list is updated in place to those
+            at the end of the stage.
+        block: makes a block from its two widths.
+        attention: makes an attention layer from its width.
         keeps_input: the input is kept before the first block.
     """
 
@@ -265,7 +174,7 @@ class Stage(nn.Module):
         steps: Sequence[Step],
         kept: list[int],
         block: BlockFactory,
-        attention: Callable[[int], nn.Module],
+        attention: Callable[[int], UNetAttention],
         keeps_input: bool = False,
     ) -> None:
         super().__init__()
@@ -281,13 +190,14 @@ class Stage(nn.Module):
                 kept.append(width)
         self.attention = nn.ModuleList([attention(width) if step.attends else nn.Identity() for step in steps])
 
-    def forward(self, x: Tensor, e: Tensor, kept: list[Tensor], run: Callable[..., Tensor]) -> Tensor:
+    def forward(self, x: Tensor, e: Tensor, label: Tensor | None, kept: list[Tensor], run: Callable[..., Tensor]) -> Tensor:
         """Run the blocks on x (B, C, H, W).
 
         Arguments:
             x: the feature map.
-            e: the embedding (B, time_dim).
-            kept: the kept maps; joined ones are taken from its end, new ones put there.
+            e: the embedding of time and class (B, time_dim), the input of the blocks.
+            label: the embedding of the class (B, time_dim), the input of attention; None in a network without classes.
+            kept: the kept feature maps, changed in place: joined maps are taken from the end, new maps are appended.
             run: evaluates a module on its inputs, see `Backbone.run`.
         """
         if self.keeps_input:
@@ -297,25 +207,22 @@ class Stage(nn.Module):
                 x = torch.cat([x, kept.pop()], dim=1)
             x = run(block, x, e)
             if step.attends:
-                x = run(attention, x)
+                x = run(attention, x, label)
             if step.keeps:
                 kept.append(x)
         return x
 
 
 def fan_averaged(module: nn.Module) -> None:
-    """Begin as DDPM does; for `nn.Module.apply`, which visits a block after its parts.
+    """Initialise a module as in DDPM. Use it with `nn.Module.apply`, which visits a block after its parts.
 
-    Kernels are uniform with variance 2 / (fan_in + fan_out), biases 0, and so are the last layers of residual
-    branches (the authors scale those by 1e-10). Queries, keys and values are three matrices, though stored as one.
+    Kernels are uniform with variance 2 / (fan_in + fan_out), and biases are 0. The last layers of residual branches
+    are 0 too (the authors scale them by 1e-10). Queries, keys and values are stored in one matrix but initialised as
+    three.
     """
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, ImageAttention):
-        for part in module.qkv.weight.chunk(3):
-            nn.init.xavier_uniform_(part)
-        zeroed(module.proj)
-    elif isinstance(module, ResBlock):
-        zeroed(module.conv2)
+    elif isinstance(module, UNetAttention | UNetBlock):
+        module.start_as_ddpm()

@@ -1,27 +1,33 @@
-"""The U-Net: residual blocks at falling and rising resolution, joined by skips.
+"""The U-Net: residual blocks at falling and then rising resolution, with skip connections.
 
-Level l works at 1 / (patch_size 2^l) of the resolution. Maps of the way down are kept and joined, last kept first,
-by the blocks of the way up. One class is every U-Net of the papers and a compact one, by two wirings:
+Level l works at 1 / (patch_size 2^l) of the resolution. Feature maps of the way down are kept. The blocks of the way up
+join them to their input, last kept first. The class has two wirings, one for a compact U-Net and one for the U-Nets of
+the papers:
 
-    one skip a level                            a skip from every map (`skip_every_map`)
+    one skip per level                          a skip from every map (`skip_every_map`)
 
     n blocks ------------- keep -> join, n'     keep, n x (block, keep) -------- (n + 1) x (join, block)
        down, width changes        up               down                                up
          ...                                         keep, n x (block, keep) -- (n + 1) x (join, block)
            n blocks of the lowest level                 block, attention, block
 
-The compact network (the default) keeps the last map of each level; its lowest level is its middle, with attention
-between the blocks, and resolution and width change together: a strided convolution, a 1x1 convolution with a pixel
-shuffle. The published ones keep every map, that of the stem and of each downsampling too, so that a level has one
-block more on its way up than on its way down; the first block of a level changes the width, attention follows the
-blocks of the levels that have it, and always stands in the middle. They differ among themselves in how blocks see
-the embedding, in what changes the resolution, in their heads and in their start: `UNET_SIZES`.
+The compact network is the default. It keeps the last map of each level. Its lowest level is the middle, with attention
+between the blocks. Resolution and width change together, in a strided convolution on the way down and in a 1x1
+convolution with a pixel shuffle on the way up.
 
-The patch stem (space to depth) is what makes the compact network quick on a CPU: with patch_size = 2 a 28x28 image
-is processed at 14x14, where a convolution costs a quarter, and loses nothing, since the channels hold the four
-pixels. Whatever the settings, a fresh network outputs exactly 0.
+The published networks keep every map, also the maps of the stem and of each downsampling. A level therefore has one more
+block on the way up than on the way down. The first block of a level changes the width. Attention follows the blocks of
+the levels in `attention_levels`, and the middle always has attention. The published networks differ in the use of the
+embedding, in the layers that change the resolution, in their heads and in their initialisation: see `UNET_SIZES`.
 
-Under autocast the norms and the softmax are formed in float32, though a CPU rounds what they return to bfloat16.
+Two arguments are classes: the block of every level (`resblocks.py`, `convnext.py`) and the attention layer
+(`image_attention.py`). Blocks use the embedding of time and class, attention layers the embedding of the class.
+
+The patch stem (space to depth) makes the compact network fast on a CPU. With patch_size = 2 a 28x28 image is processed
+at 14x14, where a convolution costs a quarter. No information is lost, because the channels hold the four pixels. A new
+network returns exactly 0, with any settings.
+
+Under autocast the norms and the softmax are computed in float32, but a CPU rounds their results to bfloat16.
 
 References:
     Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -37,24 +43,15 @@ from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
-from backbones.attention import ImageAttention
 from backbones.base import Backbone, DropoutRate, group_norm, number_of_levels, one_or_each, zeroed
+from backbones.convnext import ConvNeXtBlock
 from backbones.embeddings import ClassEmbedding, TimeEmbedding, unpatchify
-from backbones.resblocks import (
-    Downsample,
-    NearestConv,
-    ResBlock,
-    ResidualDown,
-    ResidualUp,
-    ShuffledConv,
-    Stage,
-    Step,
-    StridedConv,
-    Upsample,
-    fan_averaged,
-)
+from backbones.image_attention import ImageAttention, UNetAttention
+from backbones.resampling import Downsample, NearestConv, ResidualDown, ResidualUp, ShuffledConv, StridedConv, Upsample
+from backbones.resblocks import ResBlock, Stage, Step, UNetBlock, fan_averaged
 from diffusion_core.ranges import Count, CountOrZero, Finite, Positive, Range, check_arguments
 
 __all__ = ["UNET_SIZES", "KnownClassEmbedding", "UNet", "Wiring"]
@@ -68,8 +65,8 @@ _PUBLISHED: dict[str, Any] = {
 }
 
 UNET_SIZES: dict[str, dict[str, Any]] = {
-    # 3 channels in and out: 35,746,307 parameters. (The authors' strided convolutions pad below and right only, and their
-    # sinusoids are spaced by 1 / (half - 1).)
+    # 3 channels in and out: 35,746,307 parameters. (The strided convolutions of the authors pad only below and right, and
+    # their sinusoids are spaced by 1 / (half - 1).)
     "ddpm_cifar10": {
         **_PUBLISHED,
         "widths": (128, 256, 256, 256),
@@ -107,16 +104,30 @@ UNET_SIZES: dict[str, dict[str, Any]] = {
         "upsample": ResidualUp,
         "learned_null": False,
     },
+    # Two sizes of our own, with ConvNeXt blocks. 1 channel in, 6 out: 2,001,816 parameters
+    "convnext_mnist": {"blocks": (2, 7), "block": ConvNeXtBlock},
+    # 3 channels in and out: the wiring of improved DDPM, 36,373,379 parameters
+    "convnext_cifar10": {
+        **_PUBLISHED,
+        "widths": (128, 256, 256, 256),
+        "blocks": 3,
+        "attention_levels": (1, 2),  # 16 and 8 px
+        "num_heads": 4,
+        "dropout": 0.1,
+        "time_features": 128,
+        "time_dim": 512,
+        "block": ConvNeXtBlock,
+    },
 }
 
 
 class KnownClassEmbedding(nn.Embedding):
-    """One vector a class, and 0 for the null class: (B,) in 0 .. num_classes -> (B, dim).
+    """A learned vector for each class, and 0 for the null class: (B,) in 0 .. num_classes -> (B, dim).
 
-    ADM has a vector for each of its classes and none for "no label". Without a label this network sees the time alone.
+    ADM has no vector for "no label". Without a label, the network gets only the embedding of the time.
 
     Arguments:
-        num_classes: the number of classes without the null class.
+        num_classes: the number of classes, without the null class.
         dim: the width of the embedding.
     """
 
@@ -124,22 +135,22 @@ class KnownClassEmbedding(nn.Embedding):
         super().__init__(num_classes, dim)
 
     def forward(self, y: Tensor) -> Tensor:
-        """The vectors of the labels y (B,)."""
+        """Return the vectors of the labels y (B,)."""
         known = (y < self.num_embeddings)[:, None]
         return super().forward(y.long().clamp(max=self.num_embeddings - 1)) * known
 
 
 @dataclass(frozen=True)
 class Wiring:
-    """Which blocks stand where, and which widths meet between the levels.
+    """The blocks of each level, and the widths between the levels.
 
     Arguments:
-        entering: the width with which each level begins on the way down.
-        returning: the width with which each level but the lowest is returned to on the way up.
-        down: the steps of each level but the lowest, the finest first.
+        entering: the input width of each level on the way down.
+        returning: the input width of each level except the lowest on the way up, before any join.
+        down: the steps of each level except the lowest on the way down, finest level first.
         middle: the steps of the lowest level, down and up.
-        up: the steps of each level but the lowest on the way up, the finest first.
-        keeps_input: whether each level keeps what it begins with.
+        up: the steps of each level except the lowest on the way up, finest level first.
+        keeps_input: whether each level also keeps its input.
     """
 
     entering: Sequence[int]
@@ -153,7 +164,7 @@ class Wiring:
 def _one_skip(
     widths: Sequence[int], blocks: int | Sequence[int], up_blocks: int | Sequence[int] | None, attending: Sequence[bool]
 ) -> Wiring:
-    """The compact network: a level keeps its last map, and resolution and width change together."""
+    """The wiring of the compact network: a level keeps its last map, and resolution and width change together."""
     *counts, lowest = one_or_each("blocks", blocks, len(widths))
     up_counts = counts if up_blocks is None else one_or_each("up_blocks", up_blocks, len(widths))[:-1]
     return Wiring(
@@ -169,7 +180,7 @@ def _one_skip(
 def _every_map(
     widths: Sequence[int], blocks: int | Sequence[int], up_blocks: int | Sequence[int] | None, attending: Sequence[bool]
 ) -> Wiring:
-    """The published networks: every map is kept, and the first block of a level changes the width."""
+    """The wiring of the published networks: every map is kept, and the first block of a level changes the width."""
     counts = one_or_each("blocks", blocks, len(widths))
     if up_blocks is not None and one_or_each("up_blocks", up_blocks, len(widths)) != [n + 1 for n in counts]:
         raise ValueError(f"up_blocks = {up_blocks}, expected {tuple(n + 1 for n in counts)} to join every map, or None")
@@ -186,40 +197,53 @@ def _every_map(
 
 
 class UNet(Backbone):
-    """The U-Net; its defaults are the compact one, `UNET_SIZES` has the published ones.
+    """The U-Net, by default a compact one. `UNET_SIZES` has the published sizes, and two with ConvNeXt blocks.
 
     Arguments:
-        in_channels: the number of channels of the input.
-        out_channels: the number of channels of the output; None means as many as in the input.
-        widths: the number of channels of each level, from the finest to the coarsest; one number a level.
-        blocks: the number of residual blocks of each level on the way down, one number for all levels or one a level.
-            Most of them belong where they are cheap, in the coarsest level.
-        up_blocks: the number of residual blocks of each level on the way up, one number for all levels or one a level;
-            None means as many as on the way down, or one more with skip_every_map. The coarsest level's is not used.
-        patch_size: the side of the blocks of pixels that become channels of one place; 1 keeps the pixels. At 2 a
-            convolution costs a quarter, and no pixel is lost.
-        attention_levels: the levels that have attention; 0 is the finest, -1 the coarsest, where attention is cheap.
-        num_heads: the number of heads of each attention.
-        groups: the most groups of a group norm; there are fewer where this does not divide the number of channels.
-        scale_shift: residual blocks see the time as scale and shift of their second norm; else it is added before that norm.
-        dropout: the probability of dropping a number inside residual blocks in training; 0 suits short trainings.
-        num_classes: the number of classes that images are labelled with; 0 is a network without labels.
-        time_features: the number of sinusoids of the time.
-        time_dim: the width of the embedding of the time and the label.
-        time_scale: what the time is multiplied by before its sinusoids are formed; 1000 suits times in [0, 1].
-        use_checkpoint: compute activations again in the backward pass instead of keeping them: training needs
-            less memory and more time.
-        head_width: the width of a head of attention, in place of num_heads; None uses num_heads.
-        skip_every_map: the published wiring, with a skip connection from every map; else one from each level.
-        downsample: what halves the resolution between two levels. residual is the block of BigGAN.
-        upsample: what doubles the resolution between two levels. nearest_conv is DDPM's, residual is the block of BigGAN.
-        residual_scale: what the sum of both branches of a residual block or an attention is multiplied by; sqrt(1/2) keeps
-            the variance of a sum of equal parts.
-        learned_null: a network with labels learns a vector for "no label"; else that vector is 0.
-        xavier: weights begin as in DDPM; else as torch's layers begin.
+        in_channels: the number of input channels.
+        out_channels: the number of output channels; None means as many as in the input.
+        widths: the number of channels of each level, finest level first.
+        blocks: the number of residual blocks of each level on the way down, one number for all levels or one per level.
+            Blocks are cheapest in the coarsest level.
+        up_blocks: the number of residual blocks of each level on the way up, one number for all levels or one per level;
+            None means as many as on the way down, and one more with skip_every_map. Without skip_every_map, the number of the
+            coarsest level has no effect, because that level has only the blocks of the way down.
+        patch_size: p, if the stem turns each square of p x p pixels into one position with p^2 times as many channels (space
+            to depth); 1 means no change. With 2, the feature maps have a quarter of the positions, so a convolution costs a
+            quarter. No information is lost.
+        attention_levels: the levels that have attention: 0 is the finest level, -1 the coarsest. Attention is cheapest in the
+            coarsest level.
+        num_heads: the number of attention heads.
+        groups: the largest number of groups of a group norm; fewer are used if it does not divide the number of channels.
+        scale_shift: if True, the embedding scales and shifts the output of the second norm of a residual block; if False, the
+            embedding is added to the input of that norm.
+        dropout: the dropout probability inside residual blocks; 0 suits short training runs.
+        num_classes: the number of classes of the labels; 0 means a network without labels.
+        time_features: the number of sinusoids in the embedding of the time.
+        time_dim: the width of the embedding of time and label.
+        time_scale: the factor that the time is multiplied by before it is embedded; 1000 suits times in [0, 1].
+        use_checkpoint: recompute activations in the backward pass instead of storing them. Training then needs less
+            memory and more time.
+        head_width: the width of an attention head. A layer of C channels then has C / head_width heads, and num_heads has no
+            effect. None means num_heads heads.
+        skip_every_map: if True, every feature map of the way down has a skip connection, as in the papers; if False, only the
+            last map of each level has one.
+        downsample: the layer that halves the resolution between two levels. `residual` is the block of BigGAN.
+        upsample: the layer that doubles the resolution between two levels. `nearest_conv` is the layer of DDPM, `residual` the
+            block of BigGAN.
+        residual_scale: the number by which residual blocks and attention layers multiply their output, which is a sum of
+            input and update; sqrt(1/2) keeps the variance if both have equal variances.
+        learned_null: if True, a network with labels learns a vector for "no label"; if False, that vector is 0.
+        xavier: if True, weights are initialised as in DDPM; if False, as by default in torch.
+        block: the block of every level. `conv_next` has fewer weights than `residual`, and kernels of 7x7 instead of 3x3
+            pixels.
+        attention: the attention layer. `softmax` compares all pairs of pixels. The cost of `linear` grows linearly with the
+            number of pixels. `class` also attends to the label, so num_classes must be at least 1. `channel` multiplies each
+            channel by a gate, and does not compare pixels.
 
     Raises:
-        ValueError: a setting out of its range, or heads that do not divide a width with attention.
+        ValueError: a setting is out of its range, the heads do not divide the width of a level with attention, or
+            attention is `class` and num_classes is 0.
     """
 
     name: ClassVar[str] = "unet"
@@ -249,6 +273,8 @@ class UNet(Backbone):
         residual_scale: Positive = 1.0,
         learned_null: bool = True,
         xavier: bool = False,
+        block: type[UNetBlock] = ResBlock,
+        attention: type[UNetAttention] = ImageAttention,
     ) -> None:
         check_arguments(UNet, locals())
         levels = number_of_levels(widths)
@@ -263,8 +289,8 @@ class UNet(Backbone):
         )
         attending = [level in attention_levels or level - levels in attention_levels for level in range(levels)]
         wiring = (_every_map if skip_every_map else _one_skip)(widths, blocks, up_blocks, attending)
-        block = partial(
-            ResBlock,
+        make_block = partial(
+            block,
             time_dim=time_dim,
             groups=groups,
             scale_shift=scale_shift,
@@ -274,10 +300,11 @@ class UNet(Backbone):
         kept: list[int] = []
 
         def stage(level: int, in_width: int, steps: Sequence[Step], keeps_input: bool = False) -> Stage:
-            return Stage(in_width, widths[level], steps, kept, block, attention, keeps_input)
+            return Stage(in_width, widths[level], steps, kept, make_block, make_attention, keeps_input)
 
-        def attention(width: int) -> ImageAttention:
-            return ImageAttention(width, _heads(width, num_heads, head_width), groups, residual_scale)
+        def make_attention(width: int) -> UNetAttention:
+            heads = _heads(width, num_heads, head_width)
+            return attention(width, heads, groups, residual_scale, time_dim if num_classes else None)
 
         self.patch_size = patch_size
         self.time = TimeEmbedding(time_features, time_dim, time_scale)
@@ -287,9 +314,9 @@ class UNet(Backbone):
         self.stem = nn.Conv2d(in_channels * patch_size**2, widths[0], 3, padding=1)
         upper, entering, returning = range(levels - 1), wiring.entering, wiring.returning
         self.down = nn.ModuleList([stage(i, entering[i], wiring.down[i], wiring.keeps_input) for i in upper])
-        self.downsample = nn.ModuleList([downsample(widths[i], entering[i + 1], block) for i in upper])
+        self.downsample = nn.ModuleList([downsample(widths[i], entering[i + 1], make_block) for i in upper])
         self.middle = stage(levels - 1, entering[-1], wiring.middle, wiring.keeps_input)
-        self.upsample = nn.ModuleList([upsample(widths[i + 1], returning[i], block) for i in reversed(upper)])
+        self.upsample = nn.ModuleList([upsample(widths[i + 1], returning[i], make_block) for i in reversed(upper)])
         self.up = nn.ModuleList([stage(i, returning[i], wiring.up[i]) for i in reversed(upper)])
         self.out_norm = group_norm(widths[0], groups)
         self.out = nn.Conv2d(widths[0], self.out_channels * patch_size**2, 3, padding=1)
@@ -298,21 +325,19 @@ class UNet(Backbone):
         zeroed(self.out)
 
     def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        e = self.time(c)
-        if self.classes is not None:
-            e = e + self.classes(cond["y"])
-        e = F.silu(e)
+        label = None if self.classes is None else self.classes(cond["y"])
+        e = F.silu(self.time(c) if label is None else self.time(c) + label)
         h = self.stem(F.pixel_unshuffle(x, self.patch_size))
         kept: list[Tensor] = []
         for stage, downsample in zip(self.down, self.downsample, strict=True):
-            h = self.run(downsample, stage(h, e, kept, self.run), e)
-        h = self.middle(h, e, kept, self.run)
+            h = self.run(downsample, stage(h, e, label, kept, self.run), e)
+        h = self.middle(h, e, label, kept, self.run)
         for upsample, stage in zip(self.upsample, self.up, strict=True):
-            h = stage(self.run(upsample, h, e), e, kept, self.run)
+            h = stage(self.run(upsample, h, e), e, label, kept, self.run)
         out: Tensor = self.out(F.silu(self.out_norm(h)))
         if self.patch_size == 1:
             return out
-        return unpatchify(out.flatten(2).transpose(1, 2), self.patch_size, (x.shape[2], x.shape[3]))
+        return unpatchify(rearrange(out, "b d h w -> b (h w) d"), self.patch_size, (x.shape[2], x.shape[3]))
 
 
 def _heads(width: int, num_heads: int, head_width: int | None) -> int:

@@ -1,17 +1,17 @@
 """U-ViT: a vision transformer with the long skip connections of a U-Net.
 
-The image, the time and the class are all tokens of one sequence,
+The patches of the image, the time and the class are tokens of one sequence:
 
     z = [time, class, patch_1, .., patch_N] + learned positions
 
-which passes depth / 2 blocks, a middle block and depth / 2 blocks; a block of the second half
-first joins its input with the output of its mirror image in the first half,
-`Linear([z, skip])` from 2 d to d. The time token is the sinusoids themselves, with no perceptron
-(the authors' default). A 3x3 convolution smooths the patch borders away at the end; it is left
-out where a pixel has S logits, whose convolution would cost more than the transformer.
+The sequence passes through depth / 2 blocks, a middle block, and another depth / 2 blocks. The last half has long skip
+connections: block i from the end joins its input with the output of block i from the start, by `Linear([z, skip])` from
+2 d to d. The time token is the sinusoids without an MLP, the default of the authors. A 3x3
+convolution at the end smooths the borders of the patches. Leave it out for S logits per pixel, where it would cost more
+than the transformer.
 
-Every layer starts as published, the last ones with small random weights: a fresh U-ViT outputs small
-numbers, not 0 as the other backbones do.
+All layers are initialised as published. The last layers have small random weights, so a new U-ViT returns small
+numbers. The other backbones return 0.
 
 References:
     All are worth words: a ViT backbone for diffusion models (Bao et al., 2023) | https://arxiv.org/abs/2209.12152
@@ -45,20 +45,20 @@ UVIT_SIZES: dict[str, dict[str, Any]] = {
     "L": {"depth": 20, "hidden_dim": 1024, "num_heads": 16, "mlp_ratio": 4.0},
     "H": {"depth": 28, "hidden_dim": 1152, "num_heads": 16, "mlp_ratio": 4.0},
 }
-"""The published sizes: arguments of `UViT`. The paper's tables count the middle block too: 13, 17, 21 and 29 layers."""
+"""The published sizes, as arguments of `UViT`. The paper also counts the middle block: 13, 17, 21 and 29 layers."""
 
 
 class TransformerBlock(nn.Module):
-    """A pre-norm transformer block, with a long skip connection where asked: (B, N, dim) -> (B, N, dim).
+    """A pre-norm transformer block with an optional long skip connection: (B, N, dim) -> (B, N, dim).
 
     Arguments:
         dim: the width of a token.
         num_heads: the number of attention heads.
-        mlp_ratio: the width of the hidden layer of the perceptron, in units of dim.
+        mlp_ratio: the width of the hidden layer of the MLP, in units of dim.
         qkv_bias: whether queries, keys and values have a bias.
-        dropout: the dropout probability of both branches' outputs.
+        dropout: the dropout probability of the outputs of both branches.
         dropout_attention: the dropout probability of the attention weights.
-        skip: whether the block joins a long skip connection.
+        skip: whether the block has a long skip connection.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class TransformerBlock(nn.Module):
         self.mlp = truncated_normal(perceptron(dim, mlp_ratio, dropout))
 
     def forward(self, z: Tensor, *skip: Tensor) -> Tensor:
-        """Evaluate the block on z, joined with the one `skip` (B, N, dim) where it has a long skip connection."""
+        """Evaluate the block on z (B, N, dim). A block with a long skip connection also takes one `skip` (B, N, dim)."""
         if self.skip is not None:
-            # The sum of the branches stays in the dtype it has, float32 under autocast too.
+            # Keep the dtype of the residual stream, which is float32 even under autocast.
             z = self.skip(torch.cat([z, *skip], dim=-1)).to(z.dtype)
         z = z + self.attention(self.norm1(z))
         out: Tensor = z + self.mlp(self.norm2(z))
@@ -89,31 +89,31 @@ class TransformerBlock(nn.Module):
 
 
 class UViT(Backbone):
-    """U-ViT: a transformer with skip connections from its first half to its second.
+    """U-ViT, a vision transformer with long skip connections.
 
     Arguments:
-        img_size: the height and the width of the images in pixels; one number is both.
-        in_channels: the number of channels of the input.
-        patch_size: the side of a patch in pixels; it divides both sides of the image. Each patch is one token.
-        depth: the number of transformer blocks beside the middle one; an even number.
-        hidden_dim: the width of a token; num_heads divides it.
-        num_heads: the number of heads of each attention.
-        mlp_ratio: the width of the hidden layer of the perceptrons, in units of hidden_dim.
-        dropout_attention: the probability of dropping an attention weight in training.
-        num_classes: the number of classes that images are labelled with; 0 is a network without labels.
-        use_checkpoint: compute activations again in the backward pass instead of keeping them: training needs
-            less memory and more time.
-        out_channels: the number of channels of the output; None means as many as in the input.
-        dropout: the probability of dropping an output of an attention or a perceptron in training; 0 suits short trainings.
-        qkv_bias: queries, keys and values have a bias.
-        final_conv: a 3x3 convolution smooths the borders of the patches at the end. It is costly where the output has many
-            channels, as with a logit for each value of a pixel.
-        time_mlp: a perceptron of two layers follows the sinusoids of the time; else the sinusoids are the time's token.
-        time_scale: what the time is multiplied by before its sinusoids are formed; 1000 suits times in [0, 1].
+        img_size: (height, width) of the images in pixels, or one number for both.
+        in_channels: the number of input channels.
+        patch_size: the side of a patch in pixels, which must divide height and width. Each patch is one token.
+        depth: the number of transformer blocks without the middle one; it must be even.
+        hidden_dim: the width of a token; a multiple of num_heads.
+        num_heads: the number of attention heads of each block.
+        mlp_ratio: the width of the hidden layer of the MLPs, in units of hidden_dim.
+        dropout_attention: the dropout probability of the attention weights.
+        num_classes: the number of classes of the labels; 0 means a network without labels.
+        use_checkpoint: recompute activations in the backward pass instead of storing them. Training then needs less
+            memory and more time.
+        out_channels: the number of output channels; None means as many as in the input.
+        dropout: the dropout probability of the outputs of attention and MLP layers; 0 suits short training runs.
+        qkv_bias: whether queries, keys and values have a bias.
+        final_conv: whether a 3x3 convolution at the end smooths the borders of the patches. It is slow if the output has
+            many channels, for example a logit for each value of a pixel.
+        time_mlp: if True, the time token is a two-layer MLP of the sinusoids; if False, it is the sinusoids themselves.
+        time_scale: the factor that the time is multiplied by before it is embedded; 1000 suits times in [0, 1].
 
     Raises:
-        ValueError: a setting out of its range, a patch size that does not divide the image, an odd depth, heads that
-            do not divide the width.
+        ValueError: a setting is out of its range, patch_size does not divide the image, depth is odd, or num_heads does
+            not divide hidden_dim.
     """
 
     name: ClassVar[str] = "uvit"
@@ -153,7 +153,7 @@ class UViT(Backbone):
         self.time: nn.Module = SinusoidalEmbedding(hidden_dim, time_scale)
         if time_mlp:
             self.time = truncated_normal(TimeEmbedding(hidden_dim, hidden_dim, time_scale, 4 * hidden_dim))
-        # Of the size of the other tokens, as torch starts a table and the authors leave it.
+        # The std of torch's embeddings, which the authors keep: class vectors are as large as the other tokens.
         self.classes = ClassEmbedding(num_classes, hidden_dim, std=1.0) if num_classes else None
         self.extras = 2 if num_classes else 1
         tokens = self.extras + (height // patch_size) * (width // patch_size)
@@ -167,7 +167,7 @@ class UViT(Backbone):
         self.final = nn.Conv2d(self.out_channels, self.out_channels, 3, padding=1) if final_conv else nn.Identity()
 
     def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        # Sinusoids of a double-precision time come down to the parameters' dtype; half precision starts inside the blocks.
+        # Sinusoids of a double-precision time get the dtype of the parameters. Autocast to half precision starts in the blocks.
         extras = [self.time(c).to(self.positions.dtype)[:, None]]
         if self.classes is not None:
             extras.append(self.classes(cond["y"])[:, None])

@@ -8,7 +8,7 @@ patches, conditioning, long skips and the last layer, is its own cost. The figur
     python benchmarks/backbones.py                 # every row
     python benchmarks/backbones.py --pairs 15      # more pairs
 
-The four presets of equal size are counted, and measured in milliseconds an image of a batch of 64, medians of
+The presets of equal size are counted, and measured in milliseconds an image of a batch of 64, medians of
 interleaved rounds. "forward" is an evaluation without gradients, as a sampler makes it; "forward and backward"
 ends with the gradient of every parameter. Only the backbone counts, without noising, head and optimiser, and in
 the precision of a training here: bfloat16 on a CPU with units for it (AMX), else float32.
@@ -40,7 +40,7 @@ from ctdiff.training.precision import resolved_precision
 
 BATCH, SIZE, CHANNELS, CLASSES = 8, 32, 4, 1000
 PATCHES = (SIZE // 2) ** 2
-PRESETS = ("mnist_unet", "mnist_uvit", "mnist_dit", "mnist_diffit")
+PRESETS = ("mnist_unet", "mnist_uvit", "mnist_dit", "mnist_diffit", "mnist_ssm", "mnist_convnext")
 PRESET_BATCH = 64
 Work = Callable[[], object]
 

@@ -1,4 +1,4 @@
-"""MNIST digits with a U-Net of 2 million parameters: one of four backbones with equal size and equal training."""
+"""MNIST digits with a U-Net of 2 million parameters: one of several backbones with equal size and equal training."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return `mnist` with the leave-one-out parameterisation, a larger U-Net, and a learning rate for all four backbones.
+    """Return `mnist` with the leave-one-out parameterisation, a larger U-Net, and a learning rate for all backbones.
 
-    `--config.model.name=dit` selects another of the four backbones, also `uvit` or `diffit`. Their default sizes are equal.
+    `--config.model.name=dit` selects another backbone, also `uvit`, `diffit` or `ssm`. Their default sizes are equal.
     """
     config = mnist.get_config()
     config.update(

@@ -1,4 +1,4 @@
-"""The Gaussian engine: `x_t = alpha_t x_0 + sigma_t eps` on reals, and its reversal."""
+"""The Gaussian engine: `x_t = alpha_t x_0 + sigma_t eps` on reals, and the reverse process."""
 
 from continuous_diffusion.denoisers import (
     Denoiser,

@@ -1,6 +1,6 @@
-"""Readings of a network as a Gaussian posterior of the clean data.
+"""Parameterisations: how the output of a network becomes a Gaussian posterior of the clean data.
 
-A parameterisation is four coefficients of time:
+A parameterisation has four coefficients, which are functions of time:
 
     x0hat = c_skip(t) x_t + c_out(t) network(c_in(t) x_t, c_noise(t), **cond)
 
@@ -11,17 +11,16 @@ A parameterisation is four coefficients of time:
 | v = alpha eps - sigma x_0   | 1         | alpha            | -sigma          | t               |
 | Karras, std d of the data   | 1 / n     | alpha d^2 / n^2  | sigma d / n     | -logSNR(t) / 8  |
 
-with `n^2 = alpha^2 d^2 + sigma^2`, the variance of x_t. The four are one another's images: given x_t, each
-determines eps, x_0 and v. They differ in what an error of the network does to x_0: in eps it is
-multiplied by sigma / alpha, which is large in the noise, in x_0 by 1, and in v by sigma. All but v hold for any
-(alpha, sigma); v is for schedules that preserve the variance, `alpha^2 + sigma^2 = 1`.
+with `n^2 = alpha^2 d^2 + sigma^2`, the variance of x_t. Given x_t, each prediction determines eps, x_0 and v. The
+parameterisations differ in how an error of the network changes x_0. It is multiplied by sigma / alpha for eps, which is
+large at high noise, by 1 for x_0, and by sigma for v. v needs a variance-preserving schedule, `alpha^2 + sigma^2 = 1`. The
+others work for any (alpha, sigma).
 
-Squared-error training teaches the mean of p(x_0 | x_t) and nothing of its variance. The
-posterior of a network denoiser therefore states a variance by convention: sigma_t^2 / (alpha_t^2 + sigma_t^2), which is
-exact for white data of variance 1 and, averaged over x_t, at least the best linear
-denoiser's error for any data in [-1, 1] (whose second moment is at most 1). The samplers
-use the mean alone, unless the network has a second half of outputs that was taught the variance of a
-reverse step: `LearnedVarianceDenoiser`. The last term of a bound, -log p(x_0 | x_tmin), uses the variance too.
+Training with a squared error learns the mean of p(x_0 | x_t) but not its variance. The posterior of a network denoiser
+therefore has a conventional variance, sigma_t^2 / (alpha_t^2 + sigma_t^2). It is exact for white data of variance 1. For any
+data in [-1, 1], whose second moment is at most 1, it is at least the squared error of the best linear denoiser, averaged
+over x_t. Samplers use only the mean, except with `LearnedVarianceDenoiser`. Its network also predicts the variance of a
+reverse step. The last term of a bound, -log p(x_0 | x_tmin), uses the variance too.
 """
 
 from __future__ import annotations
@@ -55,21 +54,21 @@ __all__ = [
 ]
 
 Network = Callable[..., Tensor]
-"""(x (B, *event), c (B,), **cond) -> (B, *event)."""
+"""A network: (x (B, *event), c (B,), **cond) -> (B, *event)."""
 
 
 class Posterior:
-    """`p(x_0^d | x_t) = N(mean^d, var^d)`, and the noise that goes with the mean.
+    """The Gaussian posterior `p(x_0^d | x_t) = N(mean^d, var^d)`, with the predicted noise.
 
     Arguments:
         process: the forward process.
         t: the time of x_t, () or (B,).
         mean: x0hat, the expected clean data (B, *event).
-        epsilon: epshat, with `x_t = alpha_t mean + sigma_t epshat`: (B, *event).
-        var: the variance of every dimension, broadcastable to (B, *event), positive for t > 0; None is what data of variance 1
-            have, `sigma_t^2 / (alpha_t^2 + sigma_t^2)`.
-        interpolation: v of the learned variance `beta^v beta~^(1 - v)` of a reverse step
-            (B, *event); None where the network was taught none.
+        epsilon: epshat (B, *event), the predicted noise, with `x_t = alpha_t mean + sigma_t epshat`.
+        var: the variance of each dimension, broadcastable to (B, *event), positive for t > 0. None means the variance for
+            data of variance 1, `sigma_t^2 / (alpha_t^2 + sigma_t^2)`.
+        interpolation: v (B, *event) of the learned variance `beta^v beta~^(1 - v)` of a reverse step; None if the network
+            learns no variance.
     """
 
     def __init__(
@@ -90,31 +89,31 @@ class Posterior:
 
     @lazy_property
     def var(self) -> Tensor:
-        """The variance of every dimension: (B, *event)."""
+        """The variance of each dimension: (B, *event)."""
         if self._var is not None:
             return self._var.expand_as(self.mean)
         alpha, sigma = self.process.schedule(self.t)
         return match(sigma.square() / (alpha.square() + sigma.square()), self.mean).expand_as(self.mean)
 
     def log_prob(self, x_0: Tensor) -> Tensor:
-        """The log density of every dimension in nats: (B, *event) -> (B, *event)."""
+        """Return the log density of each dimension in nats: (B, *event) -> (B, *event)."""
         return -((x_0 - self.mean).square() / self.var + self.var.log() + math.log(2 * math.pi)) / 2
 
     def sample(self, generator: Generator = None) -> Tensor:
-        """`mean + sqrt(var) z`: (B, *event)."""
+        """Draw `mean + sqrt(var) z`: (B, *event)."""
         noise = as_randomness(generator).normal(self.mean.shape, self.mean.dtype, self.mean.device)
         return self.mean + self.var.sqrt() * noise
 
     def mode(self) -> Tensor:
-        """The mean: (B, *event)."""
+        """Return the mean, which is the mode of a Gaussian: (B, *event)."""
         return self.mean
 
 
 class Denoiser(diffusion_core.Denoiser[Posterior]):
-    """A parameterisation: a network between four coefficients; subclasses say which.
+    """The base class of parameterisations. A subclass defines the four coefficients and the predicted noise.
 
     Arguments:
-        process: the Gaussian process whose noise it removes.
+        process: the Gaussian process of the noisy data.
         network: any callable (x, c, **cond) -> the shape of x; a module's parameters are registered.
         event_shape: the shape of one example, such as (1, 28, 28).
 
@@ -131,28 +130,28 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
 
     @abstractmethod
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(c_in, c_skip, c_out, c_noise), each of the shape of t."""
+        """Return (c_in, c_skip, c_out, c_noise), each the shape of t."""
 
     @abstractmethod
     def epsilon(self, output: Tensor, mean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The noise epshat from the network's output, without a division by sigma where there is a way: (B, *event)."""
+        """Return the predicted noise epshat, without a division by sigma if possible: (B, *event)."""
 
     def read(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Check the arguments and evaluate the network: its output in the dtype of x_t, and (c_skip, c_out) to read it with."""
+        """Check the arguments and evaluate the network: return its output, in the dtype of x_t, and (c_skip, c_out)."""
         self.check_event(x_t)
         check_real(x_t)
         check_time(t, len(x_t))
         c_in, c_skip, c_out, c_noise = self.coefficients(t)
-        # Where a pass over the image can be seen to change nothing, it is saved.
+        # Skip the multiplication if c_in is known to be 1.
         x = x_t if number(c_in) == 1 else match(c_in, x_t) * x_t
         output = self.network(x, batch_time(c_noise.to(x_t.dtype), len(x_t)), **cond)
-        output = output.to(x_t.dtype)  # the algebra stays in single precision when the network computes in half
-        if not output.requires_grad:  # a training looks at its loss and its gradient instead
+        output = output.to(x_t.dtype)  # keep single precision if the network computes in half precision
+        if not output.requires_grad:  # training checks its loss and its gradient instead
             check_finite(finite_examples(output), x_t, t)
         return output, (c_skip, c_out)
 
     def interpret(self, output: Tensor, coefficients: tuple[Tensor, Tensor], x_t: Tensor, t: Tensor) -> Posterior:
-        """The posterior that an output of the network, (B, *event), stands for."""
+        """Return the posterior for an output of the network (B, *event)."""
         if output.shape != x_t.shape:
             raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {tuple(x_t.shape)}")
         c_skip, c_out = coefficients
@@ -160,19 +159,21 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
         return Posterior(self.process, t, mean, self.epsilon(output, mean, x_t, t))
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
-        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
+        """Return the posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
         Raises:
-            ValueError: x_t is not a real (B, *event_shape), t is not () or (B,) in [0, 1], or the
-                network returned another shape than it was given.
-            NotFiniteError: the network returned an infinite number or NaN, and no gradient is formed of it.
+            ValueError: x_t is not real or not (B, *event_shape), t is not () or (B,) in [0, 1], or the
+                network returned another shape than that of x_t.
+            NotFiniteError: the network returned infinity or NaN, and its output has no gradient.
         """
         output, coefficients = self.read(x_t, t, **cond)
         return self.interpret(output, coefficients, x_t, t)
 
 
 class EpsilonDenoiser(Denoiser):
-    """The network predicts the noise: `x0hat = (x_t - sigma_t network(x_t, t, **cond)) / alpha_t`, which needs alpha_t > 0.
+    """The eps parameterisation: the network predicts the noise.
+
+    `x0hat = (x_t - sigma_t network(x_t, t, **cond)) / alpha_t`, which needs alpha_t > 0.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -191,9 +192,9 @@ class EpsilonDenoiser(Denoiser):
 
 
 class X0Denoiser(Denoiser):
-    """The network predicts the clean data: `x0hat = network(x_t, t, **cond)`.
+    """The x_0 parameterisation: the network predicts the clean data, `x0hat = network(x_t, t, **cond)`.
 
-    The noise that goes with it, `(x_t - alpha_t x0hat) / sigma_t`, needs t > 0.
+    The predicted noise, `(x_t - alpha_t x0hat) / sigma_t`, needs t > 0.
     """
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -208,15 +209,17 @@ class X0Denoiser(Denoiser):
 
 
 class VelocityDenoiser(Denoiser):
-    """The network predicts `v = alpha_t eps - sigma_t x_0`: `x0hat = alpha_t x_t - sigma_t network(x_t, t, **cond)`.
+    """The v parameterisation: the network predicts `v = alpha_t eps - sigma_t x_0`.
+
+    `x0hat = alpha_t x_t - sigma_t network(x_t, t, **cond)`.
 
     Arguments:
-        process: the Gaussian process whose noise it removes; its schedule preserves the variance.
+        process: the Gaussian process of the noisy data, with a variance-preserving schedule.
         network: any callable (x, c, **cond) -> the shape of x; a module's parameters are registered.
         event_shape: the shape of one example, such as (1, 28, 28).
 
     Raises:
-        TypeError: the schedule is not VariancePreserving, and x0hat is another function of x_t and v.
+        TypeError: the schedule is not VariancePreserving. The formula for x0hat does not hold then.
 
     References:
         Progressive distillation for fast sampling of diffusion models (Salimans & Ho, 2022) | https://arxiv.org/abs/2202.00512
@@ -246,17 +249,17 @@ class VelocityDenoiser(Denoiser):
 
 
 class KarrasDenoiser(Denoiser):
-    """EDM's preconditioning: the network's input and its target have variance 1 at every time t > 0.
+    """The EDM parameterisation of Karras et al.: input and target of the network have variance 1 at every time t > 0.
 
-    EDM writes it for `x_t / alpha_t = x_0 + (sigma_t / alpha_t) eps`. What tells the time is the
-    log-SNR: a network trained on one schedule may be used with another.
+    EDM has the formulas for `x_t / alpha_t = x_0 + (sigma_t / alpha_t) eps`. The network gets the log-SNR instead of the
+    time, so a network that was trained with one schedule can be used with another.
 
     Arguments:
-        process: the Gaussian process whose noise it removes.
-        network: any callable (x, c, **cond) -> the shape of x, with c from about -2 (noise) or
-            less to 2 (data) or more, sign reversed: `c = -logSNR / 8`. It is finite where alpha_t and sigma_t are above 0.
+        process: the Gaussian process of the noisy data.
+        network: any callable (x, c, **cond) -> the shape of x. It gets `c = -logSNR / 8`, which is about 2 for noise and -2
+            for nearly clean data. c is finite if alpha_t > 0 and sigma_t > 0.
         event_shape: the shape of one example, such as (1, 28, 28).
-        std: d, the standard deviation of the data; EDM's for images in [-1, 1] is 0.5.
+        std: d, the standard deviation of the data; EDM uses 0.5 for images in [-1, 1].
 
     References:
         Elucidating the design space of diffusion-based generative models (Karras et al., 2022) | https://arxiv.org/abs/2206.00364
@@ -284,15 +287,15 @@ class KarrasDenoiser(Denoiser):
 
 
 class LearnedVarianceDenoiser(diffusion_core.Denoiser[Posterior]):
-    """Any reading whose network also predicts the variance of a reverse step.
+    """A denoiser whose network also predicts the variance of a reverse step, for any parameterisation of the mean.
 
-    The network returns twice as many channels: the first half is the reading's, the second one
-    `out` says where between its two extremes the log variance of the step t -> s lies:
+    The network returns twice as many channels. The first half is the output for the parameterisation of the mean. The
+    second half, `out`, interpolates the log variance of the step t -> s between its two extremes:
 
         variance = exp(v ln beta + (1 - v) ln beta~),      v = (out + 1) / 2
 
     Arguments:
-        mean_denoiser: the reading of the first half; its network maps (B, C, ...) to (B, 2C, ...).
+        mean_denoiser: the parameterisation of the mean. Its network maps (B, C, ...) to (B, 2C, ...).
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
@@ -304,13 +307,13 @@ class LearnedVarianceDenoiser(diffusion_core.Denoiser[Posterior]):
     def __init__(self, mean_denoiser: Denoiser) -> None:
         if not isinstance(mean_denoiser, Denoiser):
             raise TypeError(
-                f"mean_denoiser is {type(mean_denoiser).__name__}, expected a reading of one network such as EpsilonDenoiser"
+                f"mean_denoiser is {type(mean_denoiser).__name__}, expected a parameterisation such as EpsilonDenoiser"
             )
         super().__init__(mean_denoiser.process, mean_denoiser.event_shape)
         self.mean_denoiser = mean_denoiser
 
     def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
-        """What the reading of the mean says."""
+        """Return the active dimensions of `mean_denoiser`."""
         return self.mean_denoiser.active(x_0, **cond)
 
     @property
@@ -319,12 +322,12 @@ class LearnedVarianceDenoiser(diffusion_core.Denoiser[Posterior]):
         return self.mean_denoiser.network
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
-        """The posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
+        """Return the posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
         Raises:
-            ValueError: x_t is not a real (B, *event_shape), t is not () or (B,) in [0, 1], or the
-                network did not return twice as many channels as it was given.
-            NotFiniteError: the network returned an infinite number or NaN, and no gradient is formed of it.
+            ValueError: x_t is not real or not (B, *event_shape), t is not () or (B,) in [0, 1], or the
+                network did not return twice the number of its input channels.
+            NotFiniteError: the network returned infinity or NaN, and its output has no gradient.
         """
         output, coefficients = self.mean_denoiser.read(x_t, t, **cond)
         expected = (len(x_t), 2 * x_t.shape[1], *x_t.shape[2:])

@@ -1,15 +1,15 @@
-"""The terms of the variational bound of a chain of Gaussian steps, dimension by dimension in nats.
+"""The terms of the variational bound of a chain of Gaussian steps, for each dimension in nats.
 
-A step t -> s of the model is a Gaussian with the mean of the bridge at x0hat and a log variance
-between two extremes, `V = beta^v beta~^(1 - v)`. The true one is the bridge at x_0, of variance beta~. With
+A step t -> s of the model is a Gaussian. Its mean is that of the bridge at x0hat, and its variance is
+`V = beta^v beta~^(1 - v)`. The true step is the bridge at x_0, with variance beta~. With
 r = log(beta / beta~) = log(sigma_t^2 / sigma_s^2),
 
     KL(q(x_s | x_t, x_0) || p(x_s | x_t)) = 1/2 [ v r + e^{-v r} - 1 + e^{-v r} c_0^2 (x_0 - x0hat)^2 / beta~ ]
     c_0^2 (x_0 - x0hat)^2 / beta~ = (snr_s - snr_t) (x_0 - x0hat)^2 = (snr_s / snr_t - 1) (eps - epshat)^2
 
-since `c_0^2 / beta~ = (alpha_s^2 / sigma_s^2) (1 - snr_t / snr_s) = snr_s - snr_t`. In eps nothing cancels at small t. The
-last step, from t_1 to the data, has no bridge: its term is -log p(x_0 | x_t1), the density of
-N(x0hat, V), or its mass on the bin of x_0 where the data are pixels.
+since `c_0^2 / beta~ = (alpha_s^2 / sigma_s^2) (1 - snr_t / snr_s) = snr_s - snr_t`. The form with eps has no cancellation at
+small t. The last step, from t_1 to the data, has no bridge. Its term is -log p(x_0 | x_t1), with the density of
+N(x0hat, V), or its probability of the bin of x_0 if the data are pixels.
 
 References:
     Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -29,14 +29,14 @@ __all__ = ["reconstruction_error", "step_divergence"]
 
 
 def step_divergence(process: GaussianProcess, error: Tensor, interpolation: float | Tensor, s: Tensor, t: Tensor) -> Tensor:
-    """`KL(q(x_s | x_t, x_0) || p(x_s | x_t))` of every dimension in nats: (B, *event).
+    """Return `KL(q(x_s | x_t, x_0) || p(x_s | x_t))` of each dimension in nats: (B, *event).
 
     Arguments:
         process: the forward process.
         error: eps - epshat at time t (B, *event).
         interpolation: v, one number or (B, *event): 0 for the variance beta~, 1 for beta.
-        s: where the step ends, () or (B,), above 0.
-        t: where it begins, of the shape of s; alpha_t > 0.
+        s: the end of the step, () or (B,), above 0.
+        t: the start of the step, in the shape of s, with alpha_t > 0.
     """
     schedule, s, t = process.schedule, s.double(), t.double()
     gain = torch.expm1(schedule.log_snr(s) - schedule.log_snr(t))  # snr_s / snr_t - 1
@@ -46,10 +46,10 @@ def step_divergence(process: GaussianProcess, error: Tensor, interpolation: floa
 
 
 def reconstruction_error(process: GaussianProcess, x_0: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
-    """`-log p(x_0 | x_t)` of every dimension in nats, under N(mean, var): (B, *event).
+    """Return `-log p(x_0 | x_t)` of each dimension in nats, under N(mean, var): (B, *event).
 
     Arguments:
-        process: the forward process; its `pixels` say whether the data are values or reals.
+        process: the forward process. If it has `pixels`, the probability of a bin is used, else the density.
         x_0: clean data (B, *event).
         mean: x0hat (B, *event).
         log_var: the log of the variance, broadcastable to (B, *event).

@@ -1,19 +1,22 @@
-"""Guided denoisers of the Gaussian engine: the noise of the unconditional model, moved towards the conditional one's.
+"""Guided denoisers of the Gaussian engine.
+
+Classifier-free guidance moves the predicted noise from the unconditional to the conditional prediction:
 
     epsilon_g = epsilon_u + g (epsilon_c - epsilon_u)
 
-The noise is the score, `epsilon = -sigma_t grad log q_t(x_t)`, so the rule is that of the log domain:
-epsilon_g is the score of `q_t(x_t)^{1-g} q_t(x_t | y)^g`. With a classifier of noisy data Bayes' rule gives the same,
+The noise is proportional to the score, `epsilon = -sigma_t grad log q_t(x_t)`. So epsilon_g is -sigma_t times the
+score of the tilted marginal `q_t(x_t)^{1-g} q_t(x_t | y)^g`. With a classifier of noisy data, Bayes' rule gives the form
+of classifier guidance:
 
-    epsilon_g = epsilon_u - sigma_t g grad log p(y | x_t, t),
+    epsilon_g = epsilon_u - sigma_t g grad log p(y | x_t, t)
 
-and for an exact classifier it is the same. For 0 < g != 1 those tilted marginals are not the marginals of this process
-of noising started at the tilted law of the data: a deterministic and a noisy sampler then have different laws, neither
-of them the tilted one.
+The two forms are equal for an exact classifier. For g other than 0 and 1, the tilted marginals are not the marginals of
+the forward process that starts from the tilted data distribution. Deterministic and stochastic samplers then have
+different distributions, and neither is the tilted distribution.
 
-The mean moves along, `x0hat = (x_t - sigma_t epsilon_g) / alpha_t`, and without a division by alpha_t where there are two of
-them: `x0hat_u + g (x0hat_c - x0hat_u)`. The variance is that of the model that is closer to the samples: the conditional one's
-where it is at hand.
+The mean follows from the noise, `x0hat = (x_t - sigma_t epsilon_g) / alpha_t`. With two predictions no division by
+alpha_t is needed: `x0hat_u + g (x0hat_c - x0hat_u)`. The variance is not guided. It is that of the conditional model if
+there is one, because that model is closer to the samples.
 
 References:
     Classifier-free diffusion guidance (Ho & Salimans, 2022) | https://arxiv.org/abs/2207.12598
@@ -38,18 +41,29 @@ __all__ = ["ClassifierFreeGuidance", "ClassifierGuidance"]
 
 
 class ClassifierFreeGuidance(Denoiser[Posterior]):
-    """`epsilon_g = epsilon(x_t, t) + g (epsilon(x_t, t, y) - epsilon(x_t, t))`, both from one batch of 2 B.
+    """Classifier-free guidance: `epsilon_g = epsilon(x_t, t) + g (epsilon(x_t, t, y) - epsilon(x_t, t))`.
+
+    Both predictions come from one network call with a batch of 2 B.
 
     References:
         Classifier-free diffusion guidance (Ho & Salimans, 2022) | https://arxiv.org/abs/2207.12598
 
+    Proven:
+        Tests compute the law of guided samples on mixtures by numerical integration. It is not the tilted law
+        `p(x_0) p(y | x_0)^g / Z`, which guidance aims at. docs/guidance.md has tables of the distance between the two laws.
+
+        continuous_diffusion/test_guidance.py::test_documented_distances_are_those_of_the_benchmark
+
     Arguments:
-        denoiser: a denoiser whose network takes conditions; two evaluations of it, in one batch, make one.
-        scale: how strong guidance is, as a function of time.
-        null: the values that mean "none" of the conditions to guide towards; None is the network's null class of y.
+        denoiser: a denoiser whose network takes conditions. One guided evaluation evaluates this denoiser twice, in one
+            batch: with the conditions and with the null values.
+        scale: the guidance scale g as a function of time.
+        null: for each condition to guide towards, the value that means "no condition". None means guidance by the labels
+            y only, with the network's null class as this value.
 
     Raises:
-        ValueError: no null value is known, or one of a condition that the network does not have.
+        ValueError: `null` is None and the network has no labels, or `null` names a condition that the network does not
+            have.
     """
 
     process: GaussianProcess
@@ -63,16 +77,16 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
         self.nfe = 2 * denoiser.nfe
 
     def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
-        """What the wrapped denoiser says."""
+        """Return the active dimensions of the wrapped denoiser."""
         return self.denoiser.active(x_0, **cond)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
-        """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
+        """Return the guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
-        Its variance, and what a network learned of it, is the conditional model's.
+        Its variance and its learned interpolation of variances are those of the conditional model.
 
         Raises:
-            ValueError: a condition to guide towards is missing, as in `doubled`; and what the wrapped denoiser refuses.
+            ValueError: a condition to guide towards is missing, or the wrapped denoiser refuses its input.
         """
         self.check_event(x_t)
         n, g = len(x_t), self.scale(t)
@@ -85,17 +99,17 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
 
 
 class ClassifierGuidance(Denoiser[Posterior]):
-    """`epsilon_g = epsilon(x_t, t) - sigma_t g grad log p(y | x_t, t)`: a model without labels, a classifier with them.
+    """Classifier guidance of an unconditional model: `epsilon_g = epsilon(x_t, t) - sigma_t g grad log p(y | x_t, t)`.
 
-    The mean that goes with it divides by alpha_t, so it needs alpha_t > 0.
+    The mean is computed with a division by alpha_t, so alpha_t > 0 is required.
 
     References:
         Diffusion models beat GANs on image synthesis (Dhariwal & Nichol, 2021) | https://arxiv.org/abs/2105.05233
 
     Arguments:
-        denoiser: the unconditional denoiser; one whose network takes labels is asked without.
+        denoiser: the unconditional denoiser. If its network takes labels, it is evaluated without them.
         classifier: (x_t (B, *event), c (B,)) -> logits (B, K), differentiable in x_t.
-        scale: how strong guidance is, as a function of time.
+        scale: the guidance scale g as a function of time.
     """
 
     process: GaussianProcess
@@ -109,15 +123,15 @@ class ClassifierGuidance(Denoiser[Posterior]):
         self.nfe = denoiser.nfe
 
     def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
-        """What the wrapped denoiser says."""
+        """Return the active dimensions of the wrapped denoiser."""
         return self.denoiser.active(x_0, **cond)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
-        """The guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,) in 0 .. K - 1.
+        """Return the guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,) in 0 .. K - 1.
 
         Raises:
-            ValueError: y is missing, is not (B,), not integer or out of range; and what the wrapped denoiser refuses.
-            NotFiniteError: the classifier's output, or its slope, is infinite or not a number.
+            ValueError: y is missing, not (B,), not integer or out of range, or the wrapped denoiser refuses its input.
+            NotFiniteError: the output of the classifier or its gradient is infinite or NaN.
         """
         y = taken_labels(cond, len(x_t))
         base = self.denoiser(x_t, t, **cond)

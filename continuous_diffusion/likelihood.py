@@ -1,12 +1,12 @@
-"""Bits per dimension: the complete bound on -log2 p(x_0) / D, with its three terms.
+"""Bits per dimension: the bound on -log2 p(x_0) / D with its three terms.
 
     -log p(x_0) <= sum_i E[KL(q(x_s | x_t, x_0) || p(x_s | x_t))] + KL(q_tmax(. | x_0) || prior) + E[-log p(x_0 | x_tmin)]
                    diffusion                                        prior                          reconstruction
 
-The diffusion term is that of a chain, step by step, or, where the times given are of no chain, its limit of
-infinitely many steps. The prior term is exact; the other two are Monte-Carlo means over times and noise (see
-`diffusion_core/likelihood.py`). Where the process knows that its data are pixels, the reconstruction is the probability
-of a value, not a density: the number then bounds the same quantity as that of the discrete engine.
+The diffusion term is the sum over the steps of a chain, or its limit for infinitely many steps. `GridTimes` give the
+sum, and all other time samplers give the limit. The prior term is exact. The other two terms are Monte-Carlo means over
+times and noise (see `diffusion_core/likelihood.py`). If the process has `pixels`, the reconstruction term is the
+probability of a value and not a density. The result then bounds the same quantity as in the discrete engine.
 
 References:
     Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -39,15 +39,15 @@ __all__ = ["BitsPerDim", "bits_per_dim", "learn_times", "prior_divergence"]
 
 
 def prior_divergence(process: GaussianProcess, x_0: Tensor, t_max: float = 1.0, active: Tensor | None = None) -> Tensor:
-    """`KL(q_tmax(. | x_0) || prior)` in nats an example: (B, *event) -> (B,); t_max is where sampling starts.
+    """Return `KL(q_tmax(. | x_0) || prior)` in nats per example: (B, *event) -> (B,). Sampling starts at t_max.
 
-    The prior is N(0, r^2) with the variance of the process, so it is `1/2 ((alpha^2 x_0^2 + sigma^2) / r^2 - 1 -
-    log(sigma^2 / r^2))` summed over dimensions.
+    The prior is N(0, r^2) with the variance r^2 of the process. The divergence is
+    `1/2 ((alpha^2 x_0^2 + sigma^2) / r^2 - 1 - log(sigma^2 / r^2))`, summed over dimensions.
     """
     t = torch.tensor(t_max, dtype=torch.float64, device=x_0.device)
     alpha, sigma = process.schedule(t)
     prior_variance = process.prior_variance(x_0.device)
-    # With n = alpha^2 + sigma^2, the variance of x_t for white data, what would cancel in the noise is left out.
+    # Written with n = alpha^2 + sigma^2, the variance of x_t for white data. This avoids cancellation near pure noise.
     n_excess = (alpha.square() + sigma.square()) / prior_variance - 1
     constant = n_excess - torch.log1p(n_excess) - torch.nn.functional.logsigmoid(-process.schedule.log_snr(t))
     terms = alpha.square() / prior_variance * (x_0.double().square() - 1) + constant
@@ -66,14 +66,14 @@ class _Bound(Bound[Posterior]):
         if self.process.pixels is not None:
             self.process.pixels.check(x_0)
         if times.t_min <= 0:
-            raise ValueError(f"t_min = {times.t_min}, expected t_min > 0: x_0 is reconstructed from x_tmin")
+            raise ValueError(f"t_min = {times.t_min}, expected t_min > 0: the last term reconstructs x_0 from x_tmin")
         if self.chain is not None:
             self.chain.check_schedule(self.process.schedule)
 
     def reconstruction(self, rows: Tensor, t_min: Tensor, randomness: Randomness) -> Tensor:
         if self.chain is None:
             return self.score(Reconstruction(), rows, t_min, randomness)
-        # The term of the chain's last step, whose length is t_min.
+        # The loss divides the term of the last step by its length, which is t_min.
         return self.score(self.chain, rows, t_min, randomness) * t_min
 
     def prior(self) -> Tensor:
@@ -89,23 +89,34 @@ def bits_per_dim(
     generator: Generator = None,
     **cond: Tensor,
 ) -> BitsPerDim:
-    """Bound -log2 p(x_0) / D: in bits of a pixel's value where the process has `pixels`, of a density where it has none.
+    """Return an upper bound of -log2 p(x_0) / D, in bits per dimension.
+
+    p is a probability if the process has `pixels`, and a density otherwise.
+
+    Proven:
+        With the exact posterior of a mixture, the expected bound converges to the entropy of the data as 1 / T. The
+        estimate agrees with the expected bound within its error. Pixels are integers with a probability, not real numbers
+        with a density.
+
+        continuous_diffusion/test_likelihood.py::test_the_exact_bound_falls_to_the_entropy
+        continuous_diffusion/test_likelihood.py::test_the_estimate_is_the_expected_bound
+        continuous_diffusion/test_likelihood.py::test_pixels_with_a_known_law
 
     Arguments:
         denoiser: any denoiser of the Gaussian engine, in evaluation mode.
-        x_0: clean data (B, *event), as the process takes them: `process.pixels.encode` of integers.
-        times: `GridTimes(grid)` for the chain that walks a grid and ends on x_0, a density for infinitely many
-            steps, at best one that `learn_times` made of these; its t_min is where the chain ends and its t_max where it
-            starts. None is the chain of 1000 times, `GridTimes(UniformGrid(999, 0.001))`.
-        draws: how many times (and noises) an example: an even number, at least 4. For a chain of N steps that are
-            drawn alike, N draws are all its terms, each once.
-        batch_size: how many evaluations the network sees at once.
-        generator: the source of randomness; one stream for everything.
-        cond: conditions of the network by name, batch first, such as labels y (B,).
+        x_0: clean data (B, *event) for the process. For pixels this is `process.pixels.encode` of integers.
+        times: `GridTimes(grid)` for the chain with the steps of a grid, or a density of times for infinitely many steps.
+            The chain starts at t_max and ends at t_min. `learn_times` improves the times and reduces the error. None
+            means the chain of 1000 times, `GridTimes(UniformGrid(999, 0.001))`.
+        draws: the number of random pairs of a time and a noise per example: an even number of at least 4. If a chain of
+            N steps draws its steps with equal probability, N draws use each step once.
+        batch_size: the number of evaluations per network call.
+        generator: the source of randomness, one stream for all draws.
+        cond: conditions of the network by name, batch first, for example labels y (B,).
 
     Raises:
-        ValueError: draws or batch_size are out of range, there are no examples, t_min = 0, a chain whose first step is
-            infinitely long in log-SNR, or data that are not the pixels that the process knows.
+        ValueError: draws or batch_size is out of range, there are no examples, t_min = 0, the first step of the chain is
+            infinitely long in log-SNR, or the data are not pixels of the process.
     """
     return _Bound(denoiser, x_0, times, cond).estimate(draws, batch_size, generator)
 
@@ -119,18 +130,18 @@ def learn_times(
     generator: Generator = None,
     **cond: Tensor,
 ) -> TimeSampler:
-    """The density of times that makes the error of `bits_per_dim` small, learned on other images than those it is used for.
+    """Learn a density of times that reduces the error of `bits_per_dim`. Learn it on other images than you evaluate.
 
     Arguments:
         denoiser: any denoiser of the Gaussian engine, in evaluation mode.
-        x_0: clean data (B, *event), as the process takes them, such as 64 training images.
-        times: the chain or the interval, as in `bits_per_dim`.
-        draws: how many times (and noises) an example: an even number, at least 4.
-        batch_size: how many evaluations the network sees at once.
+        x_0: clean data (B, *event) for the process, for example 64 training images.
+        times: the chain or the interval of times, as in `bits_per_dim`.
+        draws: the number of random pairs of a time and a noise per example: an even number of at least 4.
+        batch_size: the number of evaluations per network call.
         generator: the source of randomness.
         cond: conditions of the network by name, batch first.
 
     Raises:
-        ValueError: as `bits_per_dim`, or no term is finite and positive.
+        ValueError: an error of `bits_per_dim`, or no term is finite and positive.
     """
     return _Bound(denoiser, x_0, times, cond).learn_times(draws, batch_size, generator)

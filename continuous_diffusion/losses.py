@@ -1,15 +1,15 @@
-"""Training losses of the Gaussian engine, one unreduced number an example.
+"""Training losses of the Gaussian engine, unreduced: one number per example.
 
-A denoiser is trained by regression: noise the data, ask for what was there, measure the error.
-Losses in eps, x_0 or v differ only by a weight in time (see `weights.py`). All losses are sums over dimensions.
+A denoiser is trained by regression: noise the data, predict the target, measure the error. Losses with the targets eps,
+x_0 and v differ only by a weight in time (see `weights.py`). All losses are sums over dimensions.
 
-The variational bound of a chain t_max = t_0 > ... > t_N = t_min > 0 and the prior is
+The variational bound for the prior and a chain t_max = t_0 > ... > t_N = t_min > 0 is
 
     -log p(x_0) <= KL(q_tmax(. | x_0) || prior) + sum_i E[KL(q(x_s | x_t, x_0) || p(x_s | x_t))] + E[-log p(x_0 | x_tmin)]
                    L_T                            L_t, the steps t -> s of the grid                L_0
 
-`VLB` turns its sum into an integral over t, so that any time sampler estimates it: at a time t within a step it is
-that step's term divided by the step's length. With infinitely many steps the terms become
+`VLB` writes the sum as an integral over t, so that any time sampler can estimate it. At a time t, the integrand is the term
+of the step that contains t, divided by the length of the step. With infinitely many steps the integrand becomes
 
     ELBO:    l_t(x_0) = 1/2 (-d logSNR/dt) |eps - epshat|^2
 
@@ -47,25 +47,25 @@ __all__ = ["ELBO", "VLB", "EpsilonLoss", "HybridLoss", "Loss", "Reconstruction",
 
 
 ROUNDING = 2e-7
-"""More than the relative error of a time in single precision."""
+"""An upper bound of the relative error of a time in single precision."""
 
 FAINTEST = -100.0
-"""The least log-SNR that a chain may start at: alpha is 2e-22, and one step from there to the next noise level has no size."""
+"""The lowest log-SNR at which a chain can start. alpha is 2e-22 there, and the first step is practically infinite."""
 
 
 def noise_of(sample: Sample) -> Tensor:
-    """The noise eps of a sample of the Gaussian process (B, *event).
+    """Return the noise eps of a sample of the Gaussian process: (B, *event).
 
     Raises:
-        ValueError: it has none.
+        ValueError: the sample has no noise.
     """
     if sample.noise is None:
-        raise ValueError("the sample has no noise, expected one that `Loss.draw` made for a Gaussian process")
+        raise ValueError("sample.noise = None, expected a sample from `Loss.draw` with a Gaussian process")
     return sample.noise
 
 
 def schedule_of(denoiser: Denoiser[Posterior]) -> Schedule:
-    """The schedule of a denoiser's process.
+    """Return the schedule of a denoiser's process.
 
     Raises:
         TypeError: the process is not Gaussian.
@@ -76,31 +76,33 @@ def schedule_of(denoiser: Denoiser[Posterior]) -> Schedule:
 
 
 class Loss(diffusion_core.Loss[Posterior]):
-    """A loss of the Gaussian engine, in squared units or nats; `sample.noise` is eps."""
+    """The base class of losses of the Gaussian engine, in squared units or nats. `sample.noise` is eps."""
 
     teaches_variance: ClassVar[bool] = False
-    """Whether a learned variance has a gradient in it."""
+    """Whether the loss has a gradient for a learned variance."""
 
     def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
-        """Refuse a denoiser that learns a variance of which this loss teaches nothing.
+        """Check that the loss trains the variance of a denoiser that learns one.
 
         Raises:
-            ValueError: naming the loss and the denoiser.
+            ValueError: the denoiser learns a variance, and the loss has no gradient for it.
         """
         if getattr(denoiser, "learns_variance", False) and not self.teaches_variance:
             raise ValueError(
-                f"{type(self).__name__} teaches no variance, and {type(denoiser).__name__} is to learn one: expected "
+                f"{type(self).__name__} does not train a variance, but {type(denoiser).__name__} learns one: expected "
                 "HybridLoss or VLB, or a denoiser without a learned variance"
             )
 
 
 @dataclass(frozen=True)
 class Regression(Loss):
-    """A weighted distance to a target, `weight(t) sum_d distance(target^d - prediction^d)`; subclasses say to which.
+    """The base class of regression losses, `weight(t) sum_d distance(target^d - prediction^d)`.
+
+    A subclass defines the target.
 
     Arguments:
-        distance: what an error of the prediction costs.
-        weight: how much the error at each noise level counts.
+        distance: the distance between target and prediction.
+        weight: the weight of the error at each noise level.
     """
 
     distance: Distance = field(default_factory=SquaredError)
@@ -108,11 +110,11 @@ class Regression(Loss):
 
     @abstractmethod
     def residual(self, posterior: Posterior, sample: Sample) -> Tensor:
-        """The target minus its prediction: (B, *event)."""
+        """Return the target minus its prediction: (B, *event)."""
 
     @abstractmethod
     def log_factor(self, log_snr: Tensor) -> Tensor:
-        """The log of the target's squared error over that of x_0: the shape of log_snr."""
+        """Return the log of the ratio of the squared errors of the target and of x_0: the shape of log_snr."""
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
         log_snr = posterior.process.schedule.log_snr(sample.t.double())
@@ -122,7 +124,7 @@ class Regression(Loss):
 
 @dataclass(frozen=True)
 class EpsilonLoss(Regression):
-    """Regression to the noise eps; by default `sum_d (eps^d - epshat^d)^2`, the L_simple of DDPM.
+    """Regression to the noise eps, by default `sum_d (eps^d - epshat^d)^2`, the L_simple of DDPM.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -137,7 +139,7 @@ class EpsilonLoss(Regression):
 
 @dataclass(frozen=True)
 class X0Loss(Regression):
-    """Regression to the clean data x_0; by default `sum_d (x_0^d - x0hat^d)^2`."""
+    """Regression to the clean data x_0, by default `sum_d (x_0^d - x0hat^d)^2`."""
 
     def residual(self, posterior: Posterior, sample: Sample) -> Tensor:
         return sample.x_0 - posterior.mean
@@ -148,12 +150,12 @@ class X0Loss(Regression):
 
 def _check_preserving(schedule: Schedule) -> None:
     if not isinstance(schedule, VariancePreserving):
-        raise ValueError(f"the schedule is {type(schedule).__name__}, expected a VariancePreserving one: v is of these")
+        raise ValueError(f"the schedule is {type(schedule).__name__}, expected a VariancePreserving one to define v")
 
 
 @dataclass(frozen=True)
 class VelocityLoss(Regression):
-    """Regression to `v = alpha eps - sigma x_0`; by default `sum_d (v^d - vhat^d)^2`.
+    """Regression to `v = alpha eps - sigma x_0`, by default `sum_d (v^d - vhat^d)^2`.
 
     References:
         Progressive distillation for fast sampling of diffusion models (Salimans & Ho, 2022) | https://arxiv.org/abs/2202.00512
@@ -162,16 +164,16 @@ class VelocityLoss(Regression):
     name: ClassVar[str] = "v"
 
     def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
-        """Refuse what any regression refuses, and a schedule that does not preserve the variance.
+        """Check the denoiser, and that its schedule preserves the variance.
 
         Raises:
-            ValueError: naming the schedule.
+            ValueError: the schedule does not preserve the variance, or the denoiser learns a variance.
         """
         super().check(denoiser, times)
         _check_preserving(schedule_of(denoiser))
 
     def residual(self, posterior: Posterior, sample: Sample) -> Tensor:
-        """The target minus its prediction: (B, *event).
+        """Return the target minus its prediction: (B, *event).
 
         Raises:
             ValueError: the schedule does not preserve the variance.
@@ -187,17 +189,17 @@ class VelocityLoss(Regression):
 
 @dataclass(frozen=True)
 class ELBO(Loss):
-    """The bound of infinitely many steps: its integrand `1/2 (-d logSNR/dt) |eps - epshat|^2`, in nats / unit of t.
+    """The bound for infinitely many steps: its integrand `1/2 (-d logSNR/dt) |eps - epshat|^2`, in nats / unit of t.
 
     References:
         Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630
     """
 
     def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
-        """Refuse a denoiser that learns a variance, and times down to t = 0 where the integrand is infinite there.
+        """Check that the denoiser learns no variance and that the integrand is finite at the smallest time.
 
         Raises:
-            ValueError: naming the times and the schedule.
+            ValueError: the denoiser learns a variance, or the log-SNR is infinite at t_min of the times.
         """
         super().check(denoiser, times)
         schedule = schedule_of(denoiser)
@@ -205,7 +207,7 @@ class ELBO(Loss):
         if high == math.inf:
             raise ValueError(
                 f"{type(times).__name__} draws times from t_min = {times.t_min}, where {type(schedule).__name__} has log-SNR "
-                "inf, expected t_min > 0: ELBO grows without bound towards clean data"
+                "inf, expected t_min > 0: ELBO goes to infinity for clean data"
             )
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
@@ -215,7 +217,7 @@ class ELBO(Loss):
 
 @dataclass(frozen=True)
 class Reconstruction(Loss):
-    """The last term of a bound: `-log p(x_0 | x_t)` in nats, of a density or of pixels, with the posterior's variance."""
+    """The last term of a bound, `-log p(x_0 | x_t)` in nats, for a density or for pixels, with the posterior's variance."""
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
         terms = reconstruction_error(posterior.process, sample.x_0, posterior.mean, posterior.var.log())
@@ -224,18 +226,18 @@ class Reconstruction(Loss):
 
 @dataclass(frozen=True)
 class VLB(Loss):
-    """The bound of the chain that walks a grid and ends on x_0, step by step, in nats / unit of t: L_vlb without L_T.
+    """The variational bound of a chain with the steps of a grid, in nats / unit of t: L_vlb without L_T.
 
-    At a time t it is the term of the step that t is in, divided by the step's length; for t up to t_min that
-    is L_0. Its integral from 0 to t_max is the sum of all N + 1 terms: draw times from 0 on.
+    At a time t, the loss is the term of the step that contains t, divided by the length of the step. For t <= t_min this
+    term is L_0. The integral of the loss from 0 to t_max is the sum of all N + 1 terms, so times must be drawn from 0 on.
 
-    The variance of a step is the learned one where there is any. The first term, L_0, then has
-    `V = sigma_tmin^2` at v = 1 and, since beta~ = 0 there, beta~ of the step before at v = 0, as published.
-    Without a learned variance it has the posterior's.
+    If the denoiser learns a variance, the steps have the learned variance. The variance of the term L_0 is then
+    `sigma_tmin^2` at v = 1. At v = 0 it is beta~ of the step before, as published, because beta~ of the last step is 0.
+    Without a learned variance, L_0 has the variance of the posterior.
 
     Arguments:
-        grid: the times of the chain, t_min > 0; the published chain of T times is `UniformGrid(T - 1, 1 / T)`.
-        interpolation: where no variance is learned, how far that of a step is from the bridge's (0) to the forward step's (1).
+        grid: the times of the chain, with t_min > 0. The published chain of T times is `UniformGrid(T - 1, 1 / T)`.
+        interpolation: the variance of a step if none is learned, from that of the bridge (0) to that of the forward step (1).
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
@@ -248,59 +250,59 @@ class VLB(Loss):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.grid.t_min <= 0:
-            raise ValueError(f"t_min = {self.grid.t_min}, expected t_min > 0: the step t_min -> 0 is the chain's last")
+            raise ValueError(f"t_min = {self.grid.t_min}, expected t_min > 0: the step t_min -> 0 is the last of the chain")
         shortest = float((np.diff(self._times) / self._times[1:]).min())
         if shortest < 4 * ROUNDING:
             raise ValueError(
                 f"a step of the grid is {shortest:.1e} of its time, expected at least {4 * ROUNDING}: times are drawn in "
-                "single precision, which cannot tell shorter ones apart; take a schedule whose times crowd less at its ends"
+                "single precision, which is too coarse for shorter steps; use a schedule with longer steps at its ends"
             )
 
     @cached_property
     def _times(self) -> NDArray[np.float64]:
-        return np.array([0.0, *self.grid.times()[::-1]])  # rising; not a tensor, whose device would be the first caller's
+        return np.array([0.0, *self.grid.times()[::-1]])  # rising; an array, because a cached tensor stays on one device
 
     def steps(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the step that t is in, (s, t], ends and begins: (s, t), of the shape of t, float64."""
+        """Return the end s and the start t of the step (s, t] that contains t: each the shape of t, float64."""
         times = torch.as_tensor(self._times, device=t.device)
-        # A time that float32 rounded up still belongs to the step that begins there.
+        # A time that was rounded up in float32 still belongs to the step that starts there.
         place = torch.searchsorted(times, t.double() * (1 - ROUNDING)).clamp(1, len(times) - 1)
         s, t = (times.index_select(0, index.reshape(-1)).reshape(t.shape) for index in (place - 1, place))
         return s, t
 
     def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
-        """Refuse times that do not go from 0 to t_max, the interval of the chain, and a schedule that it cannot walk.
+        """Check that the times cover the chain, from 0 to t_max, and that the schedule fits the chain.
 
         Raises:
-            ValueError: the times have other ends, or the log-SNR is infinite, or nearly so, where the chain starts.
+            ValueError: the times have other ends, or the log-SNR is below -100 at the start of the chain.
         """
         super().check(denoiser, times)
         if times.t_min > 0 or times.t_max != self.grid.t_max:
             raise ValueError(
                 f"{type(times).__name__} draws times from {times.t_min} to {times.t_max}, expected 0 to {self.grid.t_max}: "
-                f"VLB is a sum over the steps of a chain, of which the last takes the times from {self.grid.t_min:.4g} to 0"
+                f"VLB is a sum over the steps of a chain, and the last step is from {self.grid.t_min:.4g} to 0"
             )
         self.check_schedule(schedule_of(denoiser))
 
     def check_schedule(self, schedule: Schedule) -> None:
-        """Refuse a schedule with which the first step of the chain is infinitely long in log-SNR.
+        """Check that the first step of the chain has a finite length in log-SNR.
 
         Raises:
             ValueError: the log-SNR at the grid's t_max is below `FAINTEST`, -100.
         """
         log_snr = schedule.log_snr(torch.tensor(self.grid.t_max, dtype=torch.float64, device="cpu"))
-        # The tangent of the Cauchy schedule is rounded where it is infinite: such a schedule is noisier than any that ends.
+        # The tangent of the Cauchy schedule is finite after rounding, so the check is not for infinity but for a low log-SNR.
         value, _ = ends(log_snr, NOTHING)
         if value < FAINTEST:
             raise ValueError(
                 f"{type(schedule).__name__} has log-SNR {value:.3g} at t_max = {self.grid.t_max}, expected at least "
-                f"{FAINTEST} where a chain starts: take the steps of a BoundedLogSNRGrid for a schedule made for training"
+                f"{FAINTEST} at the start of a chain: use the steps of a BoundedLogSNRGrid for a schedule made for training"
             )
 
     def draw(
         self, process: Process, x_0: Tensor, t: Tensor, generator: Generator = None, active: Tensor | None = None
     ) -> Sample:
-        """As every loss, at the beginning of the step that t is in."""
+        """Noise x_0 as in `Loss.draw`, but at the start of the step that contains t."""
         return super().draw(process, x_0, self.steps(t)[1], generator, active)
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
@@ -308,15 +310,15 @@ class VLB(Loss):
         last = s == 0
         v = self.interpolation if posterior.interpolation is None else posterior.interpolation
         error = noise_of(sample) - posterior.epsilon
-        # The last step has another term; a stand-in keeps the unused one finite.
+        # The last step has another term. Replace s by t / 2 to keep its unused divergence finite.
         divergence = step_divergence(posterior.process, error, v, torch.where(last, t / 2, s), t)
         value = event_sum(divergence, sample.active)  # (B,)
-        if any(listed(last.expand(len(value)), unseen=True)):  # rarely, and this term takes longer
+        if any(listed(last.expand(len(value)), unseen=True)):  # the last step is rare, and its term is slow
             value = torch.where(last, self.reconstruction(posterior, sample), value)
         return value / (t - s).to(value.dtype)
 
     def reconstruction(self, posterior: Posterior, sample: Sample) -> Tensor:
-        """L_0 in nats, `-log p(x_0 | x_tmin)`: (B,)."""
+        """Return L_0 in nats, `-log p(x_0 | x_tmin)`: (B,)."""
         process, log_var = posterior.process, posterior.var.log()
         if posterior.interpolation is not None:
             t_min, before = torch.as_tensor(self._times, device=sample.x_0.device)[1:3]
@@ -327,21 +329,20 @@ class VLB(Loss):
 
 
 def _unlearned(denoiser: str) -> str:
-    return f"HybridLoss teaches a variance, which {denoiser} does not learn: expected a LearnedVarianceDenoiser"
+    return f"HybridLoss trains a variance, but {denoiser} does not learn one: expected a LearnedVarianceDenoiser"
 
 
 @dataclass(frozen=True)
 class HybridLoss(Loss):
-    """A regression and a little of the bound, as of improved DDPM, `L_simple + 0.001 T L_t`: the regression teaches the mean,
-    the bound the variance alone.
+    """The hybrid loss `L_simple + 0.001 T L_t`: a regression trains the mean, and the bound trains the variance.
 
-    Published as a mean over dimensions and in bits per dimension; here both are sums, L_simple of squares and L_t in bits,
-    with the mean detached. T L_t is the integrand of the bound, `VLB`, at t.
+    The mean is detached in the bound. The paper has a mean over dimensions and bits per dimension. Here both terms are sums
+    over dimensions: L_simple of squares, and L_t in bits. T L_t is the integrand of the bound, `VLB`, at t.
 
     Arguments:
-        simple: the regression that teaches the mean.
-        bound: the chain whose steps' variances are learned.
-        weight: the weight of the bound; that of the regression is 1.
+        simple: the regression loss that trains the mean.
+        bound: the bound that trains the variances of the steps.
+        weight: the weight of the bound; the regression loss has weight 1.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
@@ -353,10 +354,10 @@ class HybridLoss(Loss):
     weight: NonNegative = 0.001
 
     def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
-        """Refuse a denoiser that learns no variance, and what the bound refuses.
+        """Check that the denoiser learns a variance, and check the bound.
 
         Raises:
-            ValueError: naming the denoiser, or as `VLB.check`.
+            ValueError: the denoiser learns no variance, or an error of `VLB.check`.
         """
         if not getattr(denoiser, "learns_variance", False):
             raise ValueError(_unlearned(type(denoiser).__name__))
@@ -365,11 +366,11 @@ class HybridLoss(Loss):
     def draw(
         self, process: Process, x_0: Tensor, t: Tensor, generator: Generator = None, active: Tensor | None = None
     ) -> Sample:
-        """As the bound."""
+        """Noise x_0 as in the bound."""
         return self.bound.draw(process, x_0, t, generator, active)
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
-        """The loss (B,) of a posterior with a learned variance.
+        """Return the loss (B,) of a posterior with a learned variance.
 
         Raises:
             ValueError: the denoiser does not learn a variance.

@@ -1,17 +1,16 @@
-"""Exact answers to test with: mixtures of Gaussians, whose denoiser has a closed form.
+"""Gaussian mixtures, whose exact denoiser has a closed form. Tests use them as ground truth.
 
-A mixture stays one under the forward process. For data `sum_k w_k N(mu_k, diag v_k)`,
+The forward process maps a mixture to a mixture. For data `sum_k w_k N(mu_k, diag v_k)`,
 
     q_t = sum_k w_k N(alpha mu_k, diag(alpha^2 v_k + sigma^2)),
 
-and given component k every dimension is a conjugate pair:
+and given component k, the moments of each dimension are
 
     E_k[x_0 | x_t]   = mu_k + alpha v_k / (alpha^2 v_k + sigma^2) (x_t - alpha mu_k)
     Var_k[x_0 | x_t] = v_k sigma^2 / (alpha^2 v_k + sigma^2)
 
-The posterior's moments mix these with the responsibilities of the components at x_t. What is
-asked of a mixture stays a mixture: its noisy marginal, the law of one class of components
-and the law of some dimensions given the others.
+The moments of the posterior combine these with the responsibilities of the components at x_t. The noisy marginal, the
+distribution of one class, and the distribution of some dimensions given the others are Gaussian mixtures too.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ __all__ = ["GaussianMixture", "MixtureDenoiser"]
 
 
 class GaussianMixture(nn.Module):
-    """`p(x) = sum_k w_k N(x; mu_k, diag v_k)` over events of any shape.
+    """A Gaussian mixture `p(x) = sum_k w_k N(x; mu_k, diag v_k)` over events of any shape.
 
     Arguments:
-        weights: non-negative, of sum 1 (K,).
-        means: (K, *event).
-        variances: the variance of each component (K,), or of each of its dimensions (K, *event).
-        labels: the class of each component, K integers from 0; None makes every component a class of its own.
+        weights: the weights of the components (K,), non-negative with sum 1.
+        means: the means of the components (K, *event).
+        variances: the variance of each component (K,), or of each dimension of a component (K, *event).
+        labels: the class of each component, K integers from 0. None means one class for each component.
 
     Raises:
-        ValueError: shapes that do not match, weights that are no distribution, a variance < 0, a label < 0.
+        ValueError: shapes do not match, the weights are not a distribution, a variance is < 0, or a label is < 0.
     """
 
     weights: Tensor
@@ -81,24 +80,25 @@ class GaussianMixture(nn.Module):
         return (self.means[k] + self.variances[k].sqrt() * noise).reshape(n, *self.event_shape)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """The log density in nats: (B, *event) -> (B,), float64."""
+        """Return the log density in nats: (B, *event) -> (B,), float64."""
         one = torch.ones((), dtype=torch.float64, device=x.device)
         return self.noised_components(x, one, torch.zeros_like(one))[2].logsumexp(1)
 
     def entropy(self) -> float:
-        """The differential entropy `-E log p` in nats: exact for one component, by quadrature on the line.
+        """Return the differential entropy `-E log p` in nats.
 
-        The quadrature is the trapezoidal rule in every component, over 12 standard deviations on
-        either side of its mean; for so smooth an integrand its error is of the order of rounding.
+        It is exact for one component. For several components in one dimension it is computed by the trapezoidal rule,
+        over 12 standard deviations on both sides of each mean. The integrand is smooth, so the error is about as small
+        as rounding errors.
 
         Raises:
-            ValueError: several components in several dimensions, or a component without a density.
+            ValueError: there are several components in several dimensions, or a variance is 0.
         """
         components, dimensions = self.means.shape
         if components > 1 and dimensions > 1:
             raise ValueError(f"{components} components in {dimensions} dimensions, expected one component or one dimension")
         if self.variances.min() <= 0:
-            raise ValueError(f"variances contain {self.variances.min().item()}, expected positive ones: a density is needed")
+            raise ValueError(f"variances contain {self.variances.min().item()}, expected positive numbers, for a density")
         if components == 1:
             return float((self.variances.log() + math.log(2 * math.pi) + 1).sum() / 2)
         z = torch.linspace(-12, 12, 20_001, dtype=torch.float64, device=self.means.device)
@@ -107,12 +107,12 @@ class GaussianMixture(nn.Module):
         return -float((density.flatten() * self.log_prob(x)).sum())
 
     def noised(self, alpha: float | Tensor, sigma: float | Tensor) -> GaussianMixture:
-        """The law of `alpha x + sigma eps`: at alpha_t and sigma_t it is the marginal q_t."""
+        """Return the distribution of `alpha x + sigma eps`. With alpha_t and sigma_t it is the marginal q_t."""
         means, variances = (part.reshape(-1, *self.event_shape) for part in (self.means, self.variances))
         return GaussianMixture(self.weights, alpha * means, alpha**2 * variances + sigma**2, self.labels.tolist())
 
     def of_class(self, label: int) -> GaussianMixture:
-        """The law of x given its class: `sum_k w_k N(mu_k, v_k) / sum_k w_k` over the components of that label.
+        """Return the distribution of x given its class: `sum_k w_k N(mu_k, v_k) / sum_k w_k` over its components.
 
         Raises:
             ValueError: no component has the label.
@@ -125,27 +125,27 @@ class GaussianMixture(nn.Module):
         return GaussianMixture(weights, means, variances, self.labels[rows].tolist())
 
     def conditional(self, x: Tensor, known: Tensor) -> GaussianMixture:
-        """The law of the dimensions that are not known, in their order, given those of x that are.
+        """Return the distribution of the unknown dimensions, in their order, given the known dimensions of x.
 
-        A component's dimensions are independent, so the known ones change its weight alone:
+        The dimensions of a component are independent, so the known dimensions change only its weight:
         `w_k prod_known N(x^d; mu_k^d, v_k^d)`.
 
         Arguments:
-            x: one event (*event); what it says where it is not known is ignored.
-            known: which dimensions are given: booleans (*event), some of them False.
+            x: one event (*event). The values of its unknown dimensions are ignored.
+            known: booleans (*event), True for known dimensions. At least one is False.
 
         Returns:
             A mixture over events of shape (number of unknown dimensions,).
 
         Raises:
-            ValueError: shapes other than the event's, or nothing unknown.
+            ValueError: a shape is not that of an event, or all dimensions are known.
         """
         for name, value in (("x", x), ("known", known)):
             if tuple(value.shape) != self.event_shape:
                 raise ValueError(f"{name} has shape {tuple(value.shape)}, expected {self.event_shape}")
         given = known.flatten()
         if given.all():
-            raise ValueError("every dimension is known, expected at least one that is not")
+            raise ValueError("every dimension is known, expected at least one unknown dimension")
         seen = GaussianMixture(self.weights, self.means[:, given], self.variances[:, given])
         one = torch.ones((), dtype=torch.float64, device=x.device)
         log_joint = seen.noised_components(x.flatten()[None, given], one, 0 * one)[2]  # (1, K)
@@ -153,9 +153,9 @@ class GaussianMixture(nn.Module):
         return GaussianMixture(weights, self.means[:, ~given], self.variances[:, ~given], self.labels.tolist())
 
     def log_weights(self, y: Tensor | None = None) -> Tensor:
-        """The log probability of every component given the class: (1, K), or (B, K) for labels y (B,).
+        """Return the log probability of each component given the class: (1, K), or (B, K) for labels y (B,).
 
-        The label `num_classes` is the null class: it stands for no label, and so for all components.
+        The label `num_classes` is the null class. It means "no label" and includes all components.
         """
         log_weights = self.weights.log()[None]
         if y is None:
@@ -170,16 +170,16 @@ class GaussianMixture(nn.Module):
     def noised_components(
         self, x_t: Tensor, alpha: Tensor, sigma: Tensor, y: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What each component says of x_t: (x_t - alpha mu_k), its variance, and log(w_k q_t(x_t | k)).
+        """Return, for each component, x_t - alpha mu_k, its variance, and log(w_k q_t(x_t | k)).
 
         Arguments:
             x_t: noisy events (B, *event).
             alpha: the scale of the data, () or (B,).
             sigma: the standard deviation of the noise, () or (B,).
-            y: the class of each event (B,), which leaves the weights of its components alone.
+            y: the class of each event (B,). Components of other classes get weight 0.
 
         Returns:
-            (B, K, D), (B or 1, K, D) and (B, K), in float64.
+            Tensors (B, K, D), (B or 1, K, D) and (B, K), in float64.
         """
         alpha, sigma = (value.double().reshape(-1, 1, 1) for value in (alpha, sigma))
         offset = x_t.double().flatten(1)[:, None] - alpha * self.means  # (B, K, D)
@@ -189,25 +189,23 @@ class GaussianMixture(nn.Module):
 
 
 def responsibilities(log_joint: Tensor) -> Tensor:
-    """The probability of each component given x_t, from log(w_k q_t(x_t | k)): (B, K) -> (B, K, 1)."""
-    # Not `softmax`, which wakes every thread for the smallest tensor: 20 times slower on a busy machine.
+    """Return the probability of each component given x_t, from log(w_k q_t(x_t | k)): (B, K) -> (B, K, 1)."""
+    # `softmax` uses all threads even for small tensors, which is 20 times slower on a busy machine.
     return (log_joint - log_joint.logsumexp(1, keepdim=True)).exp()[:, :, None]
 
 
 class MixtureDenoiser(Denoiser[Posterior]):
     """The exact denoiser of a Gaussian mixture.
 
-    Its posterior has the exact mean and the exact variance of every dimension; as a law it is the
-    Gaussian of those moments, which the true posterior is for a single component only.
-    Computed in float64, returned in the dtype of x_t.
+    The posterior has the exact mean and the exact variance of each dimension. It is a Gaussian with these moments. The true
+    posterior is Gaussian only for a single component. Results are computed in float64 and returned in the dtype of x_t.
 
-    Given labels y it is the exact denoiser of `p(x_0 | y)`, the components of that class: what a
-    perfect conditional network computes. The label `mixture.num_classes` is the null class, and
-    no labels at all mean the same: all components.
+    With labels y this is the exact denoiser of `p(x_0 | y)`, the target of a conditional network. The label
+    `mixture.num_classes` is the null class. It has the same effect as no labels: all components are used.
 
     Arguments:
         process: the forward process.
-        mixture: the law of the data.
+        mixture: the distribution of the data.
     """
 
     process: GaussianProcess
@@ -219,12 +217,12 @@ class MixtureDenoiser(Denoiser[Posterior]):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes of the data, which is also the label of the null class."""
+        """The number of classes of the data, and also the label of the null class."""
         return self.mixture.num_classes
 
     @property
     def conditions(self) -> Mapping[str, Null]:
-        """The labels y, with the null class."""
+        """The condition y (labels), with the null class."""
         return {"y": self.num_classes}
 
     def _components(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -237,26 +235,26 @@ class MixtureDenoiser(Denoiser[Posterior]):
         return alpha.reshape(-1, 1, 1), sigma.reshape(-1, 1, 1), *self.mixture.noised_components(x_t, alpha, sigma, y)
 
     def log_prob(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """The log density log q_t(x_t | y) of the noisy data in nats: (B, *event) -> (B,), float64."""
+        """Return the log density log q_t(x_t | y) of the noisy data in nats: (B, *event) -> (B,), float64."""
         return self._components(x_t, t, y)[4].logsumexp(1)
 
     def class_log_probs(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """The exact classifier `log p(y | x_t)` in nats, differentiable in x_t: (B, num_classes), float64."""
+        """Return `log p(y | x_t)` of the exact classifier in nats, differentiable in x_t: (B, num_classes), float64."""
         log_joint = self._components(x_t, t)[4]  # (B, K)
         log_probs = log_joint - log_joint.logsumexp(1, keepdim=True)
         member = self.mixture.labels == torch.arange(self.num_classes, device=x_t.device)[:, None]  # (classes, K)
         return log_probs[:, None].masked_fill(~member, -math.inf).logsumexp(2)
 
     def score(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """The gradient of log q_t(. | y) at x_t: (B, *event), float64."""
+        """Return the gradient of log q_t(. | y) at x_t: (B, *event), float64."""
         _, _, offset, var, log_joint = self._components(x_t, t, y)
         return -(responsibilities(log_joint) * offset / var).sum(1).reshape(x_t.shape)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
-        """The exact moments of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,), if any.
+        """Return the exact moments of x_0 given x_t (B, *event) at time t, () or (B,), and optional labels y (B,).
 
         Raises:
-            ValueError: what is no label, or a condition other than y.
+            ValueError: y has values that are not labels, or there is a condition other than y.
         """
         check_names(cond, self.conditions)
         alpha, sigma, offset, var, log_joint = self._components(x_t, t, cond.get("y"))

@@ -1,16 +1,16 @@
-"""The forward process of the Gaussian engine, and the way from pixels to reals.
+"""The forward process of the Gaussian engine, and the conversion of pixels to real numbers.
 
     q(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I)
 
-Given both ends, the law in between is a Gaussian too. Let `rho = snr_t / snr_s` be the share of the signal-to-noise
-ratio that the step s -> t leaves. The step adds the variance `beta = sigma_t^2 (1 - rho)`, and
+For s < t, the distribution of x_s given x_0 and x_t is called the bridge. It is a Gaussian. Let `rho = snr_t / snr_s` be
+the fraction of the signal-to-noise ratio that remains after the step s -> t. The step adds the variance
+`beta = sigma_t^2 (1 - rho)`, and
 
     q(x_s | x_t, x_0) = N( alpha_s (1 - rho) x_0  +  (alpha_t / alpha_s) (sigma_s^2 / sigma_t^2) x_t,
                            sigma_s^2 (1 - rho) I )
 
-It is called the bridge; its variance is the beta~ of the DDPM paper. `1 - rho` is computed as
-`-expm1(log rho)`, so that short steps keep their digits. This holds for any (alpha, sigma), also at the ends
-where sigma_s = 0 or alpha_t = 0.
+The variance of the bridge is beta~ in the DDPM paper. `1 - rho` is computed as `-expm1(log rho)`, which keeps all
+digits for short steps. The formulas hold for any (alpha, sigma), also if sigma_s = 0 or alpha_t = 0.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ __all__ = ["GaussianProcess", "PixelScale", "check_real", "match"]
 
 
 def check_real(x: Tensor) -> None:
-    """Refuse data that are not real numbers of at least single precision.
+    """Check that data are real numbers in single or double precision.
 
     Raises:
         ValueError: x is neither float32 nor float64.
     """
     if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"x has dtype {x.dtype}, expected float32 or float64 (PixelScale.encode makes reals of integers)")
+        raise ValueError(f"x has dtype {x.dtype}, expected float32 or float64 (PixelScale.encode converts integers)")
 
 
 def match(value: Tensor, like: Tensor) -> Tensor:
-    """Give a coefficient, () or (B,), the dtype of `like` (B, ...) and axes to broadcast over it."""
+    """Convert a coefficient, () or (B,), to the dtype of `like` (B, ...), with axes that broadcast over it."""
     return per_example(value.to(like.dtype), like)
 
 
 @dataclass(frozen=True)
 class PixelScale(CheckedArguments):
-    """Between integers 0 .. S-1 and the centres of S equal bins of [-1, 1]: `c_k = (2k + 1)/S - 1`.
+    """The map between integers 0 .. S-1 and the centres of S equal bins of [-1, 1]: `c_k = (2k + 1)/S - 1`.
 
     Arguments:
         num_values: the number S of values.
@@ -60,10 +60,10 @@ class PixelScale(CheckedArguments):
     num_values: Annotated[int, Range(least=2)]
 
     def encode(self, k: Tensor) -> Tensor:
-        """The bin centre of each value: integers 0 .. S-1 -> float32 in (-1, 1).
+        """Return the bin centre of each value: integers 0 .. S-1 -> float32 in (-1, 1).
 
         Raises:
-            ValueError: k is not an integer tensor, or (seen on the CPU only) leaves 0 .. S-1.
+            ValueError: k is not an integer tensor, or (checked only on the CPU) it has values outside 0 .. S-1.
         """
         if k.is_floating_point() or k.is_complex() or k.dtype == torch.bool:
             raise ValueError(f"pixels have dtype {k.dtype}, expected integers 0 .. {self.num_values - 1}")
@@ -77,23 +77,25 @@ class PixelScale(CheckedArguments):
         return (2 * k + 1).float() / self.num_values - 1
 
     def decode(self, x: Tensor) -> Tensor:
-        """The value of the bin that x falls in, the end bins taking what is outside, infinities too: reals -> int64.
+        """Return the value of the bin that contains x: reals -> int64.
+
+        Numbers outside [-1, 1], also infinite ones, belong to the first or the last bin.
 
         Raises:
-            ValueError: x is not real, or (seen on the CPU only) holds NaN, which is in no bin.
+            ValueError: x is not real, or (checked only on the CPU) it contains NaN.
         """
         check_real(x)
-        check_within(x, -math.inf, math.inf, "x holds {}, expected numbers: NaN is no pixel")
+        check_within(x, -math.inf, math.inf, "x contains {}, expected numbers that are not NaN")
         return self._bin(x).long()
 
     def _bin(self, x: Tensor) -> Tensor:
         return ((x + 1) * (self.num_values / 2)).floor().clamp(0, self.num_values - 1)
 
     def check(self, x: Tensor) -> None:
-        """Refuse reals that are not bin centres: a probability is of a value, not of a place on the line.
+        """Check that real numbers are bin centres. Other numbers are no pixel values and have no probability.
 
         Raises:
-            ValueError: x is not real, or (seen on the CPU only) leaves [-1, 1] or is not a bin centre.
+            ValueError: x is not real, or (checked only on the CPU) it has values that are not bin centres.
         """
         check_real(x)
         k = self._bin(x)
@@ -107,14 +109,14 @@ class PixelScale(CheckedArguments):
             raise ValueError(f"x_0 contains {wrong:.6g}, which is not {what}: expected PixelScale({self.num_values}).encode(k)")
 
     def log_mass(self, x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
-        """The log probability that N(mean, var) gives to the bin of x, in nats: (B, *event) -> (B, *event).
+        """Return the log probability of the bin of x under N(mean, var), in nats: (B, *event) -> (B, *event).
 
-        `log(Phi(b) - Phi(a))` between the bin's edges in standard deviations; the end bins take the tails,
-        so that the S masses sum to 1. Computed in float64, returned in the dtype of x.
+        It is `log(Phi(b) - Phi(a))`, where a and b are the edges of the bin in standard deviations. The first and the last
+        bin include the tails, so the S probabilities sum to 1. Computed in float64, returned in the dtype of x.
 
         Arguments:
             x: reals in [-1, 1] (B, *event).
-            mean: (B, *event).
+            mean: the mean (B, *event).
             log_var: the log of the variance, broadcastable to (B, *event).
 
         References:
@@ -122,11 +124,11 @@ class PixelScale(CheckedArguments):
         """
         check_real(x)
         k = self._bin(x)
-        # A Gaussian 1e-17 wide is a point to a bin; without the bound a width of 0 would be a division by it.
+        # A standard deviation of 1e-17 is a point mass compared with a bin. The bound prevents a division by 0.
         scale = (-log_var.double().clamp(min=-80) / 2).exp()
         middle = ((2 * k.double() + 1) / self.num_values - 1 - mean.double()) * scale
         half = scale / self.num_values
-        # In the lower tail, where the logarithm of Phi keeps its digits: mirrored if need be.
+        # Mirror to the lower tail, where the logarithm of Phi keeps its digits.
         distance = -middle.abs()
         upper = torch.special.log_ndtr(distance + half)
         inner = upper + torch.log(-torch.expm1(torch.special.log_ndtr(distance - half) - upper))
@@ -137,14 +139,15 @@ class PixelScale(CheckedArguments):
 
 
 class GaussianProcess(Process):
-    """`x_t = alpha_t x_0 + sigma_t eps` with eps ~ N(0, I); the prior is `N(0, (alpha_1^2 + sigma_1^2) I)`.
+    """The Gaussian forward process `x_t = alpha_t x_0 + sigma_t eps` with eps ~ N(0, I).
 
-    The prior has the variance that data of mean 0 and variance 1 have at t = 1. It is 1 where the variance is preserved.
+    The prior is `N(0, (alpha_1^2 + sigma_1^2) I)`. This is the variance at t = 1 of data with mean 0 and variance 1. It is
+    1 for variance-preserving schedules.
 
     Arguments:
         schedule: alpha and sigma as functions of time.
-        pixels: what values the clean data stand for. Likelihoods are then probabilities of those values,
-            as those of the discrete engine are; with None they are densities of real data.
+        pixels: the pixel values that the clean data stand for. Likelihoods are then probabilities of these values, as in
+            the discrete engine. With None they are densities of real data.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -156,15 +159,23 @@ class GaussianProcess(Process):
         super().__init__()
         self.schedule = schedule
         self.pixels = pixels
-        # The prior has no input whose device it could follow, so the process carries one number.
+        # `prior` has no tensor input. This buffer gives it a device and a dtype.
         self.register_buffer("prior_mean", torch.zeros(()), persistent=False)
+
+    def check_data(self, x_0: Tensor) -> None:
+        """Raise an error if clean data are not real.
+
+        Raises:
+            ValueError: x_0 is not a float32 or float64 tensor.
+        """
+        check_real(x_0)
 
     def sample(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
         """Draw x_t ~ N(alpha_t x_0, sigma_t^2 I): (B, *event) -> (B, *event)."""
         return self.noised(x_0, t, generator)[0]
 
     def noised(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        """x_t ~ N(alpha_t x_0, sigma_t^2 I), and its noise eps: each (B, *event)."""
+        """Draw x_t ~ N(alpha_t x_0, sigma_t^2 I) and return it with its noise eps: each (B, *event)."""
         check_real(x_0)
         noise = as_randomness(generator).normal(x_0.shape, x_0.dtype, x_0.device)
         return self.perturb(x_0, noise, t), noise
@@ -172,53 +183,53 @@ class GaussianProcess(Process):
     def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
         """Draw `x_t ~ N((alpha_t / alpha_s) x_s, beta I)` for s <= t, each () or (B,): (B, *event) -> (B, *event).
 
-        beta is `added_variance(s, t)`.
+        Here beta is `added_variance(s, t)`.
         """
         check_real(x_s)
         check_time(s, len(x_s))
         check_time(t, len(x_s))
         alpha_s, sigma_s, alpha_t, sigma_t, log_rho = self._step(s, t)
-        # Where nothing of the data is left, alpha_t / alpha_s is 0 / 0; the noise still says how far x_s is scaled.
+        # If alpha_s = 0, alpha_t / alpha_s is 0 / 0. The variances still determine the factor of x_s.
         scale = torch.where(alpha_s > 0, alpha_t / alpha_s, (log_rho / 2).exp() * sigma_t / sigma_s)
         noise = as_randomness(generator).normal(x_s.shape, x_s.dtype, x_s.device)
         return match(scale, x_s) * x_s + match((-torch.expm1(log_rho)).sqrt() * sigma_t, x_s) * noise
 
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
-        """Draw x_1 ~ N(0, prior_variance I), of the given shape: float64 where the module is, float32 otherwise."""
+        """Draw x_1 ~ N(0, prior_variance I) of the given shape: float64 if the module is, else float32."""
         device, dtype = self.prior_mean.device, torch.promote_types(self.prior_mean.dtype, torch.float32)
         return self.prior_variance(device).sqrt() * as_randomness(generator).normal(shape, dtype, device)
 
     def prior_variance(self, device: torch.device | str = "cpu") -> Tensor:
-        """`alpha_1^2 + sigma_1^2`: (), float64."""
+        """Return `alpha_1^2 + sigma_1^2`: (), float64."""
         alpha, sigma = self.schedule(torch.ones((), dtype=torch.float64, device=device))
         return alpha.square() + sigma.square()
 
     def perturb(self, x_0: Tensor, epsilon: Tensor, t: Tensor) -> Tensor:
-        """`x_t = alpha_t x_0 + sigma_t eps` for a given noise: (B, *event)."""
+        """Return `x_t = alpha_t x_0 + sigma_t eps` for a given noise: (B, *event)."""
         check_real(x_0)
         check_time(t, len(x_0))
         alpha, sigma = self.schedule(t)
         return match(alpha, x_0) * x_0 + match(sigma, x_0) * epsilon
 
     def epsilon(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The noise that leads from x_0 to x_t, `(x_t - alpha_t x_0) / sigma_t`: (B, *event), t > 0."""
+        """Return the noise between x_0 and x_t, `(x_t - alpha_t x_0) / sigma_t`: (B, *event), t > 0."""
         alpha, sigma = self.schedule(t)
         return (x_t - match(alpha, x_t) * x_0) / match(sigma, x_t)
 
     def _step(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """alpha_s, sigma_s, alpha_t, sigma_t and `log rho = log(snr_t / snr_s)`, in float64."""
+        """Return alpha_s, sigma_s, alpha_t, sigma_t and `log rho = log(snr_t / snr_s)`, in float64."""
         (alpha_s, sigma_s), (alpha_t, sigma_t) = self.schedule(s.double()), self.schedule(t.double())
         log_s, log_t = alpha_s.log() - sigma_s.log(), alpha_t.log() - sigma_t.log()
-        log_rho = torch.where(log_s == log_t, 0.0, 2 * (log_t - log_s))  # both infinite where s = t is an end
+        log_rho = torch.where(log_s == log_t, 0.0, 2 * (log_t - log_s))  # both are infinite if s = t is 0 or 1
         return alpha_s, sigma_s, alpha_t, sigma_t, log_rho
 
     def added_variance(self, s: Tensor, t: Tensor) -> Tensor:
-        """`beta = sigma_t^2 (1 - rho)`, the variance that the step s -> t adds: the shape of t, float64."""
+        """Return `beta = sigma_t^2 (1 - rho)`, the variance that the step s -> t adds: the shape of t, float64."""
         *_, sigma_t, log_rho = self._step(s, t)
         return -torch.expm1(log_rho) * sigma_t.square()
 
     def bridge_coefficients(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(c_0, c_t, var) of `q(x_s | x_t, x_0) = N(c_0 x_0 + c_t x_t, var I)`, s < t: the shape of t, float64."""
+        """Return (c_0, c_t, var) of `q(x_s | x_t, x_0) = N(c_0 x_0 + c_t x_t, var I)`, s < t: the shape of t, float64."""
         alpha_s, sigma_s, _, sigma_t, log_rho = self._step(s, t)
         lost = -torch.expm1(log_rho)  # 1 - rho
         # c_t is (alpha_t / alpha_s) (sigma_s^2 / sigma_t^2), without a division by alpha_s.

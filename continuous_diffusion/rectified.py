@@ -2,10 +2,10 @@
 
     x_t = (1 - t) x_0 + t eps,        v = dx_t / dt = eps - x_0
 
-The network predicts v. Data are drawn by solving `dx / dt = v(x, t)` from t = 1 to t = 0: `DDIM` with eta = 0 is
-Euler's method for this equation, `x_s = x_t + (s - t) v`, and `Heun` is the second-order one.
+The network predicts v. Sampling solves `dx / dt = v(x, t)` from t = 1 to t = 0. `DDIM` with eta = 0 is Euler's method for
+this equation, `x_s = x_t + (s - t) v`. `Heun` is a second-order method.
 
-At t = 1 nothing of the data is left (logSNR = -inf), and at t = 0 no noise (logSNR = inf). v is finite at both ends.
+At t = 1 x_t is pure noise (logSNR = -inf), and at t = 0 it is clean data (logSNR = inf). v is finite at both ends.
 
 References:
     Flow matching for generative modeling (Lipman et al., 2023) | https://arxiv.org/abs/2210.02747
@@ -30,7 +30,7 @@ __all__ = ["FlowDenoiser", "FlowMatchingLoss", "RectifiedSchedule"]
 
 @dataclass(frozen=True)
 class RectifiedSchedule(Schedule):
-    """The straight path of flow matching: `alpha = 1 - t`, `sigma = t`.
+    """The rectified schedule of flow matching: `alpha = 1 - t`, `sigma = t`.
 
     References:
         Flow straight and fast: learning to generate and transfer data with rectified flow (Liu et al., 2023) | https://arxiv.org/abs/2209.03003
@@ -44,10 +44,11 @@ class RectifiedSchedule(Schedule):
 
 
 class FlowDenoiser(Denoiser):
-    """The network predicts `v = eps - x_0`: `x0hat = x_t - t v` and `epshat = x_t + (1 - t) v` on the rectified path.
+    """The flow parameterisation: the network predicts `v = eps - x_0`.
 
-    For any (alpha, sigma) they are `(x_t - sigma v) / (alpha + sigma)` and `(x_t + alpha v) / (alpha + sigma)`. So a network of
-    this reading may be trained with any schedule.
+    On the rectified path, `x0hat = x_t - t v` and `epshat = x_t + (1 - t) v`. For any (alpha, sigma) they are
+    `(x_t - sigma v) / (alpha + sigma)` and `(x_t + alpha v) / (alpha + sigma)`. This parameterisation can therefore be used
+    with any schedule.
 
     References:
         Flow matching for generative modeling (Lipman et al., 2023) | https://arxiv.org/abs/2210.02747
@@ -68,11 +69,11 @@ class FlowDenoiser(Denoiser):
 
 @dataclass(frozen=True)
 class FlowMatchingLoss(Regression):
-    """Conditional flow matching, regression to `v = eps - x_0`; by default `sum_d (v^d - vhat^d)^2`.
+    """Conditional flow matching: regression to `v = eps - x_0`, by default `sum_d (v^d - vhat^d)^2`.
 
     Arguments:
-        distance: what an error of the prediction costs.
-        weight: how much the error at each noise level counts.
+        distance: the distance between target and prediction.
+        weight: the weight of the error at each noise level.
 
     References:
         Flow matching for generative modeling (Lipman et al., 2023) | https://arxiv.org/abs/2210.02747

@@ -1,4 +1,4 @@
-"""Times chosen by log-SNR, which is what a network sees of them: a grid to sample on, a density to train on."""
+"""Times chosen by log-SNR: grids for sampling and a density for training."""
 
 from __future__ import annotations
 
@@ -17,38 +17,40 @@ __all__ = ["BoundedLogSNRGrid", "LogSNRGrid", "LogSNRTimes"]
 
 
 def _ends(schedule: Schedule, t_min: float, t_max: float) -> tuple[float, float]:
-    """logSNR at t_max and at t_min."""
+    """Return the log-SNR at t_max and at t_min."""
     low, high = schedule.log_snr(torch.tensor([t_max, t_min], dtype=torch.float64, device="cpu")).tolist()
     return low, high
 
 
 def _finite_ends(schedule: Schedule, t_min: float, t_max: float) -> tuple[float, float]:
-    """logSNR at t_max and at t_min.
+    """Return the log-SNR at t_max and at t_min.
 
     Raises:
-        ValueError: one of them is infinite.
+        ValueError: one of the two is infinite.
     """
     low, high = _ends(schedule, t_min, t_max)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(
             f"{type(schedule).__name__} has log-SNR {high} at t_min = {t_min} and {low} at t_max = {t_max}, "
-            "expected finite ones"
+            "expected finite values"
         )
     return low, high
 
 
 @dataclass(frozen=True)
 class LogSNRGrid(TimeGrid):
-    """Steps of equal log-SNR between two times. For schedules that are made for training there is `BoundedLogSNRGrid`.
+    """A time grid with equal steps of log-SNR between two times.
+
+    Use `BoundedLogSNRGrid` for schedules that are made for training.
 
     Arguments:
         steps: the number N of reverse steps.
-        t_min: the last time that a sampler visits, near the data.
-        t_max: the first time, in the noise.
-        schedule: the schedule whose log-SNR falls in equal steps: that of the process.
+        t_min: the last time of sampling, near the data.
+        t_max: the first time of sampling, near the noise.
+        schedule: the schedule of the process, whose log-SNR has equal steps.
 
     Raises:
-        ValueError: the log-SNR is infinite at an end.
+        ValueError: the log-SNR is infinite at t_min or t_max.
     """
 
     schedule: Schedule = field(default_factory=CosineSchedule)
@@ -65,20 +67,19 @@ class LogSNRGrid(TimeGrid):
 
 @dataclass(frozen=True)
 class BoundedLogSNRGrid(TimeGrid):
-    """Steps of equal log-SNR between two log-SNRs, by default from alpha = 0.011 to sigma = 0.011.
+    """A time grid with equal steps of log-SNR between two log-SNRs, by default from alpha = 0.011 to sigma = 0.011.
 
-    It begins at t = 1 where the schedule ends with less noise. Schedules that are made for training, whose log-SNR is
-    infinite at t = 0 and t = 1, are sampled on this grid.
+    The grid starts at t = 1 if the log-SNR of the schedule does not fall to `log_snr_min`. Use this grid to sample with
+    schedules that are made for training, whose log-SNR is infinite at t = 0 and t = 1.
 
     Arguments:
         steps: the number N of reverse steps.
-        schedule: the schedule whose log-SNR falls in equal steps: that of the process.
+        schedule: the schedule of the process, whose log-SNR has equal steps.
         log_snr_max: the log-SNR at the last time, near the data; 9 is sigma = 0.011.
-        log_snr_min: the log-SNR at the first time, in the noise; -9 is alpha = 0.011.
+        log_snr_min: the log-SNR at the first time, near the noise; -9 is alpha = 0.011.
 
     Raises:
-        ValueError: the schedule has less noise at no time than the grid is to end with, or its log-SNR is infinite where the
-            grid begins.
+        ValueError: the log-SNR of the schedule never rises above log_snr_max, or it is infinite at the start of the grid.
     """
 
     t_min: float = field(init=False, default=0.0)
@@ -107,22 +108,25 @@ class BoundedLogSNRGrid(TimeGrid):
 
 @dataclass(frozen=True)
 class LogSNRTimes(TimeSampler):
-    """Times whose log-SNR has a density of its own, and the weight that undoes it.
+    """A time sampler that draws log-SNRs from a given density, with importance weights.
 
-    A schedule with t uniform is a density over log-SNR, so one schedule says how the data are
-    noised and another one which noise levels are drawn. Because of the weight the mean is that of
-    uniform times, with another variance. To have training *prefer* noise levels, without a
-    weight, noise with that schedule and draw uniform times.
+    With uniform t, a schedule defines a density over log-SNR. Here `schedule` defines how the data are noised, and
+    `density` defines which noise levels are drawn. Each loss is multiplied by 1 / density of its time. So the mean of the
+    loss is the same as with uniform times, and only the variance changes.
+
+    This class does not give some noise levels more influence on the training. To do that, give the process this
+    density as its schedule, and draw uniform times.
 
     Arguments:
         schedule: the schedule of the process.
-        density: the schedule whose log-SNR, at uniform times, is the one drawn, cut off at the
-            log-SNRs of t_min and t_max.
+        density: a schedule. With uniform t it has a density over log-SNR, and log-SNRs are drawn from this density. They
+            are limited to the range between t_max and t_min of `schedule`.
         t_min: the smallest time that is drawn.
         t_max: the largest time that is drawn.
 
     Raises:
-        ValueError: no interval, or a density that does not reach all of its log-SNRs.
+        ValueError: if 0 <= t_min < t_max <= 1 does not hold, or if the density does not cover the log-SNRs of all times
+            between t_min and t_max.
 
     References:
         Understanding diffusion objectives as the ELBO with simple data augmentation (Kingma & Gao, 2023) | https://arxiv.org/abs/2303.00848
@@ -139,14 +143,14 @@ class LogSNRTimes(TimeSampler):
         if needed[0] < had[0] or needed[1] > had[1]:
             raise ValueError(
                 f"the density {type(self.density).__name__} has log-SNR {had[0]:.4g} to {had[1]:.4g}, which leaves out some of "
-                f"{needed[0]:.4g} to {needed[1]:.4g}, expected more: some times would never be drawn"
+                f"{needed[0]:.4g} to {needed[1]:.4g}, expected a density that covers it: some times would never be drawn"
             )
 
     def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
         ends = torch.tensor([self.t_min, self.t_max], dtype=torch.float64, device=u.device)
         first, last = self.density.time(self.schedule.log_snr(ends))
         t = self.schedule.time(self.density.log_snr(first + (last - first) * u.double())).clamp(self.t_min, self.t_max)
-        # dt/du of the way from u over the log-SNR to t: one over the density.
+        # dt/du for the map from u to the log-SNR to t, which is one over the density of t.
         there = self.density.time(self.schedule.log_snr(t))
         weight = (last - first) * self.density.log_snr_rate(there) / self.schedule.log_snr_rate(t)
         return clamped(t, self.t_min, self.t_max), weight.float()

@@ -1,12 +1,13 @@
-"""How the regression losses measure an error, and how they weight the noise levels.
+"""Distances and weights of the regression losses.
 
-A loss is a target (eps, x_0 or v), a distance and a weight in time. The targets' squared errors are
-multiples of one another,
+A loss has a target (eps, x_0 or v), a distance and a weight for each noise level. The squared errors of the targets are
+proportional to each other,
 
     |eps - epshat|^2 = snr |x_0 - x0hat|^2,      |v - vhat|^2 = (snr + 1) |x_0 - x0hat|^2,
 
-where the last one is for alpha^2 + sigma^2 = 1. So a weight is stated once, for x_0, and divided by the target's
-factor: snr, 1 or snr + 1. All of it in log-SNR, so that neither clean data (snr = inf) nor pure noise overflow.
+where the last equation needs alpha^2 + sigma^2 = 1. A weight is therefore defined for x_0 and divided by the factor of the
+target: snr, 1 or snr + 1. Weights are computed from the log-SNR, so there is no overflow for clean data (snr = inf) or
+pure noise.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ __all__ = ["AbsoluteError", "Distance", "MinSNR", "SmoothAbsoluteError", "Square
 
 
 class Distance(CheckedArguments, ABC):
-    """What an error costs, dimension by dimension."""
+    """The base class of distances, which give the cost of an error in each dimension."""
 
     @abstractmethod
     def __call__(self, residual: Tensor) -> Tensor:
-        """The cost of each residual: (B, *event) -> (B, *event), at least 0."""
+        """Return the cost of each residual: (B, *event) -> (B, *event), at least 0."""
 
 
 @dataclass(frozen=True)
 class SquaredError(Distance):
-    """The squared error (L2), `r^2`: the mean of the posterior minimises it, which is what the samplers need."""
+    """The L2 distance `r^2`. The posterior mean, which the samplers need, minimises it."""
 
     name: ClassVar[str] = "l2"
 
@@ -44,7 +45,7 @@ class SquaredError(Distance):
 
 @dataclass(frozen=True)
 class AbsoluteError(Distance):
-    """The absolute error (L1), `|r|`: the median minimises it."""
+    """The L1 distance `|r|`. The posterior median minimises it."""
 
     name: ClassVar[str] = "l1"
 
@@ -54,11 +55,10 @@ class AbsoluteError(Distance):
 
 @dataclass(frozen=True)
 class SmoothAbsoluteError(Distance):
-    """The squared error of small errors, the absolute error of large ones (smooth L1): `r^2 / (2 beta)` where |r| < beta,
-    `|r| - beta / 2` elsewhere.
+    """The smooth L1 distance: `r^2 / (2 beta)` if |r| < beta, else `|r| - beta / 2`.
 
     Arguments:
-        beta: the error at which the parabola becomes a line.
+        beta: the size of the error where the distance changes from a parabola to a line.
     """
 
     name: ClassVar[str] = "smooth_l1"
@@ -70,21 +70,21 @@ class SmoothAbsoluteError(Distance):
 
 
 class Weight(CheckedArguments, ABC):
-    """How much each noise level counts."""
+    """The base class of weights, which give each noise level its share in a loss."""
 
     @abstractmethod
     def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
-        """The weight of a target's error, of the shape of log_snr.
+        """Return the weight of the error of a target: the shape of log_snr.
 
         Arguments:
             log_snr: 2 log(alpha / sigma), float64.
-            log_factor: the log of the target's squared error over that of x_0.
+            log_factor: the log of the ratio of the squared errors of the target and of x_0.
         """
 
 
 @dataclass(frozen=True)
 class Unweighted(Weight):
-    """The weight 1 at every noise level: the target alone decides what counts."""
+    """The weight 1 for all noise levels of the target."""
 
     def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
         return torch.ones_like(log_snr)
@@ -92,12 +92,12 @@ class Unweighted(Weight):
 
 @dataclass(frozen=True)
 class MinSNR(Weight):
-    """The weight `min(snr, gamma)` on x_0: as eps-regression in the noise, without its zeal where the data are nearly clean.
+    """The min-SNR weight: `min(snr, gamma)` for x_0, `min(gamma / snr, 1)` for eps, `min(snr, gamma) / (snr + 1)` for v.
 
-    For eps that is `min(gamma / snr, 1)`, for v `min(snr, gamma) / (snr + 1)`.
+    At high noise it is the weight of the eps loss. Nearly clean data have less weight than in the eps loss.
 
     Arguments:
-        gamma: the signal-to-noise ratio above which the weight of an error of x_0 no longer grows.
+        gamma: the signal-to-noise ratio above which the weight of an error in x_0 is constant.
 
     References:
         Efficient diffusion training via min-SNR weighting strategy (Hang et al., 2023) | https://arxiv.org/abs/2303.09556
@@ -107,4 +107,4 @@ class MinSNR(Weight):
 
     def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
         exponent = log_snr.clamp(max=math.log(self.gamma)) - log_factor
-        return exponent.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf).exp()  # -inf in both: their limit is 1
+        return exponent.nan_to_num(nan=0.0, posinf=math.inf, neginf=-math.inf).exp()  # both terms are -inf: the limit is 1

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ctdiff.cost import Summary, summary
     from ctdiff.runs import Run, load_run
     from ctdiff.sampling import sample_run
+    from ctdiff.trainer import train
     from ctdiff.training import MovingAverage, TrainStep, fit
-    from ctdiff.training.trainer import train
 
 __all__ = ["MovingAverage", "Run", "Summary", "TrainStep", "fit", "load_run", "sample_run", "summary", "train"]
 
@@ -33,7 +33,7 @@ _HOMES = {
     "load_run": "ctdiff.runs",
     "sample_run": "ctdiff.sampling",
     "summary": "ctdiff.cost",
-    "train": "ctdiff.training.trainer",
+    "train": "ctdiff.trainer",
 }
 
 

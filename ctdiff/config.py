@@ -1,8 +1,8 @@
-"""Configurations: found by name or path, overridden from the command line, checked, saved, compared.
+"""Loads, changes, checks, saves and compares configurations.
 
 A configuration is an `ml_collections.ConfigDict`. Its keys are read from constructors (`ctdiff.recipe.schema`). A preset
-says what it changes; `load` completes it. Everything wrong is found before anything starts, and is told with the key, the
-value and what is allowed.
+holds only the values that it changes; `load` completes it. Errors are found before anything starts. Their messages name the
+key, the value and what is allowed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ import torch
 from ml_collections import ConfigDict
 
 from ctdiff import presets, recipe
-from ctdiff.recipe import ConfigError, Text, UnknownKey, closest, flatten, one_of
+from ctdiff.presets import preset_names
+from ctdiff.recipe.engine import tree
+from ctdiff.recipe.errors import ConfigError, UnknownKey, closest, one_of
+from ctdiff.recipe.parts import build_all
+from ctdiff.recipe.tree import completed, flatten
+from ctdiff.recipe.user_classes import is_user_class, key_of, trust_classes
+from ctdiff.recipe.values import Text
 
 __all__ = [
     "FREE_SECTIONS",
@@ -38,28 +44,23 @@ __all__ = [
 ]
 
 FREE_SECTIONS = ("sampler", "saving")
-"""Sections that do not change what is trained: they may differ between a run and its continuation."""
+"""Sections that do not change the training: they may differ between a run and its continuation."""
 
 
 def elsewhere(key: str) -> bool:
-    """Whether a key says where the images lie or where to compute, which is not part of what a run is."""
+    """Return whether a key is `data.*.path`, `data.*.download` or `training.device`. These keys may differ between machines."""
     return re.fullmatch(r"data\.\w+\.(path|download)|training\.device", key) is not None
 
 
-def preset_names() -> list[str]:
-    """The presets that `load` finds by name."""
-    return presets.names()
-
-
 def load(name: str, arguments: Sequence[str] = ()) -> ConfigDict:
-    """The whole configuration of a preset's name, or of a path to a .py file with a `get_config()`.
+    """Load the whole configuration of a preset, or of a .py file with a function `get_config()`.
 
     Arguments:
-        name: the name or the path.
+        name: the name of the preset, or the path of the file.
         arguments: changes, such as "--config.training.steps=500".
 
     Raises:
-        ConfigError: there is no such preset or file, it gives no configuration, or one that cannot be used.
+        ConfigError: the preset or file does not exist, gives no configuration, or gives one that cannot be used.
     """
     if name.endswith(".py") or "/" in name:
         path = Path(name).expanduser()
@@ -71,44 +72,46 @@ def load(name: str, arguments: Sequence[str] = ()) -> ConfigDict:
         raise ConfigError(f"--config={name}: expected {one_of(known)}, or the path of a .py file{closest(name, known)}")
     try:
         config = presets.evaluate(path)
-    except Exception as error:  # the file is the user's: whatever it raises is the answer
+    except Exception as error:  # code of the user can raise anything
         raise ConfigError(f"--config={name} cannot be evaluated: {type(error).__name__}: {error}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(
             f"--config={name}: get_config() returned a {type(config).__name__}, expected an ml_collections.ConfigDict"
         )
     given = config.to_dict()
-    recipe.trust_classes(given)
+    trust_classes(given)
     config = complete(_with(given, _typed(arguments)))
     check(config)
     return config
 
 
 def complete(given: Mapping[str, Any]) -> ConfigDict:
-    """The whole configuration of what a preset, a run or a user says: all keys of all that is chosen.
+    """Complete a configuration: return one with all keys of everything that is chosen.
+
+    Arguments:
+        given: nested values, of a preset for example.
 
     Raises:
-        ConfigError: a key that there is not, or a wrong value.
+        ConfigError: an unknown key, or a wrong value.
     """
     process = given.get("process", {})
     engine = process.get("engine", "discrete") if isinstance(process, Mapping) else "discrete"
     if engine not in (known := [*recipe.engines()]):
         raise ConfigError(f"config.process.engine = {engine!r}, expected {one_of(known)}{closest(engine, known)}")
-    return ConfigDict(recipe.completed(recipe.tree(str(engine)), _of_engine(str(engine), given)))
+    return ConfigDict(completed(tree(str(engine)), given))
 
 
-def _of_engine(engine: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, without the keys that only other engines have: a preset of one engine may be trained with another.
-
-    What was typed stays, and is refused.
-    """
-    own, kept = recipe.tree(engine), dict(given)
-    for other in (recipe.tree(name) for name in recipe.engines() if name != engine):
+def _switch_engine(given: dict[str, Any], engine: str) -> None:
+    """Remove the keys that the other engines have and this one has not, or has with another meaning; typed values stay."""
+    own = tree(engine)
+    for other in (tree(name) for name in recipe.engines() if name != engine):
         for section in other.fields:
-            if isinstance(values := kept.get(section), Mapping):
-                foreign = {*other.inner(section).names()} - {*own.inner(section).names()}
-                kept[section] = {key: value for key, value in values.items() if key not in foreign or _is_typed(value)}
-    return kept
+            theirs, ours = other.inner(section), own.inner(section)
+            foreign = theirs.names() - ours.names()
+            foreign |= {key for key, cls in theirs.found().items() if cls != ours.found().get(key)}
+            kept = given.get(section, {})
+            for key in [key for key in kept if key in foreign and not _is_typed(kept[key])]:
+                del kept[key]
 
 
 def _is_typed(value: object) -> bool:
@@ -117,14 +120,14 @@ def _is_typed(value: object) -> bool:
 
 
 def changed(config: ConfigDict, changes: Mapping[str, object]) -> ConfigDict:
-    """The whole configuration with other values.
+    """Return a whole configuration with other values.
 
     Arguments:
         config: the whole configuration.
         changes: values by key, such as {"sampler.name": "ddim"}.
 
     Raises:
-        ConfigError: a key that there is not, or a wrong value.
+        ConfigError: an unknown key, or a wrong value.
     """
     return complete(_with(config.to_dict(), changes))
 
@@ -136,13 +139,15 @@ def override(
 
     Arguments:
         config: the whole configuration.
-        arguments: the changes, such as "--config.sampler.steps=10"; `--config.key` is True, `--noconfig.key` is False.
-        sections: those that may be changed, of a run that is trained already; empty means all. Of the section `data`
-            only where the images lie.
-        lenient: leave out changes of keys that there are not, or that cannot act.
+        arguments: the changes, for example "--config.sampler.steps=10". `--config.key` without a value sets the key to True,
+            `--noconfig.key` sets it to False.
+        sections: the sections that may be changed, for a run that is already trained. Empty means that all sections may be
+            changed. With `data` in this list, only `data.*.path` and `data.*.download` may be changed in it.
+        lenient: what to do with changes of keys that do not exist or have no effect. If True, these changes are left out and
+            returned; if False, they are an error.
 
     Returns:
-        What was left out, by key, with what to say about each.
+        The changes that were left out: a message for each key.
 
     Raises:
         ConfigError: a key does not exist or may not be changed, or a value is wrong.
@@ -170,16 +175,16 @@ def override(
 def override_each(
     configs: Iterable[ConfigDict], arguments: Sequence[str], own: Iterable[Sequence[str]], sections: Sequence[str] = ()
 ) -> None:
-    """Change several configurations in place, each where it has the key: what is of one need not be of the others.
+    """Change several configurations in place. A change is left out for the configurations that do not have its key.
 
     Arguments:
         configs: whole configurations.
-        arguments: changes of all of them; each has to act on at least one.
-        own: further changes of each one, which have to act.
-        sections: as of `override`.
+        arguments: changes of all of them; each has to have an effect on at least one.
+        own: further changes of each configuration, all of which have to have an effect.
+        sections: as in `override`.
 
     Raises:
-        ConfigError: a change acts on none, or cannot be made.
+        ConfigError: a change has no effect on any configuration, or cannot be made.
     """
     vain = []
     for config, changes in zip(configs, own, strict=True):
@@ -188,35 +193,35 @@ def override_each(
             raise ConfigError(vain[-1][key])
     for key in dict.fromkeys(key for each in vain for key in each):
         if all(key in each for each in vain):
-            # Where only a choice is missing, the message says so, and is short; others list the keys that there are.
+            # The shortest message says that a choice is missing; the others list all keys.
             raise ConfigError(min((each[key] for each in vain), key=len))
 
 
 def check(config: ConfigDict, asked: Collection[str] | None = None) -> None:
-    """Refuse a configuration that is not whole, that cannot be built, or that cannot be meant.
+    """Refuse a configuration that is not whole, that cannot be built, or that has values without an effect.
 
     Arguments:
         config: the configuration.
-        asked: the keys that advice is given on; None is all.
+        asked: the keys to give advice on; None means all.
 
     Raises:
-        ConfigError: naming the key, the value and what is allowed.
+        ConfigError: the message names the key, the value and what is allowed.
     """
     whole = flatten(complete(config.to_dict()))
     if missing := sorted(whole.keys() - flatten(config).keys()):
         raise ConfigError(f"config.{missing[0]} is missing: the configuration is not whole, see `complete` and `changed`")
     try:
         torch.device(config.training.device)
-    except RuntimeError as error:  # torch's message goes on about devices of its developers
+    except RuntimeError as error:  # the message of torch lists devices that only its developers know
         raise ConfigError(f"config.training.device = {config.training.device!r}, expected {_devices()}") from error
-    for key, message in recipe.advice(config):  # first: it says more than a constructor can
+    for key, message in recipe.advice(config):  # first: this message is clearer than that of a constructor
         if asked is None or key in asked:
             raise UnknownKey(key, message)
-    recipe.build_all(config)
+    build_all(config)
 
 
 def _typed(arguments: Sequence[str]) -> dict[str, Text]:
-    """The changes by key."""
+    """Return the changes by key."""
     typed = {}
     for argument in arguments:
         match = re.fullmatch(r"--?(no)?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
@@ -228,7 +233,7 @@ def _typed(arguments: Sequence[str]) -> dict[str, Text]:
 
 
 def _with(given: dict[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
-    """What was given, with other values by dotted key."""
+    """Return the given values with changes, which have dotted keys."""
     for key, value in changes.items():
         *sections, name = key.split(".")
         node = given
@@ -236,13 +241,17 @@ def _with(given: dict[str, Any], changes: Mapping[str, object]) -> dict[str, Any
             node = node.setdefault(section, {})
             if not isinstance(node, dict):
                 raise UnknownKey(key, f"config.{key} is not a key: config.{key.rpartition('.')[0]} holds no keys")
+        if name == "name" and is_user_class(str(node.get(name))):
+            node.pop(key_of(str(node[name])), None)  # the settings of the user's class that is not chosen any more
         node[name] = value
-    recipe.trust_classes(changes)
+    trust_classes(changes)
+    if (engine := str(changes.get("process.engine", ""))) in recipe.engines():
+        _switch_engine(given, engine)
     return given
 
 
 def _devices() -> str:
-    """The devices of this machine, as a choice."""
+    """Return the devices of this machine in words."""
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return one_of(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *mps])
 
@@ -250,47 +259,54 @@ def _devices() -> str:
 def check_device(device: str, name: str = "config.training.device") -> None:
     """Refuse a device that this machine cannot compute on.
 
-    `check` does not: a run that was trained elsewhere is a run.
+    `check` accepts such a device, because a run may come from another machine.
 
     Arguments:
         device: the device.
-        name: what the error calls it.
+        name: the name of the argument, for the message.
 
     Raises:
-        ConfigError: naming the device and those that there are.
+        ConfigError: the message names the device and the devices of this machine.
     """
     try:
         usable = torch.empty(0, device=device).device.type != "meta"
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was compiled for a device
+    except (RuntimeError, AssertionError) as error:  # torch raises AssertionError if it was compiled without a device
         raise ConfigError(f"{name} = {device!r} cannot be used on this machine, expected {_devices()}") from error
     if not usable:
         raise ConfigError(f"{name} = {device!r} computes nothing, expected {_devices()}")
 
 
 def differences(one: ConfigDict, other: ConfigDict, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys whose values differ, with both values, None where there is none; keys and sections can be ignored."""
+    """Return the keys whose values differ, with both values (None if a value is missing).
+
+    Arguments:
+        one: a configuration.
+        other: another configuration.
+        ignore: keys and sections that are not compared. `data.*.path`, `data.*.download` and `training.device` are never
+            compared.
+    """
     a, b = flatten(one), flatten(other)
     keys = [key for key in sorted({*a, *b}) if not {key, key.split(".")[0]} & {*ignore} and not elsewhere(key)]
     return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
 
 
 def to_json(config: ConfigDict) -> str:
-    """The configuration as JSON; tuples become lists."""
+    """Return the configuration as JSON; tuples become lists."""
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
 def from_json(text: str, source: str = "the configuration") -> ConfigDict:
-    """The configuration that `to_json` wrote; lists become tuples.
+    """Return the configuration that `to_json` wrote; lists become tuples.
 
-    What the text lacks has its default: it may be older than a setting. It may be older than a rule of `check` too, so only
-    its keys and values are checked. A class of a user's own has to be of a trusted module (`ctdiff.recipe.trust`).
+    A missing key gets its default, because the text may be older than the key. The text may also be older than a rule of
+    `check`, so only keys and values are checked. A class of the user has to be of a trusted module (`ctdiff.recipe.trust`).
 
     Raises:
-        ConfigError: not JSON, or not a configuration.
+        ConfigError: the text is not JSON, or not a configuration.
     """
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{source} is not a configuration: it holds a {type(content).__name__}")

@@ -1,9 +1,8 @@
-"""What a network costs: parameters, arithmetic, memory and time.
+"""The cost of a network: parameters, arithmetic, memory and time.
 
-Shapes and counts come from a copy of the network on torch's meta device, whose tensors have
-shapes and no content: neither data nor memory is needed, whatever the size. The arithmetic is
-counted by torch, two floating-point operations a multiply-accumulate; activation memory is what
-autograd keeps for the backward pass. Time is measured on the network as it is.
+Shapes and counts come from a copy of the network on the meta device of torch, whose tensors have shapes but no content. So a
+count needs no data and almost no memory. torch counts two floating-point operations for a multiply-accumulate. Activation
+memory is the memory that autograd keeps for the backward pass. Time is measured on the network itself.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ from ctdiff import recipe
 
 __all__ = ["Cost", "Summary", "estimate", "summary"]
 
-_ENOUGH = 2.0  # seconds of measurement, after which no further run is begun
+_ENOUGH = 2.0  # seconds; after this time no further run is started
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The size of a network and the price of one image.
+    """The size of a network and the cost of one image.
 
     Arguments:
-        parameters: numbers that are learnt, frozen ones included.
-        multiply_accumulates: of one evaluation on one image.
-        activation_bytes: what autograd keeps of one image in training.
-        forward_seconds: the time of an evaluation that keeps them, an image; None where it was not measured.
-        backward_seconds: the time of the gradient of all parameters, an image.
+        parameters: the number of parameters, including frozen ones.
+        multiply_accumulates: the multiply-accumulates of one evaluation on one image.
+        activation_bytes: the activation memory of one image in training, in bytes.
+        forward_seconds: the time of a forward pass with activations per image; None if it was not measured.
+        backward_seconds: the time of a backward pass per image; None if it was not measured.
     """
 
     parameters: int
@@ -65,8 +64,8 @@ class Cost:
 
     Arguments:
         network: the summary of its network.
-        training_bytes: what weights, optimiser and one batch's activations need; data, noising
-            and the allocator's slack come on top.
+        training_bytes: the memory of the weights, the optimiser and the activations of one batch, without data, noise and the
+            overhead of the allocator.
     """
 
     network: Summary
@@ -74,12 +73,12 @@ class Cost:
 
     @property
     def parameters(self) -> int:
-        """Trainable numbers."""
+        """The number of parameters of the network."""
         return self.network.parameters
 
     @property
     def multiply_accumulates(self) -> int:
-        """Of one evaluation of the network on one image."""
+        """The multiply-accumulates of one evaluation of the network on one image."""
         return self.network.multiply_accumulates
 
     def __str__(self) -> str:
@@ -87,18 +86,25 @@ class Cost:
 
 
 def summary(backbone: nn.Module, shape: Sequence[int], runs: int = 5, batch_size: int = 1) -> Summary:
-    """Count and measure a network on images of a shape.
+    """Return the parameters, multiply-accumulates, activation memory and seconds of a network, for images of one shape.
 
-    The network stays as it is: it is counted on a copy without content, in training mode, and measured as given.
+    The network is not changed. The numbers of multiply-accumulates and bytes come from a copy of the network in training
+    mode. The tensors of this copy have shapes but no values.
 
     Arguments:
         backbone: a `Backbone` or `PixelLogits`.
-        shape: of one image (C, H, W).
-        runs: measured runs, of which the median counts; 0 measures nothing, and so does a network on the meta device.
-        batch_size: images in a measured run.
+        shape: the shape of one image (C, H, W).
+        runs: the number of timed runs. With 0 runs, or with a network on the meta device, no time is measured, and the seconds
+            in the result are None.
+        batch_size: the number of images in a timed run.
+
+    Returns:
+        The number of parameters, and for one image: multiply-accumulates, bytes of activations, and the median seconds of a
+        forward and of a backward pass.
 
     Raises:
-        ValueError: another module, a shape that is not (C, H, W), another number of channels, a negative number of runs.
+        ValueError: the module is of another class, the shape is not (C, H, W) or has a wrong number of channels, or runs or
+            batch_size is too small.
     """
     event = _checked(backbone, shape)
     if runs < 0 or batch_size < 1:
@@ -114,11 +120,11 @@ def summary(backbone: nn.Module, shape: Sequence[int], runs: int = 5, batch_size
 
 
 def estimate(config: ConfigDict, runs: int = 0) -> Cost:
-    """The cost of a configuration; without measured runs the network is never made in memory.
+    """Estimate the cost of a configuration. Without measured runs, the network needs no memory.
 
     Arguments:
         config: the configuration.
-        runs: as in `summary`, on the configuration's device.
+        runs: as in `summary`, on the device of the configuration.
     """
     if runs:
         network = recipe.build_network(config)
@@ -150,23 +156,23 @@ def _device(network: nn.Module) -> torch.device:
 
 
 def _meta_copy(network: nn.Module) -> nn.Module:
-    """A copy in training mode whose tensors have shapes and no content."""
+    """Return a copy in training mode whose tensors have shapes but no content."""
     tensors = [*network.parameters(), *network.buffers()]
-    # What the copy finds in its memory is not copied: the content is never duplicated.
+    # deepcopy does not copy the entries of its memory, so the content is never duplicated.
     memory: dict[int, object] = {id(tensor): tensor.detach().to("meta") for tensor in tensors}
     memory |= {id(p): nn.Parameter(p.detach().to("meta")) for p in network.parameters()}
     return copy.deepcopy(network, memory).train()
 
 
 def _inputs(network: nn.Module, event: tuple[int, ...], batch: int) -> tuple[Tensor, Tensor]:
-    """A batch of blank images, and times 0."""
+    """Return a batch of black images, and times 0."""
     device = _device(network)
     dtype = torch.int64 if isinstance(network, PixelLogits) else torch.float32
     return torch.zeros(batch, *event, dtype=dtype, device=device), torch.zeros(batch, device=device)
 
 
 def _evaluate(network: nn.Module, x: Tensor, c: Tensor) -> Tensor:
-    """The backbone's output (B, C_out, H, W); of integers, with what is read into and out of it."""
+    """Return the output of the backbone (B, C_out, H, W). For `PixelLogits`, its input and head are evaluated too."""
     if not isinstance(network, PixelLogits):
         out: Tensor = network(x, c)
         return out
@@ -176,7 +182,7 @@ def _evaluate(network: nn.Module, x: Tensor, c: Tensor) -> Tensor:
 
 
 def _kept_bytes(network: nn.Module, x: Tensor, c: Tensor) -> int:
-    """The memory of all tensors that autograd keeps, parameters included, each storage once."""
+    """Return the memory of all tensors that autograd keeps, including parameters. Each storage counts once."""
     kept: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -189,7 +195,7 @@ def _kept_bytes(network: nn.Module, x: Tensor, c: Tensor) -> int:
 
 
 def _seconds(network: nn.Module, event: tuple[int, ...], runs: int, batch: int) -> tuple[float, float | None]:
-    """Median times of a forward and a backward pass, an image; a frozen network has no backward pass."""
+    """Return median times of a forward and a backward pass per image. A frozen network has no backward pass."""
     x, c = _inputs(network, event, batch)
     learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
     forward: list[float] = []
@@ -203,7 +209,7 @@ def _seconds(network: nn.Module, event: tuple[int, ...], runs: int, batch: int) 
             if learned:
                 torch.autograd.grad(total, learned, allow_unused=True)
                 moments.append(_now(x.device))
-            if run:  # the first one allocates and chooses kernels: it does not count
+            if run:  # the first run does not count, because it allocates memory and chooses kernels
                 for times, (start, end) in zip((forward, backward), pairwise(moments), strict=False):
                     times.append((end - start) / batch)
                 if moments[-1] - begun > _ENOUGH:
@@ -212,7 +218,7 @@ def _seconds(network: nn.Module, event: tuple[int, ...], runs: int, batch: int) 
 
 
 def _now(device: torch.device) -> float:
-    """The time when everything asked of a device is done."""
+    """Wait until a device has finished its work, and return the time."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()
     return time.perf_counter()

@@ -1,7 +1,7 @@
 """Pictures: grids of samples, the reverse process as rows or as an animation, tables of grids, the loss curve.
 
-The value k of S becomes the grey level 255 k / (S - 1). A masked pixel, whose state is S, has
-no grey level and is painted in a colour.
+The value k of S becomes the grey level 255 k / (S - 1). A masked pixel, with state S, has no grey level and is painted in a
+colour.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ __all__ = ["grid_png", "in_rows", "loss_curve", "save_animation", "save_grid", "
 
 _MASK_COLOUR = (70, 105, 150)
 _GAP = 2  # pixels between images
-_SIDE = 56  # images are magnified by a whole number until their side is about this long
-_FRAME, _LAST_FRAME = 60, 2000  # milliseconds that a frame of an animation is shown, and the last one
+_SIDE = 56  # images are magnified by a whole number to about this side
+_FRAME, _LAST_FRAME = 60, 2000  # milliseconds of a frame of an animation, and of the last one
 _CELL = 2.4  # inches of a table's cell, at _DPI dots an inch
 _DPI = 120
 
@@ -35,6 +35,7 @@ def to_pixels(states: Tensor, num_values: int) -> Tensor:
 
 def tile(pixels: Tensor, columns: int) -> Tensor:
     """Lay images out row by row: uint8 (N, 3, H, W) -> (3, rows (H + gap) + gap, columns (W + gap) + gap)."""
+    # torchvision.utils.make_grid differs: it drops the border of a single image, and the empty columns of a short row.
     n, channels, height, width = pixels.shape
     rows = -(-n // columns)
     sheet = torch.full((channels, rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP), 255, dtype=torch.uint8)
@@ -45,7 +46,7 @@ def tile(pixels: Tensor, columns: int) -> Tensor:
 
 
 def _sheet(states: Tensor, num_values: int, columns: int | None) -> Any:
-    """A PIL image of states (N, C, H, W) in a grid, magnified; None makes the grid about square."""
+    """A PIL image of states (N, C, H, W) in a grid, magnified; None means a grid that is about square."""
     from PIL import Image
 
     pixels = to_pixels(states, num_values)
@@ -69,17 +70,17 @@ def save_grid(path: str | Path, states: Tensor, num_values: int, columns: int | 
         path: the file.
         states: (N, C, H, W) integers, 0 .. S-1, or S for a mask.
         num_values: S.
-        columns: how many in a row; None makes the grid about square.
+        columns: the number of images in a row; None means a grid that is about square.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(grid_png(states, num_values, columns))
 
 
 def in_rows(rows: Sequence[Tensor], num_values: int) -> tuple[Tensor, int]:
-    """Images for a grid with a row of each list, and its columns; a row that is shorter than the longest ends in white.
+    """Images for a grid with one row for each list, and the number of columns. Shorter rows end in white images.
 
     Arguments:
-        rows: (n, C, H, W) integers each, with an n of its own.
+        rows: (n, C, H, W) integers each; n may differ.
         num_values: S.
     """
     longest = max(len(row) for row in rows)
@@ -89,16 +90,16 @@ def in_rows(rows: Sequence[Tensor], num_values: int) -> tuple[Tensor, int]:
 
 
 def save_animation(path: str | Path, frames: Sequence[Tensor], num_values: int, columns: int | None = None) -> None:
-    """Write an endless GIF of images that change, in a grid; it rests on the last frame.
+    """Write an endless GIF of a grid of images. The last frame is shown longer.
 
     Arguments:
         path: the file.
         frames: (N, C, H, W) integers each, 0 .. S-1, or S for a mask.
         num_values: S.
-        columns: how many in a row; None makes the grid about square.
+        columns: the number of images in a row; None means a grid that is about square.
     """
     sheets = [_sheet(frame, num_values, columns) for frame in frames]
-    # A GIF has 256 colours a frame: all that grey levels need, the nearest ones for colours.
+    # A GIF has 256 colours a frame. They are exact for grey levels, and the nearest ones for colours.
     grey = all((frame < num_values).all() for frame in frames) and frames[0].shape[1] == 1
     first, *others = [sheet.convert("L") if grey else sheet.quantize(256) for sheet in sheets]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -111,12 +112,12 @@ def save_table(path: str | Path, pictures: Sequence[Sequence[Tensor]], rows: Seq
 
     Arguments:
         path: the file.
-        pictures: row by row, uint8 (3, H, W), such as `tile` makes.
+        pictures: row by row, uint8 (3, H, W), as from `tile`.
         rows: the headings on the left.
         columns: the headings on top.
 
     Raises:
-        ValueError: there are not as many pictures as headings.
+        ValueError: the numbers of pictures and headings differ.
     """
     from matplotlib.figure import Figure  # without pyplot, which would choose a display
 
@@ -169,7 +170,7 @@ def loss_curve(path: Path, records: Sequence[dict[str, Any]]) -> None:
 
 
 def _smoothed(values: Sequence[float], memory: float = 0.95) -> list[float]:
-    """An exponential average that starts from nothing and is unbiased from the first value on."""
+    """An exponential average with bias correction."""
     smooth, total, weight = [], 0.0, 0.0
     for value in values:
         total = memory * total + (1 - memory) * value

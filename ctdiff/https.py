@@ -1,4 +1,4 @@
-"""Downloads over TLS only, with certificates checked, whatever an address redirects to."""
+"""Downloads over TLS only, with checked certificates, also after redirections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["fetch"]
 
 
 class _OnlyTLS(urllib.request.HTTPRedirectHandler):
-    """Follows a redirection to another https address only."""
+    """Follows redirections to https addresses only."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
         if not newurl.startswith("https:"):
@@ -20,11 +20,11 @@ class _OnlyTLS(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(url: str) -> bytes:
-    """What is at an https address.
+    """Return the content of an https address.
 
     Raises:
-        ValueError: another protocol.
-        OSError: it could not be fetched: no network, a refused certificate, a time-out, a redirection to another protocol.
+        ValueError: the address has another protocol.
+        OSError: the download failed: no network, a refused certificate, a time-out, a redirection to another protocol.
     """
     if not url.startswith("https://"):
         raise ValueError(f"url = {url}, expected an https address")
@@ -32,6 +32,6 @@ def fetch(url: str) -> bytes:
     try:
         with urllib.request.build_opener(tls, _OnlyTLS).open(url, timeout=60) as response:
             content: bytes = response.read()
-    except http.client.HTTPException as error:  # it broke off, say
+    except http.client.HTTPException as error:  # an incomplete response, for example
         raise OSError(f"{type(error).__name__}: {error}") from error
     return content

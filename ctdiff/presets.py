@@ -1,8 +1,8 @@
-"""Presets: the files of the folder `configs`, and configuration files of a user's own.
+"""Presets: the files of the folder `configs`, and configuration files of the user.
 
-The presets are those beside this package, whatever is on the path: a user's project may have a folder `configs` of its
-own. A configuration file sees both, the presets first: `from configs import mnist` is ours, `from configs import base` is
-the project's where it has one. It can import its neighbours too.
+The presets are in the folder `configs` next to this package. The project of a user may have a folder `configs` too. A
+configuration file can import from both, and presets have priority: `from configs import mnist` imports our preset, and
+`from configs import base` imports a file of the project. A configuration file can also import files of its own folder.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["FOLDER", "evaluate", "names"]
+__all__ = ["FOLDER", "evaluate", "preset_names"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs"
-"""Where the presets are."""
+"""The folder of the presets."""
 
 _PACKAGE = "configs"
 
 
-def names() -> list[str]:
-    """The presets that there are.
+def preset_names() -> list[str]:
+    """Return the names of the presets.
 
     Raises:
-        FileNotFoundError: the folder is not beside this package.
+        FileNotFoundError: the folder of the presets is missing.
     """
     if not (FOLDER / "mnist.py").is_file():
         raise FileNotFoundError(f"{FOLDER} holds no presets, expected mnist.py there: the installation is incomplete")
@@ -34,14 +34,18 @@ def names() -> list[str]:
 
 
 def evaluate(path: Path) -> object:
-    """What the function `get_config` of a file returns. Whatever the file raises is raised."""
+    """Return the result of the function `get_config` of a file. Errors of the file are raised unchanged."""
     spec = importlib.util.spec_from_file_location(f"ctdiff_preset_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(spec)
     with _presets_importable(), _neighbours_importable(path.resolve().parent):
-        spec.loader.exec_module(module)
-        return module.get_config()
+        sys.modules[spec.name] = module  # where dataclasses look for annotations
+        try:
+            spec.loader.exec_module(module)
+            return module.get_config()
+        finally:
+            sys.modules.pop(spec.name, None)
 
 
 @contextmanager
@@ -54,18 +58,19 @@ def _neighbours_importable(folder: Path) -> Iterator[None]:
     finally:
         sys.path.remove(str(folder))
         for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and Path(file).resolve().parent == folder:
+            places = [getattr(sys.modules[name], "__file__", None), *getattr(sys.modules[name], "__path__", [])]
+            if any(place is not None and folder in Path(place).resolve().parents for place in places):
                 del sys.modules[name]
 
 
 @contextmanager
 def _presets_importable() -> Iterator[None]:
-    """While this context lasts, the package `configs` is ours, continued by another one of that name if there is one."""
+    """In this context, the package `configs` has the presets, and then the files of another package of this name."""
     theirs = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _PACKAGE}
     for name in theirs:
         del sys.modules[name]
-    ours = _package([str(FOLDER), *_folders(theirs.get(_PACKAGE))])
+    ours = ModuleType(_PACKAGE, "The presets of ctdiff, and a project's own.")
+    ours.__path__ = [str(FOLDER), *_folders(theirs.get(_PACKAGE))]
     sys.modules[_PACKAGE] = ours
     try:
         yield
@@ -75,14 +80,8 @@ def _presets_importable() -> Iterator[None]:
         sys.modules.update(theirs)
 
 
-def _package(folders: list[str]) -> ModuleType:
-    package = ModuleType(_PACKAGE, "The presets of ctdiff, and a project's own.")
-    package.__path__ = folders
-    return package
-
-
 def _folders(imported: ModuleType | None) -> list[str]:
-    """The folders of a user's package `configs`, imported or on the path, without ours."""
+    """Return the folders of the user's package `configs`, imported or on the path, without ours."""
     if imported is not None:
         found = list(getattr(imported, "__path__", []))
     else:

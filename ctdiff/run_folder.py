@@ -1,13 +1,11 @@
-"""The folder of a run: its files, who may write there, and what a training may continue."""
+"""The folder of a run: its files, and the checks before a training writes to it."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,57 +13,17 @@ from ml_collections import ConfigDict
 
 from ctdiff import config as configuration
 from ctdiff.data import Splits, data_record
-from ctdiff.training.checkpoints import (
-    complete_checkpoints,
-    discard,
-    remove_leftovers,
-    write_atomically,
-)
+from ctdiff.files import FolderError, discard, locked, remove_leftovers, write_atomically
+from ctdiff.training.checkpoints import complete_checkpoints
 
-if sys.platform != "win32":
-    import fcntl
-
-__all__ = ["RunError", "RunFolder", "locked"]
+__all__ = ["RunError", "RunFolder"]
 
 _PICTURE = re.compile(r"(step_\d{7,}|final|process|[a-z]\w*_\d+(_.*)?)\.(png|npz|gif)")
-"""The names that training and sampling give to files in `samples`: nothing else there is deleted."""
+"""The names of the files that training and sampling write to `samples`. Other files there are never deleted."""
 
 
-class RunError(RuntimeError):
-    """A run folder that cannot be used as asked; the message names it and says what can be done."""
-
-
-@contextmanager
-def locked(path: Path, work: str, flag: str) -> Iterator[None]:
-    """Make a folder, and keep others who ask for it out while this context lasts.
-
-    The lock is the system's, on the folder itself: it leaves no file, and ends with the process however that ends.
-
-    Arguments:
-        path: the folder.
-        work: what is done there, for the message.
-        flag: what chooses another folder, for the message.
-
-    Raises:
-        RunError: the folder cannot be made, or somebody is in it.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = None if sys.platform == "win32" else os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error}") from error
-    if descriptor is None or sys.platform == "win32":
-        yield  # no such lock
-        return
-    try:
-        with suppress(OSError):  # a file system without locks, such as some networks', goes without
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(f"another {work} is at work in {path}: wait for it, or give another {flag}") from error
-        yield
-    finally:
-        os.close(descriptor)
+class RunError(FolderError):
+    """A run that cannot be used. The message names its folder and says what can be done."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +31,7 @@ class RunFolder:
     """The paths of a run.
 
     Arguments:
-        path: the run's folder.
+        path: the folder of the run.
     """
 
     path: Path
@@ -83,22 +41,22 @@ class RunFolder:
 
     @property
     def config(self) -> Path:
-        """The configuration."""
+        """The file of the configuration."""
         return self.path / "config.json"
 
     @property
     def classes(self) -> Path:
-        """The names of the classes."""
+        """The file of the names of the classes."""
         return self.path / "classes.json"
 
     @property
     def data(self) -> Path:
-        """Which images the run is trained on: a record of their number, their shape and a hash."""
+        """The file with the number, the shape and the hash of the training and test images."""
         return self.path / "data.json"
 
     @property
     def metrics(self) -> Path:
-        """The records of every step."""
+        """The file of the records of every step."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -112,10 +70,10 @@ class RunFolder:
         return self.path / "samples"
 
     def read_config(self) -> ConfigDict:
-        """The saved configuration.
+        """Read the saved configuration.
 
         Raises:
-            RunError: this is not a run.
+            RunError: the folder is no run.
             ConfigError: the file is damaged.
         """
         try:
@@ -125,7 +83,7 @@ class RunFolder:
         return configuration.from_json(text, str(self.config))
 
     def read_classes(self) -> tuple[str, ...]:
-        """The names of the labels 0, 1, ...; empty where the run has none.
+        """Read the names of the labels 0, 1, ...; empty if the run has no names.
 
         Raises:
             RunError: the file is damaged.
@@ -141,10 +99,10 @@ class RunFolder:
         return tuple(names)
 
     def saved_config(self) -> ConfigDict | None:
-        """The configuration of the run in the folder; None where nothing is that a run would touch.
+        """Read the configuration of the run in the folder; None if the folder has no files with names of a run.
 
         Raises:
-            RunError: the folder holds files of a run's names that are not of a run.
+            RunError: the folder has files with names of a run, but is no run.
         """
         taken = [path.name for path in (self.config, self.metrics, self.checkpoints, self.samples) if path.exists()]
         if not taken:
@@ -158,31 +116,31 @@ class RunFolder:
             ) from error
 
     def begun(self) -> ConfigDict | None:
-        """The configuration of the run that a training would continue; None where there is no checkpoint to continue from.
+        """Read the configuration of the run that a training would continue; None if there is no checkpoint.
 
         Raises:
-            RunError: the folder holds files of a run's names that are not of a run.
+            RunError: the folder has files with names of a run, but is no run.
         """
         saved = self.saved_config()
         return saved if complete_checkpoints(self.checkpoints) else None
 
     def locked(self) -> AbstractContextManager[None]:
-        """Make the folder, and keep other trainings out of it while the context lasts: see `locked`."""
+        """Make the folder and lock it against other trainings while the context lasts; see `ctdiff.files.locked`."""
         return locked(self.path, "training", "--workdir")
 
     def inspect(self, config: ConfigDict, fresh: bool = False) -> None:
-        """Refuse a folder that a training of `config` must not touch; nothing is changed.
+        """Check that a training of `config` may write to the folder. Nothing is changed.
 
-        A run may become longer if its learning rate is constant: nothing that was done depends on where it would end.
+        A run can be made longer if its learning rate is constant, because then no step depends on the number of steps.
 
         Arguments:
-            config: what is to be trained.
-            fresh: whether an earlier training will be deleted.
+            config: the configuration of the training.
+            fresh: whether an earlier run will be deleted.
 
         Raises:
-            RunError: the folder holds a run of another configuration, or something that is no run.
+            RunError: the folder holds a run of another configuration, or files with names of a run but no run.
         """
-        begun = self.begun()  # without a checkpoint there is nothing that could be lost
+        begun = self.begun()  # without a checkpoint there is nothing to lose
         if begun is None or fresh:
             return
         ignored = [*configuration.FREE_SECTIONS]
@@ -200,10 +158,10 @@ class RunFolder:
             )
 
     def check_data(self, splits: Splits) -> None:
-        """Refuse images other than those that the run is trained on. A run without a record of them is not checked.
+        """Check that images are those of the run. A run without a record of its images is not checked.
 
         Raises:
-            RunError: they differ, or the record is damaged.
+            RunError: the images differ, or the record is damaged.
         """
         if not self.data.exists():
             return
@@ -220,15 +178,15 @@ class RunFolder:
                 )
 
     def prepare(self, config: ConfigDict, splits: Splits | None = None, fresh: bool = False) -> None:
-        """Make the folder ready for a training, before any work is done.
+        """Prepare the folder for a training.
 
         Arguments:
-            config: what is to be trained.
-            splits: on which images; None leaves the record of them as it is.
-            fresh: delete what an earlier training left.
+            config: the configuration of the training.
+            splits: the images. None means that the record of the images does not change.
+            fresh: whether to delete an earlier run.
 
         Raises:
-            RunError: the folder cannot be written, or must not be (see `inspect`); or the run was begun with other classes.
+            RunError: the folder cannot be written, `inspect` refuses it, or the run has other classes.
         """
         self.inspect(config, fresh)
         goes_on = not fresh and self.begun() is not None
@@ -239,8 +197,8 @@ class RunFolder:
             if fresh:
                 self._clear()
             remove_leftovers(self.path)
-            write_atomically(self.config, configuration.to_json(config).encode())  # first: it tells a run from other folders
-            if splits is not None and not (goes_on and self.data.exists()):  # else it was checked before
+            write_atomically(self.config, configuration.to_json(config).encode())  # first: this file makes the folder a run
+            if splits is not None and not (goes_on and self.data.exists()):  # otherwise `check_data` has compared it
                 write_atomically(self.data, json.dumps(data_record(splits), indent=2).encode())
             if splits is not None:
                 self._write_classes(splits.class_names)
@@ -251,7 +209,7 @@ class RunFolder:
             raise RunError(f"{self.path} cannot be written: {error}") from error
 
     def _check_classes(self, class_names: Sequence[str]) -> None:
-        """Refuse to go on with labels that mean something else now."""
+        """Check that the classes of the run have not changed."""
         begun = self.read_classes()
         if begun and begun != tuple(class_names):
             gone, new = sorted({*begun} - {*class_names}), sorted({*class_names} - {*begun})
@@ -267,8 +225,8 @@ class RunFolder:
             self.classes.unlink(missing_ok=True)
 
     def _clear(self) -> None:
-        """Delete what trainings wrote and nothing else; the configuration stays until it is replaced."""
-        for _, path in complete_checkpoints(self.checkpoints):  # oldest first: until the last one this is a run
+        """Delete the files of trainings and no others. The configuration stays until it is replaced."""
+        for _, path in complete_checkpoints(self.checkpoints):  # oldest first, so that the newest checkpoint is deleted last
             discard(path)
         self.metrics.unlink(missing_ok=True)
         self.data.unlink(missing_ok=True)

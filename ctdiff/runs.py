@@ -1,9 +1,9 @@
-"""A run: the folder that a training leaves, and how to get its model back.
+"""A run: the folder of a training, and how to load its model.
 
 runs/<name>/config.json                 every key of the configuration
             classes.json                the names of the labels 0, 1, ..., where the data have names
-            data.json                   which images: how many, their shape, a hash
-            metrics.jsonl               one JSON object a step
+            data.json                   the number, the shape and the hash of the images
+            metrics.jsonl               one JSON object per step
             checkpoints/step_XXXXXXX/   see `ctdiff.training.checkpoints`
             samples/*.png, loss.png     pictures
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ctdiff import config as configuration
 from ctdiff import recipe
-from ctdiff.run_folder import RunError, RunFolder, locked
+from ctdiff.run_folder import RunError, RunFolder
 from ctdiff.training.checkpoints import (
     CheckpointError,
     check_weights,
@@ -34,7 +34,7 @@ from ctdiff.training.checkpoints import (
 )
 from diffusion_core import Denoiser, NotFiniteError, Sampler
 
-__all__ = ["Run", "RunError", "RunFolder", "load_run", "locked"]
+__all__ = ["Run", "RunError", "RunFolder", "load_run"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Run:
     """A trained model.
 
     Arguments:
-        path: the run's folder.
+        path: the folder of the run.
         config: its configuration.
-        step: how many training steps the weights have seen.
+        step: the number of training steps of the weights.
         denoiser: the denoiser, in evaluation mode.
     """
 
@@ -55,24 +55,24 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The folder that the weights were read from."""
+        """The folder of the checkpoint with the weights."""
         return RunFolder(self.path).checkpoints / f"step_{self.step:07d}"
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the labels 0, 1, ...; empty where the data had none.
+        """The names of the labels 0, 1, ...; empty if the data had no names.
 
         Raises:
-            RunError: the file that holds them is damaged.
+            RunError: the file of the names is damaged.
         """
         return RunFolder(self.path).read_classes()
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """While this context lasts, say which checkpoint a network is of whose output is not finite.
+        """Add the name of the checkpoint to the NotFiniteErrors of this context.
 
         Raises:
-            NotFiniteError: the same, with the checkpoint's name.
+            NotFiniteError: the output of the network is not finite.
         """
         try:
             yield
@@ -80,17 +80,17 @@ class Run:
             raise NotFiniteError(f"{self.checkpoint}: {error}") from error
 
     def sampler(self, steps: int | None = None, name: str | None = None) -> Sampler[object]:
-        """The configuration's sampler, or one with another number of steps, or another one by name."""
+        """Make the sampler of the configuration, or one with another number of steps or another name."""
         config = self.config if name is None else configuration.changed(self.config, {"sampler.name": name})
         return recipe.build_sampler(config, self.denoiser, steps)
 
     def images(self, x: Tensor) -> Tensor:
-        """What a sampler returns, as integers: pixels 0 .. S-1 (S where masked), int64 (N, C, H, W)."""
+        """Return the samples of a sampler as pixels 0 .. S - 1 (S for a mask), int64 (N, C, H, W)."""
         images: Tensor = recipe.build_pixels(self.config).decode(x)
         return images
 
     def encode(self, images: Tensor) -> Tensor:
-        """Integers 0 .. S-1 (N, C, H, W) as the clean data x_0 of this run's process: the inverse of `images`."""
+        """Return pixels 0 .. S - 1 (N, C, H, W) as clean data x_0 of the process: the inverse of `images`."""
         x_0: Tensor = recipe.build_pixels(self.config).encode(images.long().to(self.config.training.device))
         return x_0
 
@@ -99,18 +99,18 @@ def load_run(path: str | Path, checkpoint: int | None = None, ema: bool = True, 
     """Load the model of a run.
 
     Arguments:
-        path: the run's folder.
-        checkpoint: the step of a checkpoint that is there; None loads the newest that can be read.
-        ema: the moving average of the weights instead of the last ones.
-        device: where the model goes.
+        path: the folder of the run.
+        checkpoint: the step of a checkpoint; None means the newest that can be read.
+        ema: whether to load the moving average of the weights instead of the last weights.
+        device: the device of the model.
 
     Raises:
-        RunError: this is not a run, or it has no such checkpoint.
-        CheckpointError: the checkpoint, or every one of them, is broken, or its weights are not finite.
-        ConfigError: this machine has no such device, or the run's configuration is damaged.
+        RunError: the folder is no run, or the checkpoint does not exist.
+        CheckpointError: the checkpoint is damaged, or all checkpoints are damaged, or the weights are not finite.
+        ConfigError: this machine does not have the device, or the configuration of the run is damaged.
 
     Warns:
-        UserWarning: a newer checkpoint is broken.
+        UserWarning: a newer checkpoint is damaged.
     """
     configuration.check_device(device, "device")
     folder = RunFolder(Path(path))

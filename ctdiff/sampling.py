@@ -1,35 +1,95 @@
-"""Samples from a run, as files: what `ctdiff sample` does, as a function."""
+"""Draws samples from a run and writes them to files: the function behind `ctdiff sample`."""
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import io
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from ml_collections import ConfigDict
+from torch import Tensor
 
 from ctdiff import config as configuration
 from ctdiff import figures
+from ctdiff.completion import Completion, completion_of
+from ctdiff.files import write_atomically
+from ctdiff.hashes import bytes_hash
+from ctdiff.recipe.errors import closest
 from ctdiff.runs import Run, load_run
-from ctdiff.training.checkpoints import write_atomically
+from diffusion_core import Sampler, State
 
-__all__ = ["chosen_labels", "chosen_seeds", "class_numbers", "numbers", "sample_run", "spans"]
+__all__ = [
+    "Frames",
+    "chain_conditions",
+    "chosen_labels",
+    "chosen_seeds",
+    "class_numbers",
+    "draw_frames",
+    "numbers",
+    "sample_run",
+    "spans",
+]
 
 _SUFFIXES = (".png", ".npz", ".gif")
 _LONGEST = 120  # letters of a file's name
 _FRAMES = 50  # of an animation, the first and the last state among them
 
 
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Images at some times of the reverse process.
+
+    Arguments:
+        images: int64 (N, C, H, W) on the CPU for each time, from noise to clean images.
+        last: the last state of the sampler.
+    """
+
+    images: list[Tensor]
+    last: State
+
+
+def draw_frames(
+    sampler: Sampler[object],
+    seeds: Sequence[int],
+    cond: Mapping[str, Tensor],
+    decode: Callable[[Tensor], Tensor],
+    *,
+    count: int = 1,
+    go_on: Callable[[], bool] = lambda: True,
+    progress: bool = False,
+) -> Frames:
+    """Draw a sample for each seed, and keep the images of some states.
+
+    Arguments:
+        sampler: the sampler.
+        seeds: N seeds.
+        cond: conditions of the network by name, N rows each, and `given` clean data to complete.
+        decode: makes images from a state's x.
+        count: how many states are kept, at most. They are evenly spaced in steps, and the clean state is the last one.
+        go_on: called after each state, `sampler.grid.steps + 2` times; if it returns False, the remaining steps are left out.
+        progress: whether to show a progress bar.
+    """
+    final = sampler.grid.steps + 1  # of the states before the first step, after each step, and after the last draw
+    kept = {final, *(round(i * final / (count - 1)) for i in range(count - 1))}
+    images = []
+    for i, state in enumerate(sampler.trajectory(len(seeds), generator=None, seeds=seeds, progress=progress, **cond)):
+        if not go_on():
+            break
+        if i in kept:
+            images.append(decode(state.x).cpu())
+    return Frames(images, state)
+
+
 def numbers(text: str, name: str = "numbers") -> list[int]:
-    """Read "0-63", "1,5,7" or "0-3,9" as integers.
+    """Parse a text such as "0-63", "1,5,7" or "0-3,9" as integers.
 
     Raises:
-        ValueError: the text is something else.
+        ValueError: the text has another form.
     """
     result: list[int] = []
     for part in text.split(","):
@@ -42,10 +102,10 @@ def numbers(text: str, name: str = "numbers") -> list[int]:
 
 
 def chosen_seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None) -> list[int]:
-    """The seeds of samples: those given, or 0, 1, 2, ..., as many as were asked for or as the configuration says.
+    """Return the seeds of samples: the given seeds, or 0, 1, 2, ... up to `num_samples` or the number of the configuration.
 
     Raises:
-        ValueError: another number of seeds than of samples.
+        ValueError: the numbers of seeds and of samples differ.
     """
     if seeds is None:
         return list(range(run.config.sampler.num_samples if num_samples is None else num_samples))
@@ -55,7 +115,7 @@ def chosen_seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None)
 
 
 def class_numbers(run: Run, labels: Sequence[int | str] | None) -> list[int] | None:
-    """Labels as numbers: names of classes, where the run has names, are looked up.
+    """Return labels as numbers. Names are looked up in the class names of the run.
 
     Raises:
         ValueError: no class has this name.
@@ -64,29 +124,30 @@ def class_numbers(run: Run, labels: Sequence[int | str] | None) -> list[int] | N
         return None
     names = run.class_names
     if unknown := [label for label in labels if isinstance(label, str) and label not in names]:
-        close = "".join(f". Did you mean {name}?" for name in difflib.get_close_matches(unknown[0], names, n=1))
         known = f"a number or one of {', '.join(names)}" if names else "a number: the classes of this run have no names"
-        raise ValueError(f"label {unknown[0]!r}, expected {known}{close}")
+        raise ValueError(f"label {unknown[0]!r}, expected {known}{closest(unknown[0], names)}")
     return [names.index(label) if isinstance(label, str) else label for label in labels]
 
 
-def chosen_labels(run: Run, labels: Sequence[int] | None, count: int) -> dict[str, torch.Tensor]:
-    """The condition y, labels repeated up to `count`; without any, the classes in turn where the network is conditional.
+def chosen_labels(config: ConfigDict, labels: Sequence[int] | None, count: int) -> dict[str, Tensor]:
+    """Return the condition y (count,): the labels, from the first again after the last. Without labels, all classes are used.
+
+    If the network is unconditional, there is no condition.
 
     Raises:
-        ValueError: a label that the network does not have.
+        ValueError: the network does not have a label.
     """
-    classes = run.config.model.num_classes
+    classes = config.model.num_classes
     if labels is not None and (wrong := [label for label in labels if label > classes or classes == 0]):
         expected = f"0 .. {classes - 1}, or {classes} for none" if classes else "none: the network is unconditional"
         raise ValueError(f"label {wrong[0]}, expected {expected}")
     if not classes:
         return {}
-    return {"y": torch.tensor(list(labels or range(classes))).repeat(count)[:count].to(run.config.training.device)}
+    return {"y": torch.tensor(list(labels or range(classes))).repeat(count)[:count].to(config.training.device)}
 
 
 def spans(numbers: Sequence[int]) -> str:
-    """Integers as `numbers` reads them: 0, 1, 2, 5 -> "0-2,5"."""
+    """Return integers in the form that `numbers` parses: 0, 1, 2, 5 -> "0-2,5"."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -96,16 +157,43 @@ def spans(numbers: Sequence[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
+def chain_conditions(
+    config: ConfigDict, labels: Sequence[int] | None, completion: Completion | None, count: int
+) -> dict[str, Tensor]:
+    """Return the labels and the images to complete, as arguments of `Sampler.trajectory`.
+
+    Arguments:
+        config: the configuration.
+        labels: classes, repeated up to `count`. None means the classes of the images to complete, or all classes in turn.
+        completion: the images to complete; None for an unconditional model.
+        count: the number of samples.
+
+    Raises:
+        ValueError: the network does not have a label.
+    """
+    if completion is None:
+        return chosen_labels(config, labels, count)
+    own = None if completion.labels is None or not config.model.num_classes else completion.labels.tolist()
+    return {**chosen_labels(config, own if labels is None else labels, count), **completion.conditions(config, count)}
+
+
+def _given(text: str | None) -> Path | list[int] | None:
+    """Return the images to complete: the path of an image, or the numbers of test images, written as `test:0-7`."""
+    if text is None:
+        return None
+    return numbers(text.removeprefix("test:"), "given") if text.startswith("test:") else Path(text).expanduser()
+
+
 def _name(sampler: str, steps: int, details: Mapping[str, object], overrides: Sequence[str]) -> str:
-    """The name of a file of samples: SAMPLER_STEPS, and what else was asked for, so that it does not replace other samples."""
+    """Return the name of a file of samples: SAMPLER_STEPS and the given settings, so that other samples are not replaced."""
     asked = [override.partition("config.sampler.")[2] for override in overrides]
     parts = [f"{key}={value}" for key, value in details.items() if value is not None] + asked
     name = re.sub(r"[^\w.,=+-]", "-", "_".join([f"{sampler}_{steps}", *parts]))
-    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}_{bytes_hash(name.encode())[:8]}"
 
 
 def _base(out: str | Path | None, folder: Path, name: str) -> Path:
-    """The files' path without suffix."""
+    """Return the path of the files without suffix."""
     if out is None:
         return folder / name
     base = Path(out).expanduser()
@@ -115,7 +203,7 @@ def _base(out: str | Path | None, folder: Path, name: str) -> Path:
 
 
 def _targets(base: Path, suffixes: Sequence[str]) -> tuple[Path, ...]:
-    """The files to write, tried before any time is spent on what goes into them."""
+    """Return the paths of the files, after a test that they can be written. So this error comes before the sampling."""
     paths = tuple(base.with_name(base.name + suffix) for suffix in suffixes)
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
@@ -130,14 +218,19 @@ def _targets(base: Path, suffixes: Sequence[str]) -> tuple[Path, ...]:
     return paths
 
 
-def _class_rows(images: torch.Tensor, y: torch.Tensor | None) -> list[torch.Tensor]:
-    """The images of each label, where there are several; labels come in turn."""
+def _class_rows(images: Tensor, y: Tensor | None) -> list[Tensor]:
+    """Return the images of each label if there are several labels, which follow one another cyclically; else an empty list."""
     different = 0 if y is None else len(y.unique())
     return [images[first::different] for first in range(different)] if different > 1 else []
 
 
-def _laid_out(images: torch.Tensor, y: torch.Tensor | None, num_values: int) -> tuple[torch.Tensor, int | None]:
-    """Images in the order of their grid, and its columns: a row a class, or None for about a square."""
+def _laid_out(images: Tensor, y: Tensor | None, completion: Completion | None, num_values: int) -> tuple[Tensor, int | None]:
+    """Return images in the order of a grid, and its number of columns.
+
+    A grid has a row for each class, or is about square. Completions follow the image that they complete.
+    """
+    if completion is not None:
+        return completion.laid_out(images, num_values)
     rows = _class_rows(images, y)
     return figures.in_rows(rows, num_values) if rows else (images, None)
 
@@ -156,28 +249,36 @@ def sample_run(
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     gif: bool = False,
+    given: str | None = None,
+    mask: str | Path | None = None,
 ) -> tuple[Path, ...]:
     """Draw samples from a run and write a PNG grid and an .npz of integers.
 
-    Samples of several classes are laid out with a row for each.
+    If there are several classes, each class has a row of the grid. A run that was trained with known pixels completes images.
+    Each given image, with grey unknown pixels, then comes before its completions.
 
     Arguments:
-        path: the run's folder.
-        num_samples: how many; None is as many as seeds, or as the configuration says.
-        seeds: one a sample; None is 0, 1, 2, ...
-        labels: classes by number or by name, repeated in turn, for a conditional network.
-        steps: reverse steps; None is the configuration's number.
-        sampler: the sampler's name; None is the configuration's.
-        checkpoint: the step of a checkpoint; None is the newest.
-        ema: averaged weights rather than the last ones.
-        device: where to compute.
-        out: the files' path, with or without a suffix, or a folder for them. None is RUN/samples. In a folder they are called
-            SAMPLER_STEPS, followed by the seeds, labels, checkpoint and settings that were asked for.
-        overrides: flags such as "--config.sampler.grid.name=cosine".
-        gif: write an animation of the reverse process too, noise to clean images.
+        path: the folder of the run.
+        num_samples: the number of samples. None means the number of seeds, or the number in the configuration without seeds.
+        seeds: one seed for each sample. None means 0, 1, 2, ...
+        labels: classes by number or by name, for a conditional network. The first sample gets the first class, and so on; after
+            the last class the list starts again. None means all classes.
+        steps: the number of reverse steps; None means the number in the configuration.
+        sampler: the name of the sampler; None means the sampler of the configuration.
+        checkpoint: the step of a checkpoint; None means the newest.
+        ema: whether to use the averaged weights instead of the last weights.
+        device: the device that computes.
+        out: the path of the files, with or without a suffix, or a folder. None means the folder RUN/samples. In a folder, the
+            files are named after the sampler and the number of steps, for example `ancestral_100.png`. Given seeds, labels,
+            checkpoint and settings are added to the name.
+        overrides: flags that change the configuration, for example "--config.sampler.grid.name=cosine".
+        gif: whether to also write an animation of the reverse process, from noise to clean images.
+        given: the images to complete, in turn: the path of an image, or test images such as "test:0-7". None means the first
+            eight test images. Only for a run that was trained with known pixels.
+        mask: a picture of the known pixels: white is known, black is unknown. None draws them as in training.
 
     Returns:
-        The paths of the PNG, of the .npz and, where it was asked for, of the GIF.
+        The paths of the PNG, of the .npz and, with `gif`, of the GIF.
 
     Raises:
         RunError, CheckpointError, ConfigError, ValueError: the run or an argument cannot be used.
@@ -187,7 +288,8 @@ def sample_run(
     configuration.override(run.config, [*overrides, *named], sections=("sampler",))
     chosen = chosen_seeds(run, num_samples, seeds)
     classes = class_numbers(run, labels)
-    cond = chosen_labels(run, classes, len(chosen))
+    completion = completion_of(run, _given(given), mask)
+    cond = chain_conditions(run.config, classes, completion, len(chosen))
     y = cond.get("y")
     walker = run.sampler(steps)
     details = {
@@ -195,32 +297,30 @@ def sample_run(
         "labels": None if classes is None else spans(classes),
         "checkpoint": checkpoint,
         "ema": None if ema else False,
+        **{name: value and Path(value).name for name, value in (("given", given), ("mask", mask))},
     }
     name = _name(run.config.sampler.name, walker.grid.steps, details, overrides)
     paths = _targets(_base(out, run.path / "samples", name), _SUFFIXES if gif else _SUFFIXES[:2])
-    values, frames = run.config.data.num_values, []
-    states = walker.grid.steps + 2  # before the first step, after each, and the clean one
-    shown = {round(i * (states - 1) / (_FRAMES - 1)) for i in range(_FRAMES)} if gif else {}
+    values = run.config.data.num_values
     with run.named():
-        for i, state in enumerate(walker.trajectory(len(chosen), generator=None, seeds=chosen, progress=True, **cond)):
-            last = state
-            if i in shown:
-                frames.append(run.images(state.x).cpu())
-    images = run.images(last.x).cpu()
-    laid_out = [_laid_out(frame, y, values) for frame in (*frames, images)]
+        drawn = draw_frames(walker, chosen, cond, run.images, count=_FRAMES if gif else 1, progress=True)
+    laid_out = [_laid_out(frame, y, completion, values) for frame in drawn.images]
     columns = laid_out[-1][1]
     figures.save_grid(paths[0], laid_out[-1][0], values, columns)
     if gif:
-        figures.save_animation(paths[2], [frame for frame, _ in laid_out[:-1]], values, columns)
+        figures.save_animation(paths[2], [frame for frame, _ in laid_out], values, columns)
     arrays = {
-        "images": images.numpy().astype(np.uint8),
+        "images": drawn.images[-1].numpy().astype(np.uint8),
         "seeds": np.array(chosen),
         "step": np.array(run.step),
-        "network_calls": np.array(last.nfe),
-        **{name: last.count(name).cpu().numpy() for name in ("rejected", "clamped", *last.counts)},
+        "network_calls": np.array(drawn.last.nfe),
+        **{name: drawn.last.count(name).cpu().numpy() for name in ("rejected", "clamped", *drawn.last.counts)},
     }
     if y is not None:
         arrays["labels"] = y.cpu().numpy()
+    if completion is not None:
+        rows = completion.rows(len(chosen))
+        arrays |= {"given": completion.images[rows].numpy(), "known": completion.known[rows].numpy()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     write_atomically(paths[1], buffer.getvalue())

@@ -1,8 +1,8 @@
-"""How long the threads of a parallel loop spin while they wait for one another.
+"""Sets how long the threads of a parallel loop spin while they wait for each other.
 
-GNU OpenMP, which torch's CPU kernels run on, lets a thread that has finished its part of a loop spin for a while before
-it sleeps. With a core for each thread that saves time. Two trainings that share their cores spin instead of letting each
-other work, and both become several times slower; `benchmarks/two_trainings.py` measures by how much.
+The CPU kernels of torch use GNU OpenMP. There, a thread that has finished its part of a loop spins for a while before it
+sleeps. This saves time if each thread has a core. But two trainings that share their cores slow each other down several times.
+`benchmarks/two_trainings.py` measures this.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ __all__ = ["spin_briefly"]
 
 _NAME, _COUNT = "GOMP_SPINCOUNT", "1000"
 _CHOSEN = (_NAME, "OMP_WAIT_POLICY")
-"""Variables with which a user has said how threads wait."""
+"""The environment variables that set how threads wait."""
 
 
 def spin_briefly() -> bool:
-    """Ask GNU OpenMP to spin briefly, unless the user has said how threads wait; processes that are started inherit it.
+    """Make GNU OpenMP spin briefly, unless the user has set how threads wait. Child processes inherit the setting.
 
-    It reads the setting when torch is loaded. With another OpenMP nothing happens.
+    GNU OpenMP reads the setting when torch is loaded. Other OpenMP libraries ignore it.
 
     Returns:
         Whether the setting was made.

@@ -6,6 +6,7 @@ from diffusion_core.densities import GridTimes, PiecewiseTimes, learned_times
 from diffusion_core.guidance import ConstantScale, GuidanceScale, IntervalScale, PowerCosineScale
 from diffusion_core.importance import ImportanceTimes
 from diffusion_core.inpainting import Inpainting
+from diffusion_core.known import HalfMask, KnownMask, PrefixMask, RandomPixelsMask, RectangleMask
 from diffusion_core.likelihood import BitsDifference, BitsPerDim, Bound
 from diffusion_core.objective import Objective
 from diffusion_core.randomness import (
@@ -43,18 +44,23 @@ __all__ = [
     "Generator",
     "GridTimes",
     "GuidanceScale",
+    "HalfMask",
     "ImportanceTimes",
     "Inpainting",
     "IntervalScale",
+    "KnownMask",
     "Loss",
     "NotFiniteError",
     "Objective",
     "PerSampleRandomness",
     "PiecewiseTimes",
     "PowerCosineScale",
+    "PrefixMask",
     "Process",
     "QuadraticGrid",
+    "RandomPixelsMask",
     "Randomness",
+    "RectangleMask",
     "RespacedGrid",
     "Sample",
     "Sampler",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from diffusion_core.ranges import CheckedArguments
 if TYPE_CHECKING:
     from diffusion_core.times import TimeSampler
 
-__all__ = ["Denoiser", "Loss", "Process", "Sample", "Schedule"]
+__all__ = ["Denoiser", "Loss", "Process", "Sample", "Schedule", "active_positions"]
 
 P = TypeVar("P", covariant=True)
 """The type of posterior that a denoiser returns."""
@@ -53,6 +53,13 @@ class Process(nn.Module, ABC):
     @abstractmethod
     def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
         """Draw x_t ~ q(x_t | x_s) for s <= t: continue the process from time s to time t. (B, *event) -> (B, *event)."""
+
+    def check_data(self, x_0: Tensor) -> None:
+        """Check that values can be clean data of this process. An engine defines it.
+
+        Raises:
+            ValueError: a value cannot be clean data, or the dtype is wrong.
+        """
 
     @abstractmethod
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
@@ -90,14 +97,15 @@ class Denoiser(nn.Module, ABC, Generic[P]):
     def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
         """Return the positions to noise and score in training: bool (B, *event), or None for all positions.
 
-        Override it if some positions are fixed, such as a given prefix or padding. Training and likelihoods use it.
-        Samplers do not.
+        The positions of the condition `known`, bool (B, *event), are not active. Override this method if other positions
+        are fixed too, such as padding. Known positions are left out in any case (`active_positions`). Training and
+        likelihoods use it. Samplers do not: they take known values themselves (`Sampler.trajectory`).
 
         Arguments:
             x_0: clean data (B, *event).
             cond: conditions by name, batch first.
         """
-        return None
+        return ~cond["known"] if "known" in cond else None
 
     def check_event(self, x: Tensor) -> None:
         """Check that the examples of a batch have the event shape of this denoiser.
@@ -107,6 +115,14 @@ class Denoiser(nn.Module, ABC, Generic[P]):
         """
         if tuple(x.shape[1:]) != self.event_shape:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.event_shape))})")
+
+
+def active_positions(denoiser: Denoiser[Any], x_0: Tensor, **cond: Tensor) -> Tensor | None:
+    """Return the active positions of a denoiser without those of the condition `known`; None means all positions."""
+    active = denoiser.active(x_0, **cond)
+    if "known" not in cond:
+        return active
+    return ~cond["known"] if active is None else active & ~cond["known"]
 
 
 class Sample(NamedTuple):
@@ -149,7 +165,7 @@ class Loss(CheckedArguments, ABC, Generic[Q]):
             x_0: clean data (B, *event).
             t: the times, () or (B,).
             generator: the source of randomness.
-            active: the positions to noise, bool (B, *event); the others stay clean. None noises all positions.
+            active: the positions to noise, bool (B, *event); the others stay clean. None means all positions.
         """
         x_t, noise = process.noised(x_0, t, generator)
         return Sample(x_0, x_t if active is None else torch.where(active, x_t, x_0), t, noise, active=active)

@@ -53,7 +53,7 @@ class PiecewiseTimes(TimeSampler):
 
     Arguments:
         edges: K + 1 increasing times in [0, 1].
-        masses: the relative probability of each of the K pieces, a positive number; None gives all pieces the same.
+        masses: the relative probability of each of the K pieces, a positive number. None means the same for all.
 
     Raises:
         ValueError: the times do not increase, or there is not one positive mass for each piece.
@@ -95,7 +95,7 @@ class GridTimes(PiecewiseTimes):
 
     Arguments:
         grid: the times of the chain.
-        masses: the relative probability of each step, from t_min up, a positive number; None gives all steps the same.
+        masses: the relative probability of each step, from t_min up, a positive number. None means the same for all.
     """
 
     def __init__(self, grid: TimeGrid, masses: Masses | None = None) -> None:

@@ -33,7 +33,7 @@ from diffusion_core.base import Denoiser
 from diffusion_core.checks import check_finite, finite_examples
 from diffusion_core.conditions import Null, check_conditions, check_labels, check_names, null_like
 from diffusion_core.ranges import CheckedArguments, NonNegative, Positive, Share
-from diffusion_core.tensors import batch_time, per_example
+from diffusion_core.tensors import batch_time, parameter_dtype, per_example
 from diffusion_core.values import check_within
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "guided",
     "guided_logs",
     "null_values",
-    "parameter_dtype",
     "taken_labels",
 ]
 
@@ -148,7 +147,7 @@ def null_values(denoiser: Denoiser[object], null: Mapping[str, Null] | None = No
 
     Arguments:
         denoiser: the denoiser, whose network lists its conditions.
-        null: null values by condition; None means the null class of the labels y.
+        null: for each condition, the value that means "no condition". None means the null class of the labels y.
 
     Raises:
         ValueError: `null` is None and the network has no labels, `null` is empty or names a condition that the network does
@@ -251,9 +250,3 @@ def class_slope(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> Tens
         slope: Tensor = torch.autograd.grad(class_log_prob(classifier, x, t, y).sum(), x)[0]
     check_finite(finite_examples(slope), x, t, "the slope of the classifier's log p(y | x, t)")
     return slope
-
-
-def parameter_dtype(network: object, otherwise: torch.dtype) -> torch.dtype:
-    """Return the dtype of the first floating parameter of a network; `otherwise` if it has none."""
-    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
-    return next((p.dtype for p in parameters if p.is_floating_point()), otherwise)

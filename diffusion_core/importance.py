@@ -27,12 +27,13 @@ class ImportanceTimes(TimeSampler):
     """Times from a density that is learned during training: it is large where recent losses are large.
 
     The density is constant on bins of equal length. It is uniform until every bin has `history` losses. Draws are
-    stratified. In distributed training each process learns from its own losses, and its weights are those of its own density.
+    stratified. In distributed training each process learns its own density from its own losses, and uses the weights
+    1 / density of this density.
 
     Arguments:
         t_min: the smallest time that is drawn.
         t_max: the largest time that is drawn.
-        bins: the number of bins of equal length; for the loss of a chain, the number of its steps.
+        bins: the number of bins of equal length. For the loss of a chain of N steps, use N bins.
         history: the number of recent losses that each bin keeps.
         uniform_share: the fraction of draws that stay uniform, so that every bin is still drawn.
 

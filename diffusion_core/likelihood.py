@@ -31,7 +31,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from diffusion_core.base import Denoiser, Loss
+from diffusion_core.base import Denoiser, Loss, active_positions
 from diffusion_core.conditions import check_conditions
 from diffusion_core.densities import PiecewiseTimes, learned_times, pilot_times
 from diffusion_core.randomness import Generator, Randomness, as_randomness
@@ -223,7 +223,7 @@ class Bound(ABC, Generic[P]):
         self.x_0 = x_0
         self.times = times
         self.cond = cond
-        self.active = denoiser.active(x_0, **cond)
+        self.active = active_positions(denoiser, x_0, **cond)
 
     def score(self, loss: Loss[P], rows: Tensor, t: Tensor, randomness: Randomness) -> Tensor:
         """Return a loss for the images with indices `rows` (b,), noised to times t, () or (b,): (b,)."""

@@ -1,4 +1,4 @@
-"""The training objective: draw everything random of a training step, then compute the loss as a function of the draw."""
+"""The training objective: draw all random numbers of a training step, then compute the loss without random numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from diffusion_core.base import Denoiser, Loss, Sample
+from diffusion_core.base import Denoiser, Loss, Sample, active_positions
 from diffusion_core.conditions import Null, check_conditions, null_like
 from diffusion_core.dropout import number_layers, seeded
 from diffusion_core.guidance import null_values
+from diffusion_core.known import KnownMask, check_known
 from diffusion_core.randomness import Generator, Randomness, as_randomness
 from diffusion_core.ranges import Share, check_arguments
 from diffusion_core.tensors import per_example
@@ -25,22 +26,26 @@ P = TypeVar("P")
 class Objective(nn.Module, Generic[P]):
     """The training objective: a denoiser, its loss and the density of training times.
 
-        sample, cond = objective.draw(x_0, generator, **cond)     # everything random
-        losses = objective(sample, **cond)                        # a function of tensors: wrap or compile this
-        objective.learn(sample, losses)                           # update a density of times that is learned
+        sample, cond = objective.draw(x_0, generator, **cond)     # draw times, noise, dropped conditions and seeds
+        losses = objective(sample, **cond)                        # no random numbers: can be compiled or wrapped in DDP
+        objective.learn(sample, losses)                           # update the density of times, if it is learned
 
-    The weights cancel the density of the times: `E[forward(draw(x_0))] = E_x0 int loss(x_0, t) dt`.
+    The loss of each example is multiplied by 1 / density of its time. So the mean loss does not depend on the density:
+    `E[forward(draw(x_0))] = E_x0 int loss(x_0, t) dt`.
 
     Arguments:
         denoiser: the denoiser to train.
         loss: the unreduced loss.
         times: the density of training times.
         label_dropout: the probability that the conditions of an example are replaced by their null values.
-        null: null values by condition, which mean "no condition"; None means the null class of the labels y. Label dropout
-            replaces these conditions only.
+        null: the conditions that label dropout replaces, and for each of them the value that means "no condition". None
+            means that label dropout replaces only the labels y, by the network's null class.
+        known: draws the positions of each example whose clean values are given to the network, as its condition `known`.
+            They are neither noised nor scored. None means no given positions.
 
     Raises:
-        ValueError: label dropout has no null value, or the loss refuses the denoiser or the times (`Loss.check`).
+        ValueError: the loss refuses the denoiser or the times (`Loss.check`). Or label_dropout > 0 and the null values
+            are missing: `null` is None and the network has no labels, or `null` is not valid (`null_values`).
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Objective(nn.Module, Generic[P]):
         times: TimeSampler,
         label_dropout: Share = 0.0,
         null: Mapping[str, Null] | None = None,
+        known: KnownMask | None = None,
     ) -> None:
         check_arguments(Objective, locals())
         super().__init__()
@@ -59,29 +65,37 @@ class Objective(nn.Module, Generic[P]):
         self.times = times
         self.label_dropout = label_dropout
         self.null = null_values(denoiser, null) if label_dropout > 0 else {}
+        self.known = known
         self.has_dropout = number_layers(denoiser) > 0
 
     def draw(self, x_0: Tensor, generator: Generator = None, **cond: Tensor) -> tuple[Sample, dict[str, Tensor]]:
-        """Draw everything random of a training step: times, noise, conditions to drop, and seeds of dropout.
+        """Draw all random numbers of a training step: times, noise, conditions to drop, and seeds of dropout.
 
         Arguments:
             x_0: clean data (B, *event).
             generator: the source of randomness.
-            cond: conditions of the network by name, with B rows.
+            cond: conditions of the network by name, with B rows. If `known`, bool (B, *event), is among them, it is not drawn.
 
         Returns:
-            The sample, and the conditions with null values for the examples whose conditions are dropped.
+            The sample, and the conditions: with the drawn `known`, and with null values for the examples whose conditions
+            are dropped.
 
         Raises:
             TypeError: a condition is not a tensor.
-            ValueError: x_0 is not (B, *event), or a condition does not have B rows.
+            ValueError: x_0 is not (B, *event), a condition does not have B rows, or `known` is not bool (B, *event).
         """
         self.denoiser.check_event(x_0)
         check_conditions(cond, len(x_0))
         randomness = as_randomness(generator)
+        if self.known is not None and "known" not in cond:
+            cond["known"] = self.known(x_0.shape, randomness, x_0.device)
+        if "known" in cond:
+            check_known(cond["known"], x_0.shape)
         t, weight = (values.to(x_0.device) for values in self.times(len(x_0), randomness))
         given = self._some(cond, x_0, randomness) if self.null and cond else cond
-        active = self.denoiser.active(x_0, **cond)
+        active = active_positions(
+            self.denoiser, x_0, **given
+        )  # of an example whose known positions are dropped, all are noised
         sample = self.loss.draw(self.denoiser.process, x_0, t, randomness, active)
         seeds = None
         if self.has_dropout and self.training:

@@ -37,6 +37,14 @@ __all__ = [
 ]
 
 
+def _is_float(number: Any) -> bool:
+    """Return whether a number, such as an integer, has a value as a float."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
 @dataclass(frozen=True)
 class Range:
     """An interval of finite numbers. Without arguments it contains all finite numbers.
@@ -129,7 +137,7 @@ def fits(value: object, kind: Any, allowed: Range | None = None) -> bool:
             return False
         return all(fits(item, inner[0], allowed) for item in value)
     if kind in (int, float):
-        return value in (allowed or Range()) and (kind is float or isinstance(value, Integral))
+        return value in (allowed or Range()) and (_is_float(value) if kind is float else isinstance(value, Integral))
     return isinstance(value, kind)
 
 

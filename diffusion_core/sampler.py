@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from diffusion_core.base import Denoiser, P
 from diffusion_core.conditions import check_conditions
+from diffusion_core.known import check_known
 from diffusion_core.randomness import Generator, PerSampleRandomness, Randomness, as_randomness
 from diffusion_core.ranges import Count, check_arguments
 from diffusion_core.times import TimeGrid
@@ -44,6 +45,10 @@ class State:
         counts: counters of the sampler by name, each int64 (B,), such as the number of "rejected" or "clamped" dimensions. An
             absent name counts as 0.
         memory: tensors (B, ...) that the sampler keeps for each chain from step to step.
+        known: the known positions, bool (B, *event); None if no position is known.
+        given: the clean values of the known positions, (B, *event); other positions have no meaning. A state has these values
+            in x whatever x it is made with. So samplers and correctors need no code for known positions: they make each
+            new state with `dataclasses.replace`.
     """
 
     x: Tensor
@@ -52,6 +57,12 @@ class State:
     nfe: int = 0
     counts: Mapping[str, Tensor] = field(default_factory=dict)
     memory: tuple[Tensor, ...] = ()
+    known: Tensor | None = None
+    given: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.known is not None and self.given is not None:
+            object.__setattr__(self, "x", torch.where(self.known, self.given, self.x))
 
     def count(self, name: str) -> Tensor:
         """Return the counter of a name for each example, 0 if the name is absent: (B,)."""
@@ -71,7 +82,9 @@ class State:
                 source = source.padded(size)
             counts = {name: count[rows] for name, count in self.counts.items()}
             memory = tuple(kept[rows] for kept in self.memory)
-            states.append(replace(self, x=self.x[rows], randomness=source, counts=counts, memory=memory))
+            known, given = (None if kept is None else kept[rows] for kept in (self.known, self.given))
+            part = replace(self, x=self.x[rows], randomness=source, counts=counts, memory=memory, known=known, given=given)
+            states.append(part)
         return states
 
     def merged(self, parts: Sequence[State]) -> State:
@@ -99,7 +112,7 @@ class Sampler(ABC, Generic[P]):
     Arguments:
         denoiser: the denoiser to sample from.
         grid: the times of the steps.
-        sub_batch: the number of chains in one network call, when sampling with seeds.
+        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
     """
 
     def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: Count = 16) -> None:
@@ -119,6 +132,10 @@ class Sampler(ABC, Generic[P]):
     def evaluate(self, state: State, t: Tensor, **cond: Tensor) -> tuple[P, State]:
         """Return the posterior at (state.x, t), and the state with the network calls added to its NFE."""
         return evaluate(self.denoiser, state, t, **cond)
+
+    def prior(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
+        """Draw the first samples, of a given shape, from the prior of the process."""
+        return self.denoiser.process.prior(shape, randomness)
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
         """Return the state at t_max: n draws from the prior, or a given noisy batch.
@@ -147,8 +164,27 @@ class Sampler(ABC, Generic[P]):
             self.denoiser.check_event(n)
             x = n
         else:
-            x = self.denoiser.process.prior((batch, *self.denoiser.event_shape), randomness)
+            x = self.prior((batch, *self.denoiser.event_shape), randomness)
         return State(x, torch.tensor(self.grid.t_max, dtype=torch.float64, device=x.device), randomness)
+
+    def completing(self, state: State, given: Tensor, known: Tensor) -> State:
+        """Return a state with known positions. Their clean values stay in x until the end.
+
+        Arguments:
+            state: the state.
+            given: clean data (B, *event); only the values of known positions are used.
+            known: the known positions, bool (B, *event).
+
+        Raises:
+            ValueError: given or known has a wrong shape or dtype, or a known value cannot be clean data.
+        """
+        check_known(known, state.x.shape)
+        if given.shape != state.x.shape:
+            raise ValueError(f"given has shape {tuple(given.shape)}, expected {tuple(state.x.shape)}")
+        # Unknown positions may hold any number, even NaN or an invalid state.
+        given = torch.where(known, given, torch.zeros_like(given))
+        self.denoiser.process.check_data(given)
+        return replace(state, known=known, given=given.to(state.x.dtype))
 
     def _move(self, state: State, s: Tensor | None, cond: Mapping[str, Tensor]) -> State:
         """Do one step to s, or the last step if s is None. With seeds it is done in sub-batches."""
@@ -158,6 +194,8 @@ class Sampler(ABC, Generic[P]):
             moved = self.finish(part, **given) if s is None else self.step(part, part.t, s, **given)
             if ends(moved.t, NOTHING) != ends(end, NOTHING):
                 raise ValueError(f"{type(self).__name__} returned a state at t = {moved.t}, expected t = {end}")
+            if moved.known is not part.known:
+                raise ValueError(f"{type(self).__name__} lost the known positions, expected dataclasses.replace(state, x=...)")
             return moved
 
         if not isinstance(state.randomness, PerSampleRandomness):
@@ -175,6 +213,7 @@ class Sampler(ABC, Generic[P]):
         generator: Generator = None,
         seeds: Sequence[int] | None = None,
         progress: bool = False,
+        given: Tensor | None = None,
         **cond: Tensor,
     ) -> Iterator[State]:
         """Yield the state at t_max, after each of the N steps, and after the last step (x_0).
@@ -184,14 +223,22 @@ class Sampler(ABC, Generic[P]):
             generator: the source of randomness, one stream for the batch.
             seeds: one integer for each chain, in place of a generator.
             progress: whether to show a progress bar.
+            given: clean data (B, *event) to complete. The condition `known`, bool (B, *event), names the known positions.
+                They have the given values at every time, and the sampler draws the others. Only for a network that was
+                trained with known positions; `Inpainting` completes with other networks.
             cond: conditions of the network by name, batch first, such as labels y (B,).
 
         Raises:
-            ValueError: as in `start`, or a condition does not have one row for each chain.
+            ValueError: as in `start` and `completing`, a condition does not have one row for each chain, or only one of
+                `given` and `known` is there.
             TypeError: as in `start`, or a condition is not a tensor.
         """
         state = self.start(n, generator, seeds)
         check_conditions(cond, len(state.x))
+        if (given is None) != ("known" not in cond):
+            raise ValueError("give both or neither: given, clean data (B, *event), and known, bool (B, *event)")
+        if given is not None:
+            state = self.completing(state, given, cond["known"])
         yield state
         times = torch.tensor(self.grid.times(), dtype=torch.float64, device=state.x.device)
         for s in tqdm([*times[1:], None], desc="sampling", disable=not progress, leave=False):
@@ -205,9 +252,10 @@ class Sampler(ABC, Generic[P]):
         generator: Generator = None,
         seeds: Sequence[int] | None = None,
         progress: bool = False,
+        given: Tensor | None = None,
         **cond: Tensor,
     ) -> Tensor:
         """Draw samples x_0 (B, *event). The arguments are those of `trajectory`."""
-        for state in self.trajectory(n, generator=generator, seeds=seeds, progress=progress, **cond):
+        for state in self.trajectory(n, generator=generator, seeds=seeds, progress=progress, given=given, **cond):
             last = state
         return last.x

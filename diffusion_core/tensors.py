@@ -1,13 +1,13 @@
-"""Checks of time tensors, and helpers to broadcast and to sum values of examples."""
+"""Checks of time tensors, the dtype of a network, and helpers to broadcast and to sum values of examples."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_core.values import check_within
 
-__all__ = ["batch_time", "check_time", "event_sum", "per_example"]
+__all__ = ["batch_time", "check_time", "event_sum", "parameter_dtype", "per_example"]
 
 
 def check_time(t: Tensor, batch: int) -> None:
@@ -38,3 +38,9 @@ def per_example(value: Tensor, like: Tensor) -> Tensor:
 def event_sum(values: Tensor, active: Tensor | None = None) -> Tensor:
     """Sum the values of each example, over its active positions if these are given: (B, *event) -> (B,)."""
     return (values if active is None else torch.where(active, values, 0.0)).flatten(1).sum(1)
+
+
+def parameter_dtype(network: object, otherwise: torch.dtype) -> torch.dtype:
+    """Return the dtype of the first floating parameter of a network; `otherwise` if it has none."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    return next((p.dtype for p in parameters if p.is_floating_point()), otherwise)

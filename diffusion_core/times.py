@@ -112,11 +112,7 @@ class QuadraticGrid(ShapedGrid):
 
 @dataclass(frozen=True)
 class CosineGrid(ShapedGrid):
-    """A time grid with long steps in the noise and short steps near the data: `1 - sin(pi u / 2)`.
-
-    References:
-        Simplified and generalized masked diffusion for discrete data (Shi et al., 2024) | https://arxiv.org/abs/2406.04329
-    """
+    """A time grid with long steps in the noise and short steps near the data: `1 - sin(pi u / 2)`."""
 
     def shape(self, u: float) -> float:
         return 1 - math.sin(math.pi * u / 2)

@@ -1,4 +1,4 @@
-"""The discrete engine: continuous-time Markov chains on integers, noising and denoising them."""
+"""The discrete engine: diffusion of integer data with continuous-time Markov chains."""
 
 from discrete_diffusion.denoisers import (
     AbsorbingDenoiser,
@@ -12,12 +12,13 @@ from discrete_diffusion.denoisers import (
 )
 from discrete_diffusion.guidance import ClassifierGuidance, PosteriorGuidance, RateGuidance, TaylorClassifierGuidance
 from discrete_diffusion.likelihood import BitsPerDim, bits_per_dim, learn_times
-from discrete_diffusion.losses import ELBO, CrossEntropy, ELBOAndCrossEntropy, Loss, WeightedSum
+from discrete_diffusion.losses import CTELBO, ELBO, CrossEntropy, ELBOAndCrossEntropy, Loss, WeightedSum
 from discrete_diffusion.oracle import EnumeratedCTMC
 from discrete_diffusion.process import CTMC
 from discrete_diffusion.schedules import Schedule
 
 __all__ = [
+    "CTELBO",
     "CTMC",
     "ELBO",
     "AbsorbingDenoiser",

@@ -2,24 +2,24 @@
 
     l(x_0) = sum_{y != x} R_t[y, x] w_y phi(r_y / w_y),   phi(z) = z - 1 - log z
 
-The three terms of phi cancel where z is near 1, so all of them are formed from the same rounded number: with
-`z = r / w` the difference `z - 1` is exact and `log z` has its last digit, and phi is wrong by a rounding error
-of `z - 1`. (Formed as `m - log1p(m)` with `m = (r - w) / w` it has no digit where r is much smaller than w: m is
-rounded to -1.) `weighted_phi` is accurate relative to its value; it gives it for any r and w.
+The three terms of phi cancel where z is near 1. So all three are computed from the same rounded number `z = r / w`.
+Then `z - 1` is exact, `log z` is accurate to the last digit, and the error of phi is one rounding error of `z - 1`.
+The form `m - log1p(m)` with `m = (r - w) / w` is not used. It loses all digits where r is much smaller than w, because m
+is then rounded to -1. `weighted_phi` is accurate relative to its value, for any r and w.
 
-For the leave-one-out reading, `r_y = u_y / u_x` with `u = p P`, the integrand is computed by
-one autograd function over a few images at a time, which stay in cache; the gradient with respect to
-the logits is formed in the same pass:
+In the leave-one-out parameterisation, `r_y = u_y / u_x` with `u = p P`. One autograd function computes the integrand for
+a few images at a time, so that the tensors stay in cache. It computes the gradient with respect to the logits in the
+same pass:
 
     dl/dr_y = R_t[y, x] (1 - w_y / r_y),   dl/du_y = dl/dr_y / u_x,   dl/du_x = -sum_y dl/dr_y r_y / u_x
     dl/dp = dl/du P^T,   dl/dlogits = p (dl/dp - <p, dl/dp>)
 
-Here phi is as accurate as z is: what rounding adds to l is small beside `sum_y R_t[y, x] w_y`, the exit
-rate of the reverse process of x_0 at x.
+Here phi is as accurate as z. The rounding error of l is small compared to `sum_y R_t[y, x] w_y`, which is the exit rate
+at x of the reverse process given x_0.
 
-Precision: near t = 0 transition probabilities fall below what float32 holds, near t = 1 the
-difference r - w cancels; examples at such times are computed in float64, the others in
-float32. On an accelerator, where looking at the times would stall it, all are in float64.
+Precision: near t = 0 transition probabilities underflow in float32. Near t = 1 the difference r - w cancels. Examples at
+such times are computed in float64, the others in float32. On an accelerator all examples are computed in float64,
+because a look at the times would stall the accelerator.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from discrete_diffusion.rates.base import TransitionKernel
 
 __all__ = ["conditional_divergence", "rate_divergence", "weighted_phi"]
 
-_CHUNK = 2**19  # elements: the handful of arrays of a chunk stay in cache
-_LEAST = 1e-150  # stands for a probability of zero in float64: neither its inverse nor a product of two leaves the range
-_NEAR = 0.1  # below this |r / w - 1| phi is summed as a series
-_TERMS = {torch.float32: 2, torch.float64: 6}  # of it: what they leave out is below a rounding error of phi
+_CHUNK = 2**19  # elements of a chunk: its few arrays fit in the cache
+_LEAST = 1e-150  # replaces zero probabilities in float64: its inverse and the product of two stay in range
+_NEAR = 0.1  # where |r / w - 1| is below this, phi is computed as a series
+_TERMS = {torch.float32: 2, torch.float64: 6}  # number of terms: the rest is below a rounding error of phi
 
 
 class _WeightedPhi(torch.autograd.Function):
@@ -52,7 +52,7 @@ class _WeightedPhi(torch.autograd.Function):
         tiny = torch.finfo(z.dtype).tiny
         low, high = ends(z, ANYTHING)
         if not (low >= tiny and high < torch.inf):
-            # Where z leaves the range, as it does where w = 0, the logarithms are formed apart; xlogy(0, .) is 0.
+            # z can be out of range, for example where w = 0. There the two logarithms are separate; xlogy(0, .) is 0.
             inside = (z >= tiny) & (z < torch.inf)
             value = torch.where(inside, value, excess - (torch.xlogy(w, r) - torch.xlogy(w, w)))
         # log(1 + m) = 2 atanh(s) with s = m / (2 + m), so phi = m - 2 atanh(s) = m s - 2 (s^3 / 3 + s^5 / 5 + ..).
@@ -71,46 +71,46 @@ class _WeightedPhi(torch.autograd.Function):
 
 
 def weighted_phi(r: Tensor, w: Tensor) -> Tensor:
-    """`w phi(r / w)` in every entry, accurate relative to its value and differentiable in r: any shape of r and w.
+    """Return `w phi(r / w)` for every entry, accurate relative to its value and differentiable in r.
 
-    It is r where w = 0, and infinite where r = 0 < w.
+    The value is r where w = 0, and infinite where r = 0 < w.
 
     Arguments:
-        r: non-negative numbers in float32 or float64.
-        w: non-negative numbers of the same shape and dtype; constants.
+        r: non-negative numbers of any shape, in float32 or float64.
+        w: non-negative numbers of the same shape and dtype. They get no gradient.
     """
     value: Tensor = _WeightedPhi.apply(r, w)
     return value
 
 
 def conditional_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, r: Tensor) -> Tensor:
-    """The integrand for any posterior ratio: x_0, x_t (B, *event), r (B, *event, n) -> (B, *event).
-
-    Arguments:
-        process: the forward process.
-        x_0: clean states.
-        x_t: noisy states.
-        t: the time, () or (B,).
-        r: the model's posterior ratio; the result is in its dtype, or in float64 where the time needs it.
-    """
-    dtype = torch.promote_types(process.rate_dtype(t), r.dtype)
-    w = process.conditional_ratio(x_0, x_t, t, dtype)
-    rates = process.rates_into(x_t, t, dtype)
-    # Where the rate is zero r may be anything: such a term is zero, not undefined.
-    terms = weighted_phi(torch.where(rates > 0, r.to(dtype), w), w)
-    total: Tensor = torch.linalg.vecdot(rates, terms)
-    return total
-
-
-def rate_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, scores: Tensor) -> Tensor:
-    """The integrand in the leave-one-out reading, differentiable in the logits.
+    """Return the ELBO integrand for any posterior ratio, in nats / unit of t: (B, *event).
 
     Arguments:
         process: the forward process.
         x_0: clean states (B, *event).
         x_t: noisy states (B, *event).
         t: the time, () or (B,).
-        scores: log p_loo up to a constant (B, *event, S).
+        r: the model's posterior ratio (B, *event, n). The result has its dtype, or float64 if the time needs it.
+    """
+    dtype = torch.promote_types(process.rate_dtype(t), r.dtype)
+    w = process.conditional_ratio(x_0, x_t, t, dtype)
+    rates = process.rates_into(x_t, t, dtype)
+    # Where the rate is zero, r can be any number or undefined. r is replaced by w there, so that the term is zero.
+    terms = weighted_phi(torch.where(rates > 0, r.to(dtype), w), w)
+    total: Tensor = torch.linalg.vecdot(rates, terms)
+    return total
+
+
+def rate_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, scores: Tensor) -> Tensor:
+    """Return the ELBO integrand in the leave-one-out parameterisation, differentiable in the logits.
+
+    Arguments:
+        process: the forward process.
+        x_0: clean states (B, *event).
+        x_t: noisy states (B, *event).
+        t: the time, () or (B,).
+        scores: log p_loo (B, *event, S), up to a constant for each dimension.
 
     Returns:
         the integrand of every dimension in nats / unit of t: (B, *event).
@@ -120,7 +120,7 @@ def rate_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, scores: 
 
 
 def _chunks(dtypes: Sequence[torch.dtype], elements: int) -> Iterator[tuple[slice, torch.dtype]]:
-    """Slices of consecutive examples that share a dtype and fit the cache together; elements is the size of one example."""
+    """Yield slices of consecutive examples that have one dtype and fit in the cache. `elements` is the size of one example."""
     start = 0
     for end in range(1, len(dtypes) + 1):
         if end == len(dtypes) or dtypes[end] != dtypes[start] or (end - start + 1) * elements > _CHUNK:
@@ -139,7 +139,7 @@ class _LeaveOneOutDivergence(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        # Scaled in place, which halves the memory and the time. A second pass through a retained graph computes it anew.
+        # Scaling in place halves memory and time. A second pass through a retained graph computes the gradient again.
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             scores, x_0, x_t, t = ctx.saved_tensors
@@ -150,7 +150,7 @@ class _LeaveOneOutDivergence(torch.autograd.Function):
 def _evaluate(
     scores: Tensor, process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, differentiate: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The integrand (B, D) and, where asked, its gradient by the scores (B, D, S), a few images at a time."""
+    """Return the integrand (B, D) and, if `differentiate`, its gradient with respect to the scores (B, D, S)."""
     kernel = process.kernel(t, torch.float64)
     beta = process.schedule(t.double())[0].expand(len(x_0))
     values = torch.empty(x_0.shape, dtype=scores.dtype, device=scores.device)
@@ -169,15 +169,15 @@ def _evaluate(
 def _divergence_and_slope(
     kernel: TransitionKernel, rates: Tensor, beta: Tensor, scores: Tensor, x_0: Tensor, x_t: Tensor, gradient: Tensor | None
 ) -> Tensor:
-    """The integrand (b, D) of some images; its gradient by the scores is written to `gradient` (b, D, S).
+    """Return the integrand (b, D) of some images. Write its gradient with respect to the scores to `gradient` (b, D, S).
 
     With `z = r / w`, every sum over y is an inner product:
 
         l = <R w, z - 1 - log z>,      sum_y dl/dr_y r_y = <R, r - w>,      dl/dr = R (r - w) / r
 
-    and all of r and w may be multiplied by P[x_0, x], which saves a division.
+    r and w are both multiplied by P[x_0, x], which saves a division.
 
-    `rates` (b, D, n) are R[., x_t] without the diagonal, and are used up; beta is (b, 1).
+    `rates` (b, D, n) is R[., x_t] without the diagonal and is overwritten. beta is (b, 1).
     """
     at_x = x_t[..., None]
     p = torch.softmax(scores, -1)
@@ -185,7 +185,7 @@ def _divergence_and_slope(
     w = kernel.rows(x_0)
     u_x, q_x = r.gather(-1, at_x), w.gather(-1, at_x)
     r.mul_(q_x / u_x)
-    if w.dtype == torch.float64:  # only here can probabilities be zero
+    if w.dtype == torch.float64:  # probabilities can be zero only in float64
         r, w = _without_zeros(r, w, rates)
     if gradient is not None:
         slope = r - w
@@ -208,7 +208,10 @@ def _divergence_and_slope(
 
 
 def _without_zeros(r: Tensor, w: Tensor, rates: Tensor) -> tuple[Tensor, Tensor]:
-    """The same terms `R w phi(r / w)` from a positive w: where the rate is zero r = w, and w = 0 is 1e-150 in both."""
+    """Return r and a positive w that give the same terms `R w phi(r / w)`.
+
+    Values of w below 1e-150 become 1e-150, and the same amount is added to r. Where the rate is zero, r becomes w.
+    """
     if least(r, w) >= _LEAST:
         return r, w
     positive = w.clamp(min=_LEAST)

@@ -1,18 +1,17 @@
 """Reverse and forward jump rates as objects that samplers draw from.
 
-At a fixed time every dimension d of a chain jumps from x^d to y with some rate. A sampler
-needs three things of these rates: their total, a destination for a jump that happens, and,
-for the exact law of a step, all of them. A `Jumps` gives the three, and only the last one
-costs a vector of n rates for every dimension:
+At a fixed time, dimension d of a chain jumps from x^d to y with some rate. A sampler needs three things: the exit rate,
+a destination for each jump, and all rates for the exact law of a step. A `Jumps` gives these three. Only the last one
+needs a vector of n rates for each dimension.
 
-    total   Lambda_d = sum_{y != x^d} rate_d(y)
-    draw    y ~ rate_d(y) / Lambda_d
-    rows    rate_d(.)
+    exit_rates   Lambda_d = sum_{y != x^d} rate_d(y)
+    draw         y ~ rate_d(y) / Lambda_d
+    rows         rate_d(.)
 
-With weights w over the clean value (p_loo for the leave-one-out reading, p / P[., x] for the
-x0 reading) the reverse rates are `R_t[y, x] (w P)_y / (w P)_x`. Their total is an inner
-product with one column of `H = P R_offdiagonal`, and a destination is drawn in two stages,
-`x_0 ~ w(x_0) H[x_0, x]`, then `y ~ P[x_0, y] R[y, x]`: no product (w P) is ever formed.
+The reverse rates are `R_t[y, x] (w P)_y / (w P)_x` with weights w over the clean value. w is p_loo in the leave-one-out
+parameterisation and p / P[., x] in the x0 parameterisation. The exit rate is an inner product with one column of
+`H = P R_offdiagonal`. A destination is drawn in two stages: `x_0 ~ w(x_0) H[x_0, x]`, then `y ~ P[x_0, y] R[y, x]`.
+So the product (w P) is not formed.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -31,7 +30,17 @@ from diffusion_core.distributions import inverse_cdf
 from diffusion_core.distributions.numerics import flushed_exp
 from discrete_diffusion.process import CTMC
 
-__all__ = ["ForwardJumps", "Jumps", "ListedJumps", "ReverseJumps", "SumJumps", "UnmaskingJumps", "unmasking_rate"]
+__all__ = [
+    "ForwardJumps",
+    "Jumps",
+    "ListedJumps",
+    "ReverseJumps",
+    "StillJumps",
+    "SumJumps",
+    "UnmaskingJumps",
+    "still",
+    "unmasking_rate",
+]
 
 
 class Jumps(ABC):
@@ -48,53 +57,53 @@ class Jumps(ABC):
 
     @property
     @abstractmethod
-    def total(self) -> Tensor:
-        """The total rate of every dimension: (B, *event)."""
+    def exit_rates(self) -> Tensor:
+        """The exit rate of every dimension: (B, *event)."""
 
     @abstractmethod
     def rows(self, positions: Tensor) -> Tensor:
-        """All rates of some dimensions, zero for staying: flat positions (M,) -> (M, n)."""
+        """Return all rates of some dimensions, and zero for the current state: flat positions (M,) -> (M, n)."""
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
-        """Destinations of jumps that happen: flat positions (M,), uniforms (M, 3) in float64 -> (M,)."""
+        """Draw one jump destination for each position: flat positions (M,), uniforms (M, 3) in float64 -> (M,)."""
         return inverse_cdf(self.rows(positions), u[:, 0])
 
     def matrix(self) -> Tensor:
-        """All rates of all dimensions: (B, *event, n)."""
+        """Return all rates of all dimensions: (B, *event, n)."""
         positions = torch.arange(self.x.numel(), device=self.x.device)
         return self.rows(positions).reshape(*self.x.shape, self.num_states)
 
 
 class ListedJumps(Jumps):
-    """Rates that are all written down.
+    """Jumps with given rates.
 
     Arguments:
         x: the current states (B, *event).
-        rates: the rates (B, *event, n), zero for staying.
+        rates: the rates (B, *event, n), zero for the current state.
     """
 
     def __init__(self, x: Tensor, rates: Tensor) -> None:
         super().__init__(x, rates.shape[-1])
         self._rates = rates
-        self._total = rates.sum(-1)
+        self._exit_rates = rates.sum(-1)
 
     @property
-    def total(self) -> Tensor:
-        return self._total
+    def exit_rates(self) -> Tensor:
+        return self._exit_rates
 
     def rows(self, positions: Tensor) -> Tensor:
         return self._rates.flatten(0, -2).index_select(0, positions)
 
 
 class ReverseJumps(Jumps):
-    """`R_t[y, x] (w P)_y / (w P)_x` for scalar t, or without the division.
+    """Jumps of the reverse process: rates `R_t[y, x] (w P)_y / (w P)_x`, or `R_t[y, x] (w P)_y`.
 
     Arguments:
         process: the forward process.
-        x: x_t (B, *event).
+        x: the noisy states x_t (B, *event).
         t: the time, ().
-        scores: log w (B, *event, S) over the clean value; up to a constant a dimension where a ratio is taken.
-        divided: whether (w P)_y is divided by (w P)_x; else w is taken as it is.
+        scores: log w (B, *event, S) over the clean value. With `divided`, a constant may be added in each dimension.
+        divided: whether (w P)_y is divided by (w P)_x.
     """
 
     def __init__(self, process: CTMC, x: Tensor, t: Tensor, scores: Tensor, divided: bool = True) -> None:
@@ -105,15 +114,15 @@ class ReverseJumps(Jumps):
         self._inflow = self._kernel.inflow_draws(scores, x)
         beta = process.schedule(t)[0].to(scores.dtype)
         self._scale = beta / self._inflow.at_x if divided else beta * self._inflow.shift.exp()
-        self._total = self._inflow.total * self._scale
+        self._exit_rates = self._inflow.total * self._scale
 
     @property
-    def total(self) -> Tensor:
-        return self._total
+    def exit_rates(self) -> Tensor:
+        return self._exit_rates
 
     def rows(self, positions: Tensor) -> Tensor:
-        # A matrix product of few rows is rounded in another way than one of many: rounded up to 64 rows, what one
-        # chain draws does not depend on the others.
+        # Matrix products with few rows and with many rows are rounded differently. The number of rows is rounded up to a
+        # multiple of 64, so that the draws of one chain do not depend on the other chains.
         padded = F.pad(positions, (0, -len(positions) % 64))
         shift = self._inflow.shift.flatten().index_select(0, padded)
         weights = self._scores.flatten(0, -2).index_select(0, padded).sub_(shift[:, None])
@@ -130,35 +139,35 @@ class ReverseJumps(Jumps):
 
 
 class UnmaskingJumps(Jumps):
-    """Absorbing processes: a masked dimension becomes y with rate `-alpha'/(1 - alpha) p(y | x_t)`.
+    """Reverse jumps of absorbing processes: a masked dimension becomes y with rate `-alpha'/(1 - alpha) p(y | x_t)`.
 
     Arguments:
-        x: x_t (B, *event).
+        x: the noisy states x_t (B, *event).
         mask: the mask state, which is also the number of data states.
-        rate: -alpha'/(1 - alpha), ().
+        rate: `-alpha'/(1 - alpha)`, ().
         probs: p(x_0 | x_t) (B, *event, S).
     """
 
     def __init__(self, x: Tensor, mask: int, rate: Tensor, probs: Tensor) -> None:
         super().__init__(x, mask + 1)
         self._probs = probs
-        self._total = (x == mask) * rate.to(probs.dtype)
+        self._exit_rates = (x == mask) * rate.to(probs.dtype)
 
     @property
-    def total(self) -> Tensor:
-        return self._total
+    def exit_rates(self) -> Tensor:
+        return self._exit_rates
 
     def rows(self, positions: Tensor) -> Tensor:
         probs = self._probs.flatten(0, -2).index_select(0, positions)
-        return F.pad(probs * self._total.flatten()[positions, None], (0, 1))
+        return F.pad(probs * self._exit_rates.flatten()[positions, None], (0, 1))
 
 
 class ForwardJumps(Jumps):
-    """The forward process itself: `R_t[x, y]`.
+    """Jumps of the forward process, with the rates `R_t[x, y]`.
 
     Arguments:
         process: the forward process.
-        x: x_t (B, *event).
+        x: the noisy states x_t (B, *event).
         t: the time, ().
         dtype: the dtype of the rates.
     """
@@ -167,22 +176,23 @@ class ForwardJumps(Jumps):
         super().__init__(x, process.rates.num_states)
         self._rates = process.rates
         self._beta = process.schedule(t)[0].to(dtype)
-        self._total = self._beta * self._rates.exit_rates(x, dtype)
+        self._exit_rates = self._beta * self._rates.exit_rates(x, dtype)
 
     @property
-    def total(self) -> Tensor:
-        return self._total
+    def exit_rates(self) -> Tensor:
+        return self._exit_rates
 
     def rows(self, positions: Tensor) -> Tensor:
         x = self.x.flatten()[positions]
-        return self._beta * self._rates.rates_from(x, self._total.dtype).scatter(-1, x[:, None], 0.0)
+        return self._beta * self._rates.rates_from(x, self._exit_rates.dtype).scatter(-1, x[:, None], 0.0)
 
 
 class SumJumps(Jumps):
-    """Two sets of jumps at once: the rates add.
+    """Jumps whose rates are the sum of the rates of two other `Jumps`.
 
     Arguments:
-        first, second: jumps of the same batch.
+        first: jumps of a batch.
+        second: other jumps of the same batch.
     """
 
     def __init__(self, first: Jumps, second: Jumps) -> None:
@@ -191,18 +201,18 @@ class SumJumps(Jumps):
         self._second = second
 
     @property
-    def total(self) -> Tensor:
-        return self._first.total + self._second.total
+    def exit_rates(self) -> Tensor:
+        return self._first.exit_rates + self._second.exit_rates
 
     def rows(self, positions: Tensor) -> Tensor:
         return self._first.rows(positions) + self._second.rows(positions)
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
-        first = self._first.total.flatten()[positions].to(u.dtype)
-        second = self._second.total.flatten()[positions].to(u.dtype)
+        first = self._first.exit_rates.flatten()[positions].to(u.dtype)
+        second = self._second.exit_rates.flatten()[positions].to(u.dtype)
         v = u[:, 0] * (first + second)
         use_first = v < first
-        # The uniform that chose between the two is uniform again within its half.
+        # Given the choice, the rescaled v is uniform on [0, 1) again.
         u_first = torch.where(use_first, v / first, 0.5)
         u_second = torch.where(use_first, 0.5, (v - first) / second)
         below_one = 1 - 2.0**-53
@@ -211,7 +221,43 @@ class SumJumps(Jumps):
         return torch.where(use_first, from_first, from_second)
 
 
+class StillJumps(Jumps):
+    """Other jumps, where some dimensions do not jump.
+
+    Arguments:
+        jumps: the jumps of a batch.
+        known: the dimensions that do not jump, bool (B, *event).
+    """
+
+    def __init__(self, jumps: Jumps, known: Tensor) -> None:
+        super().__init__(jumps.x, jumps.num_states)
+        self._jumps = jumps
+        self._known = known
+
+    @property
+    def exit_rates(self) -> Tensor:
+        return torch.where(self._known, 0.0, self._jumps.exit_rates)
+
+    def rows(self, positions: Tensor) -> Tensor:
+        return torch.where(self._known.flatten()[positions, None], 0.0, self._jumps.rows(positions))
+
+    def draw(self, positions: Tensor, u: Tensor) -> Tensor:
+        return self._jumps.draw(positions, u)
+
+
+def still(jumps: Jumps, known: Tensor | None) -> Jumps:
+    """Return the jumps of a step: none in known dimensions, bool (B, *event). None means that no dimension is known.
+
+    A state keeps its known values anyway. Without this function, jumps of known dimensions would be drawn and counted, with
+    rates of a network that was never trained on these dimensions.
+    """
+    return jumps if known is None else StillJumps(jumps, known)
+
+
 def unmasking_rate(process: CTMC, t: Tensor, like: Tensor) -> Tensor:
-    """`-alpha'/(1 - alpha)` of an absorbing process, finite where beta is not; broadcasts over `like`."""
-    # 1 - alpha from tau: near t = 0 the difference has no digits.
+    """Return the rate `-alpha'/(1 - alpha)` of an absorbing process, in a shape that broadcasts over `like`.
+
+    The rate is finite even where beta is infinite.
+    """
+    # 1 - alpha is computed from tau, because the difference loses all digits near t = 0.
     return per_example(process.schedule.survival(t.double())[1] / torch.expm1(-process.tau(t)), like)

@@ -1,10 +1,10 @@
-"""Bits per dimension: the complete bound on -log2 p(x_0) / D, with its three terms.
+"""Bits per dimension: the complete upper bound on -log2 p(x_0) / D, with its three terms.
 
     -log p(x_0) <= E_t[ l_t(x_0) / density(t) ] + KL( q_1(. | x_0) || prior ) + E_{q_eps}[ -log p(x_0 | x_eps) ]
                    diffusion                      prior                         reconstruction
 
-The prior term is exact; the other two are Monte-Carlo means over times and noise (see `diffusion_core/likelihood.py`).
-Nothing is dropped, so numbers of different processes can be compared.
+The prior term is exact. The other two are Monte Carlo means over times and noise (see `diffusion_core/likelihood.py`).
+No term is dropped, so values of different processes can be compared.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -27,7 +27,14 @@ __all__ = ["BitsPerDim", "bits_per_dim", "learn_times", "prior_divergence"]
 
 
 def prior_divergence(process: CTMC, x_0: Tensor, t_max: float = 1.0, active: Tensor | None = None) -> Tensor:
-    """`KL(q_tmax(. | x_0) || prior)` in nats an example: (B, *event) -> (B,); t_max is where sampling starts."""
+    """Return `KL(q_tmax(. | x_0) || prior)` in nats for each example: (B, *event) -> (B,).
+
+    Arguments:
+        process: the forward process.
+        x_0: clean states (B, *event), integer.
+        t_max: the time at which sampling starts.
+        active: the positions (B, *event) that count, bool; None means all.
+    """
     end = torch.tensor(t_max, dtype=torch.float64, device=x_0.device)
     values = torch.arange(process.rates.data_states, device=x_0.device)
     rows = process.kernel(end, torch.float64).rows(values[None])[0]  # (S, n)
@@ -60,20 +67,28 @@ def bits_per_dim(
     generator: Generator = None,
     **cond: Tensor,
 ) -> BitsPerDim:
-    """Bound -log2 p(x_0) / D by Monte Carlo.
+    """Estimate the upper bound on -log2 p(x_0) / D by Monte Carlo.
+
+    Proven:
+        The exact posterior of an enumerated chain has an expected bound that equals the entropy of the data plus the known
+        gaps of the bound, to 1e-6 nats. The rates are uniform, absorbing, birth-death, Gaussian-target and non-reversible.
+        The estimate agrees with the expected bound within the error of the estimate.
+
+        discrete_diffusion/test_likelihood.py::test_bound_of_the_exact_posterior_is_the_entropy_and_its_known_gaps
+        discrete_diffusion/test_likelihood.py::test_bits_per_dim_agrees_with_the_enumerated_bound
 
     Arguments:
         denoiser: any denoiser of the discrete engine that gives p(x_0 | x_t), in evaluation mode.
         x_0: clean states (B, *event), integer.
-        times: the density of times, at best one that `learn_times` made; its t_min is where the chain ends and its t_max
-            where it starts. None is uniform, from 0.01 to 1.
-        draws: how many times (and noises) an example: an even number, at least 4.
-        batch_size: how many evaluations the network sees at once.
-        generator: the source of randomness; one stream for everything.
+        times: the density of times. The result of `learn_times` gives the smallest error. The chain starts at its t_max
+            and ends at its t_min. None means the uniform density from 0.01 to 1.
+        draws: the number of random pairs of a time and a noise for each example: an even number, at least 4.
+        batch_size: the number of evaluations in one network call.
+        generator: the source of randomness; all draws use one stream.
         cond: conditions of the network by name, batch first, such as labels y (B,).
 
     Raises:
-        ValueError: draws or batch_size are out of range, there are no examples, or a score model.
+        ValueError: draws or batch_size are out of range, there are no examples, or the denoiser is a score model.
     """
     return _Bound(denoiser, x_0, times, cond).estimate(draws, batch_size, generator)
 
@@ -87,19 +102,21 @@ def learn_times(
     generator: Generator = None,
     **cond: Tensor,
 ) -> TimeSampler:
-    """The density of times that makes the error of `bits_per_dim` small, learned on other images than those it is used for.
+    """Learn a density of times that makes the error of `bits_per_dim` small.
+
+    Learn it on other examples than those that `bits_per_dim` evaluates.
 
     Arguments:
         denoiser: any denoiser of the discrete engine that gives p(x_0 | x_t), in evaluation mode.
         x_0: clean states (B, *event), integer, such as 64 training images.
-        times: the interval, as in `bits_per_dim`.
-        draws: how many times (and noises) an example: an even number, at least 4.
-        batch_size: how many evaluations the network sees at once.
+        times: the interval of times, as in `bits_per_dim`.
+        draws: the number of random pairs of a time and a noise for each example: an even number, at least 4.
+        batch_size: the number of evaluations in one network call.
         generator: the source of randomness.
         cond: conditions of the network by name, batch first.
 
     Raises:
-        ValueError: draws or batch_size are out of range, there are no examples, a score model, or no integrand is finite
-            and positive.
+        ValueError: draws or batch_size are out of range, there are no examples, the denoiser is a score model, or no
+            integrand is finite and positive.
     """
     return _Bound(denoiser, x_0, times, cond).learn_times(draws, batch_size, generator)

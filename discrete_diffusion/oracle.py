@@ -1,17 +1,15 @@
-"""Enumerated chains: small enough to write every state down, so that everything is exact.
+"""Exact results for small chains, by enumeration of all states.
 
-With D dimensions of S values there are S^D clean states and n^D noisy ones. All of them are
-listed (lexicographically), and with them the marginals q_t, the posteriors p(x_0^d | x_t) in
-both readings, the expected ELBO of any denoiser, and the exact law of any sampler after N
-steps. Nothing here is random: what is called exact is a finite sum in float64, except the
-time integral of the bound, which is a Gauss-Legendre quadrature.
+With D dimensions of S values there are S^D clean states and n^D noisy states. They are listed in lexicographic order.
+The lists give the marginals q_t and the posteriors p(x_0^d | x_t) in both parameterisations. They also give the expected
+ELBO of any denoiser, and the exact law of any sampler after N steps. Nothing here is random. All results are finite sums
+in float64, except the time integral of the bound, which is a Gauss-Legendre quadrature.
 
-For the exact posterior the expected bound is known term by term:
+For the exact posterior, every term of the expected bound is known:
 
     E[bound] = H(p_0) + KL(q_1 || prior) + sum_d H(x_0^d | x_tmin) - H(x_0 | x_tmin)
 
-where the last difference is the total correlation that a decoder of independent dimensions
-loses at t_min.
+The last difference is the total correlation that a decoder of independent dimensions loses at t_min.
 """
 
 from __future__ import annotations
@@ -39,17 +37,20 @@ _LIMIT = 20_000
 
 
 def kl_divergence(p: Tensor, q: Tensor) -> float:
-    """`KL(p || q)` in nats of two laws over the same states."""
+    """Return `KL(p || q)` in nats for two laws over the same states."""
     return torch.where(p > 0, p * (p / q).log(), 0.0).sum().item()
 
 
 def total_variation(p: Tensor, q: Tensor) -> float:
-    """`1/2 sum |p - q|` of two laws over the same states."""
+    """Return the total variation distance `1/2 sum |p - q|` of two laws over the same states."""
     return 0.5 * (p - q).abs().sum().item()
 
 
 def labelled_network(networks: Sequence[Network]) -> Network:
-    """One network of many: label y is answered by the y-th of them; the last is the null class, and answers without labels."""
+    """Combine several networks into one network with labels: label y selects network y.
+
+    The last network is the null class. It is also used if no labels are given.
+    """
 
     def network(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         if y is None:
@@ -61,7 +62,7 @@ def labelled_network(networks: Sequence[Network]) -> Network:
 
 
 def _logits(marginals: Sequence[Tensor]) -> Tensor:
-    """Unnormalised laws of D dimensions, (B, S) each, as logits (B, D, S); flat where x_t cannot occur."""
+    """Return unnormalised laws of D dimensions, each (B, S), as logits (B, D, S). Where x_t cannot occur, they are 0."""
     laws = torch.stack(list(marginals), 1)
     return torch.where(laws.sum(-1, keepdim=True) > 0, laws, 1.0).log()
 
@@ -71,12 +72,12 @@ def _enumerate(values: int, dimensions: int) -> Tensor:
 
 
 class EnumeratedCTMC:
-    """A process and a data law on D dimensions, with every state written down.
+    """A process and a data law on D dimensions, with exact results from the list of all states.
 
     Arguments:
         process: the forward process, on the CPU.
-        data_law: p_0 over all S^D clean states in lexicographic order, float64, summing to 1.
-        dimensions: D.
+        data_law: p_0 over all S^D clean states in lexicographic order, float64, with sum 1.
+        dimensions: the number D of dimensions.
 
     Raises:
         ValueError: data_law is not a law over S^D states, or there are more than 20,000 noisy states.
@@ -92,17 +93,18 @@ class EnumeratedCTMC:
         if data_law.shape != (self.data_states**dimensions,):
             raise ValueError(f"data_law has shape {tuple(data_law.shape)}, expected ({self.data_states**dimensions},)")
         if bool((data_law < 0).any()) or abs(data_law.sum().item() - 1) > 1e-9:
-            raise ValueError(f"data_law has minimum {data_law.min().item()} and sum {data_law.sum().item()}, expected a law")
+            minimum, total = data_law.min().item(), data_law.sum().item()
+            raise ValueError(f"data_law has minimum {minimum} and sum {total}, expected non-negative numbers with sum 1")
         self.data_law = data_law.double()
         self.clean = _enumerate(self.data_states, dimensions)  # (S^D, D)
         self.noisy = _enumerate(self.num_states, dimensions)  # (n^D, D)
 
     def _joint_columns(self, x_t: Tensor, t: Tensor) -> list[Tensor]:
-        """P_t[., x_t^d] for every dimension d: D tensors (B, S)."""
+        """Return P_t[., x_t^d] for every dimension d: D tensors (B, S)."""
         return list(self.process.kernel(t, torch.float64).columns(x_t).unbind(1))
 
     def _joint(self, columns: list[Tensor]) -> Tensor:
-        """`p_0(x_0) prod_d column_d(x_0^d)`: (B, S, ..., S) with D axes of clean values."""
+        """Return `p_0(x_0) prod_d column_d(x_0^d)`: (B, S, ..., S) with D axes of clean values."""
         batch = len(columns[0])
         joint = self.data_law.reshape(1, *(self.data_states,) * self.dimensions)
         for d, column in enumerate(columns):
@@ -112,7 +114,7 @@ class EnumeratedCTMC:
         return joint
 
     def marginal(self, t: float) -> Tensor:
-        """q_t over the noisy states: (n^D,)."""
+        """Return the marginal q_t over the noisy states: (n^D,)."""
         law = self.data_law.reshape((self.data_states,) * self.dimensions)
         kernel = self.process.kernel(torch.tensor(t, dtype=torch.float64), torch.float64)
         rows = kernel.rows(torch.arange(self.data_states)[None])[0]  # (S, n)
@@ -121,7 +123,7 @@ class EnumeratedCTMC:
         return law.flatten()
 
     def prior_law(self) -> Tensor:
-        """The law that sampling starts from, over the noisy states: (n^D,)."""
+        """Return the law that sampling starts from, over the noisy states: (n^D,)."""
         one = self.process.prior_law(torch.device("cpu"))
         law = torch.ones((), dtype=torch.float64)
         for _ in range(self.dimensions):
@@ -129,7 +131,7 @@ class EnumeratedCTMC:
         return law.flatten()
 
     def x0_network(self) -> Network:
-        """The exact log p(x_0^d | x_t) as a network for `X0Denoiser`: (x_t, t) -> (B, D, S)."""
+        """Return the exact log p(x_0^d | x_t) as a network for `X0Denoiser`: (x_t, t) -> (B, D, S)."""
 
         def network(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
             joint = self._joint(self._joint_columns(x_t, t))
@@ -138,7 +140,7 @@ class EnumeratedCTMC:
         return network
 
     def leave_one_out_network(self) -> Network:
-        """The exact log p_loo(x_0^d) as a network for `LeaveOneOutDenoiser`: (x_t, t) -> (B, D, S)."""
+        """Return the exact log p_loo(x_0^d) as a network for `LeaveOneOutDenoiser`: (x_t, t) -> (B, D, S)."""
 
         def network(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
             columns = self._joint_columns(x_t, t)
@@ -154,12 +156,15 @@ class EnumeratedCTMC:
         return joint.movedim(1 + d, 1).flatten(2).sum(-1) if self.dimensions > 1 else joint
 
     def entropy(self) -> float:
-        """H(p_0) in nats."""
+        """Return the entropy H(p_0) of the data in nats."""
         p = self.data_law
         return -torch.where(p > 0, p * p.log(), 0.0).sum().item()
 
     def decoder_gap(self, t_min: float) -> float:
-        """What a decoder of independent dimensions loses at t_min in nats: `E_q[ KL(p(x_0 | x) || prod_d p(x_0^d | x)) ]`."""
+        """Return the loss of a decoder of independent dimensions at t_min, in nats.
+
+        The loss is `E_q[ KL(p(x_0 | x) || prod_d p(x_0^d | x)) ]`.
+        """
         t = torch.tensor(t_min, dtype=torch.float64)
         joint = self._joint(self._joint_columns(self.noisy, t))
         q = joint.flatten(1).sum(-1)
@@ -173,17 +178,17 @@ class EnumeratedCTMC:
         return (q[q > 0] * gaps).sum().item()
 
     def exact_bound(self, t_min: float) -> float:
-        """The expected bound of the exact posterior in nats, from entropies alone."""
+        """Return the expected bound of the exact posterior in nats, computed from entropies and divergences only."""
         return self.entropy() + kl_divergence(self.marginal(1.0), self.prior_law()) + self.decoder_gap(t_min)
 
     def bound(self, denoiser: Denoiser[X0Posterior], t_min: float, nodes: int = 120, t_max: float = 1.0) -> float:
-        """The expected bound of any denoiser in nats: enumerated over states, integrated over time.
+        """Return the expected bound of any denoiser in nats: a sum over all states and an integral over time.
 
         Arguments:
             denoiser: a denoiser of this process with event shape (D,).
-            t_min: where the chain ends.
-            nodes: Gauss-Legendre nodes in log t, on [t_min, t_max].
-            t_max: the end of the integral, where the prior term is taken.
+            t_min: the time at which the chain ends.
+            nodes: the number of Gauss-Legendre nodes in log t on [t_min, t_max].
+            t_max: the upper end of the integral. The prior term is evaluated here.
         """
         points, weights = np.polynomial.legendre.leggauss(nodes)
         span = -np.log(t_min / t_max)
@@ -194,7 +199,7 @@ class EnumeratedCTMC:
         return float(integral) + prior + self._reconstruction(denoiser, t_min)
 
     def _pairs(self, t: float) -> tuple[Tensor, Tensor, Tensor]:
-        """All (x_0, x_t) with positive probability: states (M, D), states (M, D), p_0(x_0) q_t(x_t | x_0) (M,)."""
+        """Return all pairs with positive probability: x_0 (M, D), x_t (M, D), and p_0(x_0) q_t(x_t | x_0) (M,)."""
         kernel = self.process.kernel(torch.tensor(t, dtype=torch.float64), torch.float64)
         rows = kernel.rows(self.clean)  # (S^D, D, n)
         joint = self.data_law[:, None]
@@ -205,7 +210,7 @@ class EnumeratedCTMC:
 
     @torch.no_grad()
     def integrand(self, denoiser: Denoiser[Posterior], t: float) -> float:
-        """`E[ l_t(x_0) ]` in nats / unit of t."""
+        """Return the expected ELBO integrand `E[ l_t(x_0) ]` in nats / unit of t."""
         x_0, x_t, weight = self._pairs(t)
         posterior = denoiser(x_t, torch.tensor(t, dtype=torch.float64))
         return float((weight * posterior.rate_divergence(x_0).sum(-1)).sum())
@@ -216,7 +221,11 @@ class EnumeratedCTMC:
         return -float((weight * denoiser(x_t, torch.tensor(t, dtype=torch.float64)).log_prob(x_0).sum(-1)).sum())
 
     def generator_at(self, sampler_jumps: Callable[[Tensor], Tensor]) -> Tensor:
-        """The generator (n^D, n^D) whose rates in each dimension are `sampler_jumps`: (N, D) -> (N, D, n)."""
+        """Return the generator (n^D, n^D) over all noisy states.
+
+        Arguments:
+            sampler_jumps: the jump rates in each dimension, as a function of the states: (N, D) -> (N, D, n).
+        """
         rates = sampler_jumps(self.noisy)
         generator = torch.zeros(len(self.noisy), len(self.noisy), dtype=torch.float64)
         for d in range(self.dimensions):
@@ -228,12 +237,12 @@ class EnumeratedCTMC:
         return generator - torch.diag(generator.sum(1))
 
     def compose(self, law: Tensor, stage: Stage) -> Tensor:
-        """The law over the noisy states after one stage in which dimensions move independently: (n^D,) -> (n^D,)."""
+        """Return the law over the noisy states after one stage: (n^D,) -> (n^D,). Dimensions move independently."""
         return self._moved(law, stage(self.noisy).double())
 
     def _moved(self, law: Tensor, moves: Tensor) -> Tensor:
-        """The law after every dimension of every state moved by its own row of `moves` (n^D, D, n)."""
-        moves = torch.where(law[:, None, None] > 0, moves, 0.0)  # where no chain is, a posterior may be undefined
+        """Return the law after one move. `moves` (n^D, D, n) has the probabilities for each dimension of each state."""
+        moves = torch.where(law[:, None, None] > 0, moves, 0.0)  # a posterior can be undefined at states of probability 0
         result = law[:, None]
         for d in range(self.dimensions):
             result = (result[:, :, None] * moves[:, d, None, :]).flatten(1)
@@ -246,13 +255,13 @@ class EnumeratedCTMC:
     def sampler_law(
         self, sampler: Sampler[Posterior], start: Tensor | None = None, finish: bool = True, y: int | None = None
     ) -> Tensor:
-        """The exact law of a sampler's output.
+        """Return the exact law of a sampler's output.
 
         Arguments:
             sampler: any sampler of the discrete engine on this process.
-            start: the law over the noisy states at grid.t_max; None is the exact marginal there.
-            finish: include the last step to clean data; without it the law is that of x_tmin.
-            y: the label of all chains, where the denoiser takes one.
+            start: the law over the noisy states at grid.t_max. None means the exact marginal at this time.
+            finish: whether to include the last step to clean data. Without it, the result is the law of x_tmin.
+            y: the label of all chains, if the denoiser takes labels.
 
         Returns:
             the law over clean states (S^D,), or over noisy states (n^D,) without the last step.
@@ -266,8 +275,37 @@ class EnumeratedCTMC:
         return self.compose(law, lambda x: sampler.finish_law(x, **cond)) if finish else law
 
     @torch.no_grad()
+    def completion_law(self, sampler: Sampler[Posterior], given: Tensor, known: Tensor) -> Tensor:
+        """Return the exact law over clean states (S^D,) of a sampler that completes an example, from the prior.
+
+        Arguments:
+            sampler: any sampler of the discrete engine, with a denoiser that takes the condition `known`.
+            given: the clean values, (D,); only those of known dimensions are used.
+            known: the known dimensions, bool (D,).
+        """
+        times = torch.tensor(sampler.grid.times(), dtype=torch.float64)
+        cond = {"known": known.expand(len(self.noisy), -1)}
+        given = torch.where(known, given, 0)
+
+        def fixed(moves: Tensor) -> Tensor:
+            """Replace the laws of known dimensions (n^D, D, n) by the given values."""
+            return torch.where(known[:, None], torch.eye(moves.shape[-1], dtype=torch.float64)[given], moves.double())
+
+        law = self._moved(self.prior_law(), fixed(torch.eye(self.num_states)[self.noisy]))
+        for t, s in itertools.pairwise(times):
+            for stage in sampler.stages(t, s, **cond):
+                law = self._moved(law, fixed(stage(self.noisy)))
+        return self._moved(law, fixed(sampler.finish_law(self.noisy, **cond)))
+
+    @torch.no_grad()
     def inpainting_law(self, inpainting: Inpainting, sampler: Sampler[Posterior], y: int | None = None) -> Tensor:
-        """The exact law over clean states (S^D,) of an `Inpainting` of one x_0 around a sampler of the discrete engine."""
+        """Return the exact law over clean states (S^D,) of an `Inpainting` around a sampler of the discrete engine.
+
+        Arguments:
+            inpainting: the inpainting; only its first x_0 is used.
+            sampler: the sampler that it wraps.
+            y: the label of all chains, if the denoiser takes labels.
+        """
         times, cond = torch.tensor(sampler.grid.times(), dtype=torch.float64), self._labels(y)
         x_0, known = inpainting.x_0[:1], inpainting.known[0]
         itself = torch.eye(self.num_states, dtype=torch.float64)[self.noisy]  # (n^D, D, n)

@@ -2,16 +2,16 @@
 
     q(x_t^d | x_0^d) = P_t[x_0^d, x_t^d],   P_t = exp(tau(t) R),   R_t = beta(t) R
 
-and what follows from it for one dimension, with x_0 clean, x = x_t noisy and y any state:
+The following holds for one dimension. x_0 is the clean state, x = x_t the noisy state and y any state.
 
     w_y = P_t[x_0, y] / P_t[x_0, x]                          conditional ratio
-    r_y = sum_{x_0} p(x_0 | x) w_y(x_0)                      posterior ratio of the x0 reading
+    r_y = sum_{x_0} p(x_0 | x) w_y(x_0)                      posterior ratio of the x0 parameterisation
     R_t[y, x] w_y,   R_t[y, x] r_y                           reverse rates given x_0, and of the model
     q(x_s | x_0, x_t) ~ P_s[x_0, x_s] P_{s -> t}[x_s, x_t]   bridge
 
-Times become tau in float64, whatever the dtype of t, and P is built in float64. Ratios are in
-float32 where that is enough (`rate_dtype`), in float64 elsewhere: at small t transition
-probabilities underflow. Ratios are exact or zero: there is no epsilon in a denominator.
+tau and P are computed in float64 for every dtype of t. Ratios are in float32 where this is accurate enough
+(see `rate_dtype`). Elsewhere they are in float64, because transition probabilities underflow at small t.
+No epsilon is added to a denominator: a ratio with the denominator 0 is set to 0.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -31,14 +31,24 @@ from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
 from discrete_diffusion.rates.checks import check_states, remaining
 from discrete_diffusion.schedules import Schedule
 
-__all__ = ["CTMC"]
+__all__ = ["CTMC", "draw_independent"]
+
+
+def draw_independent(law: Tensor, shape: Sequence[int], generator: Generator = None) -> Tensor:
+    """Draw all dimensions independently from one law (n,), float64. The result has the given shape and dtype int64."""
+    # All dimensions have the same law, so one binary search is enough. `inverse_cdf` needs a copy of the law for each.
+    cumulative = law.cumsum(0)
+    u = as_randomness(generator).uniform(shape, torch.float64, law.device)
+    # v stays below the last cumulative value. Otherwise rounding could select a state of probability zero.
+    v = torch.minimum(u * cumulative[-1], torch.nextafter(cumulative[-1], torch.zeros_like(cumulative[-1])))
+    return torch.searchsorted(cumulative, v, right=True)
 
 
 class CTMC(diffusion_core.Process):
-    """A rate matrix and a schedule.
+    """A continuous-time Markov chain for each dimension, given by a rate matrix and a schedule.
 
     Arguments:
-        rates: the generator R on n states, S of them data.
+        rates: the generator R on n states, of which the first S are data states.
         schedule: beta(t) and its integral tau(t).
     """
 
@@ -51,7 +61,7 @@ class CTMC(diffusion_core.Process):
         """Draw x_t ~ q(x_t | x_0): (B, *event) -> (B, *event), int64.
 
         Raises:
-            ValueError: x_0 is not integer or leaves 0 .. S - 1, or t is not () or (B,) in [0, 1].
+            ValueError: x_0 is not integer or has values outside 0 .. S - 1, or t is not () or (B,) in [0, 1].
         """
         self.check_data(x_0)
         check_time(t, len(x_0))
@@ -64,124 +74,125 @@ class CTMC(diffusion_core.Process):
         return self.rates.sample_from(x_s, remaining(self.tau(s), self.tau(t)), generator)
 
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
-        """Draw x_1 from the law that sampling starts from: a tensor of the given shape, int64."""
-        # One law for all dimensions: a binary search in it, where `inverse_cdf` would take a row of it for each.
-        device = self.rates.stationary.device
-        cumulative = self.prior_law(device).cumsum(0)
-        u = as_randomness(generator).uniform(shape, torch.float64, device)
-        # Below the last value, so that rounding never reaches a state of probability zero.
-        v = torch.minimum(u * cumulative[-1], torch.nextafter(cumulative[-1], torch.zeros_like(cumulative[-1])))
-        return torch.searchsorted(cumulative, v, right=True)
+        """Draw x_1 from the law that sampling starts from. The result has the given shape and dtype int64."""
+        return draw_independent(self.prior_law(self.rates.stationary.device), shape, generator)
 
     def prior_law(self, device: torch.device) -> Tensor:
-        """The law of one dimension of x_1 that sampling starts from: (n,), float64."""
+        """Return the law of one dimension of x_1 that sampling starts from: (n,), float64."""
         return self.rates.prior(self.tau(torch.ones((), dtype=torch.float64, device=device)))
 
     def check_data(self, x_0: Tensor) -> None:
-        """Refuse clean data that are not integers in 0 .. S - 1.
+        """Raise an error if clean data are not integers in 0 .. S - 1.
 
         Raises:
-            ValueError: naming the dtype or a value.
+            ValueError: x_0 has no batch axis, a dtype that is not integer, or a value out of range.
         """
         if x_0.ndim < 1:
             raise ValueError("x_0 has shape (), expected (B, *event)")
         check_states(x_0, self.rates.data_states, "x_0")
 
     def beta(self, t: Tensor) -> Tensor:
-        """The rate factor in 1 / unit of t, in float64 whatever the dtype of t."""
+        """Return the rate factor in 1 / unit of t, in float64 for every dtype of t."""
         return self.schedule(t.double())[0]
 
     def tau(self, t: Tensor) -> Tensor:
-        """The integral of the rate factor, in float64 whatever the dtype of t."""
+        """Return the integral of the rate factor, in float64 for every dtype of t."""
         return self.schedule(t.double())[1]
 
     def kernel(self, t: Tensor, dtype: torch.dtype = torch.float32) -> TransitionKernel:
-        """P_t as a linear operator with results in dtype; t is () or (B,)."""
+        """Return P_t as a linear operator. t is () or (B,), and results of the operator have the given dtype."""
         return self.rates.kernel(self.tau(t), dtype)
 
     def needs_float64(self, t: Tensor) -> Tensor:
-        """Where some transition probability is below 1e-18, so that ratios need float64: bool, like t."""
+        """Return True where a transition probability is below 1e-18, so that ratios need float64: bool, like t."""
         return self.tau(t) <= self.rates.float32_range[0]
 
     def nearly_mixed(self, t: Tensor) -> Tensor:
-        """Where all ratios w are so near 1 that their differences need float64: bool, like t."""
+        """Return True where all ratios w are so near 1 that their differences need float64: bool, like t."""
         return self.tau(t) > self.rates.float32_range[1]
 
     def rate_dtype(self, t: Tensor) -> torch.dtype:
-        """The dtype in which ratios and rates at times t are computed: float64 where any of them needs it.
+        """Return the dtype for ratios and rates at the times t: float64 if any of the times needs it, else float32.
 
-        On an accelerator, where looking at the times would stall it, float64.
+        On an accelerator it is always float64, because a look at the times would stall the accelerator.
         """
         return torch.float32 if least(self.tau(t)) > self.rates.float32_range[0] else torch.float64
 
     def divergence_dtypes(self, t: Tensor) -> list[torch.dtype]:
-        """For each time of t (B,), the dtype in which differences of ratios keep 4 digits."""
+        """Return a dtype for each time of t (B,), in which differences of ratios keep 4 digits."""
         wide = listed(self.needs_float64(t) | self.nearly_mixed(t), unseen=True)
         return [torch.float64 if needed else torch.float32 for needed in wide]
 
     def forward_rates(self, x: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """R_t[x, y] for every y, zero at y = x: (B, *event) -> (B, *event, n)."""
+        """Return R_t[x, y] for every y, and zero at y = x: (B, *event) -> (B, *event, n)."""
         return self._scaled(self.rates.rates_from(x, dtype), x, t)
 
     def rates_into(self, x: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """R_t[y, x] for every y, zero at y = x: (B, *event) -> (B, *event, n)."""
+        """Return R_t[y, x] for every y, and zero at y = x: (B, *event) -> (B, *event, n)."""
         return self._scaled(self.rates.rates_to(x, dtype), x, t)
 
     def _scaled(self, rates: Tensor, x: Tensor, t: Tensor) -> Tensor:
         rates = rates.scatter(-1, x.long()[..., None], 0.0)
         beta = per_example(self.beta(t), rates).to(rates.dtype)
-        # Where beta is infinite, what cannot happen still cannot.
+        # An impossible jump has rate zero even where beta is infinite.
         return torch.where(rates > 0, rates * beta, 0.0)
 
     def conditional_ratio(self, x_0: Tensor, x_t: Tensor, t: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """`w_y = P_t[x_0, y] / P_t[x_0, x_t]`, zero where x_0 cannot have led to x_t: (B, *event, n).
+        """Return the conditional ratio `w_y = P_t[x_0, y] / P_t[x_0, x_t]`: (B, *event, n).
+
+        The ratio is zero where x_t is impossible given x_0.
 
         Arguments:
             x_0: clean states (B, *event).
             x_t: noisy states (B, *event).
-            t: () or (B,).
-            dtype: of the result; None means `rate_dtype(t)`.
+            t: the time, () or (B,).
+            dtype: the dtype of the result; None means `rate_dtype(t)`.
         """
         rows = self.kernel(t, self.rate_dtype(t) if dtype is None else dtype).rows(x_0)
         at_x = rows.gather(-1, x_t.long()[..., None])
         return torch.where(at_x > 0, rows / at_x, 0.0)
 
     def posterior_ratio(self, p: Tensor, x_t: Tensor, t: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """`r_y = sum_{x_0} p(x_0) P_t[x_0, y] / P_t[x_0, x_t]`: (B, *event, n).
+        """Return the posterior ratio `r_y = sum_{x_0} p(x_0) P_t[x_0, y] / P_t[x_0, x_t]`: (B, *event, n).
 
-        Mass of p on an x_0 that cannot have led to x_t contributes nothing.
+        The sum leaves out every x_0 for which x_t is impossible.
 
         Arguments:
             p: p(x_0 | x_t) of every dimension (B, *event, S).
             x_t: noisy states (B, *event).
-            t: () or (B,).
-            dtype: of the result; None means `rate_dtype(t)`.
+            t: the time, () or (B,).
+            dtype: the dtype of the result; None means `rate_dtype(t)`.
         """
         kernel = self.kernel(t, self.rate_dtype(t) if dtype is None else dtype)
         evidence = kernel.columns(x_t)
         possible = evidence > 0
-        # Divided by 1 where it is not used, so that no gradient there is undefined.
+        # Unused quotients have the denominator 1, because 0 would make their gradients undefined.
         weights = torch.where(possible, p.to(kernel.dtype) / torch.where(possible, evidence, 1.0), 0.0)
         return kernel.matmul(weights)
 
     def conditional_rates(self, x_0: Tensor, x_t: Tensor, t: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """`R_t[y, x_t] w_y`: the reverse rates given x_0, zero at y = x_t: (B, *event, n)."""
+        """Return the reverse rates given x_0, `R_t[y, x_t] w_y`, and zero at y = x_t: (B, *event, n)."""
         return self.reverse_rates(self.conditional_ratio(x_0, x_t, t, dtype), x_t, t)
 
     def reverse_rates(self, r: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """`R_t[y, x_t] r_y`, zero at y = x_t, in the dtype of r: (B, *event, n) -> (B, *event, n)."""
+        """Return the reverse rates `R_t[y, x_t] r_y`, and zero at y = x_t: (B, *event, n) -> (B, *event, n).
+
+        The result has the dtype of r.
+        """
         rates = self.rates_into(x_t, t, r.dtype)
         return torch.where(rates > 0, rates * r, 0.0)
 
     def bridge(self, x_0: Tensor, x_t: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
         """Draw x_s ~ q(x_s | x_0, x_t) for s <= t, each () or (B,): (B, *event) -> (B, *event), int64.
 
-        Where x_0 cannot have led to x_t, x_s is drawn from `P_{s -> t}[., x_t]` alone.
+        Where x_t is impossible given x_0, x_s is drawn from `P_{s -> t}[., x_t]` alone.
         """
         return self.rates.sample_bridge(x_0, x_t, self.tau(s), self.tau(t), generator)
 
     def bridge_law(self, x_t: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """q(x_s | x_0, x_t) for every clean x_0, in float64: (B, *event) -> (B, *event, S, n); for enumeration only.
+        """Return q(x_s | x_0, x_t) for every clean x_0, in float64: (B, *event) -> (B, *event, S, n).
+
+        This needs much memory. It is meant for enumeration of small spaces.
 
         Arguments:
             x_t: noisy states (B, *event).

@@ -1,13 +1,13 @@
-"""How fast noise arrives: a time-dependent factor beta(t) on the rate matrix.
+"""Noise schedules: a time-dependent factor beta(t) on the rate matrix.
 
     R_t = beta(t) R,   tau(t) = int_0^t beta,   q_{t|0} = exp(tau(t) R),   alpha(t) = exp(-tau(t))
 
-Only tau matters for the marginals: a schedule is a change of clock. alpha is the survival
-function, the probability that a clock of rate beta has not rung by time t. A schedule may be
-given by either; one whose survival ends at alpha(1) = 0 has tau(1) = inf, and a rate beta that
-is infinite at t = 1 although its flow `-d alpha/dt = beta alpha` is finite.
+The marginals depend on the schedule through tau alone. So a schedule is a change of time.
+alpha is the survival function: the probability of no event up to time t, for events with rate beta.
+A schedule can be defined by tau or by alpha. If alpha(1) = 0, then tau(1) = inf and beta is infinite at t = 1.
+The product `-d alpha/dt = beta alpha` stays finite.
 
-Results have the dtype of t; times that end in a transition matrix are float64.
+Results have the dtype of t. Times that are used for a transition matrix are float64.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from diffusion_core.ranges import Positive, Range
 __all__ = [
     "Constant",
     "CosineAmplitude",
+    "CosineRoot",
     "CosineSurvival",
     "Exponential",
     "Geometric",
     "LinearSurvival",
     "LogLinear",
+    "LogSquare",
     "PolynomialSurvival",
     "Schedule",
 ]
@@ -38,14 +40,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Schedule(diffusion_core.Schedule):
-    """How fast noise arrives: a pair (beta, tau) with `d tau/dt = beta` and tau(0) = 0."""
+    """A noise schedule: the rate factor beta(t) and its integral tau(t), with tau(0) = 0."""
 
     @abstractmethod
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """beta(t) in 1 / unit of t, and tau(t): each of the shape and dtype of t."""
+        """Return beta(t) in 1 / unit of t, and tau(t). Both have the shape and dtype of t."""
 
     def survival(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """`alpha(t) = exp(-tau(t))` and its derivative, finite even where beta is not."""
+        """Return `alpha(t) = exp(-tau(t))` and its derivative. The derivative is finite even where beta is infinite."""
         beta, tau = self(t)
         alpha = torch.exp(-tau)
         return alpha, -beta * alpha
@@ -53,10 +55,10 @@ class Schedule(diffusion_core.Schedule):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """Noise at the same rate at all times: `beta = rate`, `tau = rate t`.
+    """A constant rate: `beta = rate`, `tau = rate t`.
 
     Arguments:
-        rate: beta, and tau at t = 1: a share exp(-rate) has not been noised by then. At 4 that is 2 %.
+        rate: beta, which is also tau at t = 1. The survival at t = 1 is exp(-rate): 2 % for a rate of 4.
     """
 
     rate: Positive = 4.0
@@ -67,16 +69,16 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """The rate of noise grows exponentially: `beta = a ln(b) b^t`, `tau = a (b^t - 1)`.
+    """A rate that grows exponentially: `beta = a ln(b) b^t`, `tau = a (b^t - 1)`.
 
-    Most of the clock runs near t = 1, where a slowly mixing matrix needs it.
+    Most of tau is accumulated near t = 1. This helps a rate matrix that mixes slowly.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
 
     Arguments:
-        a: the scale of tau, which is a (b - 1) at t = 1.
-        b: how many times as fast noise arrives at t = 1 as at t = 0.
+        a: the scale of tau. tau at t = 1 is a (b - 1).
+        b: the ratio of beta at t = 1 to beta at t = 0.
     """
 
     a: Positive = 3.0
@@ -89,9 +91,13 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True)
 class Geometric(Schedule):
-    """Half the growth of a geometric variance: `tau = 1/2 sigma_min^2 ((sigma_max / sigma_min)^{2t} - 1)`.
+    """A geometric noise level: `tau = 1/2 sigma_min^2 ((sigma_max / sigma_min)^{2t} - 1)`.
+
+    tau is half the increase of a variance that grows geometrically from `sigma_min^2` to `sigma_max^2`. The published
+    birth-death process over 129 values has sigma_min = 1 and sigma_max = 100. Score entropy uses smaller values.
 
     References:
+        A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
         Discrete diffusion modeling by estimating the ratios of the data distribution (Lou et al., 2024) | https://arxiv.org/abs/2310.16834
 
     Arguments:
@@ -114,14 +120,62 @@ class Geometric(Schedule):
 
 
 @dataclass(frozen=True)
+class LogSquare(Schedule):
+    """A rate that starts at zero: `beta = scale 2t / (1 + t^2)`, `tau = scale ln(1 + t^2)`.
+
+    tau at t = 1 is only 0.69 scale. Then the survival is 2^-scale. So the noise is far from stationary unless scale or the
+    scale of the rate matrix is large.
+
+    References:
+        Score-based continuous-time discrete diffusion models (Sun et al., 2023) | https://arxiv.org/abs/2211.16750
+
+    Arguments:
+        scale: a factor for beta and tau. The published value is 1, with a rate constant in the rate matrix.
+    """
+
+    scale: Positive = 1.0
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.scale * 2 * t / (1 + t**2), self.scale * torch.log1p(t**2)
+
+
+@dataclass(frozen=True)
+class CosineRoot(Schedule):
+    """The square root of a cosine: `tau = scale (1 - sqrt(cos u))` with `u = pi/2 stop t`.
+
+    The published schedule has stop = 1. Its rate is infinite at t = 1, where tau is only scale. With a smaller stop, this
+    schedule covers the times 0 to stop of the published one, so that all rates are finite. The noise is far from stationary
+    at t = 1 unless scale or the scale of the rate matrix is large.
+
+    References:
+        Score-based continuous-time discrete diffusion models (Sun et al., 2023) | https://arxiv.org/abs/2211.16750
+
+    Arguments:
+        scale: a factor for beta and tau. The published value is 1, with a rate constant in the rate matrix.
+        stop: the time of the published schedule that is t = 1 here.
+    """
+
+    scale: Positive = 1.0
+    stop: Annotated[float, Range(above=0, below=1)] = 0.999
+
+    def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        speed = math.pi / 2 * self.stop
+        u = speed * t
+        # cos u = 1 - 2 sin^2(u / 2): 1 - sqrt(cos u) keeps its digits near t = 0.
+        half_log = 0.5 * torch.log1p(-2 * torch.sin(u / 2) ** 2)
+        beta = self.scale * speed / 2 * torch.sin(u) * torch.exp(-half_log)
+        return beta, -self.scale * torch.expm1(half_log)
+
+
+@dataclass(frozen=True)
 class LogLinear(Schedule):
-    """The surviving share falls linearly to eps: `alpha = 1 - (1 - eps) t`.
+    """A survival that falls linearly from 1 to eps: `alpha = 1 - (1 - eps) t`.
 
     References:
         Discrete diffusion modeling by estimating the ratios of the data distribution (Lou et al., 2024) | https://arxiv.org/abs/2310.16834
 
     Arguments:
-        eps: the share of the data that is not noised at t = 1, alpha(1).
+        eps: the survival at t = 1, alpha(1).
     """
 
     eps: Annotated[float, Range(least=0, below=1)] = 1e-3
@@ -137,10 +191,10 @@ class LogLinear(Schedule):
 
 @dataclass(frozen=True)
 class PolynomialSurvival(Schedule):
-    """The surviving share falls to 0 by a power of the time: `alpha = 1 - t^power`.
+    """A polynomial survival: `alpha = 1 - t^power`.
 
     Arguments:
-        power: how late noise arrives: the larger the later; 1 is linear.
+        power: the exponent. A larger exponent adds the noise later; 1 is linear.
     """
 
     power: Annotated[float, Range(least=1)] = 2.0
@@ -155,7 +209,7 @@ class PolynomialSurvival(Schedule):
 
 @dataclass(frozen=True)
 class LinearSurvival(Schedule):
-    """The surviving share falls linearly to 0: `alpha = 1 - t`, tau(1) = inf."""
+    """A survival that falls linearly from 1 to 0: `alpha = 1 - t`, with tau(1) = inf."""
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return 1 / (1 - t), -torch.log1p(-t)
@@ -166,7 +220,7 @@ class LinearSurvival(Schedule):
 
 @dataclass(frozen=True)
 class CosineSurvival(Schedule):
-    """The surviving share falls to 0 as a cosine, slowly at the end: `alpha = 1 - cos(pi/2 (1 - t))`, tau(1) = inf.
+    """A cosine survival: `alpha = 1 - cos(pi/2 (1 - t))`, with tau(1) = inf.
 
     References:
         Simplified and generalized masked diffusion for discrete data (Shi et al., 2024) | https://arxiv.org/abs/2406.04329
@@ -187,10 +241,10 @@ class CosineSurvival(Schedule):
 
 @dataclass(frozen=True)
 class CosineAmplitude(Schedule):
-    """The surviving share falls to 0 as a cosine, slowly at the start: `alpha = cos(pi t / 2)`, tau(1) = inf.
+    """The cosine schedule of Gaussian diffusion as a survival: `alpha = cos(pi t / 2)`, with tau(1) = inf.
 
-    The amplitude of the signal in Gaussian diffusion's cosine schedule, `sqrt(alpha_bar)`, as a survival function.
-    With a rate matrix scaled so that its slowest mode decays at rate 1, that mode survives as it does there.
+    This survival is the signal amplitude `sqrt(alpha_bar)` of the Gaussian cosine schedule. Scale the rate matrix so
+    that its slowest mode decays at rate 1. This mode then decays as the signal does in Gaussian diffusion.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol and Dhariwal, 2021) | https://arxiv.org/abs/2102.09672

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ctdiff import comparison, figures, load_run, recipe
 from ctdiff import config as configuration
-from ctdiff import evaluation, figures, load_run, recipe
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         configuration.override(run.config, flags, lenient=True)  # correctors are of one engine
         for name in recipe.samplers_of(run.config.process.engine):
             columns.append(f"{path.name}, {name}")
-            cost = evaluation.step_costs(partial(run.sampler, name=name))
+            cost = comparison.nfe_of_steps(partial(run.sampler, name=name))
             for row, calls in zip(table, arguments.calls, strict=True):
-                sampler = run.sampler(steps=evaluation.most_steps(calls, cost) or 1, name=name)
+                sampler = run.sampler(steps=comparison.most_steps(calls, cost) or 1, name=name)
                 for state in sampler.trajectory(arguments.num_samples, seeds=range(arguments.num_samples)):
                     last = state
                 pixels = figures.to_pixels(run.images(last.x), run.config.data.num_values)

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from ctdiff import config as configuration
-from ctdiff import cost, evaluation, load_run, recipe, train
+from ctdiff import cost, evaluation, load_run, metrics, recipe, train
 
 METRICS = ("FID", "KID", "precision", "recall", "coverage")
 
@@ -30,11 +30,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num_samples", type=int, default=1000, help="samples for the metrics")
     parser.add_argument("--out", type=Path, default=Path("runs/little_data"), help="the folder of the runs")
     given, overrides = parser.parse_known_args(argv)
-    configs, extractor = {name: configuration.load("fashion_unet") for name in ("unet", "dit")}, evaluation.mnist_cnn()
+    configs, extractor = {name: configuration.load("fashion_unet") for name in ("unet", "dit")}, metrics.mnist_cnn()
     configuration.override_each(configs.values(), overrides, [[f"--config.model.name={name}"] for name in configs])
     splits, share, price = recipe.build_data(configs["unet"]), configs["unet"].data.fraction, {}
     held_out = splits.test.select(torch.arange(min(200, len(splits.test))))
-    everything = evaluation.Reference(extractor, splits.train, splits.test)
+    everything = metrics.Reference(extractor, splits.train, splits.test)
     for name, config in configs.items():
         price[name] = 3e-12 * config.training.batch_size * cost.estimate(config).multiply_accumulates
     plan = (("unet", given.steps), ("dit", given.steps), ("dit", round(given.steps * price["unet"] / price["dit"])))
@@ -48,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             run, few = load_run(folder), recipe.build_data(config)
             images = evaluation.draw(run, run.sampler(), list(range(given.num_samples)), progress=True).images
             rows = everything.measure(images)
-            nearer = evaluation.Reference(extractor, few.train, few.test).memorisation(images)["nearer-to-train"]
-            bits = evaluation.likelihood(evaluation.run_bits_per_dim(run, held_out, few.train))
-            cells = [evaluation.with_interval(row.as_dict()) for row in (*(rows[key] for key in METRICS), nearer, bits)]
+            nearer = metrics.Reference(extractor, few.train, few.test).memorisation(images)["nearer-to-train"]
+            bits = metrics.likelihood(evaluation.run_bits_per_dim(run, held_out, few.train))
+            cells = [evaluation.with_interval(row) for row in (*(rows[key] for key in METRICS), nearer, bits)]
             print(f"| {len(few.train)} | {name} | {steps} | {steps * price[name]:.3g} | {' | '.join(cells)} |")
     floor = everything.floor(given.num_samples)
     print(f"| held-out | | | | {' | '.join(f'{floor[key].value:.3f}' for key in (*METRICS, 'nearer-to-train'))} | |")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import io
 import pkgutil
 import re
+import tokenize
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -120,6 +122,33 @@ def test_no_circle_of_imports() -> None:
     list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
+def rooms() -> dict[str, set[str]]:
+    """The rooms of ctdiff (its top-level modules and subpackages), each with the rooms that it imports, in functions too."""
+    folder = ROOT / "ctdiff"
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()} - {"__init__"}
+    graph: dict[str, set[str]] = {name: set() for name in names}
+    for path in package_files("ctdiff"):
+        room = path.relative_to(folder).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if room != "__init__" else ():
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                found = [f"{node.module}.{alias.name}" for alias in node.names]
+            parts = [name.split(".") for name in found]
+            graph[room] |= {part[1] for part in parts if part[0] == "ctdiff" and part[1:2] and part[1] in names} - {room}
+    return graph
+
+
+def test_no_circle_of_rooms() -> None:
+    graph = rooms()
+    assert len(graph) > 15
+    assert sum(map(len, graph.values())) > 40
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    assert "evaluation" in graph["comparison"]
+    assert not {"evaluation", "comparison"} & graph["metrics"], "metrics are functions of tensors, and know no run"
+    assert "metrics" in graph["evaluation"]
+    assert "comparison" not in graph["evaluation"], "an evaluation is of one run"
+
+
 def test_only_the_recipe_tells_engines_apart(python_files: dict[Path, ast.Module]) -> None:
     """What differs between engines is asked of `ctdiff.recipe.engine.Engine`; nothing else compares an engine's name."""
     names, compared = set(recipe.engines()), {}
@@ -140,6 +169,38 @@ def test_what_is_gone_stays_gone(project_files: list[Path]) -> None:
     word = "is_" + "gaussian"
     assert [str(path) for path in project_files if word in path.read_text(encoding="utf-8", errors="ignore")] == []
     assert [str(path) for path in project_files if "build" in path.relative_to(ROOT).parts[:-1]] == []
+
+
+BANNED_NAMES = {"reading", "readings", "decayed", "judge", "judges", "portrait", "portraits", "truth", "budgets"}
+"""Words that names had before: the field says parameterisation, decay factor, evaluator, run card, law, NFE."""
+
+READS_A_VALUE = {
+    "continuous_diffusion/samplers/base.py",
+    "diffusion_core/distributions/base.py",
+    "diffusion_core/values.py",
+    "discrete_diffusion/rates/fast/transitions.py",
+}
+"""Files whose docstrings speak of reading a number or an array."""
+
+
+def test_names_are_those_of_the_field(python_files: dict[Path, ast.Module]) -> None:
+    """No identifier or module has one of the banned words, and no docstring calls a parameterisation a reading."""
+    word = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+    wrong, seen, readers = [], 0, set()
+    for path, tree in python_files.items():
+        where = path.relative_to(ROOT)
+        if where.parts[0] not in MAY_IMPORT:
+            continue
+        tokens = tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline)
+        names = {path.stem, *(token.string for token in tokens if token.type == tokenize.NAME)}
+        seen += len(names)
+        wrong += [f"{where}: {name}" for name in names if BANNED_NAMES & {part.lower() for part in word.findall(name)}]
+        documented = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+        if re.search(r"\breadings?\b", " ".join(ast.get_docstring(node) or "" for node in documented), re.IGNORECASE):
+            readers.add(where.as_posix())
+    assert seen > 10_000
+    assert wrong == []
+    assert readers == READS_A_VALUE
 
 
 def test_no_drawer_for_everything() -> None:
@@ -312,7 +373,7 @@ def test_what_is_a_sampler_s_own_is_given_by_name() -> None:
 def test_twins_are_in_files_of_one_name() -> None:
     """What implements a contract of the core is in the file of that name in either engine.
 
-    What belongs together across contracts, as the schedule and the reading of one path, may share a file of its own.
+    What belongs together across contracts, as the schedule and the parameterisation of one path, may share a file of its own.
     """
     homes = {
         diffusion_core.Schedule: "schedules",

@@ -52,7 +52,7 @@ def absorbing(net: nn.Module, event: tuple[int, ...]) -> Parts:
     return denoiser, discrete.ELBO(), Ancestral(denoiser, GRID)
 
 
-READINGS = [leave_one_out, x_0, absorbing]
+PARAMETERISATIONS = [leave_one_out, x_0, absorbing]
 DISCRETE = list(product(HEADS, INPUTS))
 GAUSSIAN = [(learned, inputs) for learned in (False, True) for inputs in INPUTS if inputs is not EmbeddedInput]
 
@@ -121,10 +121,10 @@ def small(backbone: type[Backbone], image: tuple[int, int, int], channels: tuple
 
 
 def test_the_walk_finds_the_classes():
-    assert len(BACKBONES) >= 5
+    assert len(BACKBONES) >= 6
     assert len(HEADS) >= 3
     assert len(INPUTS) >= 3
-    assert len(DISCRETE) * len(READINGS) >= 27
+    assert len(DISCRETE) * len(PARAMETERISATIONS) >= 27
     assert len(GAUSSIAN) >= 4
 
 
@@ -133,9 +133,11 @@ def test_the_walk_finds_the_classes():
 @every_image
 @every_backbone
 def test_discrete_engine(backbone, image, num_classes, head, inputs):
-    # The readings rotate so that each meets each head, each input, and both kinds of network.
-    reading = READINGS[(HEADS.index(head) + INPUTS.index(inputs) + (num_classes > 0)) % len(READINGS)]
-    masked = reading is absorbing
+    # The parameterisations rotate, so that each is tested with each head, each input, and both kinds of network.
+    parameterisation = PARAMETERISATIONS[
+        (HEADS.index(head) + INPUTS.index(inputs) + (num_classes > 0)) % len(PARAMETERISATIONS)
+    ]
+    masked = parameterisation is absorbing
     states = S + masked
     coding = build(inputs, channels=image[0], num_states=states, dim=3, masked=masked)
     distribution = build(head, channels=image[0], num_values=S, components=2)
@@ -143,7 +145,7 @@ def test_discrete_engine(backbone, image, num_classes, head, inputs):
 
     def engine(backbone: Backbone) -> tuple[Objective, Sampler]:
         model = PixelLogits(backbone, distribution, coding, S, states)
-        denoiser, loss, sampler = reading(model, image)
+        denoiser, loss, sampler = parameterisation(model, image)
         return objective_of(denoiser, loss, num_classes), sampler
 
     pixels, cond = data(image, num_classes)

@@ -23,7 +23,7 @@ CHAINS = {
     "gaussian_target": (rates.GaussianTargetRates(S, 2.0, 2.0), schedules.Constant(1.0)),
     "absorbing": (rates.AbsorbingRates(S), schedules.LinearSurvival()),
 }
-READINGS = [discrete.LeaveOneOutDenoiser, discrete.X0Denoiser]
+PARAMETERISATIONS = [discrete.LeaveOneOutDenoiser, discrete.X0Denoiser]
 LOSSES = [discrete.ELBO(), discrete.CrossEntropy()]
 GAUSSIAN = [continuous.EpsilonLoss(), continuous.X0Loss(), continuous.ELBO(), continuous.VLB(), continuous.HybridLoss()]
 
@@ -43,10 +43,10 @@ class Small(nn.Module):
         return self.last(torch.cat([h, c.view(-1, 1, 1, 1).expand_as(x)], 1))
 
 
-def chain(name: str, reading: type, loss: Any, network: Any = None) -> Objective[Any]:
+def chain(name: str, parameterisation: type, loss: Any, network: Any = None) -> Objective[Any]:
     torch.manual_seed(0)
     network = Small(1, S + (name == "absorbing")) if network is None else network
-    return Objective(reading(discrete.CTMC(*CHAINS[name]), network, SHAPE), loss, StratifiedTimes())
+    return Objective(parameterisation(discrete.CTMC(*CHAINS[name]), network, SHAPE), loss, StratifiedTimes())
 
 
 class Doubled(Small):
@@ -56,12 +56,12 @@ class Doubled(Small):
         return super().forward(x, c).repeat(1, 2, 1, 1)
 
 
-def gaussian(loss: Any, reading: type = continuous.EpsilonDenoiser, network: Any = None) -> Objective[Any]:
+def gaussian(loss: Any, parameterisation: type = continuous.EpsilonDenoiser, network: Any = None) -> Objective[Any]:
     torch.manual_seed(0)
     learned = isinstance(loss, continuous.HybridLoss)
     process = continuous.GaussianProcess(continuous.CosineSchedule(), continuous.PixelScale(S))
     network = (Doubled if learned else Small)(1) if network is None else network
-    denoiser = reading(process, network, SHAPE)
+    denoiser = parameterisation(process, network, SHAPE)
     denoiser = continuous.LearnedVarianceDenoiser(denoiser) if learned else denoiser
     return Objective(denoiser, loss, StratifiedTimes(0.0 if hasattr(loss, "grid") or learned else 0.01))
 
@@ -95,14 +95,14 @@ def pixels() -> Tensor:
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 @pytest.mark.parametrize("name", CHAINS)
 def test_discrete_losses(name, loss):
-    for reading in [discrete.AbsorbingDenoiser] if name == "absorbing" else READINGS:
-        same(chain(name, reading, loss), states(), "eager")
+    for parameterisation in [discrete.AbsorbingDenoiser] if name == "absorbing" else PARAMETERISATIONS:
+        same(chain(name, parameterisation, loss), states(), "eager")
 
 
 @pytest.mark.parametrize("loss", GAUSSIAN, ids=lambda loss: type(loss).__name__)
 def test_gaussian_losses(loss):
-    for reading in (continuous.EpsilonDenoiser, continuous.KarrasDenoiser):
-        same(gaussian(loss, reading), pixels(), "eager")
+    for parameterisation in (continuous.EpsilonDenoiser, continuous.KarrasDenoiser):
+        same(gaussian(loss, parameterisation), pixels(), "eager")
 
 
 def test_other_paths_and_schedules():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import continuous_diffusion as continuous
 import discrete_diffusion as discrete
 from backbones import Backbone, CategoricalHead, OrdinalInput, PixelLogits, UNet
-from ctdiff.evaluation import network_calls
+from ctdiff.comparison import count_nfe
 from ctdiff.training import fit
 from ctdiff.training.precision import HalfPrecision
 from diffusion_core import ConstantScale, Denoiser, Objective, PerSampleRandomness, Sampler, UniformGrid, UniformTimes
@@ -140,7 +140,7 @@ def test_samples_in_sub_batches_have_their_own_conditions(make):
             own = {name: value[i : i + 1] for name, value in cond.items()}
             assert torch.equal(walker.sample(1, seeds=[i], **own), together[i : i + 1])
         assert not torch.equal(walker.sample(7, seeds=range(7), **{**cond, "context": cond["context"].flip(0)}), together)
-        assert network_calls(walker, **own) == 4 * each.nfe
+        assert count_nfe(walker, **own) == 4 * each.nfe
 
 
 @every_engine

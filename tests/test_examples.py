@@ -136,11 +136,12 @@ def test_compare_samplers(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     )
     height, width, _ = picture(out).shape
     columns = ["mnist, ancestral", "mnist, euler", "mnist, tau_leaping", "mnist_ddpm, ancestral", "mnist_ddpm, ddim"]
-    assert width / height == (len(columns) + 1) / 2
+    assert width / height == (len(columns) + 2) / 2
     printed = capsys.readouterr().out.splitlines()
     for column in columns:
         assert [line for line in printed if line.startswith(column)] == [f"{column}: {calls} network calls" for calls in (2, 3)]
-    assert printed.count("mnist_ddpm, heun: 3 network calls") == 2  # one step, that looks twice, and the last one
+    for column in ("mnist, midpoint_tau_leaping", "mnist_ddpm, heun"):
+        assert printed.count(f"{column}: 3 network calls") == 2  # one step of two calls, and the last call
 
 
 @pytest.mark.parametrize("run", ["mnist", "mnist_ddpm"])

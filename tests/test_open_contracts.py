@@ -1,4 +1,4 @@
-"""What the contracts are open to, each written as a user would: a loss of two passes, a given prefix, padding."""
+"""What the contracts are open to, each written as a user would: a given prefix, padding."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from diffusion_core import ConstantScale, Objective, Sample, StratifiedTimes, UniformTimes, as_randomness
-from diffusion_core.distributions import inverse_cdf
+from diffusion_core import ConstantScale, Objective, Sample, StratifiedTimes, UniformTimes
 from discrete_diffusion import (
     CTMC,
     ELBO,
@@ -20,12 +19,11 @@ from discrete_diffusion import (
     ELBOAndCrossEntropy,
     EnumeratedCTMC,
     LeaveOneOutDenoiser,
-    Loss,
     PosteriorGuidance,
     WeightedSum,
     bits_per_dim,
 )
-from discrete_diffusion.rates import BirthDeathRates, UniformRates
+from discrete_diffusion.rates import UniformRates
 from discrete_diffusion.schedules import Constant
 
 F64 = torch.float64
@@ -34,69 +32,6 @@ F64 = torch.float64
 def chain(values, dimensions, rates=UniformRates):
     law = torch.from_numpy(np.random.default_rng(0).gamma(0.4, size=values**dimensions) + 0.02)
     return EnumeratedCTMC(CTMC(rates(values), Constant(2.0)), law / law.sum(), dimensions)
-
-
-class TwoPasses(Loss):
-    """The published bound of Campbell et al. (2022), equation 13: exit rates at x, one jump to x', log ratios at x'.
-
-    Constants are dropped in it: it differs from the complete integrand by what the model has no part in.
-    """
-
-    def draw(self, process, x_0, t, generator=None, active=None):
-        sample = super().draw(process, x_0, t, generator, active)
-        rates = process.forward_rates(sample.x_t, t)  # (B, D, n)
-        u = as_randomness(generator).uniform((len(x_0),), F64)
-        landing = inverse_cdf(rates.flatten(1), u)[:, None]
-        d, state = landing // rates.shape[-1], landing % rates.shape[-1]
-        return sample._replace(noise=sample.x_t.scatter(1, d, state))
-
-    def __call__(self, denoiser, sample, **cond):
-        process, t, x = denoiser.process, sample.t, sample.noise
-        exits = denoiser(sample.x_t, t, **cond).reverse_rates.sum((1, 2))
-        after = denoiser(x, t, **cond)
-        flow = process.reverse_rates(process.conditional_ratio(sample.x_0, x, t, F64), x, t)  # R_t[y, x] w_y
-        leave = process.forward_rates(x, t, F64).sum(-1)
-        out = process.beta(t).reshape(-1, 1) * process.rates.exit_rates(torch.arange(flow.shape[-1]), F64)  # (1 or B, n)
-        Z = (leave.sum(-1, keepdim=True) - leave)[..., None] + out[:, None]
-        return exits - (flow * after.ratio.log()).sum((1, 2)) / (flow / Z).sum((1, 2))
-
-    def evaluate(self, posterior, sample):
-        raise NotImplementedError("it needs two posteriors")
-
-
-class Table(nn.Module):
-    """Logits that depend on x_t through a table."""
-
-    def __init__(self, values, dimensions, seed):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.table = nn.Parameter(torch.randn(values**dimensions, dimensions, values, generator=generator, dtype=F64))
-        self.powers = values ** torch.arange(dimensions - 1, -1, -1)
-
-    def forward(self, x_t, t, **cond):
-        return self.table[(x_t * self.powers).sum(1)]
-
-
-@pytest.mark.parametrize("rates", [UniformRates, BirthDeathRates])
-def test_two_passes_are_the_bound_up_to_a_constant(rates):
-    """Over all (x_0, x, jump), for two models: the published bound and the complete one differ by the same number."""
-    oracle, t = chain(3, 2, rates), torch.tensor(0.3, dtype=F64)
-    process = oracle.process
-    x_0, x_t, weight = oracle._pairs(0.3)
-    jumps = process.forward_rates(x_t, t, F64)  # (M, D, n)
-    i, d, y = torch.nonzero(jumps, as_tuple=True)
-    jumped = x_t[i].scatter(1, d[:, None], y[:, None])
-    share = weight[i] * jumps[i, d, y] / jumps[i].sum((1, 2))
-    differences = []
-    for seed in (0, 1):
-        denoiser = LeaveOneOutDenoiser(process, Table(3, 2, seed), (2,))
-        published = (share * TwoPasses()(denoiser, Sample(x_0[i], x_t[i], t, jumped))).sum()
-        differences.append((published - oracle.integrand(denoiser, 0.3)).item())
-    assert differences[0] == pytest.approx(differences[1], abs=1e-9)
-    objective = Objective(denoiser, TwoPasses(), StratifiedTimes(0.1))
-    sample, _ = objective.draw(oracle.clean, torch.Generator().manual_seed(0))
-    assert ((sample.noise != sample.x_t).sum(1) == 1).all()
-    assert objective(sample).isfinite().all()
 
 
 class Prefixed(LeaveOneOutDenoiser):
@@ -170,11 +105,6 @@ def test_padding_is_neither_noised_nor_scored():
         bits_per_dim(denoiser, x_0, draws=4, padding=torch.ones(6, 5, dtype=torch.bool))
 
 
-def test_losses_that_draw_in_their_own_way_are_not_added_up():
-    with pytest.raises(TypeError, match="TwoPasses draws or calls the network in its own way"):
-        WeightedSum((ELBO(), TwoPasses()), (1.0, 1.0))
-
-
 def test_the_bound_and_the_cross_entropy_add_up():
     oracle = chain(4, 2)
     denoiser = LeaveOneOutDenoiser(oracle.process, oracle.x0_network(), (2,))
@@ -189,6 +119,6 @@ def test_each_is_short():
     """In under 30 lines, and without an edit of the engines."""
     import inspect
 
-    for kind in (TwoPasses, Prefixed, Padded):
+    for kind in (Prefixed, Padded):
         code = [line for line in inspect.getsource(kind).splitlines() if line.strip()]
         assert len(code) < 30, list(itertools.islice(code, 3))

@@ -39,8 +39,8 @@ def objective(backbone: type, engine: str, recomputed: bool) -> Objective[Any]:
     network = small(backbone, 1)
     network.use_checkpoint = recomputed
     gaussian = continuous.GaussianProcess(continuous.CosineSchedule())
-    reading = continuous.VelocityDenoiser(gaussian, perturbed(network.double()), (1, 8, 8))
-    return Objective(reading, continuous.VelocityLoss(), ImportanceTimes(), 0.5)
+    denoiser = continuous.VelocityDenoiser(gaussian, perturbed(network.double()), (1, 8, 8))
+    return Objective(denoiser, continuous.VelocityLoss(), ImportanceTimes(), 0.5)
 
 
 def gradient(trained: Objective[Any], x_0: Tensor, y: Tensor, parts: int, steps: int = 1) -> Tensor:
@@ -63,7 +63,8 @@ def test_the_gradient_is_that_of_the_whole(backbone, engine):
     for module in undropped.modules():
         if hasattr(module, "p"):
             module.p = 0.0
-    assert ((gradient(undropped, x_0, y, 1) - whole).norm() / whole.norm()).item() > 1e-3  # the masks were in it
+    if any(isinstance(module, Dropout) for module in undropped.modules()):
+        assert ((gradient(undropped, x_0, y, 1) - whole).norm() / whole.norm()).item() > 1e-3  # the masks were in it
 
 
 def test_a_density_that_learns_is_one_for_all_parts():

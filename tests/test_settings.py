@@ -34,7 +34,7 @@ LEAST = {  # how many classes of each kind there are
     Corrector: 1,
     Leap: 3,
     diffusion_core.Denoiser: 16,
-    Backbone: 5,
+    Backbone: 6,
     Head: 3,
     PixelInput: 3,
     diffusion_core.TimeGrid: 6,

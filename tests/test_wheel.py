@@ -131,6 +131,7 @@ def test_dependencies_are_what_is_imported(wheel: Path, project_files: list[Path
     imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None}
     foreign = {name.split(".")[0] for name in imported} - TOP_LEVEL - sys.stdlib_module_names
     names = {"PIL": "pillow", "absl": "absl-py", "ml_collections": "ml-collections", "torch_fidelity": "torch-fidelity"}
+    names["yaml"] = "pyyaml"
     lines = metadata(wheel).get_all("Requires-Dist", [])
     needed = {re.split(r"[<>=! ]", line)[0] for line in lines if "extra ==" not in line}
     optional = {re.split(r"[<>=! ]", line)[0] for line in lines if re.search(r'extra == "(evaluation|matlab)"', line)}

@@ -1,4 +1,4 @@
-"""Reverse-time samplers of the Gaussian engine, one class a file, and the variances of their noise."""
+"""Reverse-time samplers of the Gaussian engine, one class per file, and the variances of their noise."""
 
 from continuous_diffusion.samplers.ancestral import Ancestral
 from continuous_diffusion.samplers.base import Sampler

@@ -1,8 +1,8 @@
-"""Ancestral sampling: draw the bridge as if x0hat were the clean data.
+"""Ancestral sampling: draw from the bridge with x0hat in place of x_0.
 
-    x_s = c_0 x0hat + c_t x_t + sqrt(var) z,        (c_0, c_t, beta~) the bridge q(x_s | x_t, x_0)
+    x_s = c_0 x0hat + c_t x_t + sqrt(var) z,        (c_0, c_t, beta~) from the bridge q(x_s | x_t, x_0)
 
-The mean is the bridge's; the variance is a choice, of which `variances.py` has the theory.
+The mean is that of the bridge. The variance is a choice, which `variances.py` explains.
 """
 
 from __future__ import annotations
@@ -21,20 +21,29 @@ __all__ = ["Ancestral"]
 
 
 class Ancestral(Sampler):
-    """The sampler of DDPM, on any grid of times.
+    """Ancestral sampling, the sampler of DDPM, on any grid of times.
+
+    Proven:
+        Whole trajectories equal those of DDPM in diffusers for the same network and noise, to 1e-10 in double precision.
+        With the exact posterior, the law of the samples at t_min converges to the exact law of the noisy data there: the
+        total variation decreases at first order in 1 / N for N steps. The data are a Gaussian or a mixture of Gaussians.
+
+        continuous_diffusion/test_against_diffusers.py::test_ddpm
+        continuous_diffusion/test_samplers.py::test_order_on_a_gaussian
+        continuous_diffusion/test_samplers.py::test_ancestral_is_first_order_on_a_mixture
 
     Arguments:
         denoiser: the denoiser to sample from.
-        grid: the times to visit; t_min > 0.
+        grid: the times of the steps, with t_min > 0.
         variance: the variance of the noise of each step.
-        clip: the bound that the predicted x_0 is clipped to, [-clip, clip]; 1 for images; None does not clip.
-        sub_batch: with seeds, how many chains the network sees at once.
+        clip: the bound of the predicted x_0, which is clipped to [-clip, clip]. Use 1 for images. None means no clipping.
+        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
 
     Raises:
-        ValueError: a learned variance, and a denoiser without one.
+        ValueError: the variance is a learned one and the denoiser has none.
     """
 
     def __init__(
@@ -51,7 +60,7 @@ class Ancestral(Sampler):
         self.variance.check(denoiser)
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
-        """`x_s ~ N(c_0 x0hat + c_t x_t, variance)`."""
+        """Draw `x_s ~ N(c_0 x0hat + c_t x_t, variance)`."""
         check_step(t, s)
         posterior, state = self.evaluate(state, t, **cond)
         c_0, c_t, small = self.process.bridge_coefficients(s, t)

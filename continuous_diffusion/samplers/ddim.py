@@ -1,13 +1,12 @@
-"""DDIM: a family of reverse processes with the marginals of DDPM and any amount of noise.
+"""DDIM: a family of reverse processes with the marginals of DDPM and an adjustable amount of noise.
 
     x_s = alpha_s x0hat + sqrt(sigma_s^2 - eta_s^2) epshat + eta_s z,
     eta_s = eta sigma_s sqrt(1 - snr_t / snr_s)
 
-On a schedule that preserves the variance eta_s is the published `eta (sigma_s / sigma_t) sqrt(1 - alpha_t^2 / alpha_s^2)`.
-eta = 1 is ancestral sampling with the bridge's variance; eta = 0 adds no noise: a
-deterministic map from x_1 to x_0, the first-order solver of an ordinary differential equation,
-which may also be followed from the data to the noise.
-With `epshat = (x_t - alpha_t x0hat) / sigma_t` the step is two coefficients and noise:
+For variance-preserving schedules eta_s is `eta (sigma_s / sigma_t) sqrt(1 - alpha_t^2 / alpha_s^2)`, as published.
+eta = 1 is ancestral sampling with the variance of the bridge. eta = 0 adds no noise. The sampler is then a deterministic
+map from x_1 to x_0, the first-order solver of an ordinary differential equation. The equation can also be solved from the
+data to the noise. With `epshat = (x_t - alpha_t x0hat) / sigma_t` the step has two coefficients and noise:
 
     x_s = (alpha_s - c alpha_t) x0hat + c x_t + eta_s z,        c = sqrt(sigma_s^2 - eta_s^2) / sigma_t
 """
@@ -31,22 +30,32 @@ __all__ = ["DDIM"]
 
 
 class DDIM(Sampler):
-    """The sampler of denoising diffusion implicit models, on any grid of times.
+    """DDIM, the sampler of denoising diffusion implicit models, on any grid of times.
+
+    Proven:
+        Whole trajectories equal those of DDIM in diffusers for the same network and noise (eta = 0, 0.5 and 1), to 1e-10
+        in double precision. With the exact posterior, the law of the samples at t_min converges to the exact law of the
+        noisy data there: the total variation decreases at first order in 1 / N for N steps. The data are a Gaussian or,
+        for eta = 0, a mixture of Gaussians.
+
+        continuous_diffusion/test_against_diffusers.py::test_ddim
+        continuous_diffusion/test_samplers.py::test_order_on_a_gaussian
+        continuous_diffusion/test_samplers.py::test_order_of_deterministic_maps_on_a_mixture
 
     Arguments:
         denoiser: the denoiser to sample from.
-        grid: the times to visit; t_min > 0.
-        eta: the noise of each step in units of ancestral sampling's: 0 is deterministic.
-        clip: the bound that the predicted x_0 is clipped to, [-clip, clip]; 1 for images; None does not clip.
-        sub_batch: with seeds, how many chains the network sees at once.
-        variance: the variance of the noise that a step adds, times eta^2; FixedSmall() is the published step.
-            The coefficient of the predicted noise does not depend on it.
+        grid: the times of the steps, with t_min > 0.
+        eta: the noise of each step relative to ancestral sampling; 0 is deterministic.
+        clip: the bound of the predicted x_0, which is clipped to [-clip, clip]. Use 1 for images. None means no clipping.
+        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
+        variance: the variance of the noise of a step. The step multiplies this variance by eta^2. FixedSmall() gives the
+            published step. The coefficient of the predicted noise uses FixedSmall() with every choice.
 
     References:
         Denoising diffusion implicit models (Song et al., 2021) | https://arxiv.org/abs/2010.02502
 
     Raises:
-        ValueError: a learned variance, and a denoiser without one.
+        ValueError: the variance is a learned one and the denoiser has none.
     """
 
     def __init__(
@@ -66,12 +75,12 @@ class DDIM(Sampler):
         self.variance.check(denoiser)
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
-        """`x_s = alpha_s x0hat + sqrt(sigma_s^2 - eta_s^2) epshat + eta_s z`."""
+        """Make one step: `x_s = alpha_s x0hat + sqrt(sigma_s^2 - eta_s^2) epshat + eta_s z`."""
         check_step(t, s)
         posterior, state = self.evaluate(state, t, **cond)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self.process.schedule(t), self.process.schedule(s)
         small = self.process.bridge_coefficients(s, t)[2] if self.eta > 0 else torch.zeros_like(t)
-        c = (sigma_s**2 - self.eta**2 * small).clamp(min=0).sqrt() / sigma_t  # at alpha_t = 0 rounding may go below 0
+        c = (sigma_s**2 - self.eta**2 * small).clamp(min=0).sqrt() / sigma_t  # rounding can make it negative if alpha_t = 0
         x_s = self.mixed(posterior.mean, alpha_s - c * alpha_t, state.x, c)
         if self.eta > 0:
             x_s = self.noisy(x_s, self.eta * self.variance(self.process, s, t, small, posterior), state)
@@ -79,26 +88,26 @@ class DDIM(Sampler):
 
     @torch.no_grad()
     def encode(self, x_0: Tensor, **cond: Tensor) -> Tensor:
-        """Follow the deterministic map upwards, from clean data to x at t_max, which `sample` decodes.
+        """Invert the deterministic map: from clean data to x at t_max, which `sample` decodes.
 
-        A step upwards takes epshat where it begins, as a step downwards does:
-        `x_t = alpha_t x0hat(x_s, s) + sigma_t epshat(x_s, s)`. So the two undo each other up to first
-        order in the length of the steps. Costs N + 1 network calls.
+        A step upwards uses x0hat and epshat at the start of the step: `x_t = alpha_t x0hat(x_s, s) + sigma_t epshat(x_s, s)`.
+        A step downwards does the same. The two are inverse up to first order in the length of the steps. There are N + 1
+        network calls.
 
         Arguments:
             x_0: clean data (B, *event).
             cond: conditions of the network by name, batch first.
 
         Raises:
-            ValueError: eta > 0, where there is noise that no map can undo, or x_0 or a condition has a wrong shape.
+            ValueError: eta > 0, because a step with noise has no inverse, or x_0 or a condition has a wrong shape.
         """
         if self.eta > 0:
-            raise ValueError(f"eta = {self.eta}, expected 0 to encode: a step with noise cannot be undone")
+            raise ValueError(f"eta = {self.eta}, expected 0 to encode: a step with noise has no inverse")
         check_conditions(cond, len(x_0))
         times = torch.tensor(self.grid.times()[::-1], dtype=torch.float64, device=x_0.device)
         state = self.start(x_0)
         alpha, _ = self.process.schedule(times[0])
-        # `sample` ends on x0hat(x_tmin). One step of a fixed-point iteration inverts that: alpha x_0 + sigma epshat(alpha x_0).
+        # `sample` ends with x0hat(x_tmin). One step of a fixed-point iteration inverts it: alpha x_0 + sigma epshat(alpha x_0).
         posterior, state = self.evaluate(replace(state, x=alpha * x_0), times[0], **cond)
         state = replace(state, x=alpha * (2 * x_0 - self.clipped(posterior.mean)))
         for s, t in pairwise(times):

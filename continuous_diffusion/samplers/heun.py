@@ -1,23 +1,23 @@
 """Heun's method for the probability-flow equation, for any (alpha, sigma).
 
-The marginals q_t are also those of a deterministic motion, along the score without noise:
-`dx/dt = alpha' x0hat + sigma' epshat` with `x = alpha x0hat + sigma epshat`. Divided by `r = sqrt(alpha^2 + sigma^2)`, which
-is 1 where variance is preserved, and with the angle `phi = atan2(sigma, alpha)` as time, from 0 at clean data to pi/2 at
-pure noise, it reads
+The marginals q_t are also the marginals of a deterministic process, the probability flow:
+`dx/dt = alpha' x0hat + sigma' epshat` with `x = alpha x0hat + sigma epshat`. Let `r = sqrt(alpha^2 + sigma^2)`, which is 1
+for variance-preserving schedules. Use the angle `phi = atan2(sigma, alpha)` as time, from 0 for clean data to pi/2 for
+pure noise. The equation becomes
 
     x / r = cos(phi) x0hat + sin(phi) epshat,        d(x / r) / dphi = v = -sin(phi) x0hat + cos(phi) epshat
 
-and nothing in it is infinite at either end. If the two predictions did not change, x / r would turn about the
-origin by the angle of the step, `delta = phi_t - phi_s`, and x would arrive where DDIM with eta = 0 does:
+All its terms are finite at both ends. With constant predictions, x / r rotates about the origin by the angle of the step,
+`delta = phi_t - phi_s`. The result is the step of DDIM with eta = 0:
 
     x' = alpha_s x0hat + sigma_s epshat
 
-Heun's method looks again there. At the beginning of the step the velocity is the turning's; at
-its end it has come to differ from it by
+Heun's method evaluates the network again at x'. At the start of the step the velocity is that of the rotation. At the end
+it differs from the rotation by
 
     w = v(x', s) - (-sin(phi_s) x0hat + cos(phi_s) epshat) = -(x0hat(x', s) - x0hat(x_t, t)) / sin(phi_s)
 
-(both pairs make up the same x'), and the trapezoidal rule adds the mean of 0 and w along the step. With
+because both pairs of predictions give the same x'. The trapezoidal rule adds the mean of 0 and w over the step. With
 `sin(phi_s) = sigma_s / r_s`,
 
     x_s = x' - r_s delta w / 2 = x' + r_s^2 delta / (2 sigma_s) (x0hat(x', s) - x0hat(x_t, t))
@@ -38,18 +38,28 @@ __all__ = ["Heun"]
 
 
 class Heun(Sampler):
-    """The second-order solver of the probability-flow equation: deterministic, two network calls a step.
+    """Heun's method, a deterministic second-order solver of the probability-flow equation, with two network calls per step.
 
     References:
         Score-based generative modeling through stochastic differential equations (Song et al., 2021) | https://arxiv.org/abs/2011.13456
         Elucidating the design space of diffusion-based generative models (Karras et al., 2022) | https://arxiv.org/abs/2206.00364
+
+    Proven:
+        Steps equal those of a second implementation of the trapezoidal rule, to 1e-9. With the exact posterior, the law of
+        the samples at t_min converges to the exact law of the noisy data there: the total variation decreases at second
+        order in 1 / N for N steps. The data are a Gaussian or a mixture of Gaussians. There is no comparison with another
+        library.
+
+        continuous_diffusion/test_samplers.py::TestTextbook::test_heun
+        continuous_diffusion/test_samplers.py::test_order_on_a_gaussian
+        continuous_diffusion/test_samplers.py::test_order_of_deterministic_maps_on_a_mixture
     """
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
-        """DDIM's step, corrected by what x0hat has become at its end."""
+        """Make a step of DDIM, and correct it with x0hat at the end of the step."""
         check_step(t, s)
         if ends(s, ANYTHING)[1] == 0:
-            raise ValueError("a step to s = 0, expected s > 0: the second evaluation needs some noise to look at")
+            raise ValueError("a step to s = 0, expected s > 0: the second network call needs a noisy x")
         first, state = self.evaluate(state, t, **cond)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self.process.schedule(t), self.process.schedule(s)
         c = sigma_s / sigma_t

@@ -1,10 +1,12 @@
-"""The noise that a reverse step adds, between two extremes.
+"""The variance of the noise that a reverse step adds.
 
-    beta~ = (sigma_s^2 / sigma_t^2) beta   the bridge's variance: right where x_0 is known exactly
-    beta  = sigma_t^2 (1 - snr_t / snr_s)  the forward step's: right where the data are white noise of variance 1
+It is between two extremes:
 
-The truth is in between. The two differ at second order in the length of the step, so all choices
-have the same limit of many steps; with few steps the choice shows.
+    beta~ = (sigma_s^2 / sigma_t^2) beta   the variance of the bridge, exact if x_0 is known exactly
+    beta  = sigma_t^2 (1 - snr_t / snr_s)  the variance of the forward step, exact for white data of variance 1
+
+The true variance is between them. They differ at second order in the length of the step. All choices therefore have the
+same limit for many steps, and different results for few steps.
 """
 
 from __future__ import annotations
@@ -23,28 +25,28 @@ __all__ = ["FixedLarge", "FixedSmall", "LearnedRange", "ReverseVariance"]
 
 
 class ReverseVariance(ABC):
-    """How much noise a reverse step adds."""
+    """The base class of the variances of reverse steps."""
 
     learned: bool = False
-    """Whether it reads a variance that the network has learned."""
+    """Whether the class uses a variance that the network has learned."""
 
     @abstractmethod
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
-        """The standard deviation of x_s given x_t, for the step t -> s: () or, one for every dimension, (B, *event).
+        """Return the standard deviation of x_s given x_t in the step t -> s: (), or (B, *event) for each dimension.
 
         Arguments:
             process: the forward process.
-            s: where the step ends, ().
-            t: where it begins, ().
-            small: the bridge's variance beta~ of this step, ().
-            posterior: what the denoiser says at t.
+            s: the end of the step, ().
+            t: the start of the step, ().
+            small: the variance beta~ of the bridge in this step, ().
+            posterior: the posterior from the denoiser at time t.
         """
 
     def check(self, denoiser: Denoiser[Posterior]) -> None:
-        """Refuse a denoiser that cannot say what this variance reads.
+        """Check that the denoiser has what this variance needs.
 
         Raises:
-            ValueError: the variance is a learned one and the denoiser has not learned any.
+            ValueError: this class needs a learned variance and the denoiser has none.
         """
         if self.learned and not getattr(denoiser, "learns_variance", False):
             raise ValueError(
@@ -55,7 +57,7 @@ class ReverseVariance(ABC):
 
 @dataclass(frozen=True)
 class FixedSmall(ReverseVariance):
-    """The variance of the bridge, the lower bound: `beta~ = (sigma_s^2 / sigma_t^2) beta`."""
+    """The lower bound of the variance of a reverse step, that of the bridge: `beta~ = (sigma_s^2 / sigma_t^2) beta`."""
 
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         return small.sqrt()
@@ -63,7 +65,7 @@ class FixedSmall(ReverseVariance):
 
 @dataclass(frozen=True)
 class FixedLarge(ReverseVariance):
-    """The variance of the forward step, the upper bound: `beta = sigma_t^2 (1 - snr_t / snr_s)`."""
+    """The upper bound of the variance of a reverse step, that of the forward step: `beta = sigma_t^2 (1 - snr_t / snr_s)`."""
 
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         return process.added_variance(s, t).sqrt()
@@ -71,11 +73,10 @@ class FixedLarge(ReverseVariance):
 
 @dataclass(frozen=True)
 class LearnedRange(ReverseVariance):
-    """The variance that the network learned between the two bounds: `exp(v log beta + (1 - v) log beta~)`, with a v for every
-    dimension.
+    """The learned variance of a reverse step, `exp(v log beta + (1 - v) log beta~)`, with v from the network.
 
-    Both ends are those of the step that is taken, so a network trained on T steps may be
-    sampled on fewer. Where beta~ = 0, in a step to s = 0, there is no noise.
+    The network predicts v for each dimension. beta and beta~ are computed for the actual step, so a network that was
+    trained on T steps can be sampled with fewer steps. If beta~ = 0, in a step to s = 0, no noise is added.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
@@ -85,7 +86,7 @@ class LearnedRange(ReverseVariance):
 
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         if posterior.interpolation is None:
-            raise ValueError("the posterior has no interpolation of variances, expected one from LearnedVarianceDenoiser")
+            raise ValueError("posterior.interpolation = None, expected a posterior of a LearnedVarianceDenoiser")
         large = process.added_variance(s, t)
         span = torch.where(small > 0, (large / small).log() / 2, 0.0)
         return (posterior.interpolation * span).add_(small.log() / 2).exp_()

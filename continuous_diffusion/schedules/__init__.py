@@ -1,4 +1,4 @@
-"""Noise schedules of the Gaussian engine: what a schedule is, and the published ones."""
+"""Noise schedules of the Gaussian engine: the interface and the published schedules."""
 
 from continuous_diffusion.schedules.base import Schedule, VariancePreserving
 from continuous_diffusion.schedules.log_snr import (

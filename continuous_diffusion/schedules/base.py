@@ -1,13 +1,11 @@
-"""How fast noise arrives in the Gaussian engine: (alpha_t, sigma_t) of `x_t = alpha_t x_0 + sigma_t eps`.
+"""Noise schedules of the Gaussian engine: (alpha_t, sigma_t) of `x_t = alpha_t x_0 + sigma_t eps`.
 
-A schedule is one method, `__call__`, that returns (alpha_t, sigma_t). The ratio of the two says how much of the
-data can be seen at a time, on a logarithmic scale:
+A schedule needs one method, `__call__`, which returns (alpha_t, sigma_t). Their ratio gives the log signal-to-noise
+ratio, which falls with t:
 
     logSNR(t) = log(alpha_t^2 / sigma_t^2)
 
-It falls with t. Everything else follows from these three numbers.
-
-`VariancePreserving` is the most common kind, with `alpha_t^2 + sigma_t^2 = 1`. It is given by `log abar`, with
+`VariancePreserving` is the most common kind, with `alpha_t^2 + sigma_t^2 = 1`. A subclass implements `log_abar`, where
 `abar = alpha_t^2`.
 """
 
@@ -25,29 +23,29 @@ from diffusion_core.values import NOTHING, ends, number
 __all__ = ["Schedule", "VariancePreserving"]
 
 CLEAN = 0.1
-"""The largest sigma_tmin from which a single noiseless step to x_0 still is a good sample."""
+"""The largest sigma at t_min for which the last step without noise still gives a good sample."""
 
 
 class Schedule(diffusion_core.Schedule):
-    """A noise schedule: alpha_t >= 0 does not rise with t, sigma_t >= 0 does not fall, and the log-SNR falls."""
+    """A noise schedule. alpha_t >= 0 never rises with t, sigma_t >= 0 never falls, and the log-SNR falls."""
 
     @abstractmethod
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha_t, sigma_t), each of the shape and dtype of t."""
+        """Return (alpha_t, sigma_t), each in the shape and dtype of t."""
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """2 log(alpha_t / sigma_t), of the shape and dtype of t: inf where sigma_t = 0, -inf where alpha_t = 0."""
+        """Return 2 log(alpha_t / sigma_t), in the shape and dtype of t: inf if sigma_t = 0, -inf if alpha_t = 0."""
         alpha, sigma = self(t.double())
         return (2 * (alpha.log() - sigma.log())).to(t.dtype)
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
-        """`-d logSNR / dt`, positive, in 1 / unit of t: the shape of t, float64."""
+        """Return `-d logSNR / dt`, which is positive, in 1 / unit of t: the shape of t, float64."""
         time = t.detach().double().reshape(-1)
         rate: Tensor = torch.func.grad(lambda times: -self.log_snr(times).sum())(time)
         return rate.reshape(t.shape)
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """The time in [0, 1] of a log-SNR, the nearer end where there is none: the shape of log_snr, float64."""
+        """Return the time in [0, 1] of a log-SNR, or the nearest end if there is none: the shape of log_snr, float64."""
         low, high = torch.zeros_like(log_snr, dtype=torch.float64), torch.ones_like(log_snr, dtype=torch.float64)
         for _ in range(64):  # bisection: the bracket is narrower than the spacing of doubles near 1
             middle = (low + high) / 2
@@ -56,7 +54,7 @@ class Schedule(diffusion_core.Schedule):
         return (low + high) / 2
 
     def check_clean_end(self, t_min: float) -> None:
-        """Refuse a last time of sampling at which x_t is not nearly clean.
+        """Check that x_t is nearly clean at the last time of sampling.
 
         Raises:
             ValueError: sigma at t_min is above `CLEAN`, 0.1.
@@ -64,30 +62,30 @@ class Schedule(diffusion_core.Schedule):
         _, sigma = ends(self(torch.tensor(t_min, dtype=torch.float64, device="cpu"))[1], NOTHING)
         if sigma > CLEAN:
             raise ValueError(
-                f"{type(self).__name__} has sigma = {sigma:.3g} at t_min = {t_min}, expected at most {CLEAN} where "
-                "sampling ends: take a smaller t_min, or a BoundedLogSNRGrid for a schedule that is made for training"
+                f"{type(self).__name__} has sigma = {sigma:.3g} at t_min = {t_min}, expected at most {CLEAN} at "
+                "the end of sampling: use a smaller t_min, or a BoundedLogSNRGrid for a schedule that is made for training"
             )
 
 
 class VariancePreserving(Schedule):
-    """A schedule with `alpha_t^2 + sigma_t^2 = 1`: where the data have variance 1, so has x_t.
+    """A schedule with `alpha_t^2 + sigma_t^2 = 1`. If the data have variance 1, so has x_t.
 
-    With `sigma^2 = -expm1(log abar)`, all digits are kept where sigma is small.
+    sigma is computed from `sigma^2 = -expm1(log abar)`, which keeps all digits when sigma is small.
     """
 
     @abstractmethod
     def log_abar(self, t: Tensor) -> Tensor:
-        """The logarithm of alpha_t^2: about 0 at t = 0 and falling, of the shape of t, in float64."""
+        """Return the logarithm of alpha_t^2, which is about 0 at t = 0 and falls: the shape of t, float64."""
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha_t, sigma_t), each of the shape and dtype of t."""
+        """Return (alpha_t, sigma_t), each in the shape and dtype of t."""
         log_abar = self.log_abar(t)
-        if (value := number(log_abar)) is not None:  # one time, as samplers have: Python's numbers are faster
+        if (value := number(log_abar)) is not None:  # a single time, as in samplers: Python's numbers are faster
             alpha, sigma = math.exp(value / 2), math.sqrt(-math.expm1(value))
             return torch.tensor(alpha, dtype=t.dtype, device=t.device), torch.tensor(sigma, dtype=t.dtype, device=t.device)
         return (log_abar / 2).exp().to(t.dtype), (-torch.expm1(log_abar)).sqrt().to(t.dtype)
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """2 log(alpha_t / sigma_t), of the shape and dtype of t; infinite where sigma_t = 0."""
+        """Return 2 log(alpha_t / sigma_t), in the shape and dtype of t: inf if sigma_t = 0."""
         log_abar = self.log_abar(t)
         return (log_abar - (-torch.expm1(log_abar)).log()).to(t.dtype)

@@ -1,10 +1,10 @@
 """Schedules given by their log-SNR: `abar = sigmoid(logSNR)`.
 
-With t uniform, a schedule is a density over log-SNR, `p(lambda) = -dt/dlambda`: training sees each noise
-level that often. The Laplace and the Cauchy schedule are made for that. They are infinite at both ends, so t is
-in the open interval, and equal steps of t are no way to sample them: on i/1000 the Laplace grid stops
-at sigma = 0.207, with visible noise left, and starts at alpha = 0.207, which is not pure noise. Sample on
-a `BoundedLogSNRGrid`, between log-SNRs that reach both.
+With uniform t, a schedule defines a density over log-SNR, `p(lambda) = -dt/dlambda`. It is how often training sees each
+noise level. The Laplace and the Cauchy schedule are designed for training. Their log-SNR is infinite at both ends, so t
+is in the open interval (0, 1). Do not sample with equal steps of t: on the times i/1000 the Laplace schedule starts at
+alpha = 0.207, which is not pure noise, and ends at sigma = 0.207, with visible noise left. Sample on a
+`BoundedLogSNRGrid`, which goes from nearly pure noise to nearly clean data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class LogSNRSchedule(VariancePreserving):
 
     @abstractmethod
     def curve(self, t: Tensor) -> Tensor:
-        """logSNR(t) for t in float64: falling, of the shape of t."""
+        """Return logSNR(t), which falls with t, for t in float64: the shape of t."""
 
     def log_abar(self, t: Tensor) -> Tensor:
         return torch.nn.functional.logsigmoid(self.curve(t.double()))
@@ -43,7 +43,7 @@ def _check_falling(high: float, low: float) -> None:
 
 @dataclass(frozen=True)
 class SigmoidSchedule(LogSNRSchedule):
-    """A straight line of log-SNR: `abar = sigmoid(log_snr_max + t (log_snr_min - log_snr_max))`.
+    """The schedule whose log-SNR is linear in time: `abar = sigmoid(log_snr_max + t (log_snr_min - log_snr_max))`.
 
     Arguments:
         log_snr_max: the log-SNR at t = 0; 10 is sigma = 0.007.
@@ -71,12 +71,12 @@ class SigmoidSchedule(LogSNRSchedule):
 class ShiftedCosineSchedule(LogSNRSchedule):
     """The cosine schedule with more noise for larger images: `logSNR = -2 log tan(pi t / 2) + 2 log(64 / d)`.
 
-    A picture of twice the side says the same at half the SNR: averaged down to 64 x 64,
-    pixels lose so much of their noise. The arc is cut off so that the log-SNR before the shift
-    stays in [log_snr_min, log_snr_max].
+    An image of d x d pixels that is averaged down to 64 x 64 has less noise per pixel. The shift corrects for that: after
+    averaging, the log-SNR is that of the cosine schedule. The schedule is truncated, so that the log-SNR before the shift is
+    in [log_snr_min, log_snr_max].
 
     Arguments:
-        side: the side d of the images in pixels; 64 shifts nothing.
+        side: the side d of the images in pixels; 64 means no shift.
         log_snr_max: the log-SNR at t = 0, before the shift.
         log_snr_min: the log-SNR at t = 1, before the shift.
 
@@ -93,7 +93,7 @@ class ShiftedCosineSchedule(LogSNRSchedule):
         _check_falling(self.log_snr_max, self.log_snr_min)
 
     def _arc(self) -> tuple[float, float]:
-        """The angles at t = 0 and at t = 1."""
+        """Return the angles at t = 0 and at t = 1."""
         return math.atan(math.exp(-self.log_snr_max / 2)), math.atan(math.exp(-self.log_snr_min / 2))
 
     def curve(self, t: Tensor) -> Tensor:
@@ -108,13 +108,13 @@ class ShiftedCosineSchedule(LogSNRSchedule):
 
 @dataclass(frozen=True)
 class LaplaceSchedule(LogSNRSchedule):
-    """A Laplace density over log-SNR, for training: `logSNR(t) = mu - b sign(1/2 - t) log(1 - 2 |t - 1/2|)`.
+    """A schedule with a Laplace density over log-SNR, for training: `logSNR(t) = mu - b sign(1/2 - t) log(1 - 2 |t - 1/2|)`.
 
-    Infinite at t = 0 and t = 1; see the head of this file for how to sample. diffusers' `laplace` is
-    not this schedule: there log-SNR rises with t.
+    The log-SNR is infinite at t = 0 and t = 1: sample on a `BoundedLogSNRGrid`. The schedule `laplace` in diffusers is
+    different: its log-SNR rises with t.
 
     Arguments:
-        mu: the log-SNR at t = 1/2, which training sees most.
+        mu: the log-SNR at t = 1/2, where the density is highest.
         b: the width of the density over log-SNR around mu, in units of log-SNR.
 
     References:
@@ -137,14 +137,14 @@ class LaplaceSchedule(LogSNRSchedule):
 
 @dataclass(frozen=True)
 class CauchySchedule(LogSNRSchedule):
-    """A Cauchy density over log-SNR, for training: `logSNR(t) = mu + g tan(pi (1 - 2t) / 2)`.
+    """A schedule with a Cauchy density over log-SNR, for training: `logSNR(t) = mu + g tan(pi (1 - 2t) / 2)`.
 
-    Infinite at t = 0 and t = 1; see the head of this file for how to sample. Its tails are so heavy
-    that one time in a few hundred has an alpha that single precision rounds to 0 (log-SNR below
-    -200): train it with v, whose coefficients divide by nothing.
+    The log-SNR is infinite at t = 0 and t = 1: sample on a `BoundedLogSNRGrid`. The tails of the density are heavy. In
+    single precision alpha is rounded to 0 (log-SNR below -200) for one of a few hundred times. Train with v, whose
+    coefficients contain no division.
 
     Arguments:
-        mu: the log-SNR at t = 1/2, which training sees most.
+        mu: the log-SNR at t = 1/2, where the density is highest.
         g: the width of the density over log-SNR around mu, in units of log-SNR.
 
     References:

@@ -1,10 +1,9 @@
-"""Schedules that were published as T numbers.
+"""Schedules that were published as tables of T numbers: linear, quadratic and cosine.
 
-The linear, the quadratic and the cosine schedule were published as T numbers, not as functions of
-time, and their closed forms end elsewhere (abar(1) = 4.32e-5 for 4.04e-5, 4e-33 for 2.4e-9). To
-equal what people trained with, ours carry T: log abar is piecewise linear through the published
-values, abar[i] at t = (i + 1) / T, and abar = 1 at t = 0. Between two of those times the rate
-of noising is constant.
+These schedules were published as T numbers, not as functions of time. Their closed forms have another end: abar(1) is
+4.32e-5 instead of 4.04e-5 (linear) and 4e-33 instead of 2.4e-9 (cosine). To reproduce the published numbers, the
+schedules here have a parameter T. log abar is piecewise linear through the published values: abar[i] at
+t = (i + 1) / T, and abar = 1 at t = 0. Between two of these times the noising rate is constant.
 """
 
 from __future__ import annotations
@@ -28,25 +27,25 @@ __all__ = ["CosineSchedule", "LinearSchedule", "QuadraticSchedule", "TabulatedSc
 
 @dataclass(frozen=True)
 class TabulatedSchedule(VariancePreserving):
-    """A schedule published as T variances `beta_i`: `abar[i] = prod_{j <= i} (1 - beta_j)`.
+    """A schedule that was published as T variances `beta_i`: `abar[i] = prod_{j <= i} (1 - beta_j)`.
 
     Arguments:
-        T: how many discrete times the schedule is a table of.
+        T: the number of discrete times in the table.
     """
 
     T: Count = 1000
 
     @abstractmethod
     def betas(self) -> NDArray[np.float64]:
-        """The published variances beta_0 .. beta_{T-1}, (T,)."""
+        """Return the published variances beta_0 .. beta_{T-1}: (T,)."""
 
     @cached_property
     def _table(self) -> NDArray[np.float64]:
-        # Not a tensor: what is cached here must not depend on the device of the first caller.
+        # An array, because a cached tensor would stay on the device of the first caller.
         return np.concatenate([[0.0], np.cumsum(np.log1p(-self.betas()))])
 
     def _piece(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The values of the table on either side of t, and how far t is from the first to the second, in [0, 1]."""
+        """Return the table values before and after t, and the position of t between them in [0, 1]."""
         table = torch.as_tensor(self._table, device=t.device)  # (T + 1,)
         place = t.double() * self.T
         left = place.floor().clamp(0, self.T - 1)
@@ -55,8 +54,8 @@ class TabulatedSchedule(VariancePreserving):
         return low, high, place - left
 
     def log_abar(self, t: Tensor) -> Tensor:
-        """The table at t = (i + 1) / T, straight lines between."""
-        if (value := number(t)) is not None:  # one time, as samplers have: Python's numbers are faster
+        """Return log abar: the table values at t = (i + 1) / T, with linear interpolation."""
+        if (value := number(t)) is not None:  # a single time, as in samplers: Python's numbers are faster
             left = min(max(int(value * self.T), 0), self.T - 1)
             first, last = self._table[left : left + 2].tolist()
             return torch.tensor(first + (value * self.T - left) * (last - first), dtype=torch.float64, device=t.device)
@@ -64,17 +63,17 @@ class TabulatedSchedule(VariancePreserving):
         return low + share * (high - low)
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
-        """`-d logSNR / dt`, positive, in 1 / unit of t: the slope of log abar, over sigma^2."""
+        """Return `-d logSNR / dt`, the negative slope of log abar divided by sigma^2, in 1 / unit of t."""
         low, high, share = self._piece(t)
         return self.T * (high - low) / torch.expm1(low + share * (high - low))
 
 
 @dataclass(frozen=True)
 class _ScaledSchedule(TabulatedSchedule):
-    """Variances that were published for T = 1000 and end at 0.02, scaled by 1000 / T.
+    """A schedule of variances that were published for T = 1000 and end at 0.02. They are scaled by 1000 / T.
 
     Arguments:
-        T: how many discrete times the schedule is a table of; the last beta, 20 / T, must be below 1.
+        T: the number of discrete times in the table. The last beta, 20 / T, must be below 1.
     """
 
     T: Annotated[int, Range(least=21)] = 1000
@@ -82,7 +81,7 @@ class _ScaledSchedule(TabulatedSchedule):
 
 @dataclass(frozen=True)
 class LinearSchedule(_ScaledSchedule):
-    """The linear schedule of DDPM: `beta_i` from 1e-4 to 0.02 in equal increments at T = 1000; scaled by 1000 / T otherwise.
+    """The linear schedule: `beta_i` rises from 1e-4 to 0.02 in equal steps for T = 1000, scaled by 1000 / T for other T.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -95,10 +94,10 @@ class LinearSchedule(_ScaledSchedule):
 
 @dataclass(frozen=True)
 class QuadraticSchedule(_ScaledSchedule):
-    """The quadratic schedule: `sqrt(beta_i)` from 0.01 to sqrt(0.02) in equal increments at T = 1000; beta scaled by 1000 / T
-    otherwise.
+    """The quadratic schedule: `sqrt(beta_i)` rises from 0.01 to sqrt(0.02) in equal steps for T = 1000.
 
-    Less noise early on than the linear one. diffusers calls it `scaled_linear`.
+    For other T, beta is scaled by 1000 / T. The schedule adds less noise at early times than the linear one. diffusers
+    calls it `scaled_linear`.
 
     References:
         High-resolution image synthesis with latent diffusion models (Rombach et al., 2022) | https://arxiv.org/abs/2112.10752
@@ -111,8 +110,7 @@ class QuadraticSchedule(_ScaledSchedule):
 
 @dataclass(frozen=True)
 class CosineSchedule(TabulatedSchedule):
-    """The cosine schedule of improved DDPM: `abar(t) = f(t) / f(0)`, `f(t) = cos^2(pi/2 (t + 0.008) / 1.008)`, with `beta_i`
-    cut off at 0.999.
+    """The cosine schedule: `abar(t) = f(t) / f(0)`, `f(t) = cos^2(pi/2 (t + 0.008) / 1.008)`, with `beta_i` at most 0.999.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672

@@ -1,4 +1,4 @@
-"""The command `ctdiff`: a file for each verb, and `main`, which calls them."""
+"""The command `ctdiff`: a module for each verb, and `main`, which calls them."""
 
 from ctdiff.cli.main import main
 

@@ -1,10 +1,10 @@
 """Compare samplers and runs at equal cost.
 
-Each RUN is the folder of a run; all have to be trained on the same images. Every sampler of every run draws images with the
-same numbers of network calls, and these are measured as by `ctdiff evaluate`. The results are a page to open in a browser
-(index.html), a table (.csv), a plot (.png) and all numbers (.json). What has been measured is kept: the same command goes on
-where it was interrupted, and with more calls or samplers computes only what is new. The settings of the samplers can be
-changed with --config.sampler.key=value. For example:
+Each RUN is the folder of a run. All runs have to be trained on the same images. Every sampler of every run draws images with
+the same numbers of network calls. The images are measured as by `ctdiff evaluate`. The results are a page to open in a browser
+(index.html), a table (.csv), a plot (.png) and all numbers (.json). Finished measurements are kept. If the command is
+interrupted, the same command continues. With more calls or samplers it computes only the new measurements. The settings of the
+samplers can be changed with --config.sampler.key=value. For example:
 
     ctdiff compare runs/mnist runs/mnist_ddpm --calls=8,32 --out=comparison
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctdiff import evaluation
+from ctdiff import comparison, evaluation
 from ctdiff.cli.shared_flags import DEVICE, EXTRACTOR, likelihood_flag
 from ctdiff.cli.verb import CommandLine, Flag, Verb, say
 from ctdiff.sampling import numbers
@@ -25,17 +25,17 @@ def _flags() -> list[Flag]:
     return [
         Flag(
             "samplers",
-            "The samplers to compare, such as ancestral,ddim. NAME+K makes K corrector leaps after each step, as in "
-            "tau_leaping+2. Without it, all that each run has.",
+            "The samplers to compare, such as ancestral,ddim. NAME+K makes K corrector steps after each step, as in "
+            "tau_leaping+2. Without it, all samplers of each run.",
             kind=list,
         ),
         Flag(
             "calls",
-            "How often the network may be called for an image. Each number is measured with each sampler.",
+            "The numbers of network calls per image. Each number is measured with each sampler.",
             "4,8,16,32,64",
         ),
-        Flag("num_samples", "How many images to draw for each run, sampler and number of calls.", 500, int, 1),
-        Flag("metric", "The metric to print and to plot, such as FID, KID or coverage; all are measured.", "FID"),
+        Flag("num_samples", "The number of images to draw for each run, sampler and number of calls.", 500, int, 1),
+        Flag("metric", "The metric to print and to plot, such as FID, KID or coverage. All metrics are measured.", "FID"),
         *EXTRACTOR,
         likelihood_flag(200),
         DEVICE,
@@ -45,7 +45,7 @@ def _flags() -> list[Flag]:
 
 def _run(line: CommandLine) -> int:
     given = line.given
-    content = evaluation.compare_runs(
+    content = comparison.compare_runs(
         line.runs,
         evaluation.build_extractor(given["extractor"], given["device"], given["download"]),
         calls=numbers(given["calls"], "--calls"),
@@ -53,7 +53,7 @@ def _run(line: CommandLine) -> int:
         progress=True,
         **{name: given[name] for name in ("samplers", "num_samples", "metric", "likelihood_images", "device", "out", "fresh")},
     )
-    say(evaluation.comparison_table(content, given["metric"]))
+    say(comparison.comparison_table(content, given["metric"]))
     for name in ("comparison.json", "comparison.csv", "comparison.png", "index.html"):
         say(str(Path(given["out"]) / name))
     return 0

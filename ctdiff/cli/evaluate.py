@@ -1,9 +1,10 @@
 """Measure how good the images of a run are.
 
-RUN is the folder of a run, such as runs/mnist. Images are drawn and compared with the real images: FID and other metrics,
-beside what held-out images and pure noise get, and the model's bits per dimension. The table is printed, and all numbers
-are written to a .json file. The same command again goes on where it was interrupted, or shows the finished table. The
-settings of the sampler can be changed with --config.sampler.key=value. For example:
+RUN is the folder of a run, such as runs/mnist. Images are drawn and compared with the real images by FID and other metrics.
+The same metrics of held-out images and of pure noise are given for comparison, and the bits per dimension of the model. The
+table is printed, and all numbers are written to a .json file. If the command is interrupted, the same command continues. When
+it is finished, it prints the table again. The settings of the sampler can be changed with --config.sampler.key=value. For
+example:
 
     ctdiff evaluate runs/mnist --num_samples=1000
 """
@@ -25,7 +26,7 @@ def _flags() -> list[Flag]:
         likelihood_flag(400),
         Flag(
             "draws",
-            "How many random times and noises are drawn for each of these images, an even number. More make the error smaller.",
+            "The number of random pairs of a time and a noise for each of these images, an even number. More reduce the error.",
             8,
             int,
             4,
@@ -34,7 +35,7 @@ def _flags() -> list[Flag]:
         Flag(
             "repeat",
             "A .json file that `ctdiff evaluate` wrote. Its images are drawn and measured again, with the settings in the "
-            "file. Numbers that differ are printed, and the exit status is 1 if there are any. RUN may be left out. "
+            "file. Numbers that differ are printed, and then the exit status is 1. RUN may be left out. "
             "Without it, RUN is measured.",
         ),
     ]
@@ -64,7 +65,7 @@ def _run(line: CommandLine) -> int:
 
 
 def _repeat(line: CommandLine) -> int:
-    """Make a report again; exit status 1 where a number is another."""
+    """Measure a report again. The exit status is 1 if a number differs."""
     changed = [f"--{name}" for name in line.present if name not in ("repeat", "download", "trust")]
     if changed or line.overrides:
         raise UsageError(f"{[*changed, *line.overrides][0]}: --repeat takes every setting from the file")

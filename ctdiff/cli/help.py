@@ -1,22 +1,19 @@
-"""The texts of `--help`, made from what the verbs say of themselves and of their flags."""
+"""The texts of `--help`, from the descriptions of the verbs and their flags."""
 
 from __future__ import annotations
 
 import inspect
 import textwrap
 from collections.abc import Iterable
-from typing import Any
-
-from absl import flags
 
 from ctdiff import config as configuration
-from ctdiff.cli.verb import Verb
+from ctdiff.cli.verb import Flag, Verb
 
 __all__ = ["overview", "verb_help"]
 
 _WIDTH = 100
-_VALUES = {"string": "TEXT", "int": "INTEGER", "comma separated list of strings": "TEXT,TEXT,..."}
-"""What stands for the value of a flag, by the name that absl has for its type."""
+_VALUES = {str: "TEXT", int: "INTEGER", list: "TEXT,TEXT,..."}
+"""The word for the value of a flag, by its type."""
 
 
 def _wrapped(text: str, indent: str = "") -> str:
@@ -26,8 +23,8 @@ def _wrapped(text: str, indent: str = "") -> str:
 
 
 def overview(verbs: Iterable[Verb]) -> str:
-    """What `ctdiff --help` prints: the verbs, each with its first line, and the presets."""
-    first_lines = [f"  {verb.name:<10}{verb.description.splitlines()[0]}" for verb in verbs]
+    """Return the text of `ctdiff --help`: the verbs, each with the first line of its description, and the presets."""
+    first_lines = [f"  {verb.name:<15}{verb.description.splitlines()[0]}" for verb in verbs]
     return "\n".join(
         [
             "ctdiff: train diffusion models of images, draw images from them, and measure how good these are.",
@@ -43,34 +40,27 @@ def overview(verbs: Iterable[Verb]) -> str:
 
 
 def verb_help(verb: Verb) -> str:
-    """What `ctdiff VERB --help` prints: how it is called, what it does, and its flags."""
-    runs = (["RUN"] if verb.least else ["[RUN]"] if verb.most else []) + (["[RUN ...]"] if verb.most is None else [])
-    values = verb.flag_values()
-    flag_texts = [_flag_help(values[name]) for name in values if name not in ("help", "h")]
+    """Return the text of `ctdiff VERB --help`: usage, description and flags."""
+    what = verb.takes[0]
+    taken = ([what] if verb.least else [f"[{what}]"] if verb.most else []) + ([f"[{what} ...]"] if verb.most is None else [])
     paragraphs = inspect.cleandoc(verb.description).split("\n\n")
     return "\n\n".join(
         [
-            " ".join(["Usage: ctdiff", verb.name, *runs, "[--FLAG=VALUE ...]"]),
+            " ".join(["Usage: ctdiff", verb.name, *taken, "[--FLAG=VALUE ...]"]),
             *(text if text.startswith(" ") else _wrapped(" ".join(text.split())) for text in paragraphs),
-            "\n".join(["Flags:", *flag_texts]),
+            "\n".join(["Flags:", *map(_flag_help, sorted(verb.all_flags(), key=lambda flag: flag.name))]),
         ]
     )
 
 
-def _flag_help(flag: flags.Flag[Any]) -> str:
-    """A flag: its name, type, bound and default in one line, its meaning below."""
-    notes, meaning = [], flag.help or ""
-    if (bound := getattr(flag.parser, "lower_bound", None)) is not None:
-        notes.append(f"at least {bound}")
-    if flag.flag_type() == "bool":
-        head = f"--[no]{flag.name}"
-        notes.append(f"default: {'on' if flag.default else 'off'}")
+def _flag_help(flag: Flag) -> str:
+    """Return the name, type, bound and default of a flag in one line, and its meaning below."""
+    notes = [f"at least {flag.least}"] if flag.least is not None else []
+    if flag.kind is bool:
+        head, default = f"--[no]{flag.name}", "on" if flag.default else "off"
     else:
-        choices = "|".join(getattr(flag.parser, "enum_values", []))
-        meaning = meaning.removeprefix(f"<{choices}>: ")  # absl puts them before the meaning
-        value = choices or _VALUES[flag.flag_type()]
-        head = f"--{flag.name}[={value}]" if flag.boolean else f"--{flag.name}={value}"
-        if flag.default:
-            notes.append(f"default: {flag.default}")
+        value, default = "|".join(flag.choices) or _VALUES[flag.kind], flag.default
+        head = f"--{flag.name}[={value}]" if flag.bare else f"--{flag.name}={value}"
+    notes += [f"default: {default}"] if default else []
     noted = f" ({', '.join(notes)})" if notes else ""
-    return f"  {head}{noted}\n{_wrapped(meaning, ' ' * 6)}"
+    return f"  {head}{noted}\n{_wrapped(flag.meaning, ' ' * 6)}"

@@ -1,11 +1,10 @@
-"""Calls the verb that the command line names, and turns errors into messages and exit statuses.
+"""Runs the verb of the command line, and turns errors into messages and exit statuses.
 
-Errors of the kinds that a user can mend are one line and exit status 2. Errors of any other kind keep their trace.
+An error of a kind that a user can correct prints one line, with exit status 2. Other errors keep their traceback.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import signal
 import sys
@@ -16,27 +15,28 @@ from absl import flags
 
 from ctdiff.cli.help import overview, verb_help
 from ctdiff.cli.verb import Verb, say
+from ctdiff.files import FolderError
 from ctdiff.memory import keep_freed_memory
-from ctdiff.runs import RunError
+from ctdiff.recipe.errors import closest, one_of
 from ctdiff.training import CheckpointError
 
 __all__ = ["main"]
 
-_VERBS = ("train", "sample", "evaluate", "compare")
-"""Each is the name of a module of this package."""
+_VERBS = ("train", "sample", "evaluate", "compare", "import-config")
+"""The names of the verbs; each is a module of this package, with underscores for dashes."""
 
-_MENDABLE = (flags.Error, ValueError, OSError, RunError, CheckpointError, FloatingPointError)
-"""Kinds of errors that a wrong argument, a missing file or a diverged training raise: their message is shown alone.
+_MENDABLE = (flags.Error, ValueError, OSError, FolderError, CheckpointError, FloatingPointError)
+"""Errors of wrong arguments, missing files or a diverged training: only their message is shown.
 
-A mistake of ours can be of such a kind too. Its trace is seen by calling `train` or `sample_run` from Python.
+A bug of the library can raise such an error too. Call `train` or `sample_run` from Python to see its traceback.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status.
+    """Run the command and return its exit status.
 
     Arguments:
-        argv: the arguments after `ctdiff`; None is those of the process.
+        argv: the arguments after `ctdiff`; None means the arguments of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("help", "--help", "-help", "-h"):
@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in _VERBS:
-        close = "".join(f". Did you mean {verb}?" for verb in difflib.get_close_matches(name, _VERBS, n=1))
-        say(f"ctdiff: {name!r} is not a command, expected one of {', '.join(_VERBS)}{close} (see ctdiff --help)", sys.stderr)
+        close = closest(name, _VERBS)
+        say(f"ctdiff: {name!r} is not a command, expected {one_of(_VERBS)}{close} (see ctdiff --help)", sys.stderr)
         return 2
     keep_freed_memory()
     verb = _verb(name)
@@ -57,12 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"ctdiff: {error}", sys.stderr)
         return 2
     except KeyboardInterrupt:
-        say(f"ctdiff: interrupted{'; what is finished is kept, the same command goes on' if verb.goes_on else ''}", sys.stderr)
+        say(f"ctdiff: interrupted{'; finished work is kept, the same command continues' if verb.goes_on else ''}", sys.stderr)
         return 128 + signal.SIGINT
 
 
 def _verb(name: str) -> Verb:
-    verb: Verb = importlib.import_module(f"ctdiff.cli.{name}").VERB
+    verb: Verb = importlib.import_module(f"ctdiff.cli.{name.replace('-', '_')}").VERB
     return verb
 
 

@@ -1,10 +1,12 @@
 """Draw images from a trained run.
 
-RUN is the folder of a run, such as runs/mnist. Two files are written: a picture with all images in a grid (.png), and the
-values of their pixels with their seeds (.npz). The settings of the sampler can be changed with --config.sampler.key=value. For
-example:
+RUN is the folder of a run, such as runs/mnist. Two files are written: a picture of all images in a grid (.png), and the pixels
+and seeds of the images (.npz). The settings of the sampler can be changed with --config.sampler.key=value. For example:
 
     ctdiff sample runs/mnist --num_samples=16 --steps=50 --config.sampler.grid.name=cosine --gif
+
+A run that was trained with known pixels (config.model.known) completes the images of --given. The picture shows each given
+image, with grey unknown pixels, before its completions.
 """
 
 from __future__ import annotations
@@ -21,15 +23,25 @@ def _flags() -> list[Flag]:
         *sampling_flags(num_samples="as many as the run's configuration says"),
         Flag(
             "checkpoint",
-            "The training step of the checkpoint whose weights are used. Without it, the last checkpoint.",
+            "The training step of the checkpoint to use. Without it, the last checkpoint.",
             kind=int,
             least=0,
         ),
-        Flag("gif", "Write an animation too (.gif): how noise becomes images.", False, bool),
+        Flag(
+            "given",
+            "The images to complete: the path of an image, or test images of the run's data by number, such as test:0-7. Only "
+            "for a run that was trained with known pixels. Without it, the first eight test images.",
+        ),
+        Flag(
+            "mask",
+            "A picture of the known pixels of the given images: white is known, black is unknown. Without it, they are drawn "
+            "as in the training of the run.",
+        ),
+        Flag("gif", "Also write an animation (.gif) of the sampling process, from noise to images.", False, bool),
         Flag(
             "out",
-            "The path of the files, with or without a suffix, or a folder for them. Without it, RUN/samples. In a folder their "
-            "name is SAMPLER_STEPS, followed by the seeds, classes and settings that were asked for.",
+            "The path of the files, with or without a suffix, or a folder. Without it, RUN/samples. In a folder the name of "
+            "the files is SAMPLER_STEPS, followed by the given seeds, classes and settings.",
         ),
     ]
 
@@ -42,6 +54,7 @@ def _run(line: CommandLine) -> int:
         labels=given_labels(given),
         overrides=line.overrides,
         **{name: given[name] for name in ("num_samples", "steps", "sampler", "checkpoint", "ema", "device", "out", "gif")},
+        **{name: given[name] for name in ("given", "mask")},
     )
     for path in paths:
         say(str(path))

@@ -1,4 +1,4 @@
-"""Flags that several verbs have: what is drawn and how, and what images are compared with."""
+"""Flags that several verbs have: flags of sampling, and flags of the network that images are compared with."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from ctdiff.sampling import numbers
 __all__ = ["DEVICE", "EXTRACTOR", "given_labels", "given_numbers", "likelihood_flag", "sampling_flags"]
 
 
-DEVICE = Flag("device", "Where to compute, such as cpu, cuda, cuda:1 or mps.", "cpu")
+DEVICE = Flag("device", "The device that computes, such as cpu, cuda, cuda:1 or mps.", "cpu")
 
 
 def sampling_flags(num_samples: str) -> list[Flag]:
-    """The flags of what is drawn, and how.
+    """Return the flags of sampling.
 
     Arguments:
-        num_samples: how many samples there are where neither `--num_samples` nor `--seeds` is given.
+        num_samples: words for the number of samples without `--num_samples` and `--seeds`.
     """
     each = [f"{engine.title}: {', '.join(samplers_of(engine.name))}." for engine in engines().values()]
     return [
         Flag(
             "num_samples",
-            f"How many images to draw. Without it, one for each of --seeds, or {num_samples} if these are not given either.",
+            f"The number of images to draw. Without it, one for each of --seeds, or {num_samples} if there are no --seeds.",
             kind=int,
             least=1,
         ),
         Flag(
             "seeds",
-            "The random seeds, one for each image, such as 0-63 or 1,5,7. A seed always gives the same image, whatever else is "
-            "drawn with it. Without it, 0, 1, 2 and so on.",
+            "The random seeds, one for each image, such as 0-63 or 1,5,7. A seed always gives the same image; other seeds do "
+            "not change it. Without it, 0, 1, 2 and so on.",
         ),
         Flag(
             "sampler",
@@ -42,17 +42,17 @@ def sampling_flags(num_samples: str) -> list[Flag]:
         ),
         Flag(
             "steps",
-            "How many steps the sampler takes from noise to image: more take longer and usually look better. Without it, "
-            "as many as the run's configuration says.",
+            "The number of steps from noise to image. More steps take longer, and the images usually look better. Without it, "
+            "the number in the configuration of the run.",
             kind=int,
             least=1,
         ),
         Flag(
             "labels",
-            "The classes to draw, in turn, such as 0-9, or by name, such as cat,dog. Only for a run that was trained with "
-            "classes. Without it, all classes in turn.",
+            "The classes to draw, by number (0-9) or by name (cat,dog). The first image gets the first class, and so on; after "
+            "the last class the list starts again. Only for a run that was trained with classes. Without it, all classes.",
         ),
-        Flag("label", "Draw this class alone, by number or by name. Without it, --labels says which."),
+        Flag("label", "Draw only this class, by number or by name. Without it, the classes of --labels."),
         Flag(
             "ema",
             "Use the moving average of the weights, which usually draws better images; --noema uses the last weights.",
@@ -66,22 +66,22 @@ def sampling_flags(num_samples: str) -> list[Flag]:
 EXTRACTOR = [
     Flag(
         "extractor",
-        "The network that images are compared through. mnist-cnn: digits, and other grey images of 28 x 28. inception: images "
-        "of any size, for FID as papers report it; it needs pip install 'ctdiff[evaluation]'.",
+        "The network whose features of images are compared. mnist-cnn: for digits and other grey images of 28 x 28. inception: "
+        "for images of any size, and for FID as in papers; it needs pip install 'ctdiff[evaluation]'.",
         "mnist-cnn",
         choices=list(EXTRACTORS),
     ),
     Flag("download", "Download the weights of Inception if this machine does not have them.", False, bool),
-    Flag("fresh", "Measure everything again, also what has been measured before.", False, bool),
+    Flag("fresh", "Measure everything again, including finished measurements.", False, bool),
 ]
-"""The flags of the network that images are compared through."""
+"""The flags of the network whose features of images are compared."""
 
 
 def likelihood_flag(usual: int) -> Flag:
-    """The flag `--likelihood_images`, and how many there are without it."""
+    """Return the flag `--likelihood_images` with its default."""
     return Flag(
         "likelihood_images",
-        "How many held-out images the bits per dimension are averaged over; 0 leaves these out. Without it, "
+        "The number of held-out images for the bits per dimension; 0 leaves out the bits per dimension. Without it, "
         f"{usual}, or all if there are fewer.",
         kind=int,
         least=0,
@@ -89,15 +89,15 @@ def likelihood_flag(usual: int) -> Flag:
 
 
 def given_numbers(given: Mapping[str, Any], name: str) -> list[int] | None:
-    """The integers of a flag such as `--seeds=0-63`; None if it is not given."""
+    """Return the integers of a flag such as `--seeds=0-63`; None if it is not given."""
     return None if given[name] is None else numbers(given[name], f"--{name}")
 
 
 def given_labels(given: Mapping[str, Any]) -> list[int | str] | None:
-    """The classes that `--label` or `--labels` gives, by number or by name; None if neither is given.
+    """Return the classes of `--label` or `--labels`, by number or by name; None if neither is given.
 
     Raises:
-        UsageError: both are given.
+        UsageError: both flags are given.
     """
     if given["label"] is not None and given["labels"] is not None:
         raise UsageError(f"--label={given['label']} and --labels={given['labels']}: give one of them")

@@ -1,9 +1,8 @@
-"""Train a model from a configuration: a preset, or a file of your own.
+"""Train a model from a configuration: a preset, or your own file.
 
-The configuration says what is trained, on which images and for how long. The run is kept in a folder. If the folder has an
-unfinished run of this configuration, training goes on where it stopped; if the run is finished, only its pictures are drawn
-again. Every value of the configuration can be changed with --config.section.key=value; --help_config explains them all.
-For example:
+The configuration holds all settings of the model, the images and the training. The run is kept in a folder. If the folder has
+an unfinished run of this configuration, the training continues. If the run is finished, only its pictures are drawn again.
+Every value of the configuration can be changed with --config.section.key=value. --help_config explains all keys. For example:
 
     ctdiff train --config=mnist --workdir=runs/short --config.training.steps=500
 """
@@ -15,11 +14,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from ctdiff import config as configuration
-from ctdiff import cost
+from ctdiff import cost, trainer
 from ctdiff.cli.verb import CommandLine, Flag, UsageError, Verb, say
 from ctdiff.recipe import tables
 from ctdiff.runs import RunFolder
-from ctdiff.training import trainer
 
 __all__ = ["VERB"]
 
@@ -36,25 +34,20 @@ def _flags() -> list[Flag]:
             "The folder of the run: its configuration, checkpoints, pictures and numbers. Without it, runs/NAME, where NAME is "
             "the name of the configuration.",
         ),
-        Flag(
-            "resume",
-            "Go on with the run in the folder. If there is none, stop with an error.",
-            False,
-            bool,
-        ),
+        Flag("resume", "Continue the run in the folder. If there is none, stop with an error.", False, bool),
         Flag("fresh", "Delete the run in the folder and train from the beginning.", False, bool),
         Flag(
             "dry_run",
-            "Print the whole configuration, and what the network costs: parameters, operations, time and memory. Nothing is "
+            "Print the whole configuration, and the cost of the network: parameters, operations, time and memory. Nothing is "
             "trained and nothing is written.",
             False,
             bool,
         ),
         Flag(
             "help_config",
-            "Print every key of the configuration with its value, what it may be, its default and its meaning. "
+            "Print every key of the configuration with its value, the allowed values, its default and its meaning. "
             "--help_config=PART prints a part, such as sampler or model.unet. Nothing is trained. Without it, the "
-            "configuration is.",
+            "model is trained.",
             bare=True,
         ),
     ]
@@ -93,7 +86,7 @@ def _run(line: CommandLine) -> int:
 
 
 def _measured_runs(config: ConfigDict) -> int:
-    """How often a dry run times the network: not at all on a device that this machine does not have."""
+    """Return how often a dry run times the network: 0 times if this machine does not have the device."""
     try:
         configuration.check_device(config.training.device)
     except configuration.ConfigError:

@@ -1,7 +1,7 @@
-"""What a verb of the command line is, and how its line is read.
+"""The verbs of the command line, and the parsing of their arguments.
 
-absl reads the line: the flags that a verb defines, and a flag for each `--config.section.key=value` that is in it. Which keys
-there are depends on what is chosen, so their values are texts here; `ctdiff.config` reads these.
+absl parses the flags of a verb, and one more flag for each `--config.section.key=value`. The keys depend on the choices in the
+configuration. So their values are texts here, and `ctdiff.config` reads them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, TextIO
 
 from absl import flags
 
-from ctdiff.recipe import booleans, trust
+from ctdiff.recipe.engine import booleans
+from ctdiff.recipe.user_classes import trust
 
 __all__ = ["CommandLine", "Flag", "UsageError", "Verb", "say"]
 
@@ -24,7 +25,7 @@ class UsageError(ValueError):
 
 
 def say(message: str, stream: TextIO | None = None) -> None:
-    """Print at once, to standard output if no stream is given. Letters that the console cannot show are printed as codes."""
+    """Print a message at once, by default to standard output. Letters that the console cannot show are printed as codes."""
     stream = sys.stdout if stream is None else stream
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(message.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
@@ -36,12 +37,12 @@ class Flag:
 
     Arguments:
         name: its name, without dashes.
-        meaning: what `--help` says of it.
-        default: its value where it is not given.
+        meaning: its description in `--help`.
+        default: its value if it is not given.
         kind: str, int, bool, or list for texts with commas between them.
-        least: the least that an integer may be.
-        choices: the texts that it may be; none is any.
-        bare: whether a text can be left out; it is `true` then.
+        least: the smallest allowed integer.
+        choices: the allowed texts; empty allows any text.
+        bare: whether the value can be left out; it is `true` then.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Flag:
     bare: bool = False
 
     def define(self, values: flags.FlagValues) -> None:
-        """Define it for absl."""
+        """Define the flag for absl."""
         given = (self.name, self.default)
         if self.choices:
             flags.DEFINE_enum(*given, list(self.choices), self.meaning, flag_values=values)
@@ -70,12 +71,12 @@ _TRUST = "Modules of your own, such as my_module, whose classes the configuratio
 
 @dataclass(frozen=True)
 class CommandLine:
-    """A line that was read.
+    """A parsed command line.
 
     Arguments:
-        given: the values of the verb's flags by name, defaults where a flag was not given.
-        present: the names of the flags that were given.
-        runs: what else was given: the folders of runs.
+        given: the values of the flags by name, including defaults.
+        present: the names of the given flags.
+        runs: the other arguments: the folders of runs.
         overrides: the arguments `--config.section.key=value`.
     """
 
@@ -91,12 +92,13 @@ class Verb:
 
     Arguments:
         name: the word after `ctdiff`.
-        description: what `ctdiff NAME --help` says of it; `ctdiff --help` shows the first line.
-        own_flags: gives the verb's flags.
-        run: does the work, and returns the exit status.
-        least: how many folders of runs have to be given.
-        most: how many may be given; None is any number.
-        goes_on: whether the same command goes on where an interruption stopped it.
+        description: the text of `ctdiff NAME --help`; `ctdiff --help` shows its first line.
+        own_flags: returns the flags of the verb.
+        run: does the work and returns the exit status.
+        least: the smallest number of folders of runs, or of what else the verb takes.
+        most: the largest number; None means any number.
+        goes_on: whether the same command continues after an interruption.
+        takes: the arguments without dashes, as the usage line names them and in words.
     """
 
     name: str
@@ -106,20 +108,25 @@ class Verb:
     least: int = 0
     most: int | None = 0
     goes_on: bool = False
+    takes: tuple[str, str] = ("RUN", "the folder of a run")
+
+    def all_flags(self) -> Sequence[Flag]:
+        """Return the flags of the verb and the flag `--trust`."""
+        return [*self.own_flags(), Flag("trust", _TRUST, [], list)]
 
     def flag_values(self) -> flags.FlagValues:
-        """The verb's flags with their defaults."""
+        """Return the flags of the verb, with their defaults, for absl."""
         values = flags.FlagValues()
-        for flag in (*self.own_flags(), Flag("trust", _TRUST, [], list)):
+        for flag in self.all_flags():
             flag.define(values)
         flags.DEFINE_bool("help", False, "Print this text.", short_name="h", flag_values=values)
         return values
 
     def read(self, arguments: Sequence[str]) -> CommandLine:
-        """Read what follows the verb.
+        """Parse the arguments after the verb.
 
         Raises:
-            absl.flags.Error: a flag does not exist, has no value, or a wrong one.
+            absl.flags.Error: a flag does not exist, or its value is missing or wrong.
         """
         values = self.flag_values()
         keys = {flag.name: flag for flag in map(_override_flag, arguments) if flag is not None}
@@ -127,28 +134,28 @@ class Verb:
             flag.define(values)
         _, *runs = values(["ctdiff", *arguments])
         given = {name: value for name, value in values.flag_values_dict().items() if name not in keys}
-        overrides = [f"--{name}={values[name].value}" for name in keys if values[name].present]  # not what is behind --
+        overrides = [f"--{name}={values[name].value}" for name in keys if values[name].present]  # not those after --
         trust(given["trust"])
         return CommandLine(given, [name for name in given if values[name].present], runs, overrides)
 
     def check_runs(self, runs: Sequence[str], least: int | None = None) -> None:
-        """Refuse too few folders of runs, or too many.
+        """Check the number of folders of runs.
 
         Arguments:
             runs: the folders.
-            least: how many there have to be; None is as many as the verb always needs.
+            least: the smallest number; None means the number of the verb.
 
         Raises:
-            UsageError: saying what is missing, or which argument is too many.
+            UsageError: there are too few or too many folders.
         """
         if len(runs) < (self.least if least is None else least):
-            raise UsageError(f"the folder of a run is missing (see ctdiff {self.name} --help)")
+            raise UsageError(f"{self.takes[1]} is missing (see ctdiff {self.name} --help)")
         if self.most is not None and len(runs) > self.most:
             raise UsageError(f"unexpected {runs[self.most]!r} (a key is set with --config.section.key=value)")
 
 
 def _override_flag(argument: str) -> Flag | None:
-    """The flag of an argument such as `--config.section.key=value`; None for other arguments."""
+    """Return a flag for an argument such as `--config.section.key=value`; None for other arguments."""
     match = re.match(r"--?(no)?config\.([^=]+)", argument)
     if match is None:
         return None

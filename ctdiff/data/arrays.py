@@ -1,7 +1,6 @@
-"""Array files of images: the embedded digits, and a user's own.
+"""Array files of images: the embedded digits, and files of the user.
 
-Every source returns `Splits` of uint8 images with 256 values. One that has no test set of its
-own is split at random, alike for the same seed.
+The functions return `Splits` of uint8 images with 256 values. A file without a test set is split at random, by a seed.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ctdiff.data.labels import as_labels, with_classes
 
 __all__ = ["array_file", "embedded_mnist"]
 
-# Images and labels to train with, images and labels to test with, and what is left unread: of MedMNIST, of Keras.
+# The keys of MedMNIST and of Keras: training images and labels, test images and labels, and the keys that are not read.
 _SPLIT_KEYS = (
     (("train_images", "train_labels"), ("test_images", "test_labels"), ("val_images", "val_labels")),
     (("x_train", "y_train"), ("x_test", "y_test"), ("x_val", "y_val")),
@@ -31,7 +30,7 @@ _SVHN_KEYS = ("X", "y")
 
 
 def _read_arrays(path: Path | Traversable) -> dict[str, np.ndarray]:
-    """The arrays of a .npz by name, or the one of a .npy as `images`; never a pickle."""
+    """Return the arrays of a .npz by name, or the array of a .npy as `images`. Pickles are refused."""
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -46,7 +45,7 @@ def _read_arrays(path: Path | Traversable) -> dict[str, np.ndarray]:
 
 
 def _read_svhn(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a .mat file as SVHN has them, X (H, W, C, N) and y of 1 .. 10 with 10 for the digit 0."""
+    """Return the arrays of a .mat file of SVHN: X (H, W, C, N), and y of 1 .. 10 with 10 for the digit 0."""
     try:
         from scipy.io import loadmat  # here, because nothing else needs scipy
     except ImportError as error:
@@ -72,7 +71,7 @@ def _read_svhn(path: Path) -> dict[str, np.ndarray]:
 
 
 def _set(arrays: Mapping[str, np.ndarray], keys: tuple[str, str], name: str) -> tuple[Tensor, np.ndarray | None]:
-    """The images and, if they are there, the labels under two keys."""
+    """Return the images and the labels (None if missing) under two keys."""
     images = as_images(arrays[keys[0]], f"{name}, {keys[0]}")
     labels = arrays.get(keys[1])
     return images, None if labels is None else as_labels(labels, len(images), f"{name}, {keys[1]}")
@@ -91,7 +90,7 @@ def _splits_from_arrays(arrays: Mapping[str, np.ndarray], name: str, test_fracti
 
 
 def embedded_mnist() -> Splits:
-    """The 10,000 genuine MNIST digits that ship with the package: 8,000 to train, 2,000 to test, (1, 28, 28).
+    """Read the 10,000 MNIST digits that are part of the package: 8,000 training and 2,000 test digits, (1, 28, 28).
 
     MNIST is by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, under CC BY-SA 3.0.
 
@@ -111,29 +110,29 @@ def embedded_mnist() -> Splits:
 
 
 def array_file(path: str | Path, test_fraction: float = 0.1, seed: int = 0) -> Splits:
-    """Read a .npy file of images, a .npz file of images and perhaps labels, or a .mat file of SVHN.
+    """Read a .npy file of images, a .npz file of images and optional labels, or a .mat file of SVHN.
 
-    A .npz has one of these sets of keys, where the labels may be absent:
+    A .npz has one of these sets of keys. The labels may be missing:
 
-    - images, labels; or arr_0, arr_1, which `np.savez` writes without names. They are split at random.
-    - train_images, train_labels, test_images, test_labels, as of MedMNIST; or x_train, y_train, x_test, y_test, as of Keras.
-      A validation set, of val_images and val_labels or x_val and y_val, is not used.
+    - images, labels; or arr_0, arr_1, which `np.savez` writes for arrays without names. The images are split at random.
+    - train_images, train_labels, test_images, test_labels, as in MedMNIST; or x_train, y_train, x_test, y_test, as in Keras.
+      A validation set (val_images and val_labels, or x_val and y_val) is not used.
 
-    Images have shape (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3; the second axis is the channels if it can be.
-    They are uint8, other integers in 0 .. 255, or booleans, which become 0 and 255. Labels have shape (N,) or (N, 1) and are
-    integers or strings; strings are classes, numbered in their natural order.
+    Images have shape (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3; the second axis is the channels if it has 1 or 3
+    entries. They are uint8, other integers in 0 .. 255, or booleans, which become 0 and 255. Labels have shape (N,) or (N, 1).
+    They are integers or strings. Strings are names of classes, which are numbered in natural order.
 
-    A .mat file has X (H, W, C, N) and perhaps y, where 10 means 0. It is split at random. Reading it needs scipy.
+    A .mat file has X (H, W, C, N) and optionally y, where 10 means 0. It is split at random. It needs scipy.
 
     Arguments:
         path: the file.
-        test_fraction: the share that becomes the test set, where the file has none.
-        seed: keys that choice.
+        test_fraction: the share of the images that becomes the test set, if the file has none.
+        seed: the seed of this choice.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: the file does not exist.
         ModuleNotFoundError: the file is a .mat and scipy is not installed.
-        ValueError: the file is damaged, or its keys, shapes or dtypes are others.
+        ValueError: the file is damaged, or has other keys, shapes or dtypes.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() not in (".npy", ".npz", ".mat"):

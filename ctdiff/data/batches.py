@@ -1,9 +1,8 @@
-"""The order of the data: batch k is a function of (seed, k).
+"""Training batches: batch k is a function of (seed, k).
 
-Epoch e is the permutation keyed by (seed, e); the permutations follow one another in one
-endless sequence, and batch k is its entries k B .. (k + 1) B - 1. A run that resumes at step
-k asks for batch k: there is no state to save, and no image is seen twice before all were seen
-once. Rotations and flips are keyed by (seed, k, place in the batch) likewise.
+The order of the images in epoch e is a permutation keyed by (seed, e). The epochs form one endless sequence. Batch k has its
+entries k B .. (k + 1) B - 1. So every image is used once before one is used again. A run that resumes at step k takes batch k,
+and there is no state to save. Rotations and flips are keyed by (seed, k, place in the batch).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from diffusion_core import PerSampleRandomness, Randomness, stream_seed
 
 __all__ = ["Batches", "Encoding", "Flip", "Rotation"]
 
-# Streams of our own beside those that training noise takes, which are keyed by (seed, step, sample).
+# Random streams that differ from those of training noise, which are keyed by (seed, step, sample).
 _ORDER, _ROTATION, _FLIP = 0x6F72646572, 0x726F74617465, 0x666C6970
 
 
@@ -30,10 +29,10 @@ Encoding = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Rotation:
-    """Turns every image about its centre by an angle uniform on [-degrees, degrees].
+    """Rotates every image about its centre by a random angle, uniform on [-degrees, degrees].
 
-    Bilinear in the value, rounded; beyond the border the nearest pixel of the border goes on.
-    For values that are ordered, such as grey levels: the mean of two categories is none.
+    Values are interpolated bilinearly and rounded. Outside the image, the nearest pixel of the border is repeated. Values must
+    be ordered, such as grey levels, because interpolation of categories has no meaning.
 
     Arguments:
         degrees: the largest angle, in (0, 180].
@@ -49,7 +48,7 @@ class Rotation:
             raise ValueError(f"degrees = {self.degrees}, expected an angle in (0, 180]")
 
     def __call__(self, images: Tensor, randomness: Randomness) -> Tensor:
-        """Rotate a batch (B, C, H, W) uint8; values stay between the smallest and the largest of an image."""
+        """Rotate a batch (B, C, H, W) uint8. Values stay between the smallest and the largest value of the image."""
         batch, _, height, width = images.shape
         angle = math.radians(self.degrees) * (2 * randomness.uniform((batch,)) - 1)
         theta = torch.zeros(batch, 2, 3)  # sampling positions in coordinates -1 .. 1, so an aspect ratio appears
@@ -63,9 +62,9 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrors every other image, by chance: left becomes right with probability 1/2.
+    """Mirrors each image left to right with probability 1/2.
 
-    For photographs, whose mirror image is as likely; not for digits, whose mirror image is none.
+    Use it for photographs, not for digits: the mirror image of a photograph is as likely, the mirror image of a digit is not.
     """
 
     def __call__(self, images: Tensor, randomness: Randomness) -> Tensor:
@@ -76,21 +75,21 @@ class Flip:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """An endless, shuffled sequence of batches (x_0, cond) that can be entered at any step.
+    """An endless, shuffled sequence of batches (x_0, cond).
 
-    `batches[k]` is batch k; iterating starts at batch 0, `batches.from_step(k)` at batch k.
+    `batches[k]` is batch k. Iteration starts at batch 0, and `batches.from_step(k)` starts at batch k.
 
     Arguments:
         images: (N, C, H, W) uint8.
         labels: (N,) int64, or None.
-        batch_size: B; may exceed N.
-        seed: keys the order, the rotations and the flips.
+        batch_size: B; it may be larger than N.
+        seed: the seed of the order, the rotations and the flips.
         rotation: a random rotation of every image, or None.
         flip: a random reflection of every image, or None.
-        encode: from pixels (B, C, H, W) int64 to what a process takes; None leaves them as they are.
+        encode: a function from pixels (B, C, H, W) int64 to x_0; None means x_0 = pixels.
 
     Raises:
-        ValueError: batch_size < 1, or images or labels are not what `ImageData` takes.
+        ValueError: batch_size is below 1, or `ImageData` refuses the images or the labels.
     """
 
     images: Tensor
@@ -108,7 +107,7 @@ class Batches:
             raise ValueError(f"batch_size = {self.batch_size}, expected at least 1")
 
     def _epoch(self, epoch: int) -> Tensor:
-        """The permutation of one epoch; the last two are remembered."""
+        """Return the permutation of one epoch. The last two are cached."""
         if epoch not in self._epochs:
             while len(self._epochs) > 1:
                 del self._epochs[min(self._epochs)]
@@ -117,7 +116,7 @@ class Batches:
         return self._epochs[epoch]
 
     def indices(self, step: int) -> Tensor:
-        """Which images batch `step` holds: (B,)."""
+        """Return the indices of the images of batch `step`: (B,)."""
         if step < 0:
             raise ValueError(f"step = {step}, expected 0 or more")
         n = len(self.images)
@@ -131,7 +130,7 @@ class Batches:
         return torch.cat(parts)
 
     def __getitem__(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Batch `step`: x_0 (B, C, H, W), int64 if nothing encodes it, and the labels, if there are any, as y (B,) int64."""
+        """Return batch `step`: x_0 (B, C, H, W), int64 without `encode`, and the labels (if there are any) as y (B,) int64."""
         indices = self.indices(step)
         x_0 = self.images[indices]
         for change, stream in ((self.flip, _FLIP), (self.rotation, _ROTATION)):
@@ -141,7 +140,7 @@ class Batches:
         return x_0 if self.encode is None else self.encode(x_0), {} if self.labels is None else {"y": self.labels[indices]}
 
     def from_step(self, step: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Yield batch `step` and all that follow, without end."""
+        """Yield batch `step` and all later batches, without end."""
         while True:
             yield self[step]
             step += 1

@@ -2,8 +2,8 @@
 
     label (1 byte) | red (1024 bytes, row by row) | green (1024) | blue (1024)     for each image
 
-Five files of 10,000 such records are the training set, a sixth is the test set. The other form of
-the set, for Python, is a pickle: a program that a reader has to execute. It is not read here.
+Five files of 10,000 such records are the training set, a sixth is the test set. The version for Python is a pickle, which can
+execute code when it is loaded. It is not read here.
 
 References:
     Learning multiple layers of features from tiny images (Krizhevsky, 2009)
@@ -34,7 +34,7 @@ _RECORD = 1 + 3 * 32 * 32
 
 
 def _records(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 3, 32, 32) and labels (N,) of one file."""
+    """Return the images (N, 3, 32, 32) and the labels (N,) of one file."""
     if not content or len(content) % _RECORD:
         raise ValueError(f"{name} is truncated or too long: {len(content)} bytes found, expected a multiple of {_RECORD}")
     records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
@@ -58,7 +58,7 @@ def _from_contents(contents: Mapping[str, bytes], source: Path) -> Splits:
 
 
 def _archived(path: Path) -> dict[str, bytes]:
-    """The files of a tar archive by name, read without unpacking anything."""
+    """Return the contents of the files of a tar archive by name, without unpacking them to the disk."""
     contents = {}
     try:
         with tarfile.open(path) as archive:

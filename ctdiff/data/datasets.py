@@ -22,7 +22,7 @@ _LABEL_KEYS = ("label", "labels", "target")
 
 
 def _image_and_label(item: Any, name: str) -> tuple[Any, Any]:
-    """What an item is made of; None for the label of one without."""
+    """Return the image and the label of an item; the label is None if there is none."""
     if isinstance(item, Mapping):
         images, labels = ([key for key in keys if key in item] for keys in (_IMAGE_KEYS, _LABEL_KEYS))
         if len(images) != 1 or len(labels) > 1:
@@ -39,7 +39,7 @@ def _image_and_label(item: Any, name: str) -> tuple[Any, Any]:
 
 
 def _item(item: Any, channels: int | None, name: str, ground: int) -> tuple[Tensor, int | str | None]:
-    """An item of a data set: its image (1, C, H, W) uint8, and its label."""
+    """Return the image (1, C, H, W) uint8 and the label of an item."""
     image, label = _image_and_label(item, name)
     if isinstance(image, Image.Image):
         grey = is_grey(image) if channels is None else channels == 1
@@ -52,7 +52,7 @@ def _item(item: Any, channels: int | None, name: str, ground: int) -> tuple[Tens
 def _read(
     dataset: Any, name: str, channels: int | None, image_size: int | tuple[int, int] | None, ground: int
 ) -> tuple[Tensor, np.ndarray | None]:
-    """The images of a data set and its labels, integers or strings."""
+    """Return the images and the labels of a data set. Labels are integers or strings."""
     if isinstance(dataset, Mapping):
         keys = ", ".join(f"{name}[{key!r}]" for key in dataset)
         raise TypeError(f"{name} is a {type(dataset).__name__} of several data sets, expected one of them: {keys}")
@@ -91,25 +91,28 @@ def from_dataset(
 ) -> Splits:
     """Read any map-style torch `Dataset` into memory.
 
-    An item is an image, (image, label), or a mapping with one of the keys image, img, pixel_values and perhaps one of
-    label, labels, target, as data sets of Hugging Face give; its other keys are not read. An image is a PIL image, or a
-    tensor or array of shape (H, W), (C, H, W) or (H, W, C) with C = 1 or 3: uint8, other integers in 0 .. 255, or booleans,
-    which become 0 and 255. A label is an integer of at least 0 or a string. Strings are classes, numbered in the natural
-    order of those of both sets: "2" comes before "10". PIL images are turned upright, put over `ground` and brought to
-    8 bits as those of `image_folder` are.
+    An item is an image, a pair (image, label), or a mapping, as in data sets of Hugging Face. A mapping has one of the keys
+    image, img, pixel_values, and optionally one of label, labels, target. Its other keys are not read.
+
+    An image is a PIL image, or a tensor or array of shape (H, W), (C, H, W) or (H, W, C) with C = 1 or 3. Its dtype is uint8,
+    another integer type with values in 0 .. 255, or bool, whose values become 0 and 255. PIL images are converted as by
+    `image_folder`: turned upright, put over `ground`, and reduced to 8 bits.
+
+    A label is an integer of at least 0, or a string. Strings are names of classes. The classes of both sets are numbered in
+    natural order: "2" comes before "10".
 
     Arguments:
         dataset: the training set, with `len` and `[]`.
-        test: the test set; None splits `dataset`.
-        channels: convert PIL images to 1 (grey) or 3 (RGB) channels; None keeps grey grey.
+        test: the test set; None means that `dataset` is split.
+        channels: the channels of converted PIL images, 1 (grey) or 3 (RGB). None means 1 for grey images and 3 for others.
         image_size: as in `image_folder`.
-        test_fraction: the share that becomes the test set, where none is given.
-        seed: keys that choice.
-        ground: the grey level, 0 .. 255, that transparent pixels of PIL images show.
+        test_fraction: the share of the images that becomes the test set, if `test` is None.
+        seed: the seed of this choice.
+        ground: the grey level behind transparent pixels of PIL images, 0 .. 255.
 
     Raises:
         TypeError: a data set has no `len` or `[]`, or is a dictionary of several.
-        ValueError: an item is something else, float images or a one-hot label say, or sizes differ.
+        ValueError: an item has another form, such as a float image or a one-hot label, or the sizes of images differ.
     """
     if channels is not None:
         check_channels(channels)

@@ -1,10 +1,9 @@
-"""MNIST and Fashion-MNIST in the folders that torchvision uses, and CIFAR-10 beside them.
+"""MNIST and Fashion-MNIST in the folders of torchvision, and CIFAR-10.
 
-torchvision knows the names and checksums of the files and where they belong
-(`ROOT/MNIST/raw`); a folder filled by it is read as it is. Nothing is downloaded unless asked
-for, and then over TLS only, with certificates checked: torchvision's own downloader falls
-back to plain HTTP, so it is not used. Its copy of CIFAR-10 is a set of pickles, which nothing
-here executes: the same images are read from the binary archive of the same authors.
+torchvision has the names, the checksums and the folder (`ROOT/MNIST/raw`) of the files. So a folder that torchvision has
+filled can be read. Files are downloaded only if the caller allows it, over TLS and with checked certificates. The downloader of
+torchvision is not used, because it falls back to plain HTTP. The CIFAR-10 of torchvision is a set of pickles, which can execute
+code. So the images are read from the binary archive of the same authors.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ __all__ = ["cifar10", "torchvision_fashion_mnist", "torchvision_mnist"]
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 _FASHION_MNIST = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
 _CIFAR10 = "https://www.cs.toronto.edu/~kriz/"
-_CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of the archive, as its page says
+_CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of the archive, from its web page
 
 
 def _fetch(url: str, target: Path, md5: str) -> None:
-    """Download a file to `target`: under another name until its checksum has been verified."""
+    """Download a file to `target`. It has another name until its checksum is verified."""
     content = fetch(url)
     if (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
         raise OSError(f"{len(content)} bytes with checksum {found} arrived, expected {md5}")
@@ -37,7 +36,7 @@ def _fetch(url: str, target: Path, md5: str) -> None:
 
 
 def _read(root: str | Path, name: str, mirror: str, download: bool) -> Splits:
-    """The set `name` (a class of torchvision.datasets) from ROOT/name/raw."""
+    """Read the data set `name` (a class of torchvision.datasets) from ROOT/name/raw."""
     import torchvision.datasets  # here, because it is slow to import and most runs do not need it
 
     folder = Path(root).expanduser() / name / "raw"
@@ -56,11 +55,11 @@ def _read(root: str | Path, name: str, mirror: str, download: bool) -> Splits:
 
 
 def torchvision_mnist(root: str | Path, download: bool = False) -> Splits:
-    """MNIST, 60,000 training and 10,000 test digits (1, 28, 28), from ROOT/MNIST/raw.
+    """Read MNIST, 60,000 training and 10,000 test digits (1, 28, 28), from ROOT/MNIST/raw.
 
     Arguments:
         root: the folder that torchvision calls `root`.
-        download: fetch the files that are missing.
+        download: whether to download missing files.
 
     Raises:
         FileNotFoundError: files are missing and download is False.
@@ -71,7 +70,7 @@ def torchvision_mnist(root: str | Path, download: bool = False) -> Splits:
 
 
 def torchvision_fashion_mnist(root: str | Path, download: bool = False) -> Splits:
-    """Fashion-MNIST, 60,000 training and 10,000 test images (1, 28, 28), from ROOT/FashionMNIST/raw.
+    """Read Fashion-MNIST, 60,000 training and 10,000 test images (1, 28, 28), from ROOT/FashionMNIST/raw.
 
     Arguments and errors are those of `torchvision_mnist`.
 
@@ -83,21 +82,21 @@ def torchvision_fashion_mnist(root: str | Path, download: bool = False) -> Split
 
 
 def cifar10(root: str | Path, download: bool = False) -> Splits:
-    """CIFAR-10, 50,000 training and 10,000 test images (3, 32, 32), 10 classes.
+    """Read CIFAR-10, 50,000 training and 10,000 test images (3, 32, 32), 10 classes.
 
-    Read from the binary version: the archive cifar-10-binary.tar.gz, or the folder cifar-10-batches-bin that
-    is in it. Where torchvision is told the same `root`, both live side by side.
+    The binary version is read: the archive cifar-10-binary.tar.gz, or its unpacked folder cifar-10-batches-bin. `root` can be
+    the root folder of torchvision.
 
     Arguments:
-        root: the folder that holds the archive or that folder; or one of the two itself.
-        download: fetch the archive (162 MB) if neither is there.
+        root: a folder with the archive or with the unpacked folder, or the path of one of these.
+        download: whether to download the archive (162 MB) if both are missing.
 
     References:
         Learning multiple layers of features from tiny images (Krizhevsky, 2009)
         | https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
 
     Raises:
-        FileNotFoundError: neither is there and download is False, or a file is missing.
+        FileNotFoundError: both are missing and download is False, or a file is missing.
         ConnectionError: the download failed.
         ValueError: a file is damaged.
     """

@@ -20,13 +20,13 @@ from ctdiff.data.transforms import image_extent
 __all__ = ["image_folder"]
 
 _RULES = 1
-"""Of how files become pixels: another number where the same files give other pixels than before."""
+"""The version of the conversion to pixels. It changes when the same files give other pixels than before."""
 
 
 def _opened(
     files: Sequence[Path], channels: int, ground: int, extent: tuple[int, int] | None, left_out: LeftOut | None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Decode files one after the other; damaged ones go to `left_out`, or end it where that is None."""
+    """Decode files one after the other. Damaged files are added to `left_out`; if it is None, they raise an error."""
     for i, file in enumerate(tqdm(files, desc="reading images", unit="image", delay=1, leave=False, dynamic_ncols=True)):
         try:
             image = open_image(file, channels, ground, extent)
@@ -49,31 +49,31 @@ def image_folder(
     ground: int = 255,
     skip_damaged: bool = False,
 ) -> Splits:
-    """Read all images of a folder; where they are in subfolders, each is a class, 2 before 10.
+    """Read all images of a folder. If the images are in subfolders, each subfolder is a class. Class 2 comes before class 10.
 
-    Folders `train` and `test` (or `val`), and no other beside them, are the training and the test set. Hidden files are
-    passed over, links are followed.
+    If the only subfolders are `train` and `test` (or `val`), they are the training set and the test set. Hidden files are left
+    out, and links are followed.
 
-    Images are turned upright as their EXIF orientation says. What is transparent shows `ground`. 16 bits a channel become 8
-    by `value >> 8`, floats in [0, 1] by `round(255 value)`.
+    Images are turned upright by their EXIF orientation. Transparent pixels show `ground`. 16 bits per channel become 8 by
+    `value >> 8`, and floats in [0, 1] by `round(255 value)`.
 
-    One original is in memory at a time. What was made of them is kept in `$XDG_CACHE_HOME/ctdiff/images` (or in `~/.cache`)
-    and mapped into memory from there; the next time no original is opened unless one has changed.
+    One original is in memory at a time. The converted images are kept in `$XDG_CACHE_HOME/ctdiff/images` (or in `~/.cache`)
+    and mapped into memory. The next time, no original is opened unless a file has changed.
 
     Arguments:
         path: the folder.
         channels: 1 for grey, 3 for RGB; every image is converted.
-        image_size: the side, or (height, width), that every image is resized to (the centre of
-            another aspect ratio is kept); None if they have one size already.
-        test_fraction: the share that becomes the test set, where the folder has none.
-        seed: keys that choice.
+        image_size: the side, or (height, width), of the resized images. An image with another aspect ratio is cut at its
+            centre first. None if all images already have one size.
+        test_fraction: the share of the images that becomes the test set, if the folder has none.
+        seed: the seed of this choice.
         ground: the grey level behind transparent pixels, 0 .. 255: 255 is white.
-        skip_damaged: leave out images that cannot be read, and say which.
+        skip_damaged: whether to leave out images that cannot be read, with a warning.
 
     Raises:
-        FileNotFoundError: there is no such folder, or it has no image.
+        FileNotFoundError: the folder does not exist, or has no image.
         ValueError: an image is damaged, or sizes differ and no image_size was given; some images are in class folders and
-            some are not; the two sets have other classes.
+            some are not; or the two sets have different classes.
 
     Warns:
         UserWarning: images are left out, or cannot be kept for the next time.

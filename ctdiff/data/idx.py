@@ -2,8 +2,8 @@
 
     0x00 0x00 type rank | rank sizes, 32 bits each, big-endian | the values, last axis fastest
 
-The type of unsigned bytes is 0x08. A set is a folder of four files, each gzipped or not; the
-standard names and their common variants are known.
+The type of unsigned bytes is 0x08. A data set is a folder of four files, each gzipped or not, with the standard names or their
+common variants.
 
 References:
     The MNIST database of handwritten digits (LeCun et al., 1998) | http://yann.lecun.com/exdb/mnist
@@ -30,10 +30,10 @@ IDX_FILES = {
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a file, or of what it compresses: of a truncated file, as many as are there."""
+    """Return the content of a file, decompressed if it is gzipped. A truncated file gives a part of its content."""
     raw = path.read_bytes()
     gzipped = raw.startswith(b"\x1f\x8b") or path.suffix.lower() == ".gz"
-    if raw.startswith(b"\0\0") or not gzipped:  # browsers decompress some downloads and keep their names
+    if raw.startswith(b"\0\0") or not gzipped:  # some browsers decompress a download and keep its name
         return raw
     content, rest = bytearray(), raw
     try:
@@ -50,8 +50,8 @@ def read_idx(path: str | Path) -> np.ndarray:
     """Read one IDX file of unsigned bytes, gzipped or not.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is truncated, too long, of another type, or no IDX file.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is truncated, too long, of another type, or no IDX file.
     """
     path = Path(path).expanduser()
     content = _content(path)
@@ -72,7 +72,7 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def find_idx(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
-    """Look for the four files of a set: the ones found by their standard names, and such names that are missing.
+    """Find the four files of a data set. Return the paths by standard name, and the missing standard names.
 
     `train-images.idx3-ubyte` and `train-images-idx3` are other names of `train-images-idx3-ubyte`.
     """

@@ -1,10 +1,10 @@
-"""Images that took long to decode, kept for the next time.
+"""A cache of decoded images on the disk.
 
-    $XDG_CACHE_HOME/ctdiff/images/<digest>/images.npy    (N, C, H, W) uint8, mapped into memory, never loaded as a whole
+    $XDG_CACHE_HOME/ctdiff/images/<hash>/  images.npy    (N, C, H, W) uint8, mapped into memory, never loaded as a whole
     (or ~/.cache/...)                      index.json    the hash of the images, and which files were left out
 
-The digest is of everything that the images depend on. A set is written under another name and renamed: one step for the file
-system. Nothing that is read is executed. The folder can be deleted at any time.
+The hash is that of everything that the images depend on. A folder is written under another name and then renamed. No content
+is executed. The folder can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import json
 import os
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -25,43 +23,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctdiff.training.checkpoints import discard, write_atomically
+from ctdiff.files import discard, remove_leftovers, write_atomically
+from ctdiff.hashes import bytes_hash, json_hash
 
 __all__ = ["LeftOut", "Read", "cached_images"]
 
 LeftOut: TypeAlias = dict[int, str]
-"""Which images were left out, by their places, and why."""
+"""The reasons of images that were left out, by index."""
 
 Read: TypeAlias = Callable[[LeftOut], Iterator[Tensor]]
-"""Yields images (1, C, H, W) one after the other, at least one; those that it leaves out it puts into its argument."""
+"""A function that yields at least one image (1, C, H, W), and adds the images that it leaves out to its argument."""
 
-_DAY = 86400.0
+_DAY = 86400.0  # seconds
 
 
 def cached_images(what: Mapping[str, Any], count: int, read: Read) -> tuple[Tensor, LeftOut]:
-    """The images that are kept, or those that `read` yields, which then are.
+    """Return the images of the cache, or read them and write the cache.
 
     Arguments:
-        what: what the images depend on, as JSON can say it.
-        count: how many there are, with those that are left out.
-        read: reads them.
+        what: everything that the images depend on, as JSON content.
+        count: the number of images, including those that are left out.
+        read: reads the images.
 
     Returns:
-        Images (N, C, H, W), mapped from the file, and what was left out.
+        Images (N, C, H, W), mapped from the file, and the images that were left out.
 
     Warns:
-        UserWarning: they cannot be kept.
+        UserWarning: the cache cannot be written.
     """
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     try:
-        place = _home() / digest
+        place = _home() / json_hash(what)
         found = _load(place, count)
         if found is None:
             _store(place, count, read)
             found = _load(place, count)
         if found is not None:
             return found
-    except OSError as error:  # not of the images: `read` raises ValueErrors
+    except OSError as error:  # of the cache, because `read` raises ValueErrors
         warnings.warn(f"the images cannot be kept for the next start ({error}); training goes on without", stacklevel=2)
     return _in_memory(count, read)
 
@@ -76,13 +74,13 @@ def _home() -> Path:
 
 
 def _load(place: Path, count: int) -> tuple[Tensor, LeftOut] | None:
-    """What is kept; None where there is nothing, or something that is not whole."""
+    """Return the content of the cache; None if it is missing or damaged."""
     try:
         index = json.loads((place / "index.json").read_bytes())
         left_out = {int(i): str(why) for i, why in index["left_out"]}
         images = np.asarray(np.load(place / "images.npy", mmap_mode="c", allow_pickle=False))
         intact = images.dtype == np.uint8 and images.ndim == 4 and len(images) == count - len(left_out)
-        intact = intact and hashlib.sha256(images.data).hexdigest() == index["sha256"]
+        intact = intact and bytes_hash(images.data) == index["sha256"]
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         return None
     return (torch.from_numpy(images), left_out) if intact else None
@@ -90,7 +88,7 @@ def _load(place: Path, count: int) -> tuple[Tensor, LeftOut] | None:
 
 def _store(place: Path, count: int, read: Read) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(place.parent)
+    remove_leftovers(place.parent, _DAY)
     building = Path(tempfile.mkdtemp(prefix=f".writing_{place.name}_", dir=place.parent))
     left_out: LeftOut = {}
     try:
@@ -101,7 +99,7 @@ def _store(place: Path, count: int, read: Read) -> None:
         try:
             building.rename(place)
         except OSError:
-            if _load(place, count) is None:  # what is there is damaged; otherwise another process was faster
+            if _load(place, count) is None:  # the old folder is damaged; otherwise another process was faster
                 discard(place)
                 building.rename(place)
     finally:
@@ -109,7 +107,7 @@ def _store(place: Path, count: int, read: Read) -> None:
 
 
 def _write(file: BinaryIO, count: int, images: Iterator[Tensor]) -> str:
-    """Write a .npy file image by image; returns the hash of what follows its header."""
+    """Write a .npy file image by image, and return the hash of the content after the header."""
     digest, written, shape = hashlib.sha256(), 0, (0,)
     for image in images:
         content = image.contiguous().numpy()
@@ -121,7 +119,7 @@ def _write(file: BinaryIO, count: int, images: Iterator[Tensor]) -> str:
         written += 1
     if written < count:
         file.seek(0)
-        _write_header(file, (written, *shape))  # of the same length: NumPy leaves room for a longer first axis
+        _write_header(file, (written, *shape))  # the header has the same length, because NumPy leaves room for the first axis
     file.flush()
     os.fsync(file.fileno())
     return digest.hexdigest()
@@ -129,15 +127,6 @@ def _write(file: BinaryIO, count: int, images: Iterator[Tensor]) -> str:
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-
-
-def _sweep(folder: Path) -> None:
-    """Delete what killed processes left half written: what nobody has written to for a day."""
-    for pattern in (".writing_*", ".deleting_*"):
-        for path in folder.glob(pattern):
-            with suppress(FileNotFoundError):  # another process has just finished it
-                if time.time() - max(part.lstat().st_mtime for part in (path, *path.glob("*"))) > _DAY:
-                    shutil.rmtree(path, ignore_errors=True)
 
 
 def _in_memory(count: int, read: Read) -> tuple[Tensor, LeftOut]:

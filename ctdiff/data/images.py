@@ -1,4 +1,4 @@
-"""What a data set is here: a uint8 tensor of images, perhaps labels, and how many values a pixel has.
+"""A data set: a uint8 tensor of images, optional labels, and the number of values of a pixel.
 
 Images have values 0 .. S - 1 (`num_values` = S; 256 as read from a file) and shape
 (N, C, H, W) with 1 or 3 channels. uint8 keeps 60,000 digits in 47 MB.
@@ -8,26 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ctdiff.data.pixels import as_bytes
+from ctdiff.hashes import content_hash
 from diffusion_core import stream_seed
 
-__all__ = ["ImageData", "Splits", "as_images", "split", "split_indices"]
+__all__ = ["ImageData", "Splits", "as_images", "data_record", "split", "split_indices"]
 
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """Images with integer pixels, and their labels.
+    """Images with integer pixels, and optional labels.
 
     Arguments:
         images: (N, C, H, W) uint8, values in 0 .. num_values - 1.
         labels: (N,) int64, non-negative, or None.
-        num_values: how many values a pixel can take, S, 2 .. 256.
-        class_names: of the labels 0, 1, ...; empty where they have none.
+        num_values: the number of values of a pixel, S, 2 .. 256.
+        class_names: the names of the labels 0, 1, ...; empty if they have no names.
 
     Raises:
         ValueError: a wrong shape, dtype or value.
@@ -72,13 +74,13 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """How many classes have names, or the largest label plus one; 0 without labels."""
+        """The number of class names, or the largest label plus one; 0 without labels."""
         if self.class_names:
             return len(self.class_names)
         return 0 if self.labels is None else int(self.labels.max()) + 1
 
     def select(self, indices: Tensor) -> ImageData:
-        """The images at the given places (n,), in that order."""
+        """Return the images at the given indices (n,), in that order."""
         labels = None if self.labels is None else self.labels[indices]
         return replace(self, images=self.images[indices], labels=labels)
 
@@ -88,7 +90,7 @@ class Splits:
     """A training and a test set of the same kind.
 
     Raises:
-        ValueError: they differ in image shape, in num_values or in class_names, or one alone has labels.
+        ValueError: the sets differ in image shape, in num_values or in class_names, or only one of them has labels.
     """
 
     train: ImageData
@@ -109,18 +111,29 @@ class Splits:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The names of the labels 0, 1, ...; empty where they have none."""
+        """The names of the labels 0, 1, ...; empty if they have no names."""
         return self.train.class_names
 
     def map(self, transform: Callable[[ImageData], ImageData]) -> Splits:
-        """The same transform of both sets."""
+        """Apply a transform to both sets."""
         return Splits(transform(self.train), transform(self.test))
 
 
-def split_indices(count: int, test_fraction: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Which of so many images are for training and which for the test, ascending, alike for the same seed.
+def data_record(splits: Splits) -> dict[str, Any]:
+    """Return what identifies the images of a data set, wherever the files are: their numbers, their shape and their hashes."""
 
-    round(test_fraction N) are for the test, at least one in each part.
+    def record(data: ImageData) -> dict[str, Any]:
+        labels = [] if data.labels is None else [data.labels]
+        return {"count": len(data), "sha256": content_hash(data.images, *labels)}
+
+    shape, num_values = list(splits.train.shape), splits.train.num_values
+    return {"shape": shape, "num_values": num_values, "train": record(splits.train), "held_out": record(splits.test)}
+
+
+def split_indices(count: int, test_fraction: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return the indices of training images and of test images, in ascending order. They depend on the seed only.
+
+    The test set has round(test_fraction N) images. Both sets have at least one.
 
     Raises:
         ValueError: the fraction is not in (0, 1), or there are fewer than two images.
@@ -135,7 +148,7 @@ def split_indices(count: int, test_fraction: float = 0.1, seed: int = 0) -> tupl
 
 
 def split(data: ImageData, test_fraction: float = 0.1, seed: int = 0) -> Splits:
-    """Split at random, alike for the same seed: see `split_indices`.
+    """Split a data set at random, as `split_indices` does.
 
     Raises:
         ValueError: the fraction is not in (0, 1), or there are fewer than two images.
@@ -145,14 +158,14 @@ def split(data: ImageData, test_fraction: float = 0.1, seed: int = 0) -> Splits:
 
 
 def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
-    """Bring a batch of images to (N, C, H, W) uint8: the dtypes that `as_bytes` takes.
+    """Convert a batch of images to (N, C, H, W) uint8. `as_bytes` lists the allowed dtypes.
 
-    (N, H, W) gets one channel; of four axes the second is the channels if it has 1 or 3
-    entries, otherwise the last one must.
+    (N, H, W) becomes (N, 1, H, W). With four axes, the channels are the second axis if it has 1 or 3 entries, otherwise the
+    last axis.
 
     Arguments:
         array: the images.
-        name: what to call them in an error.
+        name: the name of the images, for errors.
 
     Raises:
         ValueError: another dtype (floats, say), values outside 0 .. 255, or another shape.

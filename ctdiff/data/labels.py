@@ -1,4 +1,4 @@
-"""Labels as class numbers: integers as they are, strings in their natural order."""
+"""Labels as class numbers: integers stay the same, strings are numbered in natural order."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _REPR.maxother = 80  # of a tensor or an array
 
 
 def item_label(label: object, name: str) -> int | str:
-    """The label of one item: an integer or a string, of Python, of numpy, or in a tensor or array of one element.
+    """Return the label of one item: an integer or a string of Python or NumPy, or a tensor or array of one element.
 
     Arguments:
         label: the label.
-        name: what to call the item in an error.
+        name: the name of the item, for errors.
 
     Raises:
-        ValueError: something else, or an integer below 0.
+        ValueError: the label has another type, or is an integer below 0.
     """
     value = label
     if isinstance(label, (Tensor, np.ndarray, np.generic)) and label.shape in ((), (1,)):
@@ -41,15 +41,15 @@ def item_label(label: object, name: str) -> int | str:
 
 
 def as_labels(array: np.ndarray, count: int, name: str) -> np.ndarray:
-    """Bring the labels of an array file, (N,) or (N, 1), to (N,) int64 or strings.
+    """Convert the labels of an array file, (N,) or (N, 1), to (N,) int64 or strings.
 
     Arguments:
         array: the labels.
-        count: how many images there are, N.
-        name: what to call them in an error.
+        count: the number of images, N.
+        name: the name of the labels, for errors.
 
     Raises:
-        ValueError: another shape, a dtype that is neither integer, boolean nor string, or an integer below 0.
+        ValueError: the labels have another shape, a dtype that is no integer, boolean or string, or a value below 0.
     """
     if array.shape not in ((count,), (count, 1)):
         raise ValueError(
@@ -68,12 +68,12 @@ def as_labels(array: np.ndarray, count: int, name: str) -> np.ndarray:
 
 
 def with_classes(*sets: tuple[Tensor, np.ndarray | None]) -> list[ImageData]:
-    """Sets that belong together, a training and a test set say, with class numbers for labels.
+    """Return data sets that belong together, such as a training and a test set, with class numbers as labels.
 
-    Strings are numbered in the natural order of all their different values, which become the names of the classes.
+    The different strings of all sets are the names of the classes, in natural order.
 
     Arguments:
-        sets: images (N, C, H, W) and labels (N,), integers or strings; None for a set without labels.
+        sets: images (N, C, H, W) and labels (N,), integers or strings. None means a set without labels.
 
     Raises:
         ValueError: one set has strings and another has integers.

@@ -1,11 +1,11 @@
-"""Which images a folder holds: their classes, and what of them is for the test.
+"""Lists the images of a folder, their classes, and which of them are test images.
 
     photos/a.png, b.png                      no classes
     photos/cat/a.png, dog/b.png              a class for each folder
-    photos/train/cat/..., test/cat/...       with a test set of its own
+    photos/train/cat/..., test/cat/...       with a separate test set
 
-Links to folders are followed; one that leads back into a folder that it is in is not. What a system, a file manager or an
-archive leaves behind is no image.
+Links to folders are followed, except a link to a folder that contains the link. Folders of the system, of file managers and of
+archives are left out.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test", "testing"), ("val",
 
 @dataclass(frozen=True)
 class ListedImage:
-    """A file, not yet opened.
+    """An image file that was not opened yet.
 
     Arguments:
-        name: its path from the folder that was listed.
-        size: in bytes.
-        mtime_ns: when it was changed.
+        name: the path of the file, relative to the listed folder.
+        size: the size of the file in bytes.
+        mtime_ns: the time of its last change in nanoseconds.
         label: its class, or None.
     """
 
@@ -48,9 +48,9 @@ class Listing:
     """The images of a folder.
 
     Arguments:
-        train: those to train on.
-        test: the others.
-        class_names: by label; empty without classes.
+        train: the training images.
+        test: the test images.
+        class_names: the names of the labels 0, 1, ...; empty without classes.
     """
 
     train: tuple[ListedImage, ...]
@@ -59,15 +59,15 @@ class Listing:
 
 
 def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
-    """A sort key: numbers in a name by their values, so that 2 comes before 10; letters of either case alike."""
+    """Return a sort key: numbers in a name are compared by value, so 2 comes before 10, and upper and lower case are equal."""
     pieces = re.split(r"(\d+)", name)
     return tuple(int(piece) if i % 2 else piece.casefold() for i, piece in enumerate(pieces)), name
 
 
 def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """The image files of a folder and of those in it."""
+    """Yield the image files of a folder and of its subfolders."""
     real = os.path.realpath(folder)
-    if real in above:  # a link to a folder that it is in: there is no end of it
+    if real in above:  # a link to a folder that contains it would never end
         return
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.lower() in _LEFT_BEHIND:
@@ -75,14 +75,14 @@ def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
         if path.is_dir():
             yield from _files(path, (*above, real))
         elif path.suffix.lower() in image_suffixes():
-            if path.is_file() or path.is_symlink():  # a link to nothing will fail with its name
+            if path.is_file() or path.is_symlink():  # opening a link to nothing raises an error with its name
                 yield path
         elif path.is_symlink() and not path.exists():
             warnings.warn(f"{path} is a link to {os.readlink(path)}, which is not there: it is left out", stacklevel=2)
 
 
 def _parts(root: Path, names: Sequence[str]) -> tuple[str, str | None] | None:
-    """The folders of the training and of the test set (None: there is none); None where the folders are no such parts."""
+    """Return the folders of the training set and of the test set (None if missing); None if the folders are no such sets."""
     folders = {name.partition("/")[0] for name in names}
     if any("/" not in name for name in names):
         return None
@@ -96,7 +96,7 @@ def _parts(root: Path, names: Sequence[str]) -> tuple[str, str | None] | None:
 
 
 def _classes(root: Path, part: str, names: Sequence[str]) -> list[str | None]:
-    """The class of each image of a part: the folder in it that the image is in, or None for all."""
+    """Return the class of each image of a set: the name of its folder, or None for all images."""
     inside = [name.removeprefix(part) for name in names]
     classes = [name.partition("/")[0] if "/" in name else None for name in inside]
     if None in classes and (named := [each for each in classes if each is not None]):
@@ -118,21 +118,21 @@ def _differing(root: Path, train: str, test: str, classes: tuple[set[str | None]
 def list_images(root: Path, test_fraction: float, seed: int) -> Listing:
     """List the images of a folder.
 
-    Folders `train` and `test` (or `val`), and no other beside them, are the two sets; of three, `val` is left alone.
-    Without a test set one is drawn.
+    If the only subfolders are `train` and `test` (or `val`), they are the two sets. If there are all three, `val` is left out.
+    Without a test set, a random one is chosen.
 
     Arguments:
         root: the folder.
-        test_fraction: the share that becomes the test set, where the folder has none.
-        seed: keys that choice.
+        test_fraction: the share of the images that becomes the test set, if the folder has none.
+        seed: the seed of this choice.
 
     Raises:
-        FileNotFoundError: there is no such folder, or it has no image.
-        ValueError: some images are in class folders and some are not, the two sets have other classes, or there are too few
-            images to be split.
+        FileNotFoundError: the folder does not exist, or has no image.
+        ValueError: some images are in class folders and some are not, the two sets have different classes, or there are too
+            few images for two sets.
 
     Warns:
-        UserWarning: what is left out: a set for validation, a link to nothing.
+        UserWarning: a validation set or a link to nothing is left out.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
@@ -160,7 +160,7 @@ def _ordered(classes: Sequence[str | None]) -> tuple[str, ...]:
 
 
 def _drawn(root: Path, names: Sequence[str], classes: Sequence[str | None], test_fraction: float, seed: int) -> Listing:
-    """A listing whose test set is drawn."""
+    """Return a listing with a random test set."""
     ordered = _ordered(classes)
     images = _listed(root, names, classes, ordered)
     train, test = (tuple(images[i] for i in chosen.tolist()) for chosen in split_indices(len(images), test_fraction, seed))

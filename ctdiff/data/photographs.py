@@ -1,9 +1,9 @@
-"""One image file or PIL image as pixels: upright, on a ground, with 8 bits, in grey or colour, brought to one size.
+"""Converts an image file or a PIL image to pixels: upright, without transparency, 8 bits, grey or RGB, of one size.
 
     stored pixels -> 8 bits a channel -> over the ground -> grey or RGB -> upright -> cut and resized
 
-Upright is what the EXIF orientation says; a camera stores a portrait as a landscape and a note. Of
-several frames or pages the first is taken.
+The EXIF orientation says which side is up: cameras store upright photographs on their side. If a file has several frames or
+pages, the first one is used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 _FOREIGN = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
-"""Formats that Pillow knows by name, but does not decode itself; for EPS it runs another program, for a film nothing."""
+"""Formats that Pillow knows, but does not decode itself. For EPS it starts another program."""
 
 _METHODS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,22 +46,22 @@ _METHODS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image of each EXIF orientation upright. `ImageOps.exif_transpose` has the same table; it then rewrites the
-EXIF, which fails for tags that some cameras write."""
+"""The method that turns an image of each EXIF orientation upright. `ImageOps.exif_transpose` has the same table, but it also
+rewrites the EXIF data, which fails for tags of some cameras."""
 
 _THROUGH = {"La": "LA", "LAB": "RGB"}
-"""Modes that Pillow converts to some others only, and one of these."""
+"""Modes that Pillow cannot convert directly, each with a mode that it can convert them to."""
 
-_OVERSAMPLED = 4  # a JPEG is decoded at no less than so many times the size that it is fitted to
+_OVERSAMPLED = 4  # a JPEG is decoded at no less than this multiple of its final size
 
 
 class DamagedImageError(ValueError):
-    """An image that cannot be read; the message names it."""
+    """An image that cannot be read. The message names the image."""
 
 
 @contextmanager
 def _named(name: str, found: str = "") -> Iterator[None]:
-    """While this context lasts, whatever decoding raises is one error with the image's name."""
+    """Turn every error of this context into a DamagedImageError with the name of the image."""
     try:
         yield
     except DamagedImageError:
@@ -73,7 +73,7 @@ def _named(name: str, found: str = "") -> Iterator[None]:
 
 @cache
 def _formats() -> dict[str, tuple[str, ...]]:
-    """The formats that the installed Pillow decodes, with their suffixes."""
+    """Return the formats that the installed Pillow decodes, with their suffixes."""
     suffixes: dict[str, list[str]] = {}
     for suffix, kind in Image.registered_extensions().items():  # loads every plugin
         suffixes.setdefault(kind, []).append(suffix)
@@ -82,62 +82,62 @@ def _formats() -> dict[str, tuple[str, ...]]:
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """The suffixes, in lower case, of the files that the installed Pillow decodes."""
+    """Return the suffixes, in lower case, of the files that the installed Pillow decodes."""
     return frozenset(suffix for suffixes in _formats().values() for suffix in suffixes)
 
 
 def check_channels(channels: int) -> None:
-    """Refuse a number of channels that is neither grey nor colour.
+    """Check a number of channels.
 
     Raises:
-        ValueError: it is not 1 or 3.
+        ValueError: the number is not 1 (grey) or 3 (RGB).
     """
     if channels not in (1, 3):
         raise ValueError(f"channels = {channels}, expected 1 (grey) or 3 (RGB)")
 
 
 def check_ground(ground: int) -> None:
-    """Refuse a ground that is no grey level.
+    """Check the grey level behind transparent pixels.
 
     Raises:
-        ValueError: it is not in 0 .. 255.
+        ValueError: the level is not in 0 .. 255.
     """
     if not 0 <= ground <= 255:
         raise ValueError(f"ground = {ground}, expected a grey level 0 .. 255")
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Whether an image has no colour, by its mode."""
+    """Return whether the mode of an image is a grey one."""
     return image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
 
 
 def to_array(image: Image.Image, channels: int, name: str, ground: int = 255) -> np.ndarray:
-    """A PIL image as 8-bit grey (H, W) or RGB (H, W, 3), upright.
+    """Return a PIL image as an upright uint8 array, grey (H, W) or RGB (H, W, 3).
 
-    What is transparent shows the ground. 16 bits become 8 by `value >> 8`, floats in [0, 1] by `round(255 value)`.
+    Transparent pixels show the ground. 16 bits become 8 by `value >> 8`, and floats in [0, 1] by `round(255 value)`.
 
     Arguments:
         image: the image.
         channels: 1 (grey) or 3 (RGB).
-        name: what to call it in an error.
-        ground: the grey level behind it, 0 .. 255.
+        name: the name of the image, for errors.
+        ground: the grey level behind transparent pixels, 0 .. 255.
 
     Raises:
-        DamagedImageError: it cannot be decoded, or its values have no known range.
+        DamagedImageError: the image cannot be decoded, or its values have an unknown range.
     """
     with _named(name):
         return _pixels(image, channels, name, ground)
 
 
 def _pixels(image: Image.Image, channels: int, name: str, ground: int) -> np.ndarray:
-    _load(image)  # before its orientation is asked for: a TIFF turns itself when it is loaded
+    _load(image)  # before the orientation is read: Pillow turns a TIFF when it loads it
     method = _METHODS.get(_orientation(image))
     flat = _over_ground(_eight_bits(image, name), ground).convert("L" if channels == 1 else "RGB")
     return np.array(flat if method is None else flat.transpose(method))
 
 
 def _load(image: Image.Image) -> None:
-    """Decode without mapping the file into memory: so Pillow garbles TIFFs without compression that lie on their side."""
+    """Decode an image without mapping its file into memory. With a mapping, Pillow garbles uncompressed TIFFs on their side."""
     if not isinstance(image, ImageFile.ImageFile):
         image.load()
         return
@@ -151,7 +151,7 @@ def _load(image: Image.Image) -> None:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # arbitrary bytes fail in arbitrary ways; the pixels are whole, and are shown as stored elsewhere too
+    except Exception:  # arbitrary bytes fail in arbitrary ways; the pixels can still be used
         return 1
 
 
@@ -169,11 +169,11 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
-    """The upper 8 bits; what a PNG declares to be the transparent value becomes transparent."""
+    """Return the upper 8 bits of each value. The transparent value of a PNG becomes transparent."""
     values = np.asarray(image).astype(np.int64)
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
-    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # 0 is white, which Pillow minds with 8 bits only
+    if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # 0 is white, which Pillow ignores with 16 bits
         values = (1 << bits) - 1 - values
     grey = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
     if (transparent := image.info.get("transparency")) is not None:
@@ -186,7 +186,7 @@ def _over_ground(image: Image.Image, ground: int) -> Image.Image:
     if "transparency" not in image.info and not (image.mode + palette).endswith(("A", "a")):
         return image
     colour = image.info.get("transparency")
-    if isinstance(colour, tuple) and max(colour) > 255:  # of 16 bits, while the pixels have been cut to 8
+    if isinstance(colour, tuple) and max(colour) > 255:  # a value of 16 bits, while the pixels have 8
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in colour)
     above = image.convert("RGBA")
@@ -194,31 +194,31 @@ def _over_ground(image: Image.Image, ground: int) -> Image.Image:
 
 
 def open_image(file: Path, channels: int, ground: int = 255, extent: tuple[int, int] | None = None) -> Tensor:
-    """One image file, (1, C, H, W) uint8.
+    """Read one image file as (1, C, H, W) uint8.
 
     Arguments:
         file: the file.
         channels: as in `to_array`.
         ground: as in `to_array`.
-        extent: the (height, width) that the image will be fitted to. A JPEG of much more than that is decoded at a half, a
-            quarter or an eighth of its size: still at least four times the extent, at a fraction of the work and the memory.
+        extent: the (height, width) that the image will be resized to. A much larger JPEG is decoded at a half, a quarter or an
+            eighth of its size, but at least at four times the extent. This saves time and memory.
 
     Raises:
-        DamagedImageError: it cannot be opened, is damaged or no image.
+        DamagedImageError: the file cannot be opened, is damaged or is no image.
     """
     size = os.path.getsize(file) if os.path.exists(file) else 0
     with _named(str(file), f"; {size} bytes found"), Image.open(file, formats=tuple(_formats())) as image:
         if extent is not None:
-            side = _OVERSAMPLED * max(extent)  # a square: whichever way up it is
+            side = _OVERSAMPLED * max(extent)  # a square, because the image may lie on its side
             image.draft(None, (side, side))
         return as_images(_pixels(image, channels, str(file), ground)[None], str(file))
 
 
 def fitted(images: Iterable[tuple[str, Tensor]], image_size: int | tuple[int, int] | None) -> Iterator[Tensor]:
-    """Images (1, C, H, W) of one size, or brought to one size, one after the other.
+    """Yield images (1, C, H, W) of one size, resized if image_size is given.
 
     Raises:
-        ValueError: an image has another size than the first one, and no image_size was given.
+        ValueError: image_size is None, and an image does not have the size of the first one.
     """
     extent = None if image_size is None else image_extent(image_size)
     first: tuple[str, tuple[int, ...]] | None = None
@@ -234,5 +234,5 @@ def fitted(images: Iterable[tuple[str, Tensor]], image_size: int | tuple[int, in
 
 
 def stacked(images: Iterable[tuple[str, Tensor]], image_size: int | tuple[int, int] | None) -> Tensor:
-    """The images of `fitted` as one tensor (N, C, H, W)."""
+    """Return the images of `fitted` as one tensor (N, C, H, W)."""
     return torch.cat(list(fitted(images, image_size)))

@@ -1,4 +1,4 @@
-"""Pixels as bytes 0 .. 255: which dtypes are converted, and what to write for the others."""
+"""Converts pixels to bytes 0 .. 255, or explains how to convert them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["as_bytes"]
 
 
 def as_bytes(array: np.ndarray | Tensor, name: str) -> Tensor:
-    """Bring pixels to uint8 where there is one way to do it.
+    """Convert pixels to uint8 if there is only one way to do it.
 
-    uint8 stays, other integers in 0 .. 255 are the same numbers, and booleans become 0 and 255. Floats are refused: they
-    may mean [0, 1], [-1, 1] or 0 .. 255, which the values suggest but do not say.
+    uint8 stays the same, other integers in 0 .. 255 keep their values, and booleans become 0 and 255. Floats are refused:
+    their range may be [0, 1], [-1, 1] or 0 .. 255.
 
     Arguments:
         array: pixels of any shape.
-        name: what to call them in an error.
+        name: the name of the pixels, for errors.
 
     Raises:
-        ValueError: another dtype, or integers outside 0 .. 255. The message has the dtype, the smallest and the largest
-            value, and the line that converts them where there is one.
+        ValueError: the pixels have another dtype, or integers outside 0 .. 255. The message names the dtype, the smallest and
+            the largest value, and a line that converts them, if there is one.
     """
     if isinstance(array, Tensor) and array.dtype == torch.uint8:
         return array
@@ -40,14 +40,14 @@ def as_bytes(array: np.ndarray | Tensor, name: str) -> Tensor:
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:
-    """The values of a tensor in numpy, which computes with more kinds of integers than torch, but has no bfloat16."""
+    """Return the values of a tensor in NumPy, which has more integer dtypes than torch, but no bfloat16."""
     tensor = tensor.detach().cpu()
     short = tensor.is_floating_point() and tensor.dtype not in (torch.float16, torch.float32, torch.float64)
     return (tensor.float() if short else tensor).numpy()
 
 
 def _range_and_line(values: np.ndarray, is_tensor: bool) -> str:
-    """The end of the error: what the values are and how to convert them."""
+    """Return the end of the message: the range of the values and how to convert them."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return "; no value is finite"
@@ -56,7 +56,7 @@ def _range_and_line(values: np.ndarray, is_tensor: bool) -> str:
     if finite.size < values.size:
         return f"{found}, and {values.size - finite.size} of them are not finite"
     line, condition = None, ""
-    if low == high:  # a black image says nothing of what white is
+    if low == high:  # an image of one value does not show the range
         return found
     if values.dtype == np.uint16:
         line, condition = "(x / 257).round()", ", if 65535 is white"

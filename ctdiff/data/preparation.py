@@ -1,4 +1,4 @@
-"""From the images of a source to what a network is trained on: sizes, values, shares, and the batches."""
+"""The preparation of the images of a source for training: size, values, share, and batches."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Sides: TypeAlias = Annotated[tuple[int, ...], Range(least=1)]
 
 @dataclass(frozen=True)
 class Preparation(CheckedArguments):
-    """Of the section `data`: what is made of the images of a source.
+    """Settings of the section `data`: how the images of a source are prepared.
 
     Arguments:
-        image_size: height and width, or one number for both; images of another size are resized, with antialiasing.
+        image_size: height and width, or one number for both; other images are resized with antialiasing.
         channels: 1 is grey, 3 is RGB.
-        num_values: how many values a pixel has (S).
-        quantise: whether 256 levels are quantised to num_values; False takes the values as they are.
-        rotation: the largest random rotation in degrees. A few degrees help where images are few.
-        flip: whether every other image is mirrored in training: for photographs, not for digits.
+        num_values: the number of values of a pixel (S).
+        quantise: whether 256 levels are quantised to num_values; False keeps the values.
+        rotation: the largest random rotation in degrees. A few degrees help if there are few images.
+        flip: whether to mirror each training image with probability 1/2: for photographs, not for digits.
         fraction: the share of the training set that is used, for studies with little data.
     """
 
@@ -50,14 +50,14 @@ class Preparation(CheckedArguments):
         return self.image_size[0], self.image_size[-1]
 
     def prepared(self, splits: Splits, seed: int) -> Splits:
-        """The images of a source as states 0 .. S - 1.
+        """Return the images of a source as states 0 .. S - 1.
 
         Arguments:
-            splits: what the source gave.
-            seed: chooses the images that are used, if `fraction` is below 1.
+            splits: the images of the source.
+            seed: the seed of the choice of images, if `fraction` is below 1.
 
         Raises:
-            ValueError: the images have another number of channels, or all their pixels the same value.
+            ValueError: the images have another number of channels, or all their pixels have the same value.
         """
         if splits.train.shape[0] != self.channels:
             raise ValueError(f"the images have {splits.train.shape[0]} channels, config.data.channels = {self.channels}")
@@ -72,6 +72,6 @@ class Preparation(CheckedArguments):
         return splits
 
     def batches(self, images: Tensor, labels: Tensor | None, batch_size: int, seed: int, encode: Encoding | None) -> Batches:
-        """The endless sequence of training batches; the arguments are those of `Batches`."""
+        """Return the endless sequence of training batches. The arguments are those of `Batches`."""
         rotation, flip = Rotation(self.rotation) if self.rotation else None, Flip() if self.flip else None
         return Batches(images, labels, batch_size, seed, rotation, flip, encode)

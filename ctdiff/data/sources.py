@@ -1,8 +1,8 @@
-"""Where images come from: a class for each kind of place, whose `load` reads it.
+"""Sources of images: a class for each kind of file or folder, with a method `load`.
 
     Folder("~/photos", channels=3, image_size=(32, 32)).load() -> Splits
 
-The arguments are checked when a source is made; nothing is read before `load`.
+The arguments are checked when a source is made. Nothing is read before `load`.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ TestFraction: TypeAlias = Annotated[float, Range(above=0, below=1)]
 
 
 def _absolute(path: str) -> Path:
-    """A path from the root on; `~` is the home."""
+    """Return an absolute path; `~` is the home folder."""
     return Path(path).expanduser().absolute()
 
 
 @dataclass(frozen=True)
 class Source(CheckedArguments, ABC):
-    """A training and a test set of uint8 images, with labels where there are any."""
+    """The base class of sources. A source gives a training set and a test set of uint8 images, with optional labels."""
 
     @abstractmethod
     def load(self) -> Splits:
         """Read the images into memory.
 
         Raises:
-            FileNotFoundError: something is missing.
+            FileNotFoundError: a file or folder is missing.
             ConnectionError: a download failed.
-            ValueError: something is damaged, or not what the source reads.
+            ValueError: a file is damaged, or has another format.
         """
 
 
 @dataclass(frozen=True)
 class EmbeddedMNIST(Source):
-    """10,000 MNIST digits that ship with the package: 8,000 to train, 2,000 to test, (1, 28, 28)."""
+    """The 10,000 MNIST digits that are part of the package: 8,000 training and 2,000 test digits, (1, 28, 28)."""
 
     def load(self) -> Splits:
         return embedded_mnist()
@@ -89,7 +89,7 @@ class CIFAR10(Source):
     """50,000 training and 10,000 test photographs, (3, 32, 32), in 10 classes.
 
     Arguments:
-        path: the folder with the archive cifar-10-binary.tar.gz or with its content, or one of the two itself.
+        path: a folder with the archive cifar-10-binary.tar.gz or with its unpacked folder, or the path of one of these.
         download: whether to download the archive (162 MB) if it is missing.
     """
 
@@ -120,7 +120,7 @@ class Array(Source):
 
     Arguments:
         path: the file.
-        test_fraction: the share of the images that becomes the test set, where the file has none.
+        test_fraction: the share of the images that becomes the test set, if the file has none.
     """
 
     path: str
@@ -132,11 +132,11 @@ class Array(Source):
 
 @dataclass(frozen=True)
 class Folder(Source):
-    """A folder of image files. Where they are in subfolders, each subfolder is a class.
+    """A folder of image files. If the images are in subfolders, each subfolder is a class.
 
     Arguments:
         path: the folder.
-        test_fraction: the share of the images that becomes the test set, where there is no folder `test` or `val`.
+        test_fraction: the share of the images that becomes the test set, if there is no folder `test` or `val`.
         ground: the grey level behind transparent pixels: 0 is black, 255 is white.
         skip_damaged: whether to leave out images that cannot be read, with a warning.
         channels: 1 for grey, 3 for RGB; every image is converted.

@@ -1,7 +1,6 @@
-"""From grey levels to states: resizing, quantising, and smaller sets.
+"""Transforms from grey levels to states: resizing, quantising, and smaller sets.
 
-The processes run on S states. S levels out of 256 are `floor(x S / 256)`: bins of equal
-width, and the identity at S = 256.
+256 levels become S states by `floor(x S / 256)`. The bins have equal width. At S = 256 nothing changes.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from diffusion_core import stream_seed
 
 __all__ = ["as_states", "fit_image", "fraction", "image_extent", "quantise", "resized"]
 
-_CHUNK = 4096  # images at once: bounds the memory of integer arithmetic and of the resize's float copy
+_CHUNK = 4096  # images at once, which bounds the memory for integer arithmetic and for float copies
 
 
 def quantise(data: ImageData, num_values: int) -> ImageData:
@@ -27,7 +26,7 @@ def quantise(data: ImageData, num_values: int) -> ImageData:
         num_values: S, 2 .. 256.
 
     Raises:
-        ValueError: S is outside 2 .. 256, or the images have been quantised already.
+        ValueError: S is outside 2 .. 256, or the images are already quantised.
     """
     if not 2 <= num_values <= 256:
         raise ValueError(f"num_values = {num_values}, expected 2 .. 256")
@@ -40,7 +39,7 @@ def quantise(data: ImageData, num_values: int) -> ImageData:
 
 
 def as_states(data: ImageData, num_values: int) -> ImageData:
-    """Take the values as states 0 .. S - 1, unchanged.
+    """Use the values as states 0 .. S - 1, unchanged.
 
     Raises:
         ValueError: S is outside 2 .. 256, or a value is S or more.
@@ -49,7 +48,7 @@ def as_states(data: ImageData, num_values: int) -> ImageData:
 
 
 def image_extent(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of `image_size`, where one number means a square.
+    """Return (height, width) of `image_size`. One number means a square.
 
     Raises:
         ValueError: a side is less than 1.
@@ -61,7 +60,7 @@ def image_extent(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def fit_image(images: Tensor, height: int, width: int) -> Tensor:
-    """Cut the centre of the target's aspect ratio out, and resize it with antialiasing: (N, C, h, w) -> (N, C, H, W)."""
+    """Cut images at their centre to the target aspect ratio and resize them with antialiasing: (N, C, h, w) -> (N, C, H, W)."""
     from torchvision.transforms.v2 import functional  # slow to import; most runs do not resize
 
     h, w = images.shape[-2:]
@@ -75,9 +74,9 @@ def fit_image(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def resized(data: ImageData, image_size: int | tuple[int, int]) -> ImageData:
-    """Resize the images, with antialiasing; another aspect ratio keeps the centre.
+    """Resize images with antialiasing. Images with another aspect ratio are cut at their centre.
 
-    Resize before `quantise`: averages of 256 levels are finer than averages of S.
+    Resize before `quantise`, because averages of 256 levels are finer than averages of S levels.
 
     Arguments:
         data: the images.
@@ -92,13 +91,13 @@ def resized(data: ImageData, image_size: int | tuple[int, int]) -> ImageData:
 def fraction(data: ImageData, share: float, seed: int = 0) -> ImageData:
     """Keep a share of the images, for studies with little data.
 
-    The choice depends on the seed alone, every class keeps its share (and at least one image),
-    and a smaller share is a subset of a larger one.
+    The choice depends on the seed only. Every class keeps the same share, and at least one image. A smaller share is a subset
+    of a larger one.
 
     Arguments:
         data: the images.
-        share: how much to keep, in (0, 1].
-        seed: another seed keeps other images.
+        share: the share to keep, in (0, 1].
+        seed: the seed of the choice.
 
     Raises:
         ValueError: the share is outside (0, 1].

@@ -1,7 +1,7 @@
-"""What is measured of a run: samples, drawn in pieces, and the bits per dimension of held-out images.
+"""Samples of a run, and the bits per dimension of held-out images. Both are computed in pieces that can be kept.
 
-Samples have seeds, and a sample depends on its seed alone. So they can be drawn piece by piece, in several sittings,
-and are the same. The likelihood bound is taken in blocks of images, each with random numbers of its own, for the same reason.
+A sample depends only on its seed. So samples can be drawn in pieces, and after an interruption, and are the same. The
+likelihood bound is computed for blocks of images. Each block has its own random numbers, for the same reason.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from ctdiff import recipe
 from ctdiff.data import ImageData
 from ctdiff.evaluation.records import Parts
 from ctdiff.runs import Run
+from ctdiff.sampling import draw_frames
 from diffusion_core import BitsPerDim, Sampler, TimeSampler, stream_seed
 from diffusion_core.conditions import check_conditions
 from diffusion_core.densities import pilot_times
 
-__all__ = ["Drawn", "draw", "likelihood_times", "run_bits_per_dim"]
+__all__ = ["Samples", "draw", "likelihood_times", "run_bits_per_dim"]
 
-_PIECE = 128  # samples that an interruption may lose, at most
-_BLOCK = 32  # images of a block
+_PIECE = 128  # the most samples that an interruption loses
+_BLOCK = 32  # images in a block
 _PILOT = 64  # images that the density of times is learned on
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
-    """Samples, and what they cost.
+class Samples:
+    """Samples and their cost.
 
     Arguments:
         images: uint8 (N, C, H, W), values 0 .. S - 1.
-        network_calls: network evaluations a sample.
-        seconds: in all, without what is not sampling.
+        nfe: the number of function evaluations (network calls) of a sample.
+        seconds: the time of sampling all of them.
     """
 
     images: Tensor
-    network_calls: int
+    nfe: int
     seconds: float
 
 
@@ -50,13 +51,16 @@ def _piece(
     run: Run, sampler: Sampler[object], seeds: list[int], cond: Mapping[str, Tensor], bar: tqdm
 ) -> dict[str, np.ndarray]:
     begun = time.perf_counter()
+
+    def moved() -> bool:
+        bar.update(min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n))  # thirds add up to more than 1 at times
+        return True
+
     with run.named():
-        for state in sampler.trajectory(len(seeds), generator=None, seeds=seeds, progress=False, **cond):
-            last = state
-            bar.update(min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n))  # thirds add up to more than 1 at times
-    images = run.images(last.x).to("cpu", torch.uint8)
+        drawn = draw_frames(sampler, seeds, cond, run.images, go_on=moved)
+    images = drawn.images[-1].to(torch.uint8)
     seconds = time.perf_counter() - begun
-    return {"images": images.numpy(), "network_calls": np.array(last.nfe), "seconds": np.array(seconds)}
+    return {"images": images.numpy(), "network_calls": np.array(drawn.last.nfe), "seconds": np.array(seconds)}
 
 
 def draw(
@@ -67,20 +71,20 @@ def draw(
     parts: Parts | None = None,
     title: str = "samples",
     progress: bool = False,
-) -> Drawn:
+) -> Samples:
     """Draw a sample for each seed, in pieces.
 
     Arguments:
-        run: whose samples they are.
-        sampler: one of the run's.
-        seeds: one a sample.
-        cond: conditions of the network by name, N rows each; None is none.
-        parts: where pieces are kept until all are there; None keeps none.
-        title: what the progress bar says.
-        progress: show it.
+        run: the run.
+        sampler: a sampler of the run.
+        seeds: one seed for each sample.
+        cond: conditions of the network by name, N rows each; None means no conditions.
+        parts: where finished pieces are kept until all are done. None means that nothing is kept.
+        title: the title of the progress bar.
+        progress: whether to show the progress bar.
 
     Raises:
-        ValueError: a condition has another number of rows than there are seeds.
+        ValueError: the number of rows of a condition is not the number of seeds.
     """
     check_conditions(cond or {}, len(seeds))
     size = sampler.sub_batch * max(1, _PIECE // sampler.sub_batch)  # whole sub-batches: the last one alone is padded
@@ -96,22 +100,22 @@ def draw(
             pieces.append(make() if parts is None else parts.get(f"samples_{first:06d}", make))
             bar.update(min(first + size, len(seeds)) - bar.n)
     images = torch.from_numpy(np.concatenate([piece["images"] for piece in pieces]))
-    return Drawn(images, int(pieces[0]["network_calls"]), sum(float(piece["seconds"]) for piece in pieces))
+    return Samples(images, int(pieces[0]["network_calls"]), sum(float(piece["seconds"]) for piece in pieces))
 
 
 def likelihood_times(run: Run) -> TimeSampler:
-    """The times of a run's bound: all of the trained interval; of a Gaussian process the steps of the chain of T times.
+    """The times of a run's bound: the trained interval, or, for a Gaussian process, the steps of the chain of T times.
 
-    Where the chain's schedule has no ends (the run samples on the grid `bounded_log_snr`), the T steps are those of that grid.
+    If the run samples on the grid `bounded_log_snr`, its schedule has no ends. The T steps are then those of this grid.
     """
     return recipe.engine_of(run.config).bound_times(run.config)
 
 
 def _labelled(run: Run, data: ImageData) -> tuple[Tensor, dict[str, Tensor]]:
-    """Images as the run's process takes them, and their labels where the network takes some.
+    """Images as the process uses them, and their labels if the network is conditional.
 
     Raises:
-        ValueError: a conditional run and images without labels.
+        ValueError: the network is conditional and the images have no labels.
     """
     x_0 = run.encode(data.images)
     if not run.config.model.num_classes:
@@ -134,23 +138,22 @@ def run_bits_per_dim(
     parts: Parts | None = None,
     progress: bool = False,
 ) -> BitsPerDim:
-    """Bits per dimension of images under a run, of either engine: a bound, its three terms, its errors.
+    """Compute bits per dimension of images under a run: a bound, its three terms and its errors.
 
-    The model is the conditional one, without guidance, where the network has classes; the images then have labels. Runs of one
-    process, given the same images and seed, get the same noise, so that their differences are more exact than their values
-    if `likelihood_times` is the same too.
+    If the network has classes, the model is conditional and has no guidance. The images then need labels. Runs with the same
+    process, images, seed and `likelihood_times` use the same noise. Their differences are then more exact than their values.
 
     Arguments:
-        run: the run.
+        run: the run, of either engine.
         data: images with the values that the run was trained on.
-        pilot: other such images; the density of times is learned on the first 64 of them.
-        draws: times and noises an image: an even number, at least 4.
-        seed: of the random numbers.
-        parts: where blocks of images are kept until all are there; None keeps none.
-        progress: show a progress bar.
+        pilot: other images of this kind; the density of times is learned on the first 64.
+        draws: the number of random pairs of a time and a noise for each image: an even number, at least 4.
+        seed: the seed of the random numbers.
+        parts: where finished blocks of images are kept until all are done. None means that nothing is kept.
+        progress: whether to show a progress bar.
 
     Raises:
-        ValueError: draws are none of these, or a conditional run and images without labels.
+        ValueError: draws are out of range, or the network is conditional and the images have no labels.
     """
     engine = recipe.engine_of(run.config)
     measures, denoiser, bits = engine.package, engine.sampled(run.config, run.denoiser), []

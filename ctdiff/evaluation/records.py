@@ -1,8 +1,7 @@
-"""What a number needs to be repeated: strict JSON, hashes, the machine; and parts of work that survive an interruption."""
+"""Files that make numbers repeatable: dataclasses as strict JSON, hashes, the environment, and parts of interrupted work."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import io
 import json
@@ -10,50 +9,123 @@ import math
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 
-from ctdiff.training.checkpoints import write_atomically
+from ctdiff.files import write_atomically
+from ctdiff.hashes import json_hash
 
 __all__ = [
+    "Environment",
     "Parts",
+    "as_json",
     "digest",
     "environment",
-    "file_hash",
+    "from_json",
     "keep_result",
     "kept_result",
     "read_json",
+    "read_record",
     "to_json",
     "unequal",
 ]
 
 
-def _strict(value: Any) -> Any:
-    """The value with infinities and NaN, of which JSON has no word, as strings."""
+class Written(Protocol):
+    """A dataclass that is the whole content of a JSON file."""
+
+    FORMAT: ClassVar[str]
+
+
+T = TypeVar("T")
+W = TypeVar("W", bound=Written)
+
+
+def as_json(value: object) -> Any:
+    """A value as JSON has it: dataclasses as dictionaries, tuples as lists, infinities and NaN as strings that `float` reads.
+
+    A dataclass with an attribute FORMAT begins with the key `format`.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        heading = {"format": value.FORMAT} if hasattr(value, "FORMAT") else {}
+        return heading | {item.name: as_json(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
-        return {key: _strict(item) for key, item in value.items()}
+        return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(item) for item in value]
+        return [as_json(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def to_json(content: Mapping[str, Any]) -> str:
-    """Strict JSON: tuples become lists, infinities and NaN the strings that `float` reads; other floats come back exactly."""
-    return json.dumps(_strict(content), indent=1, allow_nan=False) + "\n"
+def to_json(content: object) -> str:
+    """Strict JSON of dataclasses, dictionaries, lists and plain values, as `as_json` describes. Finite floats stay exact."""
+    return json.dumps(as_json(content), indent=1, allow_nan=False) + "\n"
+
+
+def from_json(cls: type[T], content: object, where: str) -> T:
+    """The dataclass that `as_json` wrote.
+
+    The types of the fields may be dataclasses, `list`, `dict`, unions with None, plain values and `Any`. A field with a
+    default may be missing.
+
+    Arguments:
+        cls: the dataclass.
+        content: decoded JSON.
+        where: the file's name, for error messages.
+
+    Raises:
+        ValueError: a key is missing or unknown, or a value has another type.
+    """
+    made: T = _read(cls, content, where)
+    return made
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """A value of the given type from decoded JSON."""
+    if kind is Any:
+        return value
+    arguments = get_args(kind)
+    if NoneType in arguments:
+        return None if value is None else _read(next(each for each in arguments if each is not NoneType), value, where)
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _read_fields(kind, value, where)
+    origin = get_origin(kind) or kind
+    if origin is float and (value in ("inf", "-inf", "nan") or type(value) is int):
+        return float(value)
+    if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):
+        raise ValueError(f"{where} = {value!r}, expected {'an object' if is_dataclass(kind) else origin.__name__}")
+    if origin is list:
+        return [_read(arguments[0], item, f"{where}[{place}]") for place, item in enumerate(value)]
+    if origin is dict:
+        return {key: _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    return value
+
+
+def _read_fields(cls: Any, content: dict[str, Any], where: str) -> Any:
+    """A dataclass from its keys."""
+    given = {key: value for key, value in content.items() if key != "format" or not hasattr(cls, "FORMAT")}
+    kinds = get_type_hints(cls)
+    expected = {item.name: item.default is MISSING and item.default_factory is MISSING for item in fields(cls)}
+    if unknown := [key for key in given if key not in expected]:
+        raise ValueError(f"{where} has the unknown key {unknown[0]!r}, expected {', '.join(expected)}")
+    if missing := [name for name, required in expected.items() if required and name not in given]:
+        raise ValueError(f"{where} has no key {missing[0]!r}, expected {', '.join(expected)}")
+    return cls(**{key: _read(kinds[key], value, f"{where}: {key}") for key, value in given.items()})
 
 
 def read_json(path: Path, form: str) -> dict[str, Any]:
-    """The content of a file that was written in a format of ours.
+    """The content of a JSON file of ctdiff, as a dictionary.
 
     Arguments:
         path: the file.
-        form: the value of its key `format`.
+        form: the expected value of its key `format`.
 
     Raises:
-        ValueError: the file cannot be read, or is of another format.
+        ValueError: the file cannot be read, or has another format.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -65,37 +137,57 @@ def read_json(path: Path, form: str) -> dict[str, Any]:
     return content
 
 
-def keep_result(path: Path, form: str, what: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Write a result and everything that it depends on.
+def read_record(path: Path, cls: type[W]) -> W:
+    """The dataclass that a JSON file holds.
+
+    Arguments:
+        path: the file, which `to_json` made.
+        cls: the dataclass, with an attribute FORMAT.
+
+    Raises:
+        ValueError: the file cannot be read, has another format, or has missing, unknown or wrong values.
+    """
+    return from_json(cls, read_json(path, cls.FORMAT), str(path))
+
+
+def keep_result(path: Path, form: str, what: Mapping[str, Any], result: object) -> None:
+    """Write a result, with everything that it depends on.
 
     Arguments:
         path: the file.
         form: the value of its key `format`.
         what: what the result depends on.
-        result: the result.
+        result: the result, a dataclass.
     """
     write_atomically(path, to_json({"format": form, "what": what, "result": result}).encode())
 
 
-def kept_result(path: Path, form: str, what: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The result that `keep_result` wrote; None where there is none, or one that is damaged or depends on something else."""
+def kept_result(path: Path, form: str, what: Mapping[str, Any], cls: type[T]) -> T | None:
+    """The result that `keep_result` wrote. None if the file is missing or damaged, or if the result depends on something else.
+
+    Arguments:
+        path: the file.
+        form: the expected value of its key `format`.
+        what: what the result depends on.
+        cls: the result's dataclass.
+    """
     try:
         found = read_json(path, form)
+        return from_json(cls, found.get("result"), str(path)) if found.get("what") == as_json(what) else None
     except ValueError:
         return None
-    result: dict[str, Any] | None = found.get("result") if found.get("what") == json.loads(to_json(what)) else None
-    return result
 
 
 def unequal(one: Any, other: Any, ignore: Sequence[str] = (), name: str = "") -> list[tuple[str, Any, Any]]:
-    """The dotted names of values that differ between two contents of JSON, with both values; None where one lacks it.
+    """The dotted names of values that differ between two contents, with both values. None means that a value is absent.
 
     Arguments:
-        one: the first.
-        other: the second.
-        ignore: keys, at any depth, that are not compared.
-        name: where both are.
+        one: the first content: dataclasses, dictionaries, lists and plain values.
+        other: the second content.
+        ignore: the keys, at any depth, that are not compared.
+        name: the name of both contents, a prefix of the dotted names.
     """
+    one, other = as_json(one), as_json(other)
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         keys = [key for key in {**one, **other} if key not in ignore]
         return [row for key in keys for row in unequal(one.get(key), other.get(key), ignore, f"{name}.{key}".lstrip("."))]
@@ -106,38 +198,55 @@ def unequal(one: Any, other: Any, ignore: Sequence[str] = (), name: str = "") ->
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that change with the content, not with the order of its keys."""
-    return hashlib.sha256(json.dumps(_strict(content), sort_keys=True).encode()).hexdigest()[:16]
+    """16 hexadecimal digits that depend on the content, but not on the order of its keys."""
+    return json_hash(as_json(content))[:16]
 
 
-def file_hash(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@dataclass(frozen=True)
+class Environment:
+    """The software and the machine, which the last digits of numbers depend on.
+
+    Arguments:
+        ctdiff: the version of ctdiff, or "not installed".
+        python: the version of Python.
+        torch: the version of PyTorch.
+        numpy: the version of NumPy.
+        machine: the architecture of the processor, such as x86_64.
+        cpu: the processor's instruction set that PyTorch uses, such as AVX2.
+        threads: the number of threads that PyTorch uses.
+    """
+
+    ctdiff: str
+    python: str
+    torch: str
+    numpy: str
+    machine: str
+    cpu: str
+    threads: int
 
 
-def environment() -> dict[str, Any]:
-    """What numbers depend on in their last digits, beside the settings."""
+def environment() -> Environment:
+    """The present environment."""
     try:
         version = importlib.metadata.version("ctdiff")
     except importlib.metadata.PackageNotFoundError:  # imported from a folder
         version = "not installed"
-    return {
-        "ctdiff": version,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "cpu": str(torch.backends.cpu.get_cpu_capability()),
-        "threads": torch.get_num_threads(),
-    }
+    return Environment(
+        ctdiff=version,
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        numpy=np.__version__,
+        machine=platform.machine(),
+        cpu=str(torch.backends.cpu.get_cpu_capability()),
+        threads=torch.get_num_threads(),
+    )
 
 
 class Parts:
-    """Pieces of work that are kept until all of it is done: what was interrupted goes on where it was.
+    """Pieces of work that are kept in files until all of the work is done, so that an interruption loses little.
 
     Arguments:
-        folder: where they are kept, in a folder of its own for each `what`.
+        folder: where the pieces are kept, in a subfolder for each `what`.
         what: everything that the pieces depend on.
     """
 
@@ -145,12 +254,12 @@ class Parts:
         self.folder = folder / digest(what)
 
     def get(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """The arrays of a piece: those that are there, or new ones, which then are."""
+        """The arrays of a piece. If its file is missing or damaged, `make` computes them and they are kept."""
         path = self.folder / f"{name}.npz"
         try:
             with np.load(path, allow_pickle=False) as found:
                 return dict(found)
-        except Exception:  # missing, or damaged in any way: it is made anew
+        except Exception:  # missing, or damaged in any way: computed again
             made = make()
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **made)
@@ -159,7 +268,7 @@ class Parts:
         return made
 
     def clear(self) -> None:
-        """Forget all pieces."""
+        """Delete all pieces."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.folder.parent.is_dir() and not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()

@@ -1,16 +1,14 @@
-"""The report of a run: every metric of its samples beside floor and noise, and all that is needed to repeat the numbers.
+"""The report of a run: the metrics of its samples with floor and noise, and everything that is needed to repeat the numbers.
 
     evaluate_run("runs/mnist", mnist_cnn())  ->  runs/mnist/evaluation.json
-    repeat("runs/mnist/evaluation.json")     ->  what is different: nothing, on the same machine
+    repeat("runs/mnist/evaluation.json")     ->  the numbers that differ: none, on the same machine
 
-The file has four blocks. `settings`, `data` and `environment` say what was done, `checkpoints` and `noise` what came of it.
-Whatever is asked for is resolved first, names into hashes, defaults into values, and the numbers are made from the
-resolved settings alone: so what the file says is what was done, and a repetition takes the same path.
+The settings are resolved first: names become hashes, and defaults become values. All numbers are computed from the resolved
+settings alone. So the file describes what was done, and a repetition runs the same code.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,35 +20,48 @@ from typing import Any
 import torch
 
 from ctdiff import config as configuration
-from ctdiff.data import Splits, data_record
+from ctdiff.completion import check_unconditional
+from ctdiff.data import Splits
 from ctdiff.evaluation.drawing import draw, run_bits_per_dim
-from ctdiff.evaluation.features import Extractor
-from ctdiff.evaluation.judges import Judge, build_extractor, run_splits
-from ctdiff.evaluation.measurement import Measurement, likelihood
+from ctdiff.evaluation.evaluator import Evaluator, build_extractor, run_splits
 from ctdiff.evaluation.plots import checkpoint_curve
-from ctdiff.evaluation.records import Parts, environment, file_hash, read_json, to_json, unequal
+from ctdiff.evaluation.records import Parts, as_json, environment, read_record, to_json, unequal
+from ctdiff.evaluation.report_format import (
+    Bound,
+    BoundSettings,
+    CheckpointReport,
+    DataRecord,
+    ExtractorRecord,
+    ReferenceSettings,
+    Report,
+    ReportSettings,
+    Weights,
+)
+from ctdiff.files import write_atomically
+from ctdiff.hashes import file_hash
+from ctdiff.metrics.features import Extractor
+from ctdiff.metrics.measurement import Measurement, likelihood
 from ctdiff.runs import Run, RunError, RunFolder, load_run
 from ctdiff.sampling import chosen_labels, chosen_seeds, class_numbers, numbers, spans
-from ctdiff.training.checkpoints import complete_checkpoints, write_atomically
+from ctdiff.training.checkpoints import complete_checkpoints
 
-__all__ = ["FORMAT", "evaluate_run", "evaluation_file", "likelihood_settings", "repeat", "weights_file"]
+__all__ = ["evaluate_run", "evaluation_file", "likelihood_settings", "repeat", "weights_file"]
 
-FORMAT = "ctdiff-evaluation-1"
 _NUM_SAMPLES = 2000
 _LIKELIHOOD_IMAGES = 400
 _NOT_COMPARED = ("seconds_per_sample",)
 
 
 def weights_file(run: Run, ema: bool = True) -> Path:
-    """The file that a run's weights were read from."""
+    """The file with the weights of a run."""
     return run.checkpoint / f"{'ema' if ema else 'model'}.safetensors"
 
 
 def evaluation_file(path: str | Path, out: str | Path | None = None) -> Path:
-    """Where a report goes: `RUN/evaluation.json`, or a given .json file.
+    """The file of a report: `RUN/evaluation.json`, or a given .json file.
 
     Raises:
-        ValueError: the given file has another suffix.
+        ValueError: the given file does not end in .json.
     """
     target = (Path(path) / "evaluation.json" if out is None else Path(out)).expanduser()
     if target.suffix != ".json":
@@ -59,10 +70,10 @@ def evaluation_file(path: str | Path, out: str | Path | None = None) -> Path:
 
 
 def _steps(path: str | Path, wanted: str | Sequence[int], newest: int) -> list[int]:
-    """The steps of the checkpoints that are asked for.
+    """The steps of the chosen checkpoints.
 
     Raises:
-        RunError: one is not there.
+        RunError: a checkpoint is missing.
     """
     if wanted == "last":
         return [newest]
@@ -85,24 +96,24 @@ def _seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None, fewes
     return chosen
 
 
-def likelihood_settings(splits: Splits, images: int | None, draws: int, usual: int) -> dict[str, int]:
-    """Of how many held-out images bits per dimension are, with how many draws each, and the seed of those.
+def likelihood_settings(splits: Splits, images: int | None, draws: int, usual: int) -> BoundSettings:
+    """The settings of bits per dimension.
 
     Arguments:
         splits: the real images.
-        images: how many are asked for; None is `usual`, or all if there are fewer.
-        draws: times and noises of each.
-        usual: how many, unless told.
+        images: the number of held-out images. None means `usual`, or all images if there are fewer.
+        draws: the number of random pairs of a time and a noise for each image.
+        usual: the default number of images.
 
     Raises:
-        ValueError: there are not as many images, or draws are no even number of at least 4.
+        ValueError: there are not as many images, or draws are not an even number of at least 4.
     """
     there = len(splits.test)
     if images is not None and not 0 <= images <= there:
         raise ValueError(f"likelihood_images = {images}, expected 0 .. {there}: there are {there} held-out images")
     if draws < 4 or draws % 2:
         raise ValueError(f"draws = {draws}, expected an even number of at least 4")
-    return {"images": min(usual, there) if images is None else images, "draws": draws, "seed": 0}
+    return BoundSettings(min(usual, there) if images is None else images, draws, seed=0)
 
 
 def evaluate_run(
@@ -124,129 +135,129 @@ def evaluate_run(
     out: str | Path | None = None,
     fresh: bool = False,
     progress: bool = False,
-) -> dict[str, Any]:
-    """Sample from a run, measure the samples beside floor and noise, bound its likelihood, and write it all to a file.
+) -> Report:
+    """Evaluate a run: draw samples, measure them, compute bits per dimension, and write a report.
 
-    If the extractor cannot read the images, what needs none is measured: bits per dimension, copies and neighbours in pixels.
-    If the file is there, of the same settings on the same machine, nothing is done. What an interruption left is used.
-    Several checkpoints make a picture too, with the name of the file.
+    If the extractor cannot read the images, only the metrics without an extractor are computed: bits per dimension, the
+    fraction of samples that are copies of training images, and the fraction whose nearest real image is a training image.
+
+    If the report file exists and was made with the same settings, images and environment, its content is returned without
+    a new computation. An interrupted evaluation keeps its finished parts in files, and the next call uses these files. If
+    there are several checkpoints, a plot is written too (.png).
 
     Arguments:
         path: the run's folder.
-        extractor: what features are made with.
-        checkpoints: their steps, or "all", or "last".
-        num_samples: how many samples; None is as many as seeds, or 2000.
-        seeds: one a sample, all different; None is 0, 1, 2, ...
-        labels: classes by number or by name, repeated in turn, for a conditional network; the real images are then those of
-            these classes.
-        steps: reverse steps; None is the configuration's number.
-        sampler: the sampler's name; None is the configuration's.
-        ema: averaged weights rather than the last ones.
+        extractor: the network that computes the features of images.
+        checkpoints: the steps of the checkpoints, or "all", or "last".
+        num_samples: the number of samples. None means the number of seeds, or 2000 without seeds.
+        seeds: one seed for each sample, all different. None means 0, 1, 2, ...
+        labels: classes by number or by name, for a conditional network. The first sample gets the first class, and so on; after
+            the last class the list starts again. The samples are then compared with real images of these classes. None means
+            all classes.
+        steps: the number of sampling steps. None means the number in the configuration.
+        sampler: the sampler's name. None means the name in the configuration.
+        ema: whether to use the averaged weights instead of the last ones.
         device: where to compute.
-        overrides: flags such as "--config.sampler.grid.name=cosine".
-        likelihood_images: how many held-out images bits per dimension are of; None is 400, or all if there are fewer.
-        draws: times and noises of each of them.
-        replicates: how many halves of the samples an interval is made of.
-        out: the .json file; None is RUN/evaluation.json.
-        fresh: measure anew what has been measured.
-        progress: show progress bars.
+        overrides: flags that change the configuration, for example "--config.sampler.grid.name=cosine".
+        likelihood_images: the number of held-out images for bits per dimension. None means 400, or all if there are fewer.
+        draws: the number of random pairs of a time and a noise for each of these images.
+        replicates: the number of random halves of the samples. Each metric is computed on every half, and the spread of the
+            results gives the interval.
+        out: the .json file. None means RUN/evaluation.json.
+        fresh: whether to evaluate again if the report file exists. Finished parts of an interrupted evaluation are still used.
+        progress: whether to show progress bars.
 
     Returns:
-        What the file says.
+        The content of the file.
 
     Raises:
         RunError, CheckpointError, ConfigError, ValueError: the run or an argument cannot be used.
     """
     target = evaluation_file(path, out)
     run = load_run(path, None, ema, device)
+    check_unconditional(run.config, run.path, "evaluate")
     asked = [f"--config.sampler.{key}={value}" for key, value in {"name": sampler, "steps": steps}.items() if value is not None]
     configuration.override(run.config, [*overrides, *asked], sections=("sampler", "data"))  # a choice with its settings
     classes = class_numbers(run, labels)
-    chosen_labels(run, classes, 1)
+    chosen_labels(run.config, classes, 1)
     loaded = [load_run(path, step, ema, device) for step in _steps(path, checkpoints, run.step)]
     splits = run_splits(run.config, classes, RunFolder(run.path))
-    judge = Judge.of(run.config, splits, extractor, needed=False, replicates=replicates)
-    settings = {
-        "checkpoints": [{"step": each.step, "weights": file_hash(weights_file(each, ema))} for each in loaded],
-        "ema": ema,
-        "device": device,
-        "sampler": run.config.sampler.to_dict(),
-        "seeds": spans(_seeds(run, num_samples, seeds, 2 * judge.reference.neighbour + 2)),
-        "labels": classes,
-        "extractor": {**extractor.describe(), "refused": judge.refused},
-        "reference": {"neighbour": judge.reference.neighbour, "replicates": replicates, "seed": judge.reference.seed},
-        "likelihood": likelihood_settings(splits, likelihood_images, draws, _LIKELIHOOD_IMAGES),
-    }
-    heading = {"format": FORMAT, "run": str(path), "settings": settings, "data": data_record(splits)}
-    heading = json.loads(to_json({**heading, "environment": environment()}))
+    evaluator = Evaluator.of(run.config, splits, extractor, needed=False, replicates=replicates)
+    reference = evaluator.reference
+    settings = ReportSettings(
+        checkpoints=[Weights(each.step, file_hash(weights_file(each, ema))) for each in loaded],
+        ema=ema,
+        device=device,
+        sampler=as_json(run.config.sampler.to_dict()),
+        seeds=spans(_seeds(run, num_samples, seeds, 2 * reference.neighbour + 2)),
+        labels=classes,
+        extractor=ExtractorRecord(**extractor.describe(), refused=evaluator.refused),
+        reference=ReferenceSettings(reference.neighbour, replicates, reference.seed),
+        likelihood=likelihood_settings(splits, likelihood_images, draws, _LIKELIHOOD_IMAGES),
+    )
+    planned = Report(str(path), settings, DataRecord.of(splits), environment(), checkpoints=[], noise={})
     if not fresh and target.exists():
-        found = read_json(target, FORMAT)
-        if all(found.get(key) == heading[key] for key in ("settings", "data", "environment")):
+        found = read_record(target, Report)
+        if _conditions(found) == _conditions(planned):
             return found
     target.parent.mkdir(parents=True, exist_ok=True)
-    content = _measured(run.path, heading, judge, splits, target.with_suffix(".parts"), progress)
-    write_atomically(target, to_json(content).encode())
+    report = _measured(run.path, planned, evaluator, splits, target.with_suffix(".parts"), progress)
+    write_atomically(target, to_json(report).encode())
     if len(loaded) > 1:
-        checkpoint_curve(target.with_suffix(".png"), content)
-    return content
+        checkpoint_curve(target.with_suffix(".png"), report)
+    return report
 
 
-def _resolved(path: Path, settings: dict[str, Any], step: int, weights: str) -> Run:
+def _conditions(report: Report) -> dict[str, Any]:
+    """Everything that the numbers of a report depend on, as JSON."""
+    return {name: as_json(getattr(report, name)) for name in ("settings", "data", "environment")}
+
+
+def _resolved(path: Path, settings: ReportSettings, checkpoint: Weights) -> Run:
     """A checkpoint with the sampler of the settings.
 
     Raises:
-        RunError: it holds other weights.
+        RunError: the checkpoint has other weights.
     """
-    run = load_run(path, step, settings["ema"], settings["device"])
-    if (found := file_hash(weights_file(run, settings["ema"]))) != weights:
-        raise RunError(f"{weights_file(run, settings['ema'])} has the SHA-256 {found}, expected {weights}: it was trained anew")
-    content = {**run.config.to_dict(), "sampler": settings["sampler"]}
+    run = load_run(path, checkpoint.step, settings.ema, settings.device)
+    file, expected = weights_file(run, settings.ema), checkpoint.weights
+    if (found := file_hash(file)) != expected:
+        raise RunError(f"{file} has the SHA-256 {found}, expected {expected}: it was trained anew")
+    content = {**run.config.to_dict(), "sampler": settings.sampler}
     return replace(run, config=configuration.from_json(to_json(content), f"{path} with the sampler of the evaluation"))
 
 
-def _rows(rows: dict[str, Measurement]) -> dict[str, Any]:
-    return {name: row.as_dict() for name, row in rows.items()}
-
-
-def _measured(
-    path: Path, heading: dict[str, Any], judge: Judge, splits: Splits, folder: Path, progress: bool
-) -> dict[str, Any]:
-    """The whole content of a report; pieces of the work are kept in the folder until all is done."""
-    settings, checkpoints, kept = heading["settings"], [], []
-    seeds, bound = numbers(settings["seeds"], "seeds"), settings["likelihood"]
-    for each in settings["checkpoints"]:
-        run = _resolved(path, settings, each["step"], each["weights"])
-        what = {**{key: heading[key] for key in ("settings", "data", "environment")}, "step": run.step}
-        what["settings"] = {**settings, "checkpoints": [each], "extractor": None, "reference": None}
+def _measured(path: Path, planned: Report, evaluator: Evaluator, splits: Splits, folder: Path, progress: bool) -> Report:
+    """The report with its measurements. The parts of the work are kept in the folder until all is done."""
+    settings, checkpoints, kept = planned.settings, [], []
+    seeds, bound = numbers(settings.seeds, "seeds"), settings.likelihood
+    for each in settings.checkpoints:
+        run = _resolved(path, settings, each)
+        what = {**_conditions(planned), "step": run.step}
+        what["settings"] |= {"checkpoints": [as_json(each)], "extractor": None, "reference": None}
         parts = Parts(folder, what)
         kept.append(parts)
-        cond = chosen_labels(run, settings["labels"], len(seeds))
-        drawn = draw(run, run.sampler(), seeds, cond, parts, f"{len(seeds)} samples of step {run.step}", progress)
-        found: dict[str, Any] = {
-            "step": run.step,
-            "network_calls": drawn.network_calls,
-            "seconds_per_sample": drawn.seconds / len(seeds),
-            "metrics": _rows(judge.measure(drawn.images, cond.get("y"))),
-        }
-        if bound["images"]:
-            held_out = splits.test.select(torch.arange(bound["images"]))
-            bits = run_bits_per_dim(run, held_out, splits.train, bound["draws"], bound["seed"], parts, progress)
-            found["metrics"]["bits/dim"] = likelihood(bits).as_dict()
-            found["bits_per_dim"] = bits.summary()
-        checkpoints.append(found)
-    noise = _rows(judge.noise(len(seeds), cond.get("y")))
-    if bound["images"]:
+        cond = chosen_labels(run.config, settings.labels, len(seeds))
+        samples = draw(run, run.sampler(), seeds, cond, parts, f"{len(seeds)} samples of step {run.step}", progress)
+        metrics, bits = evaluator.measure(samples.images, cond.get("y")), None
+        if bound.images:
+            held_out = splits.test.select(torch.arange(bound.images))
+            bits = run_bits_per_dim(run, held_out, splits.train, bound.draws, bound.seed, parts, progress)
+            metrics["bits/dim"] = likelihood(bits)
+        summary = None if bits is None else Bound.of(bits)
+        checkpoints.append(CheckpointReport(run.step, samples.nfe, samples.seconds / len(seeds), metrics, summary))
+    noise = evaluator.noise(len(seeds), cond.get("y"))
+    if bound.images:
         guess = math.log2(splits.train.num_values)
-        noise["bits/dim"] = Measurement("bits/dim", guess, guess, guess, bound["images"], 0).as_dict()
+        noise["bits/dim"] = Measurement("bits/dim", guess, guess, guess, bound.images, 0)
     for parts in kept:
         parts.clear()
-    content: dict[str, Any] = json.loads(to_json({**heading, "checkpoints": checkpoints, "noise": noise}))
-    return content
+    return replace(planned, checkpoints=checkpoints, noise=noise)
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """As many threads as numbers were made with: sums of floats depend on how they are divided."""
+    """Use the given number of threads: sums of floats depend on how they are divided among threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -261,41 +272,42 @@ def repeat(
     run: str | Path | None = None,
     progress: bool = False,
 ) -> list[tuple[str, Any, Any]]:
-    """Draw and measure again everything that a report says, with its settings and its number of threads.
+    """Compute a report again, with its settings and its number of threads, and compare the numbers.
 
     Arguments:
         file: the report.
-        extractor: the one that it was made with; None makes it by its name.
-        run: the run's folder, if it has moved; None is where it was, or the folder of the file.
-        progress: show progress bars.
+        extractor: the extractor of the report. None means that the extractor is made by the name in the report.
+        run: the run's folder, if it has moved. None means the folder in the report, or the folder of the file if there is no
+            run in the former.
+        progress: whether to show progress bars.
 
     Returns:
-        The names of the numbers that are not the same in every bit, with the file's value and today's. Times are not compared.
+        The numbers that are not equal in every bit: name, value in the file, value now. Times are not compared.
 
     Raises:
-        RunError, ValueError: the run, the images or the extractor are not those of the report.
+        RunError, ValueError: the run, the images or the extractor differ from those of the report.
 
     Warns:
-        UserWarning: the machine or the software is another.
+        UserWarning: the environment differs.
     """
     file = Path(file).expanduser()
-    old = read_json(file, FORMAT)
-    settings = old["settings"]
+    old = read_record(file, Report)
+    settings = old.settings
     if run is None:
-        run = old["run"] if RunFolder(Path(old["run"])).config.exists() else file.parent
-    with _threads(old["environment"]["threads"]):
-        for name, then, now in unequal(old["environment"], environment(), ignore=("python",)):
+        run = old.run if RunFolder(Path(old.run)).config.exists() else file.parent
+    with _threads(old.environment.threads):
+        for name, then, now in unequal(old.environment, environment(), ignore=("python",)):
             warnings.warn(f"{name} was {then}, is now {now}: numbers may differ", stacklevel=2)
         if extractor is None:
-            extractor = build_extractor(settings["extractor"]["name"], settings["device"])
-        if extractor.label != (expected := f"{settings['extractor']['name']}-{settings['extractor']['hash']}"):
+            extractor = build_extractor(settings.extractor.name, settings.device)
+        if extractor.label != (expected := f"{settings.extractor.name}-{settings.extractor.hash}"):
             raise ValueError(f"the extractor is {extractor.label}, expected {expected}")
         config = RunFolder(Path(run)).read_config()
-        splits = run_splits(config, settings["labels"])
-        if changed := unequal(old["data"], data_record(splits)):
+        splits = run_splits(config, settings.labels)
+        if changed := unequal(old.data, DataRecord.of(splits)):
             raise ValueError(f"the real images are others: {changed[0][0]} was {changed[0][1]}, is now {changed[0][2]}")
-        judge = Judge.of(config, splits, extractor, needed=False, **settings["reference"])
-        heading = {key: old[key] for key in ("format", "run", "settings", "data")} | {"environment": environment()}
-        new = _measured(Path(run), heading, judge, splits, file.with_suffix(".repeat"), progress)
-    then, now = ({key: content[key] for key in ("checkpoints", "noise")} for content in (old, new))
+        evaluator = Evaluator.of(config, splits, extractor, needed=False, **vars(settings.reference))
+        planned = replace(old, environment=environment())
+        new = _measured(Path(run), planned, evaluator, splits, file.with_suffix(".repeat"), progress)
+    then, now = ({"checkpoints": each.checkpoints, "noise": each.noise} for each in (old, new))
     return unequal(then, now, ignore=_NOT_COMPARED)

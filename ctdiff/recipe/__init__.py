@@ -1,25 +1,24 @@
 """The recipe: from a configuration to objects.
 
-schema.py       which keys there are: read from constructors
-values.py       one value: read from text, checked
-tree.py         a whole configuration from what was given, and objects from it
-user_classes.py classes of a user's own, `module:Class`, and trust in their modules
+schema.py       the keys, read from constructors
+values.py       reads a value from text and checks it
+tree.py         completes a configuration, and makes objects from it
+user_classes.py classes of the user, `module:Class`, and trusted modules
 sections.py     settings that belong to no class of the library
-engine.py       what is asked of an engine; discrete.py and gaussian.py answer
+engine.py       the interface of an engine; discrete.py and gaussian.py implement it
 parts.py        the objects of a configuration: `build_*`
-tables.py       the keys as tables, for help and documentation
+tables.py       tables of the keys, for help and documentation
 """
 
-from ctdiff.recipe.discrete import Discrete, States
-from ctdiff.recipe.engine import Engine, booleans, build_grid, engine_of, engines, part, samplers_of, tree
-from ctdiff.recipe.errors import ConfigError, UnknownKey, closest, one_of
-from ctdiff.recipe.gaussian import Gaussian
+from ctdiff.recipe import discrete, gaussian  # noqa: F401  (they define the engines)
+from ctdiff.recipe.engine import build_grid, engine_of, engines, part, samplers_of
+from ctdiff.recipe.errors import ConfigError
 from ctdiff.recipe.parts import (
     advice,
-    build_all,
     build_batches,
     build_data,
     build_denoiser,
+    build_known,
     build_network,
     build_objective,
     build_pixels,
@@ -28,41 +27,26 @@ from ctdiff.recipe.parts import (
     event_shape,
     set_absolute_path,
 )
-from ctdiff.recipe.tree import completed, flatten
-from ctdiff.recipe.user_classes import trust, trust_classes
-from ctdiff.recipe.values import Text
+from ctdiff.recipe.user_classes import trust
 
 __all__ = [
     "ConfigError",
-    "Discrete",
-    "Engine",
-    "Gaussian",
-    "States",
-    "Text",
-    "UnknownKey",
     "advice",
-    "booleans",
-    "build_all",
     "build_batches",
     "build_data",
     "build_denoiser",
     "build_grid",
+    "build_known",
     "build_network",
     "build_objective",
     "build_pixels",
     "build_process",
     "build_sampler",
-    "closest",
-    "completed",
     "engine_of",
     "engines",
     "event_shape",
-    "flatten",
-    "one_of",
     "part",
     "samplers_of",
     "set_absolute_path",
-    "tree",
     "trust",
-    "trust_classes",
 ]

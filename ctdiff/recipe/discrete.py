@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import discrete_diffusion as discrete
 from backbones import Backbone, Head, PixelInput, PixelLogits
-from ctdiff.recipe.engine import Engine, Fields, kind, part
+from ctdiff.recipe.engine import Engine, Fields, chosen_class, kind, part
 from ctdiff.recipe.schema import NONE, fields_of
 from ctdiff.recipe.sections import Interval
 from diffusion_core import Denoiser, GuidanceScale, Process, Sampler, StratifiedTimes, TimeSampler
@@ -26,29 +26,29 @@ from discrete_diffusion.rates import RateMatrix
 __all__ = ["Discrete", "States"]
 
 _LARGEST_RATE = 1e6
-_LAST_FINITE = 0.999  # where samplers begin that meet a larger rate, with a thousandth of the way to the data behind them
-_MISFIT = 4.0  # how many times too fast or too slow the slowest mode may be
+_LAST_FINITE = 0.999  # samplers begin here if the rate at t_max is larger
+_MISFIT = 4.0  # the slowest mode may be so many times too fast or too slow
 
 
 class States:
-    """Pixels are states as they are."""
+    """The way between pixels and states: both are the same integers."""
 
     def encode(self, k: Tensor) -> Tensor:
-        """Pixels to what the process takes: unchanged."""
+        """Return pixels as states: unchanged."""
         return k
 
     def decode(self, x: Tensor) -> Tensor:
-        """What a sampler returns to pixels: unchanged."""
+        """Return states as pixels: unchanged."""
         return x
 
 
 @dataclass(frozen=True)
 class Evidence(CheckedArguments):
-    """Of the section `sampler`.
+    """The settings of the section `sampler` that only this engine has.
 
     Arguments:
-        evidence_floor: of the parameterisation x0. Values that led to x_t with less than this share of the largest
-            probability count less; 0 takes the network's posterior as it is.
+        evidence_floor: for the parameterisation x0. Clean values whose probability of giving x_t is below this share of the
+            largest one get less weight; 0 takes the network's posterior as it is.
     """
 
     evidence_floor: Share = 0.1
@@ -113,8 +113,9 @@ class Discrete(Engine):
 
     def ends(self, config: ConfigDict, sampler: Any) -> tuple[float, float]:
         t_min, t_max = config.process.t_min, config.process.t_max
-        rates = _rates(config)
-        if sampler.steps_by_rates and rates.num_states == rates.data_states:  # a mask's reverse rates stay finite
+        # The reverse rates of this parameterisation stay finite where beta does not.
+        finite = issubclass(chosen_class(config, "model.parameterisation"), discrete.AbsorbingDenoiser)
+        if sampler.steps_by_rates and not finite:
             beta, _ = part(config, "process.schedule")(torch.tensor(t_max, dtype=torch.float64))
             t_max = t_max if beta <= _LARGEST_RATE else min(t_max, _LAST_FINITE)
         return t_min, t_max
@@ -147,17 +148,18 @@ def _rates(config: ConfigDict) -> RateMatrix:
 
 @lru_cache(maxsize=64)
 def _slowest_rate(process: FrozenConfigDict, num_values: int) -> float:
-    """How fast the slowest mode of a rate matrix decays: the smallest of its eigenvalues but 0, negated."""
+    """Return the rate at which the slowest mode of a rate matrix decays: its second largest eigenvalue, negated."""
     matrix = _rates(ConfigDict({"process": process.as_configdict(), "data": {"num_values": num_values}}))
     generator = matrix.rates_from(torch.arange(matrix.num_states), torch.float64).numpy()
     return float(np.sort(-np.linalg.eigvals(generator).real)[1])
 
 
 def _misfit(config: ConfigDict) -> str | None:
-    """What to say about rates that are far from what the schedule takes them for; None where there is nothing to say.
+    """Return a message if the rates do not fit the schedule, otherwise None.
 
-    `cosine_amplitude` spreads noise levels over time if the slowest mode of the rate matrix decays at rate 1. At another
-    rate its survival is `cos(pi t / 2)^rate`: at 16, a hundredth is left at t = 0.46, and the rest of the training is noise.
+    `cosine_amplitude` spreads the noise levels over time if the slowest mode of the rate matrix decays at rate 1. At another
+    rate, the share of this mode that survives is `cos(pi t / 2)^rate`. At rate 16, one hundredth is left at t = 0.46, and most
+    of the training sees noise only.
     """
     name = config.process.rates.name
     scale = config.process.rates.get(name, {}).get("scale")

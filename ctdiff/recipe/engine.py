@@ -1,4 +1,4 @@
-"""What the recipe asks of an engine. Everything that differs between engines is asked here, and nowhere else."""
+"""The interface of an engine for the recipe. Everything that differs between engines is behind this interface."""
 
 from __future__ import annotations
 
@@ -17,101 +17,101 @@ from ctdiff.recipe.schema import NONE, Place, Setting, fields_of
 from ctdiff.recipe.sections import Interval, Labels, Sampling, Saving, Training, Withheld
 from ctdiff.recipe.tree import chosen, made
 from ctdiff.training import LearningRateFactor, Optimizer
-from diffusion_core import Denoiser, GuidanceScale, Process, Sampler, TimeGrid, TimeSampler
+from diffusion_core import Denoiser, GuidanceScale, KnownMask, Process, Sampler, TimeGrid, TimeSampler
 
-__all__ = ["Engine", "booleans", "build_grid", "engine_of", "engines", "kind", "part", "samplers_of", "tree"]
+__all__ = ["Engine", "booleans", "build_grid", "chosen_class", "engine_of", "engines", "kind", "part", "samplers_of", "tree"]
 
 Fields = Mapping[str, Setting | Place]
 
 
 class Engine(ABC):
-    """One engine: its places in the configuration, and the objects that differ between engines."""
+    """An engine: its places in the configuration, and the objects that differ between engines."""
 
     name: ClassVar[str]
-    """What chooses it as `process.engine`."""
+    """Its name, the value of `process.engine`."""
     title: ClassVar[str]
-    """What help texts call its processes."""
+    """The name of its processes in help texts."""
     package: ClassVar[ModuleType]
-    """Its package, which measures likelihoods: `bits_per_dim`, `learn_times`."""
+    """Its package, with the functions `bits_per_dim` and `learn_times`."""
     losses: ClassVar[tuple[type, str]]
-    """The base class of its losses, and the one that is chosen if the configuration names none."""
+    """The base class of its losses, and the name of the default."""
     samplers: ClassVar[tuple[type, str]]
-    """The same of its samplers."""
+    """The base class of its samplers, and the name of the default."""
     wired: ClassVar[tuple[str, ...]] = ()
-    """What its losses, training times and grids are given by name, beside their interval: the names of `wires`."""
+    """The names of `wires`: arguments that its losses, training times and grids get in addition to their interval."""
 
     @abstractmethod
     def fields(self) -> Mapping[str, Fields]:
-        """The engine's own fields of the sections `model`, `process` and `sampler`."""
+        """Return the fields of the engine in the sections `model`, `process` and `sampler`."""
 
     @abstractmethod
     def process(self, config: ConfigDict) -> Process:
-        """The forward process."""
+        """Return the forward process."""
 
     @abstractmethod
     def pixels(self, config: ConfigDict) -> Any:
-        """The way between pixels 0 .. S - 1 and what the process runs on: `encode` and `decode`."""
+        """Return the conversion between pixels 0 .. S - 1 and clean data x_0: an object with `encode` and `decode`."""
 
     @abstractmethod
     def network(self, config: ConfigDict, backbone: Callable[[int, int], Backbone]) -> nn.Module:
-        """The network around a backbone, which is made from its numbers of channels in and out."""
+        """Return the network. `backbone` makes its backbone from the numbers of channels in and out."""
 
     def denoiser(self, config: ConfigDict, **wires: object) -> Denoiser[Any]:
-        """The denoiser that is trained, from `process`, `network` and `event_shape`."""
+        """Return the denoiser that is trained, from `process`, `network` and `event_shape`."""
         denoiser: Denoiser[Any] = part(config, "model.parameterisation", **wires)
         return denoiser
 
     def sampled(self, config: ConfigDict, denoiser: Denoiser[Any]) -> Denoiser[Any]:
-        """What samples are drawn from and likelihoods are taken of."""
+        """Return the denoiser for sampling and for likelihoods."""
         return denoiser
 
     @abstractmethod
     def guided(self, config: ConfigDict, denoiser: Denoiser[Any], scale: GuidanceScale) -> Denoiser[Any]:
-        """A denoiser with classifier-free guidance."""
+        """Return a denoiser with classifier-free guidance."""
 
     @abstractmethod
     def ends(self, config: ConfigDict, sampler: Any) -> tuple[float, float]:
-        """t_min and t_max of a class of samplers where the configuration leaves them open."""
+        """Return the default t_min and t_max of a class of samplers."""
 
     def wires(self, config: ConfigDict) -> dict[str, object]:
-        """What losses, training times and grids are given by name."""
+        """Return the arguments that losses, training times and grids get by name."""
         return {}
 
     def corrected(self, config: ConfigDict, sampler: Sampler[Any]) -> Sampler[Any]:
-        """The sampler with its corrector, if the configuration has one."""
+        """Return the sampler with its corrector, if the configuration has one."""
         return sampler
 
     @abstractmethod
     def bound_times(self, config: ConfigDict) -> TimeSampler:
-        """The times of the bound that bits per dimension are measured by."""
+        """Return the times of the likelihood bound (bits per dimension)."""
 
     @abstractmethod
     def described(self, config: ConfigDict) -> str:
-        """The process in a few words."""
+        """Return a few words about the process."""
 
     def advice(self, config: ConfigDict) -> Iterator[tuple[str, str]]:
-        """Keys whose values can be built but cannot be meant, each with what to say about it."""
+        """Yield the keys of values that have no effect or do not fit, each with a message."""
         yield from ()
 
 
 def engines() -> dict[str, Engine]:
-    """The engines by name."""
+    """Return the engines by name."""
     return {cls.name: cls() for cls in Engine.__subclasses__()}
 
 
 def engine_of(config: ConfigDict) -> Engine:
-    """The engine of a configuration."""
+    """Return the engine of a configuration."""
     return engines()[config.process.engine]
 
 
 def kind(base: type, default: str = NONE, *wired: str, fields: Fields | None = None, optional: bool = False) -> Place:
-    """The place where one of a base class's alternatives is chosen, beside some fields."""
+    """Return a place with fields, where one of the alternatives of a base class is chosen."""
     return Place(fields or {}, base, default, frozenset(wired), optional=optional)
 
 
 @cache
 def tree(name: str) -> Place:
-    """The whole configuration of an engine."""
+    """Return the place that is the whole configuration of an engine."""
     engine = engines()[name]
     own, wired = engine.fields(), engine.wired
     sampler = {
@@ -126,7 +126,7 @@ def tree(name: str) -> Place:
             Backbone,
             "unet",
             *("in_channels", "out_channels", "img_size", "num_classes"),
-            fields={**fields_of(Labels), **own["model"]},
+            fields={**fields_of(Labels), "known": kind(KnownMask, NONE, optional=True), **own["model"]},
         ),
         "process": Place({"engine": Setting("engine", Interval, Literal[tuple(engines())], Interval.engine), **own["process"]}),
         "loss": kind(
@@ -144,13 +144,19 @@ def tree(name: str) -> Place:
 
 @cache
 def booleans() -> frozenset[str]:
-    """The names of the settings that are true or false, of all engines: on a command line they need no value."""
+    """Return the names of all boolean settings, of all engines. On a command line they need no value."""
     return frozenset(setting.name for name in engines() for setting in tree(name).settings() if setting.kind is bool)
 
 
 def part(config: ConfigDict, key: str, **wires: object) -> Any:
-    """The object that a configuration describes at a key, such as `process.schedule`; see `made`."""
+    """Make the object that a configuration describes at a key, such as `process.schedule`; see `made`."""
     return made(*_at(config, key), key, wires)
+
+
+def chosen_class(config: ConfigDict, key: str) -> Any:
+    """Return the class that a configuration chooses at a key, None for `none`."""
+    place, node = _at(config, key)
+    return chosen(place, node["name"], key)
 
 
 def _at(config: ConfigDict, key: str) -> tuple[Place, ConfigDict]:
@@ -161,14 +167,14 @@ def _at(config: ConfigDict, key: str) -> tuple[Place, ConfigDict]:
 
 
 def samplers_of(engine: str) -> list[str]:
-    """The names of an engine's samplers."""
+    """Return the names of the samplers of an engine."""
     return tree(engine).inner("sampler").choices()
 
 
 def build_grid(config: ConfigDict, steps: int | None = None) -> TimeGrid:
-    """The times of the sampler, or of one with another number of steps."""
+    """Make the time grid of the sampler, or one with another number of steps."""
     settings, engine = config.sampler, engine_of(config)
-    t_min, t_max = engine.ends(config, chosen(_at(config, "sampler")[0], settings.name, "sampler"))
+    t_min, t_max = engine.ends(config, chosen_class(config, "sampler"))
     wires = {
         **engine.wires(config),
         "steps": settings.steps if steps is None else steps,

@@ -24,10 +24,10 @@ __all__ = ["Gaussian"]
 
 @dataclass(frozen=True)
 class Chain(Interval):
-    """Of the section `process`.
+    """The settings of the section `process`, except the choice of the schedule.
 
     Arguments:
-        T: how many steps the published chain has; the schedules linear, cosine and quadratic are tables of so many values.
+        T: the number of steps of the published chain; the schedules linear, cosine and quadratic are tables of T values.
     """
 
     t_min: Annotated[float, Range(least=0, below=1)] = 1e-3
@@ -36,10 +36,10 @@ class Chain(Interval):
 
 @dataclass(frozen=True)
 class Variance(CheckedArguments):
-    """Of the section `model`.
+    """The settings of the section `model` that only this engine has.
 
     Arguments:
-        learned_variance: whether the network also learns how much noise a step adds, by a second half of its outputs.
+        learned_variance: whether the network also learns the variance of a reverse step, with a second half of its outputs.
     """
 
     learned_variance: bool = False
@@ -85,11 +85,11 @@ class Gaussian(Engine):
         return continuous.ClassifierFreeGuidance(denoiser, scale)
 
     def ends(self, config: ConfigDict, sampler: Any) -> tuple[float, float]:
-        # A chain of T steps takes the last one from 1 / T, to the data.
+        # The last step of a chain of T steps goes from 1 / T to the data.
         return config.process.t_min or 1 / config.process.T, config.process.t_max
 
     def bound_times(self, config: ConfigDict) -> TimeSampler:
-        """The steps of the chain of T times; where the sampling grid has ends of its own, the T steps of that grid."""
+        """Return the steps of the chain of T times, or the T steps of the sampling grid if that grid has its own ends."""
         T = config.process.T
         own = config.sampler.grid.name == "bounded_log_snr"
         return GridTimes(build_grid(config, T - 1) if own else UniformGrid(T - 1, 1 / T))

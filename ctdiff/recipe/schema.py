@@ -1,15 +1,15 @@
 """The keys of a configuration, read from constructors.
 
 A *setting* is an argument that a configuration can hold: a number, a text, a boolean, several of these, or the name of a
-class (`type[Base]`). A *place* is a part of the configuration. It has fields, which are settings and further places. Where
-it has a base class, the key `name` chooses one of that class's alternatives:
+class (`type[Base]`). A *place* is a part of the configuration. Its fields are settings and further places. If a place has a
+base class, its key `name` chooses one of the alternatives of this class:
 
     process.rates.name = gaussian_target             the choice
     process.rates.gaussian_target.sigma_r = 6.0      an argument of what is chosen
-    sampler.sub_batch = 16                           an argument that the base class, `Sampler`, has too
+    sampler.sub_batch = 16                           an argument of the base class, `Sampler`
 
-An alternative is a concrete subclass that its package exports, and whose arguments are settings, places, or *wired*: given
-by the recipe under one of the names in `WIRED`.
+An alternative is a concrete subclass that its package exports. Each of its arguments is a setting, a place, or *wired*: the
+recipe gives it, under one of the names in `WIRED`.
 """
 
 from __future__ import annotations
@@ -44,43 +44,32 @@ __all__ = [
 ]
 
 PACKAGES = ("diffusion_core", "backbones", "discrete_diffusion", "continuous_diffusion", "ctdiff.data", "ctdiff.training")
-"""Where alternatives are looked for."""
+"""The packages that are searched for alternatives."""
 
 WIRED = frozenset(
     {
-        *(
-            "process",
-            "network",
-            "denoiser",
-            "event_shape",
-            "schedule",
-            "grid",
-            "steps",
-            "t_min",
-            "t_max",
-            "T",
-            "evidence_floor",
-        ),
+        *("process", "network", "denoiser", "event_shape", "evidence_floor"),
+        *("schedule", "grid", "steps", "t_min", "t_max", "T"),
         *("in_channels", "out_channels", "channels", "image_size", "img_size", "num_classes"),
         *("num_values", "num_states", "data_states", "masked"),
     }
 )
-"""Names of arguments that the recipe gives. No argument of such a name is a setting."""
+"""The names of arguments that the recipe gives. An argument with such a name is not a setting."""
 
 NONE = "none"
-"""Chooses no class, where an argument may be None."""
+"""The name that chooses no class, if an argument may be None."""
 
 EMPTY = inspect.Parameter.empty
-"""The default of a setting that has none."""
+"""The default of a setting without a default."""
 
 _SUFFIXES = re.compile(
-    "(?<=.)(Rates|Schedule|Survival|Loss|Denoiser|Times|Grid|Scale|Leap|Weight|Head|Input|Factor|Block|Guidance)$"
+    "(?<=.)(Rates|Schedule|Survival|Loss|Denoiser|Times|Grid|Scale|Leap|Weight|Head|Input|Factor|Block|Guidance|Mask)$"
 )
 _WORDS = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 class Unfit(TypeError):
-    """A class that a configuration cannot choose; the message says which argument stands in the way."""
+    """A class that a configuration cannot choose. The message names the reason, such as an argument."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +78,7 @@ class Setting:
 
     Arguments:
         name: the argument.
-        owner: the class whose argument it is.
+        owner: the class that has the argument.
         kind: its type, such as float, `int | None` or `tuple[float, float]`.
         default: its default, or `EMPTY`.
         allowed: its range, None if it has none.
@@ -103,7 +92,7 @@ class Setting:
 
     @property
     def meaning(self) -> str:
-        """What the docstring of its class, or of a class above it, says about it."""
+        """The description of the argument in the docstring of its class, or of a base class."""
         for cls in self.owner.__mro__:
             for parameter in docstring_parser.parse(cls.__doc__ or "").params:
                 if parameter.arg_name == self.name:
@@ -116,11 +105,11 @@ class Place:
     """A part of the configuration.
 
     Arguments:
-        fields: what is always there, by name.
-        base: what the alternatives are subclasses of; None if nothing is chosen here.
-        default: the name that is chosen if the configuration names none.
-        wired: the names of arguments that are given to what is chosen.
-        instance: an instance whose values are the defaults of its class's arguments.
+        fields: the settings and places that do not depend on a choice, by name.
+        base: the base class of the alternatives; None if nothing is chosen here.
+        default: the name that is chosen by default.
+        wired: the names of the arguments that the recipe gives to the chosen class.
+        instance: an instance of an alternative; its values are the defaults of the arguments of its class.
         optional: whether `none` can be chosen.
     """
 
@@ -131,22 +120,27 @@ class Place:
     instance: object = None
     optional: bool = False
 
+    def found(self) -> Mapping[str, type]:
+        """Return the classes that can be chosen, by name."""
+        return {} if self.base is None else alternatives(self.base, self.wired)
+
     def choices(self) -> list[str]:
-        """The names that can be chosen."""
+        """Return the names that can be chosen."""
         return [NONE] * self.optional + list(alternatives(self.base, self.wired)) if self.base is not None else []
 
-    def names(self) -> list[str]:
-        """The names of all that there can be: fields, and what holds the arguments of alternatives."""
-        return [*self.fields, *self.choices()]
+    def names(self) -> set[str]:
+        """Return the names of all fields, of all shared arguments, and of what can be chosen."""
+        shared = {key for cls in self.found().values() for key in self.around(cls)}
+        return {*self.fields, *self.choices(), *shared}
 
     def inner(self, name: str) -> Place:
-        """The place of a field."""
+        """Return the place of a field."""
         member = self.fields[name]
         assert isinstance(member, Place)
         return member
 
     def around(self, cls: type | None) -> dict[str, Setting | Place]:
-        """The fields if a class is chosen: those that are always there, the shared ones, and its own under its name."""
+        """Return the fields if a class is chosen: the constant ones, the shared arguments, and its own under its name."""
         if cls is None:
             return {} if self.base is not None else dict(self.fields)
         found: dict[str, Setting | Place] = dict(members(cls, self.wired))
@@ -160,7 +154,7 @@ class Place:
         return {**beside, **({called(cls): own} if own.fields else {})}
 
     def settings(self) -> Iterator[Setting]:
-        """Every setting of the place and of all of its alternatives."""
+        """Yield every setting of the place and of all of its alternatives."""
         found = [] if self.base is None else alternatives(self.base, self.wired).values()
         for members in (self.fields, *map(self.around, found)):
             for member in members.values():
@@ -171,24 +165,25 @@ Member: TypeAlias = Setting | Place
 
 
 def fields_of(cls: type, *wired: str) -> Mapping[str, Setting | Place]:
-    """The arguments of a class that is not chosen by name, without those that are wired: here every name can be a setting."""
+    """Return the arguments of a class that is not chosen by name, except the wired ones. Here any name can be a setting."""
     found = {name: _member(cls, name, each, WIRED) for name, each in arguments(cls).items() if name not in wired}
     return {name: member for name, member in found.items() if member is not None}
 
 
 def called(cls: type) -> str:
-    """The name of a class in a configuration: its own `name`, or the class's in snake case without the kind's suffix."""
+    """Return the name of a class in a configuration: its `name`, or the name of the class in snake case without its suffix."""
     own = vars(cls).get("name")
     return own if isinstance(own, str) else _WORDS.sub("_", _SUFFIXES.sub("", cls.__name__)).lower()
 
 
 @cache
 def alternatives(base: type, wired: frozenset[str] | None = None) -> Mapping[str, type]:
-    """The classes that can be chosen by name, in alphabetical order.
+    """Return the classes that can be chosen by name, in alphabetical order.
 
     Arguments:
-        base: what they are subclasses of.
-        wired: the names of arguments that they are given; None chooses classes that are not called, whatever they take.
+        base: their base class.
+        wired: the names of the arguments that the recipe gives; None means that any arguments are
+            allowed, for classes that are not called.
 
     Raises:
         TypeError: two of them have the same name.
@@ -212,10 +207,10 @@ def alternatives(base: type, wired: frozenset[str] | None = None) -> Mapping[str
 
 @cache
 def members(cls: type, wired: frozenset[str]) -> Mapping[str, Member]:
-    """The arguments of a class that are settings or places, by name.
+    """Return the arguments of a class that are settings or places, by name.
 
     Raises:
-        Unfit: an argument without a default is neither, and is not wired.
+        Unfit: an argument without a default is no setting, no place and not wired.
     """
     found: dict[str, Member] = {}
     for name, argument in arguments(cls).items():
@@ -232,9 +227,9 @@ def members(cls: type, wired: frozenset[str]) -> Mapping[str, Member]:
 
 
 def _member(cls: type, name: str, argument: Argument, wired: frozenset[str]) -> Member | None:
-    """An argument as a setting, or as a place for a part of its class; None if it is neither."""
+    """Return an argument as a setting, or as a place if its type is a class with alternatives; None if it is neither."""
     kinds = [kind for kind in union(argument.kind) if kind is not NoneType]
-    if all(map(_is_setting, kinds)):
+    if all(map(_is_setting, kinds)) and (len(kinds) == 1 == len(union(argument.kind)) or not any(map(_is_choice, kinds))):
         return Setting(name, cls, argument.kind, _by_name(argument.default), argument.allowed)
     base = get_origin(kinds[0]) or kinds[0]
     if len(kinds) > 1 or not isinstance(base, type) or issubclass(cls, base) or not alternatives(base, wired):
@@ -247,14 +242,14 @@ def _member(cls: type, name: str, argument: Argument, wired: frozenset[str]) -> 
 
 
 def _valued(member: Member, value: Any) -> Member:
-    """A member with another default."""
+    """Return a member with another default."""
     if isinstance(member, Setting):
         return replace(member, default=_by_name(value))
     return replace(member, default=_chosen_by(value), instance=value)
 
 
 def _by_name(value: Any) -> Any:
-    """A value of a setting as a configuration holds it: classes by name."""
+    """Return a value as a configuration holds it: the name of a class instead of the class."""
     return called(value) if isinstance(value, type) and value is not EMPTY else value
 
 
@@ -267,12 +262,17 @@ def _is_setting(kind: Any) -> bool:
     if origin is type:
         return True
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return all(_is_setting(each) for each in inner if each is not Ellipsis)
+        return all(each in (str, int, float, bool) for each in inner if each is not Ellipsis)
     return origin is Literal or kind in (str, int, float, bool)
 
 
+def _is_choice(kind: Any) -> bool:
+    """Return whether a type is a few literals or classes, which a configuration holds alone only."""
+    return get_origin(kind) in (Literal, type)
+
+
 def union(kind: Any) -> Collection[Any]:
-    """The types of a union, or the one type."""
+    """Return the types of a union, or the single type."""
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
@@ -284,6 +284,6 @@ def _subclasses(base: type) -> Iterator[type]:
 
 
 def _exported(cls: type) -> bool:
-    """Whether a class is ours, and its module lists it in `__all__`."""
+    """Return whether a class is of one of `PACKAGES`, and its module lists it in `__all__`."""
     ours = cls.__module__.startswith(PACKAGES)
     return ours and cls.__name__ in getattr(sys.modules[cls.__module__], "__all__", ())

@@ -1,4 +1,4 @@
-"""The settings of a section that belong to no class of the library."""
+"""The settings of the sections that are no arguments of a class of the library."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Interval", "Labels", "Sampling", "Saving", "Training", "Withheld"]
 
 @dataclass(frozen=True)
 class Labels(CheckedArguments):
-    """Of the section `model`.
+    """Settings of the section `model`.
 
     Arguments:
-        num_classes: how many classes the labels have; 0 ignores the labels.
+        num_classes: the number of classes of the labels; 0 ignores the labels.
     """
 
     num_classes: CountOrZero = 0
@@ -23,12 +23,12 @@ class Labels(CheckedArguments):
 
 @dataclass(frozen=True)
 class Interval(CheckedArguments):
-    """Of the section `process`.
+    """Settings of the section `process`.
 
     Arguments:
-        engine: what runs the process: discrete, a Markov chain on integers, or gaussian, Gaussian noise on real numbers.
-        t_min: where the times begin. Noise below this time is invisible: it is neither trained on nor sampled through.
-        t_max: where the times end: all is noise.
+        engine: the kind of process: discrete, a Markov chain on integers, or gaussian, Gaussian noise on real numbers.
+        t_min: the first time. The noise at earlier times is invisible, so they are used neither in training nor in sampling.
+        t_max: the last time: x_t is noise.
     """
 
     engine: str = "discrete"
@@ -43,10 +43,10 @@ class Interval(CheckedArguments):
 
 @dataclass(frozen=True)
 class Withheld(CheckedArguments):
-    """Of the section `loss`.
+    """Settings of the section `loss`.
 
     Arguments:
-        label_dropout: the share of labels that are withheld in training, so that the network can do without one.
+        label_dropout: the share of labels that are left out in training, so that the network also works without a label.
     """
 
     label_dropout: Share = 0.1
@@ -57,14 +57,16 @@ class Training(CheckedArguments):
     """The section `training`.
 
     Arguments:
-        steps: how many steps of the optimiser.
-        batch_size: how many images a step sees.
-        accumulation: how many parts a batch is divided in: less memory, the same gradient.
-        clip: the largest norm of a gradient; larger ones are scaled to it, against rare large steps. 0 does not clip.
-        ema_decay: the share of the moving average of weights that a step keeps: 0.998 averages over about 500 steps.
-        seed: keys initialisation, the order of the data and the noise, and seeds the generators of Python, numpy and torch.
-        precision: that of the backbone. auto is bfloat16 on a CPU with units for it (AMX), float32 elsewhere.
-        device: where to compute, such as cpu, cuda:0 or mps.
+        steps: the number of steps of the optimiser.
+        batch_size: the number of images in a step.
+        accumulation: the number of parts that a batch is divided into. More parts need less memory, and give the same gradient.
+        clip: the largest norm of a gradient. A larger gradient is scaled to this norm, against rare large steps. 0 means no
+            clipping.
+        ema_decay: the decay of the moving average of the weights: 0.998 averages over about 500 steps.
+        seed: the seed of the initialisation, of the order of the data, of the noise, and of the generators of Python, numpy and
+            torch.
+        precision: the precision of the backbone. `auto` means bfloat16 on a CPU with units for it (AMX), and float32 elsewhere.
+        device: the device that computes, for example `cpu`, `cuda:0` or `mps`.
     """
 
     steps: Count = 1500
@@ -79,14 +81,14 @@ class Training(CheckedArguments):
 
 @dataclass(frozen=True)
 class Sampling(CheckedArguments):
-    """Of the section `sampler`.
+    """Settings of the section `sampler`.
 
     Arguments:
-        steps: how many steps the sampler takes from noise to image.
-        t_min: where the steps end; none is `process.t_min`, and where that is 0 the last step of a Gaussian chain, 1 / T.
-        t_max: where the steps begin; none is `process.t_max`, but a sampler that steps by rates begins at 0.999 if the
-            schedule's rate there is infinite or above 1e6.
-        num_samples: how many images are drawn if nothing else is asked for.
+        steps: the number of steps from noise to image.
+        t_min: the time where the steps end; none is `process.t_min`, or 1 / T if that is 0 and the process is Gaussian.
+        t_max: the time where the steps begin; none is `process.t_max`. If the rate of the schedule is infinite or above 1e6
+            there, a sampler that steps by rates begins at 0.999.
+        num_samples: the default number of images to draw.
     """
 
     steps: Count = 100
@@ -100,13 +102,13 @@ class Saving(CheckedArguments):
     """The section `saving`.
 
     Arguments:
-        checkpoint_every: steps between checkpoints, which an interrupted machine may lose.
-        keep: how many checkpoints stay.
-        validate_every: steps between measurements of the loss of test images.
-        validation_images: how many test images these use, with the same noise every time.
-        preview_every: steps between pictures of samples.
-        preview_samples: how many samples such a picture has.
-        preview_steps: how many steps the sampler takes for them, fewer to keep them quick.
+        checkpoint_every: the number of steps between checkpoints. A machine that fails loses at most so many steps.
+        keep: the number of checkpoints that are kept.
+        validate_every: the number of steps between measurements of the loss on test images.
+        validation_images: the number of test images for this loss; their noise is the same every time.
+        preview_every: the number of steps between pictures of samples.
+        preview_samples: the number of samples in such a picture.
+        preview_steps: the number of steps of the sampler for such a picture; few steps are fast.
     """
 
     checkpoint_every: Count = 250

@@ -1,6 +1,6 @@
-"""The keys of the configuration for readers: one configuration as text, all keys as tables of the documentation.
+"""The keys of the configuration as text: those of one configuration for help, all keys as tables for the documentation.
 
-`python -m ctdiff.recipe.tables docs/configuration.md` writes the tables of a document anew.
+`python -m ctdiff.recipe.tables docs/configuration.md` updates the tables of a document.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from ctdiff.recipe.schema import EMPTY, NONE, Place, Setting, alternatives
 from ctdiff.recipe.tree import chosen, flatten
 from ctdiff.recipe.values import described
 
-__all__ = ["BEGIN", "END", "explained", "tables", "with_tables"]
+__all__ = ["BEGIN", "END", "explained", "replaced", "tables", "with_tables"]
 
 BEGIN, END = "<!-- generated: the keys -->", "<!-- end of the keys -->"
-"""The lines of a document between which the tables stand."""
+"""The lines of a document before and after the tables."""
 
 _WIDTH = 110
 _HEAD = "| key | what it may be | default | meaning |\n|---|---|---|---|"
 
 
 def _rows(place: Place, path: str = "", config: Mapping[str, Any] | None = None) -> Iterator[tuple[str, Setting | Place]]:
-    """The keys below a place, each with the setting or the choice that it holds.
+    """Yield the keys below a place, each with its setting or choice.
 
     Arguments:
         place: the place.
         path: its key.
-        config: what a whole configuration holds there: only what it chooses has keys. None gives the keys of all choices.
+        config: the part of a whole configuration at the place: only chosen classes have keys. None means the keys of
+            all choices.
     """
     classes: list[type | None] = [None]
     if place.base is not None:
@@ -52,7 +53,7 @@ def _rows(place: Place, path: str = "", config: Mapping[str, Any] | None = None)
 
 
 def _row(member: Setting | Place) -> tuple[str, str, str]:
-    """What a key may be, its default (empty if it has none), and its meaning."""
+    """Return the allowed values of a key, its default (empty if it has none), and its meaning."""
     default = "" if member.default is EMPTY else str(NONE if member.default is None else member.default)
     if isinstance(member, Place):
         return one_of(member.choices()), default, _summary(member.base)
@@ -60,19 +61,19 @@ def _row(member: Setting | Place) -> tuple[str, str, str]:
 
 
 def _summary(cls: type | None) -> str:
-    """The first paragraph of a class's docstring."""
+    """Return the first paragraph of the docstring of a class."""
     return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
 
 
 def explained(config: ConfigDict, part: str = "") -> str:
-    """Every key of a whole configuration: its value, what it may be, its default and its meaning.
+    """Return a text on every key of a whole configuration: its value, the allowed values, its default and its meaning.
 
     Arguments:
         config: the configuration.
-        part: a section or the beginning of keys, such as `model.unet`; empty is all.
+        part: a section or the beginning of keys, such as `model.unet`; an empty text selects all keys.
 
     Raises:
-        ConfigError: no key begins like this.
+        ConfigError: no key begins with `part`.
     """
     values, lines = flatten(config), []
     for key, member in _rows(tree(config.process.engine), config=config):
@@ -91,7 +92,7 @@ def explained(config: ConfigDict, part: str = "") -> str:
 
 
 def tables() -> str:
-    """The tables of all keys, as Markdown: under each heading what all engines have, then what only one has."""
+    """Return the tables of all keys as Markdown. Under each heading, keys of all engines come before keys of one engine."""
     names = list(engines())
     owners: dict[tuple[str, str, str], list[str]] = {}
     for name in names:
@@ -112,18 +113,17 @@ def tables() -> str:
 
 
 def _lines(whole: Place) -> Iterator[tuple[str, str, str]]:
-    """The lines of the tables of one engine, each with the heading and the title that it stands under.
+    """Yield the lines of the tables of one engine, each with its heading and its title.
 
-    A line is the row of a key, or says what is chosen by one of its names.
+    A line is the row of a key, or describes one of the names that the key can have.
     """
-    headings = [f"{name}.{inner}" for name, section in whole.fields.items() for inner in _places(section)]
     rows: dict[str, Setting | Place] = {}
     for key, member in _rows(whole):
         rows.setdefault(key, member)
     explained: set[type] = set()
     for key, member in rows.items():
-        first_two = ".".join(key.split(".")[:2])
-        heading = first_two if first_two in headings else key.split(".")[0]
+        section, inner = key.split(".")[:2]
+        heading = f"{section}.{inner}" if isinstance(whole.inner(section).fields.get(inner), Place) else section
         allowed, default, meaning = _row(member)
         found = alternatives(member.base, member.wired) if isinstance(member, Place) and member.base is not None else {}
         choices = {name: cls for name, cls in found.items() if cls not in explained}
@@ -136,22 +136,26 @@ def _lines(whole: Place) -> Iterator[tuple[str, str, str]]:
             yield heading, f"`{key}` may be:\n", f"- `{name}`: {_summary(cls)}"
 
 
-def _places(section: Setting | Place) -> list[str]:
-    fields = section.fields if isinstance(section, Place) else {}
-    return [name for name, member in fields.items() if isinstance(member, Place)]
-
-
 def with_tables(text: str) -> str:
-    """A document with its tables written anew.
+    """Return a document with its tables updated.
 
     Raises:
-        ValueError: it has no lines `BEGIN` and `END`.
+        ValueError: the document has no lines `BEGIN` and `END`.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the document has no lines {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
+    return replaced(text, BEGIN, END, tables())
+
+
+def replaced(text: str, begin: str, end: str, content: str) -> str:
+    """A text with other content between two of its lines.
+
+    Raises:
+        ValueError: it has no such lines.
+    """
+    before, found, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"the document has no lines {begin!r} and {end!r}")
+    return f"{before}{begin}\n\n{content}\n{end}{after}"
 
 
 if __name__ == "__main__":

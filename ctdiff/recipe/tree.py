@@ -1,4 +1,4 @@
-"""From what was given to a whole configuration, and from there to objects."""
+"""Completes configurations with defaults, and makes objects from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["chosen", "completed", "flatten", "made"]
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values by dotted key: {"model.unet.widths": (64, 128), ...}."""
+    """Return the values by dotted key: {"model.unet.widths": (64, 128), ...}."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) or hasattr(value, "to_dict"):
@@ -26,18 +26,18 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def completed(place: Place, given: object, path: str = "", whole: bool = True) -> dict[str, Any]:
-    """What was given at a place, with defaults for the rest.
+    """Return the given values of a place, and defaults for all other keys.
 
     Arguments of alternatives that are not chosen are checked and left out.
 
     Arguments:
         place: the place.
-        given: a mapping; its leaves are values, or `Text` where they were typed on a command line.
+        given: a mapping of values; a value from the command line is a `Text`.
         path: the key of the place.
-        whole: whether what has no default must be given.
+        whole: whether settings without a default must be given.
 
     Raises:
-        ConfigError: a key that there is not, a wrong value, or a typed argument of what is not chosen.
+        ConfigError: an unknown key, a wrong value, or a typed argument of an alternative that is not chosen.
     """
     if not isinstance(given, Mapping):
         key = "name" if place.base is not None else next(iter(place.fields))
@@ -67,7 +67,7 @@ def completed(place: Place, given: object, path: str = "", whole: bool = True) -
 
 
 def _left_over(place: Place, name: str, value: object, path: str, beside: Mapping[str, Any]) -> None:
-    """Accept the arguments of another alternative, where nobody typed them; refuse everything else."""
+    """Accept an argument of another alternative, unless it was typed. Refuse every other key."""
     others = alternatives(place.base, place.wired) if place.base is not None else {}
     prefix = f"{path}." if path else ""
     leaves = flatten({name: value}, prefix)
@@ -79,7 +79,7 @@ def _left_over(place: Place, name: str, value: object, path: str, beside: Mappin
         for key in leaves:
             raise UnknownKey(key, f"config.{key} is not a key: {name} has no settings")
         return
-    if not isinstance(value, Text):  # first: what is no key at all is told so
+    if not isinstance(value, Text):  # first: an unknown key has a message of its own
         completed(Place(place.fields, place.base, acting[0], place.wired), {name: value}, path, whole=False)
     for key, text in leaves.items():
         if isinstance(text, Text):
@@ -88,10 +88,10 @@ def _left_over(place: Place, name: str, value: object, path: str, beside: Mappin
 
 
 def chosen(place: Place, name: str, path: str) -> type | None:
-    """The class of a name at a place; None for `none`.
+    """Return the class of a name at a place; None if the name is `none`.
 
     Raises:
-        ConfigError: there is no such class, or it cannot be chosen here.
+        ConfigError: the class does not exist, or cannot be chosen here.
     """
     if (name == NONE and place.optional) or place.base is None:
         return None
@@ -107,16 +107,16 @@ def chosen(place: Place, name: str, path: str) -> type | None:
 
 
 def made(place: Place, config: Mapping[str, Any], path: str, wires: Mapping[str, object]) -> Any:
-    """The object that a place of a completed configuration describes; None for `none`.
+    """Make the object that a place of a completed configuration describes; None if the name is `none`.
 
     Arguments:
         place: the place.
-        config: what the configuration holds there.
-        path: its key.
-        wires: the arguments that come from elsewhere, by name; each class takes those that it has.
+        config: the part of the configuration at the place.
+        path: the key of the place.
+        wires: the arguments that the recipe gives, by name; each class gets those that it has.
 
     Raises:
-        ConfigError: what the constructor refuses, with the key.
+        ConfigError: a constructor refused its arguments. The message begins with the key.
     """
     if (cls := chosen(place, config["name"], path)) is None:
         return None
@@ -141,7 +141,7 @@ def _value(member: Setting | Place, value: Any, path: str, wires: Mapping[str, o
 
 
 def places(place: Place, config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Place, Mapping[str, Any]]]:
-    """Every place of a completed configuration below one, with its key and what the configuration holds there."""
+    """Yield every place below a place, with its key and its part of the completed configuration."""
     cls = chosen(place, config["name"], path) if place.base is not None else None
     for name, member in place.around(cls).items():
         if isinstance(member, Place):

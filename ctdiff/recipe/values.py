@@ -1,4 +1,4 @@
-"""One value of a configuration: read from text, and checked against the type and the range of its setting."""
+"""Reads a value of a configuration from text, and checks its type and range."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from numbers import Real
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
+
+import numpy as np
 
 from ctdiff.recipe.errors import ConfigError, closest, one_of
 from ctdiff.recipe.schema import NONE, Setting, alternatives, union
@@ -18,23 +20,23 @@ _BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f
 
 
 class Text(str):
-    """A value as it was typed; it is read by the type of its setting."""
+    """A value as it was typed. The type of its setting says how it is read."""
 
 
 def checked(key: str, value: object, setting: Setting) -> Any:
-    """A value of a setting: read if it is a `Text`, with lists as tuples, and one of several as a tuple of one.
+    """Return a checked value of a setting. A `Text` is read. A list, or one number in place of several, becomes a tuple.
 
     Raises:
-        ConfigError: it has another type, or is out of range.
+        ConfigError: the value has a wrong type, or is out of range.
     """
     value = _read(value, setting) if isinstance(value, Text) else value
-    value = tuple(value) if isinstance(value, list) else value
+    value = tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else _plain(value)
     if _several(setting.kind) and not isinstance(value, bool) and isinstance(value, Real):
         value = (value,)
     if choices := names(setting):
         if not any(type(value) is type(choice) and value == choice for choice in choices):
             raise ConfigError(f"config.{key} = {value!r}, expected {one_of(choices)}{closest(value, choices)}")
-    elif not fits(value, setting.kind):
+    elif not isinstance(value, (str, bool, Real, tuple, NoneType)) or not fits(value, setting.kind):
         raise ConfigError(f"config.{key} = {value!r}, expected {described(setting)}")
     elif setting.allowed is not None:
         try:
@@ -44,8 +46,13 @@ def checked(key: str, value: object, setting: Setting) -> Any:
     return value
 
 
+def _plain(value: object) -> object:
+    """Return a number of numpy as a number of Python."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def names(setting: Setting) -> list[Any]:
-    """The values of a setting that has a few: the names of classes, or literals."""
+    """Return the values of a setting that allows only a few: names of classes, or literals."""
     kind = setting.kind
     if get_origin(kind) is type:
         return list(alternatives(get_args(kind)[0]))
@@ -53,7 +60,7 @@ def names(setting: Setting) -> list[Any]:
 
 
 def described(setting: Setting) -> str:
-    """What a setting may be, in words: `a number above 0, or none`."""
+    """Return the allowed values of a setting in words: `a number above 0, or none`."""
     if choices := names(setting):
         return one_of(choices)
     words = [_words(kind, setting.allowed) for kind in union(setting.kind) if kind is not NoneType]
@@ -70,12 +77,12 @@ def _words(kind: Any, allowed: Range | None) -> str:
 
 
 def _several(kind: Any) -> bool:
-    """Whether a setting holds several values, or one or several."""
+    """Return whether a setting can hold several values."""
     return any(isinstance(get_origin(each), type) and issubclass(get_origin(each), Sequence) for each in union(kind))
 
 
 def _read(text: str, setting: Setting) -> Any:
-    """The value of a text; the text itself if it is none of the setting's type."""
+    """Return the value of a text, or the text itself if it is no value of the type of the setting."""
     kinds = union(setting.kind)
     if NoneType in kinds and text.lower() == NONE:
         return None
@@ -85,5 +92,5 @@ def _read(text: str, setting: Setting) -> Any:
         return str(text)
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return str(text)

@@ -1,4 +1,4 @@
-"""Training: the loop as a generator, optimisers and their schedules, the moving average, checkpoints."""
+"""Training: the training loop, optimisers, learning-rate schedules, the moving average and checkpoints."""
 
 from ctdiff.training.checkpoints import CheckpointError, complete_checkpoints, load_weights, write_checkpoint
 from ctdiff.training.ema import MovingAverage

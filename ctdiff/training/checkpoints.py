@@ -1,28 +1,22 @@
-"""Checkpoints: folders that are there completely or not at all.
+"""Checkpoints: folders that exist completely or not at all.
 
     checkpoints/step_0000500/model.safetensors     the network
                              ema.safetensors       its moving average
                              state.pt              optimiser, schedule, counters and random states
 
-A checkpoint is written under another name, every file and the folder are flushed to the disk,
-and then the folder is renamed: one step for the file system. Whatever moment the process is
-killed at, the folders named `step_*` are whole. What is old is renamed before it is deleted,
-for the same reason.
+If the process is killed at any moment, every folder named `step_*` is complete (see `ctdiff.files`).
 
-A tensor that a network has under several names (tied weights) is written once, under the first of them. A view of a part of
-another tensor is written beside it.
+A tensor with several names in a network (tied weights) is written once, under the first name. A view of a part of another
+tensor is written as a tensor of its own.
 
-Nothing here executes a pickle: weights are safetensors with a hash of their bytes, and
-`state.pt` holds tensors, numbers, strings and containers, read with `weights_only=True`.
+Nothing here executes a pickle. Weights are safetensors files with a hash of their bytes. `state.pt` holds tensors, numbers,
+strings and containers, and is read with `weights_only=True`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 import re
-import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,17 +27,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ctdiff.files import discard, new_folder, write_durably
+from ctdiff.hashes import tensors_hash
+
 __all__ = [
     "CheckpointError",
     "check_weights",
     "complete_checkpoints",
-    "discard",
     "load_weights",
     "not_finite",
     "read_state",
     "read_weights",
-    "remove_leftovers",
-    "write_atomically",
     "write_checkpoint",
 ]
 
@@ -52,11 +46,11 @@ _FORMAT = "ctdiff-1"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read; the message names the file."""
+    """A checkpoint that cannot be read. The message names the file."""
 
 
 def complete_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a folder with their steps, oldest first; unfinished ones are not among them."""
+    """Return the complete checkpoints of a folder with their steps, oldest first."""
     if not folder.is_dir():
         return []
     named = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir() if path.is_dir())
@@ -66,14 +60,14 @@ def complete_checkpoints(folder: Path) -> list[tuple[int, Path]]:
 def write_checkpoint(
     folder: Path, step: int, weights: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], keep: int = 2
 ) -> Path:
-    """Write one checkpoint, then drop all but the last `keep`.
+    """Write one checkpoint, then delete all but the last `keep`.
 
     Arguments:
-        folder: where the checkpoints of a run are.
-        step: how many steps are done.
-        weights: parameters by file name: {"model": {name: tensor}, ...}; one tensor of several names is written once.
-        state: what else continues a training: tensors, numbers, strings, lists, dictionaries.
-        keep: how many checkpoints stay.
+        folder: the folder of the checkpoints.
+        step: the number of finished steps.
+        weights: parameters by file name: {"model": {name: tensor}, ...}; a tensor with several names is written once.
+        state: the rest of the training state: tensors, numbers, strings, lists, dictionaries.
+        keep: the number of checkpoints that are kept.
 
     Raises:
         ValueError: keep is below 1.
@@ -81,46 +75,24 @@ def write_checkpoint(
     if keep < 1:
         raise ValueError(f"keep = {keep}, expected at least 1")
     final = folder / f"step_{step:07d}"
-    building = folder / f".writing_{final.name}_{os.getpid()}"
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    for name, tensors in weights.items():
-        _write(building / f"{name}.safetensors", _encode_weights(tensors))
-    buffer = io.BytesIO()
-    torch.save({**state, "format": _FORMAT, "step": step}, buffer)
-    _write(building / "state.pt", buffer.getvalue())
-    _flush(building)
-    discard(final)  # only there if it could not be read: a training continues from the newest readable one
-    building.rename(final)
-    _flush(folder)
+    with new_folder(
+        final
+    ) as building:  # it replaces one that cannot be read: a training continues from the newest readable one
+        for name, tensors in weights.items():
+            write_durably(building / f"{name}.safetensors", _encode_weights(tensors))
+        buffer = io.BytesIO()
+        torch.save({**state, "format": _FORMAT, "step": step}, buffer)
+        write_durably(building / "state.pt", buffer.getvalue())
     for _, path in complete_checkpoints(folder)[:-keep]:
         discard(path)
     return final
 
 
-def discard(path: Path) -> None:
-    """Delete a folder; it loses its name first."""
-    if path.exists():
-        doomed = path.with_name(f".deleting_{path.name}_{os.getpid()}")
-        path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Delete the folders and files that a killed process left half written or half deleted."""
-    for pattern in (".writing_*", ".deleting_*"):
-        for path in folder.glob(pattern):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-
-
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file that `write_checkpoint` wrote.
+    """Read the tensors of a safetensors file that `write_checkpoint` wrote.
 
     Raises:
-        CheckpointError: missing, truncated, altered, or written by something else.
+        CheckpointError: the file is missing, truncated, altered, or of another program.
     """
     try:
         content = path.read_bytes()
@@ -131,19 +103,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if _FORMAT not in metadata:
         raise CheckpointError(f"{path} is not of a checkpoint of ctdiff: its metadata are {metadata or 'empty'}")
-    if metadata[_FORMAT] != _digest(tensors):
+    if metadata[_FORMAT] != tensors_hash(tensors):
         raise CheckpointError(f"{path} is corrupted: its tensors do not match their hash")
     return tensors
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The content of a `state.pt`; no pickle is executed.
+    """Read the content of a `state.pt`. No pickle is executed.
 
     Raises:
-        CheckpointError: missing, truncated, altered, or written by something else.
+        CheckpointError: the file is missing, truncated, altered, or of another program.
     """
     try:
-        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums of the archive it writes
+        with zipfile.ZipFile(path) as archive:  # torch does not check the checksums of its archives
             altered = archive.testzip()
         state = None if altered else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # arbitrary bytes fail in arbitrary ways
@@ -158,8 +130,7 @@ def read_state(path: Path) -> dict[str, Any]:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a safetensors file into a network.
 
-    Where the network has one tensor under several names, the file has to have it under the first of them, as
-    `write_checkpoint` writes it.
+    If the network has a tensor with several names, the file must have it under the first name, as `write_checkpoint` writes it.
 
     Raises:
         CheckpointError: the file cannot be read, or is of another network.
@@ -184,75 +155,40 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def not_finite(network: nn.Module) -> str | None:
-    """Which parameters hold an infinite number or NaN, in words; None where none does."""
+    """Return the names of the parameters with infinite numbers or NaN, in words; None if all are finite."""
     names = [name for name, parameter in network.named_parameters() if not bool(parameter.detach().isfinite().all())]
     return None if not names else f"{names[0]} and {len(names) - 1} more parameters" if len(names) > 1 else names[0]
 
 
 def check_weights(network: nn.Module, path: Path) -> None:
-    """Refuse weights that nothing can be computed with.
+    """Refuse weights that are not finite.
 
     Arguments:
-        network: the network that has the weights.
-        path: where they are from, for the message.
+        network: the network with the weights.
+        path: the file of the weights, for the message.
 
     Raises:
-        CheckpointError: a parameter holds an infinite number or NaN.
+        CheckpointError: a parameter has an infinite number or NaN.
     """
     if (which := not_finite(network)) is not None:
         raise CheckpointError(f"{path} holds weights that are not finite ({which}): the training had diverged")
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file's content: a reader, or a crash, sees the old or the new one, never a part."""
-    building = path.with_name(f".writing_{path.name}_{os.getpid()}")
-    _write(building, content)
-    building.replace(path)
-    _flush(path.parent)
-
-
 def _first_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Of every name, the first name of the same tensor: of tied weights, both names have one."""
+    """Return for every name the first name of the same tensor. Tied weights have several names."""
     first: dict[object, str] = {}
     return {name: first.setdefault(_place(tensor) or name, name) for name, tensor in tensors.items()}
 
 
 def _place(tensor: Tensor) -> tuple[object, ...] | None:
-    """Where in memory the elements of a tensor are, and in what order; None where there are none."""
+    """Return what identifies the memory of a tensor, and the order of its elements; None for an empty tensor."""
     address = tensor.data_ptr()
     return (tensor.device, address, tensor.dtype, tensor.shape, tensor.stride()) if address else None
 
 
 def _encode_weights(tensors: Mapping[str, Tensor]) -> bytes:
     once = {name: tensors[name] for name in dict.fromkeys(_first_names(tensors).values())}
-    # Copies, for safetensors refuses tensors that share memory, as a view and what it is a view of do.
+    # Copies, because safetensors refuses tensors that share memory, such as a view and its base.
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in once.items()}
-    # One entry: safetensors orders several at random, and equal weights are to be equal files.
-    return safetensors.torch.save(plain, metadata={_FORMAT: _digest(plain)})
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(folder: Path) -> None:
-    """Make the names in a folder durable; some systems cannot open folders, and need not."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # One entry: safetensors would write several in random order, and equal weights must give equal files.
+    return safetensors.torch.save(plain, metadata={_FORMAT: tensors_hash(plain)})

@@ -1,12 +1,11 @@
-"""The moving average of a network's parameters: what samples are drawn from.
+"""The moving average of the parameters of a network, which samples are drawn from.
 
-A network trained at a large learning rate wanders around its optimum; the average of where
-it has been lies closer. With n updates made so far,
+With a large learning rate, the parameters move around an optimum. Their average is closer to it. After n updates,
 
     ema <- d_n ema + (1 - d_n) theta,     d_n = min(decay, (1 + n) / (10 + n))
 
-so that a short run is not an average with the initialisation. Only the network is averaged:
-the tables of a process are no parameters and are not copied.
+so that in a short run the initialisation has a small weight. Only the network is averaged. The tables of a process are no
+parameters and are not copied.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ class MovingAverage(AveragedModel):
         Exponential moving average of weights in deep learning (Morales-Brotons et al., 2024) | https://arxiv.org/abs/2411.18704
 
     Arguments:
-        network: the network to follow.
-        decay: the weight d of the past once warm, in [0, 1).
+        network: the network whose parameters are averaged.
+        decay: the decay d after the warm-up, in [0, 1).
 
     Raises:
         ValueError: the decay is outside [0, 1).
@@ -41,20 +40,20 @@ class MovingAverage(AveragedModel):
             raise ValueError(f"decay = {decay}, expected a number in [0, 1)")
         super().__init__(network, multi_avg_fn=self._lerp)
         self.decay = decay
-        self._source = (network,)  # in a tuple, so that the followed network is no sub-module of its average
+        self._source = (network,)  # in a tuple, so that the network is no sub-module of its average
         self.module.eval().requires_grad_(False)
 
     @property
     def updates(self) -> int:
-        """How many updates were made."""
+        """The number of updates so far."""
         return int(self.n_averaged)
 
     def update(self) -> None:
-        """Take the network's present parameters into the average."""
+        """Update the average with the present parameters of the network."""
         self.update_parameters(self._source[0])
 
     def train(self, mode: bool = True) -> MovingAverage:
-        """Stay in evaluation mode: the average is never trained."""
+        """Stay in evaluation mode, because the average is never trained."""
         return super().train(False)
 
     def _lerp(self, averaged: Any, current: Any, updates: Tensor | int) -> None:

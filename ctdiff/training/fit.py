@@ -1,14 +1,13 @@
-"""The training loop, as a generator: the caller logs, saves, plots and stops.
+"""The training loop, as a generator. The caller logs, saves, plots and stops.
 
     for step in fit(objective, batches, optimizer, steps=1000, ema=ema):
         print(step.step, step.loss)
 
-One step: draw a batch, sum the gradient of its mean loss over equal parts, clip it, move the
+One step takes a batch, computes the gradient of its mean loss in equal parts, clips the gradient, and updates the
 parameters, the learning rate and the average.
 
-Noise is keyed by (seed, step, place in the batch). A step then does not depend on how the
-batch was divided, nor on the steps before it: with the parameters of step k, step k + 1 is
-the same whether the loop ran through or was started there.
+Noise is keyed by (seed, step, place in the batch). So a step does not depend on the number of parts. With the parameters
+of step k, step k + 1 is the same in a loop that started at step 0 and in a loop that started at step k.
 """
 
 from __future__ import annotations
@@ -41,29 +40,29 @@ Batch: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
 
 @runtime_checkable
 class BatchSequence(Protocol):
-    """Batches that can be entered at any step, such as `ctdiff.data.Batches`."""
+    """A sequence of batches that gives the batch of any step, such as `ctdiff.data.Batches`."""
 
     def __getitem__(self, step: int, /) -> Batch:
-        """The batch of a step, counted from 0."""
+        """Return the batch of a step, counted from 0."""
 
 
 MAX_SKIPPED = 10
-"""So many steps in a row without a finite gradient end a training: its parameters are lost."""
+"""A training ends with an error after this number of steps in a row without a finite gradient."""
 DIVERGED = "the training has diverged; lower the learning rate or clip more tightly"
-"""What is said of a training whose numbers are not finite any more."""
+"""The end of messages about a training whose numbers are not finite."""
 
 
 @dataclass(frozen=True)
 class TrainStep:
-    """What one step did.
+    """The record of one training step.
 
     Arguments:
-        step: how many steps are done, this one included.
-        loss: the mean loss of the batch, a dimension.
+        step: the number of finished steps, including this one.
+        loss: the mean loss of the batch per dimension.
         grad_norm: the norm of the gradient before clipping.
         lr: the learning rate of this step.
-        skipped: whether the parameters were left alone because loss or gradient was not finite.
-        images_per_second: examples over the time of this step.
+        skipped: whether the parameters were not changed because the loss or the gradient was not finite.
+        images_per_second: the number of examples divided by the time of this step.
     """
 
     step: int
@@ -87,31 +86,33 @@ def fit(
     seed: int = 0,
     start: int = 0,
 ) -> Iterator[TrainStep]:
-    """Train, yielding after every step.
+    """Train, and yield a record after every step.
 
     Arguments:
-        objective: draws what a step needs, and returns the loss of each example (B,), a sum over dimensions. It is
-            divided by the number of dimensions, so that rates and norms mean the same for images of any size.
-        batches: pairs (x_0, cond): `batches[k]` is the batch of step k, counted from 0; or an
-            iterable, such as a DataLoader, whose first batch is that of step `start`. A batch may be x_0 alone or (x_0,),
-            which has no conditions. Pairs of tensors, as of a DataLoader over images and labels, are refused, for
-            conditions have names: give `((x_0, {"y": y}) for x_0, y in loader)`.
-        optimizer: holds the parameters to train.
-        steps: the number of the last step.
-        ema: the average to update after every step.
-        scheduler: the learning rate's schedule, stepped with the optimiser.
-        clip: the largest norm of the gradient; None does not clip.
-        accumulation: in how many parts a batch passes through the network. Less memory, the same gradient.
-        seed: keys the noise.
-        start: how many steps are done already.
+        objective: the training objective. It returns one loss for each example (B,). This loss is a sum over the dimensions
+            of the example. `fit` divides the loss by the number of dimensions, so that learning rates and norms do not depend
+            on the size of the images.
+        batches: a sequence or an iterable of pairs (x_0, cond). The item `batches[k]` of a sequence is the batch of step k,
+            counted from 0. The first batch of an iterable, for example of a DataLoader, is the batch of step `start`. A batch
+            without conditions may also be x_0 or (x_0,). A pair of two tensors, for example images and labels of a DataLoader,
+            is an error, because conditions need names: give `((x_0, {"y": y}) for x_0, y in loader)`.
+        optimizer: the optimiser of the parameters to train.
+        steps: the total number of steps, including the `start` steps that are already done.
+        ema: the moving average, which is updated after every step.
+        scheduler: the learning-rate schedule, stepped with the optimiser.
+        clip: the largest norm of the gradient; a larger gradient is scaled to this norm. None means no clipping.
+        accumulation: the number of parts that a batch is divided into. The gradients of the parts are added up. More parts
+            need less memory, and give the same gradient up to rounding.
+        seed: the seed of the noise.
+        start: the number of steps that are already done.
 
     Raises:
-        TypeError: the batches are neither a sequence nor an iterable, or are a Dataset, whose items are single examples, a
-            tensor or a mapping; while iterating, a batch is nothing of the above.
-        ValueError: steps or accumulation below 1, start outside 0 .. steps, clip not positive; while
-            iterating, the batches ended, or a condition has another number of rows than x_0.
-        FloatingPointError: while iterating, after ten steps in a row without a finite gradient, or after the last step
-            if it has left weights that are not finite.
+        TypeError: if `batches` is neither a sequence nor an iterable, or if it is a tensor, a mapping or a Dataset, whose items
+            are single examples. The iteration raises this error if a batch does not have one of the forms above.
+        ValueError: if steps < 1, accumulation < 1, start is not in 0 .. steps, or clip is not positive. The iteration raises
+            this error if there are fewer batches than steps, or if a condition does not have one row for each example.
+        FloatingPointError: the iteration raises this error after ten steps in a row without a finite loss and gradient, and
+            after the last step if a weight is not finite.
     """
     if steps < 1:
         raise ValueError(f"steps = {steps}, expected at least 1")
@@ -156,7 +157,7 @@ def fit(
 
 
 def _numbered(batches: BatchSequence | Iterable[Batch | Sequence[Tensor] | Tensor], start: int) -> Callable[[int], Batch]:
-    """The batch of a step, given its number."""
+    """Return a function from the number of a step to its batch."""
     if isinstance(batches, (Dataset, Tensor, Mapping)):
         raise TypeError(
             f"batches is of type {type(batches).__name__}, which holds single examples, expected a sequence or an iterable of "
@@ -188,10 +189,10 @@ def _numbered(batches: BatchSequence | Iterable[Batch | Sequence[Tensor] | Tenso
 
 
 def _as_batch(batch: object) -> Batch:
-    """A batch as a pair: examples alone have no conditions.
+    """Return a batch as a pair (x_0, cond).
 
     Raises:
-        TypeError, ValueError: it is no batch, or a condition has another number of rows than x_0.
+        TypeError, ValueError: it is no batch, or a condition does not have one row for each example.
     """
     parts = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
     x_0, cond = parts if len(parts) == 2 else (*parts, {}) if len(parts) == 1 else (None, None)
@@ -211,7 +212,7 @@ def _as_batch(batch: object) -> Batch:
 def _gradient(
     objective: Objective[P], x_0: Tensor, cond: Mapping[str, Tensor], seed: int, step: int, parts: int, device: torch.device
 ) -> float:
-    """Form the gradient of the mean loss of the batch's dimensions, part by part; returns that loss."""
+    """Compute the gradient of the mean loss per dimension of a batch, part by part, and return this loss."""
     total = len(x_0)
     size = -(-total // parts)
     loss = torch.zeros((), device=device)
@@ -223,10 +224,10 @@ def _gradient(
         sample, given = objective.draw(part, noise, **given)
         losses = objective(sample, **given)
         part_loss = losses.sum() / x_0.numel()
-        with seeded(sample.seeds):  # blocks that are run again in the backward pass drop the same numbers
+        with seeded(sample.seeds):  # recomputed blocks have the same dropout in the backward pass
             part_loss.backward()
         seen.append((sample, losses.detach()))
         loss += part_loss.detach()
-    for sample, losses in seen:  # after the last part, so that all parts are drawn from one density
+    for sample, losses in seen:  # after the last part, so that all parts use the same density
         objective.learn(sample, losses)
     return float(loss)

@@ -1,7 +1,7 @@
-"""The global generators of Python, numpy and torch: what a user's own data set or network may draw from.
+"""The global random generators of Python, numpy and torch, which a data set or a network of the user may draw from.
 
-The project's own noise, data order and samples have streams of their own and take nothing from them. They are seeded
-when a training begins and kept in its checkpoints, so that what draws from them is repeated and resumed like the rest.
+The library does not draw noise, data order or samples from these generators. A training seeds them when it begins and keeps
+their states in its checkpoints. So code of the user that draws from them is repeated and resumed too.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from diffusion_core import stream_seed
 
 __all__ = ["generator_states", "kept_generators", "restore_generators", "seed_generators"]
 
-# Streams of their own: generators of one kind and one seed would draw the same numbers.
+# Different streams: generators of one kind with one seed would draw the same numbers.
 _PYTHON, _NUMPY = 0x707974686F6E, 0x6E756D7079
 
 
 def seed_generators(seed: int) -> None:
-    """Seed all three: torch's with the seed, on every device, the others with what is derived from it."""
+    """Seed all three generators: that of torch with the seed, on every device, the others with numbers derived from it."""
     torch.manual_seed(seed)
     random.seed(stream_seed(seed, _PYTHON))
     np.random.seed(stream_seed(seed, _NUMPY) % 2**32)  # noqa: NPY002 - a user's data set may draw from it
 
 
 def generator_states() -> dict[str, Any]:
-    """Where all three stand, as tensors, numbers, strings and lists."""
+    """Return the states of all three generators, as tensors, numbers, strings and lists."""
     version, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
@@ -42,7 +42,7 @@ def generator_states() -> dict[str, Any]:
 
 
 def restore_generators(states: Mapping[str, Any]) -> None:
-    """Put all three back to where `generator_states` found them."""
+    """Restore the states that `generator_states` returned."""
     torch.set_rng_state(states["torch"])
     if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -54,10 +54,10 @@ def restore_generators(states: Mapping[str, Any]) -> None:
 
 @contextmanager
 def kept_generators(seed: int | None = None) -> Iterator[None]:
-    """Whatever is drawn while this context lasts, leave all three where they were.
+    """Restore the states of all three generators after this context.
 
     Arguments:
-        seed: what they are seeded with inside; None leaves them.
+        seed: the seed inside the context. None means that the states of the generators stay the same.
     """
     states = generator_states()
     if seed is not None:

@@ -1,4 +1,4 @@
-"""Stopping cleanly: a signal is noted, the step is finished, the run is saved."""
+"""Clean stops: after a signal, the training finishes the step and saves the run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["StopRequest"]
 
 
 class StopRequest:
-    """Notes SIGTERM and Ctrl-C while it is entered; a second Ctrl-C interrupts at once.
+    """A context that notes SIGTERM and Ctrl-C. A second Ctrl-C interrupts at once.
 
-    Outside the main thread signals cannot be caught, and nothing is noted.
+    Outside the main thread, signals cannot be caught, and nothing is noted.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class StopRequest:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __bool__(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether a signal was received."""
         return self.received is not None
 
     def __enter__(self) -> StopRequest:

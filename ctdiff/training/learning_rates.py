@@ -2,8 +2,8 @@
 
     factor(n) = min(1, (n + 1) / warmup) * decay(n)
 
-after n optimiser steps: a linear warm-up, so that Adam's second moments are known before large
-steps are taken, times a decay.
+after n optimiser steps: a linear warm-up times a decay. The warm-up gives Adam time to estimate its second moments before it
+takes large steps.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class LearningRateFactor(CheckedArguments, ABC):
         warmup: the number of steps in which the learning rate grows linearly; 0 is none.
     """
 
-    warmup: CountOrZero = 100  # until Adam's second moments can be trusted
+    warmup: CountOrZero = 100  # enough for good second moments in Adam
 
     @abstractmethod
     def decay(self, n: int) -> float:
-        """What is left of the rate after n optimiser steps, without the warm-up."""
+        """Return the factor after n optimiser steps, without the warm-up."""
 
     def __call__(self, n: int) -> float:
-        """The factor after n optimiser steps."""
+        """Return the factor after n optimiser steps."""
         return min(1.0, (n + 1) / max(self.warmup, 1)) * self.decay(n)
 
 

@@ -1,4 +1,4 @@
-"""The numbers of every step, as a file of JSON lines that survives interruptions."""
+"""The records of training steps, in a file of JSON lines that survives interruptions."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ctdiff.training.checkpoints import write_atomically
+from ctdiff.files import write_atomically
 
 __all__ = ["MetricsFile"]
 
 
 class MetricsFile:
-    """A file of JSON lines, one record a line, ascending in `step`.
+    """A file of JSON lines: one record per line, in the order of `step`.
 
     Arguments:
         path: the file.
-        step: the step that the run continues from; later lines, and a half-written one, are dropped.
+        step: the step that the run continues from; later lines, and an incomplete line, are deleted.
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:
@@ -28,12 +28,12 @@ class MetricsFile:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record; the system has it when this returns. Numbers that are not finite become null."""
+        """Append a record and give it to the operating system. Numbers that are not finite become null."""
         self._file.write(self._line(record))
         self._file.flush()
 
     def flush(self) -> None:
-        """Wait until the disk has everything."""
+        """Flush all records to the disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -42,7 +42,7 @@ class MetricsFile:
 
     @staticmethod
     def read(path: Path) -> list[dict[str, Any]]:
-        """The whole lines of a file; none where there is no file."""
+        """Return the records of the complete lines of a file; none if there is no file."""
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:

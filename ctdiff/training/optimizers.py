@@ -1,8 +1,8 @@
-"""Optimisers: what they are set to, before there are parameters. Called with parameters, one is torch's own.
+"""The settings of optimisers. Called with parameters, an object of this module makes the optimiser of torch.
 
     AdamW(lr=2e-3)(network.parameters()) -> torch.optim.AdamW
 
-Only matrices and kernels decay (`parameter_groups`).
+Weight decay is for matrices and kernels only (`parameter_groups`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Betas: TypeAlias = Annotated[tuple[float, float], Range(least=0, below=1)]
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices and kernels only: gains and biases set scales that must not shrink to zero."""
+    """Return parameter groups with weight decay for matrices and kernels only. Gains and biases must not shrink to zero."""
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     for parameter in parameters:
@@ -35,13 +35,13 @@ def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) ->
 
 @dataclass(frozen=True)
 class Optimizer(CheckedArguments, ABC):
-    """How parameters follow their gradients.
+    """The base class of the settings of optimisers.
 
-    A subclass sets `copies`: how many tensors of a parameter's size it keeps beside the parameter and its gradient.
+    A subclass sets `copies`: the number of tensors that it keeps for each parameter, besides the parameter and its gradient.
 
     Arguments:
         lr: the learning rate, before its schedule.
-        weight_decay: how strongly parameters are pulled to zero; matrices and kernels only.
+        weight_decay: the weight decay of matrices and kernels.
     """
 
     copies: ClassVar[int]
@@ -51,12 +51,12 @@ class Optimizer(CheckedArguments, ABC):
 
     @abstractmethod
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Torch's optimiser of these parameters."""
+        """Make the optimiser of torch for these parameters."""
 
 
 @dataclass(frozen=True)
 class AdamW(Optimizer):
-    """Adam with a weight decay that does not go through its moments.
+    """Adam with decoupled weight decay: the weight decay is not part of the gradient.
 
     References:
         Decoupled weight decay regularization (Loshchilov and Hutter, 2019) | https://arxiv.org/abs/1711.05101
@@ -68,7 +68,7 @@ class AdamW(Optimizer):
     name: ClassVar[str] = "adamw"
     copies: ClassVar[int] = 2
 
-    betas: Betas = (0.9, 0.99)  # a shorter memory than 0.999: a run has few thousand steps
+    betas: Betas = (0.9, 0.99)  # a shorter memory than 0.999, because a run has a few thousand steps
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameter_groups(parameters, self.weight_decay), self.lr, self.betas, fused=True)
@@ -76,7 +76,7 @@ class AdamW(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam; its weight decay is added to the gradient.
+    """Adam. The weight decay is added to the gradient.
 
     References:
         Adam: a method for stochastic optimization (Kingma and Ba, 2015) | https://arxiv.org/abs/1412.6980
@@ -95,10 +95,10 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum; its weight decay is added to the gradient.
+    """Stochastic gradient descent with momentum. The weight decay is added to the gradient.
 
     Arguments:
-        momentum: the share of the last step that is repeated; 0 is none.
+        momentum: the factor of the last step that is added to the next one; 0 is no momentum.
     """
 
     copies: ClassVar[int] = 1

@@ -1,4 +1,4 @@
-"""Half precision where it is safe: inside the backbone, and nowhere else."""
+"""Half precision for the backbone, the only part where it is accurate enough."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _CPU = Path("/proc/cpuinfo")
 
 
 def resolved_precision(precision: str, device: str) -> str:
-    """What "auto" means here: bfloat16 on a CPU that multiplies matrices in it (AMX), else float32.
+    """Return the precision that "auto" means on this machine: bfloat16 on a CPU with matrix units for it (AMX), else float32.
 
-    Without such units a CPU only emulates bfloat16, slower than float32.
+    Without these units, bfloat16 on a CPU is slower than float32.
     """
     if precision != "auto":
         return precision
@@ -28,10 +28,10 @@ def resolved_precision(precision: str, device: str) -> str:
 
 
 class HalfPrecision(Backbone):
-    """A backbone evaluated in bfloat16 where that is accurate enough (products, convolutions); its output is float32.
+    """A backbone that computes matrix products and convolutions in bfloat16. Its output is float32.
 
-    Parameters stay in float32, and so does everything around the backbone: noising, losses and
-    samplers divide and take logarithms, for which bfloat16 has too few digits.
+    Parameters stay in float32, and so does everything outside the backbone. Noising, losses and samplers divide and take
+    logarithms, and bfloat16 has too few digits for that.
 
     Arguments:
         backbone: the network to wrap.
@@ -49,7 +49,7 @@ class HalfPrecision(Backbone):
         return self.backbone.conditions
 
     def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        if x.device.type == "meta":  # without content there is nothing to round, and autocast knows no such device
+        if x.device.type == "meta":  # autocast does not know this device
             return self.backbone.predict(x, c, **cond).float()
         with torch.autocast(x.device.type, torch.bfloat16):
             return self.backbone.predict(x, c, **cond).float()

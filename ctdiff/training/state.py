@@ -1,8 +1,8 @@
-"""What a training is made of between two steps, and how it is put down and taken up again.
+"""The state of a training between two steps, and how it is saved and restored.
 
-On a CPU a training that was stopped and restored continues bit for bit: parameters, average,
-optimiser, schedule, what the density of times has learned and every global random state come back
-as they were. Noise and data order need no state, since both are functions of the step.
+On a CPU, a training that was stopped and restored continues bit for bit. The parameters, the average, the optimiser, the
+schedule, the learned density of times and all global random states are restored. Noise and data order need no state, because
+both are functions of the step.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = ["TrainingState"]
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The moving parts of a training.
+    """The parts of a training that change from step to step.
 
     Arguments:
-        network: what is trained.
+        network: the network that is trained.
         ema: its moving average.
-        optimizer: what moves the parameters.
-        scheduler: what moves the learning rate.
-        times: the density of training times, which may learn; None where there is nothing to keep of it.
+        optimizer: the optimiser.
+        scheduler: the learning-rate schedule.
+        times: the sampler of training times, which may learn; None if it has no state.
     """
 
     network: nn.Module
@@ -50,10 +50,10 @@ class TrainingState:
     times: TimeSampler | None = None
 
     def save(self, folder: Path, step: int, keep: int = 2) -> Path:
-        """Write a checkpoint of step `step`, keeping the last `keep`; returns its folder.
+        """Write a checkpoint of step `step`, keep the last `keep` checkpoints, and return its folder.
 
         Raises:
-            FloatingPointError: weights are not finite. Nothing is written, and older checkpoints stay.
+            FloatingPointError: weights are not finite. Nothing is written, and older checkpoints are kept.
         """
         for network, what in ((self.network, "the weights"), (self.ema.module, "the averaged weights")):
             if (which := not_finite(network)) is not None:
@@ -69,10 +69,10 @@ class TrainingState:
         return write_checkpoint(folder, step, weights, state, keep)
 
     def load(self, path: Path) -> int:
-        """Take up one checkpoint; returns its step.
+        """Restore the state of one checkpoint, and return its step.
 
         Raises:
-            CheckpointError: a file is missing, broken, or of another training, or weights are not finite.
+            CheckpointError: a file is missing, damaged or of another training, or weights are not finite.
         """
         state = read_state(path / "state.pt")
         for network, name in ((self.network, "model"), (self.ema.module, "ema")):
@@ -90,10 +90,10 @@ class TrainingState:
             raise CheckpointError(f"{path / 'state.pt'} is of another training: {error}") from error
 
     def restore(self, folder: Path) -> tuple[int, list[CheckpointError]]:
-        """Take up the newest checkpoint that can be read.
+        """Restore the newest checkpoint that can be read.
 
         Returns:
-            Its step (0 where there is no checkpoint), and what was wrong with the newer ones.
+            Its step (0 if there is no checkpoint), and the errors of newer checkpoints.
 
         Raises:
             CheckpointError: there are checkpoints and none can be read.

@@ -35,7 +35,7 @@ def flushed_exp(x: Tensor, out: Tensor | None = None) -> Tensor:
 
     Arguments:
         x: numbers of any sign and shape; -inf is allowed.
-        out: the tensor for the result, which may be x itself; None makes a new tensor.
+        out: the tensor for the result, which may be x itself. None means a new tensor.
     """
     end = lowest(x.dtype)
     if end == -math.inf or x.device.type != "cpu":

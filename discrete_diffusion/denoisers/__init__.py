@@ -1,4 +1,4 @@
-"""Parameterisations: what the output of a network means, one a file."""
+"""Parameterisations of a network. Each file defines one meaning of the network's output."""
 
 from discrete_diffusion.denoisers.absorbing import AbsorbingDenoiser
 from discrete_diffusion.denoisers.base import Denoiser, Posterior, X0Posterior

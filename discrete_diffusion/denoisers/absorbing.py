@@ -1,7 +1,7 @@
 """The parameterisation of absorbing processes.
 
-Dimensions that are not masked are carried over, the masked ones have `Rhat(m, y) = -alpha'/(1 - alpha) p(y | x_t)`, finite
-wherever alpha < 1.
+A masked dimension has the reverse rates `Rhat(m, y) = -alpha'/(1 - alpha) p(y | x_t)`. They are finite where alpha < 1.
+Other dimensions keep their value.
 
 References:
     Simplified and generalized masked diffusion for discrete data (Shi et al., 2024) | https://arxiv.org/abs/2406.04329
@@ -49,7 +49,7 @@ class _AbsorbingPosterior(X0Posterior):
 
     @property
     def ratio(self) -> Tensor:
-        # r_y = p(y | x_t) alpha / (1 - alpha) at a masked dimension; elsewhere no rate of R leads back.
+        # r_y = p(y | x_t) alpha / (1 - alpha) at a masked dimension. Elsewhere no reverse jump is possible.
         tau = self.process.tau(self.t)
         odds = torch.where(self._masked, diffusion_core.per_example(-(-tau).exp() / torch.expm1(-tau), self.x_t), 0.0)
         ratio = torch.nn.functional.pad(self._distribution.scores.double().softmax(-1) * odds[..., None], (0, 1))
@@ -66,19 +66,28 @@ class _AbsorbingPosterior(X0Posterior):
     def rate_divergence(self, x_0: Tensor) -> Tensor:
         surprise = -self._distribution.log_prob(x_0)
         rate = unmasking_rate(self.process, self.t, self.x_t).to(surprise.dtype)
-        # Where nothing is masked the rate may be infinite; it is zero there, so that no gradient is undefined.
+        # The rate can be infinite. At positions without a mask it is replaced by zero, so that gradients stay defined.
         return torch.where(self._masked, rate, 0.0) * torch.where(self._masked, surprise, 0.0)
 
 
 class AbsorbingDenoiser(Denoiser[X0Posterior]):
-    """For absorbing processes: masked dimensions get the network's distribution, the others are carried over.
+    """The parameterisation of absorbing processes: the network's distribution applies to masked dimensions only.
 
-    Both readings coincide here, since a masked dimension carries no evidence of its own.
+    The other dimensions keep their value. The x0 and the leave-one-out parameterisation are equal here, because a masked
+    dimension contains no information about its own clean value.
+
+    Arguments:
+        process: the forward process, with `AbsorbingRates`.
+        network: any callable (x_t, t, **cond) -> logits (B, *event, S) with t of shape (B,).
+        event_shape: the shape of one example, such as (1, 28, 28).
+
+    Raises:
+        ValueError: the process does not have `AbsorbingRates`.
     """
 
     def __init__(self, process: CTMC, network: nn.Module | Callable[..., Tensor], event_shape: Sequence[int]) -> None:
         if not isinstance(process.rates, AbsorbingRates):
-            raise ValueError(f"the process has {type(process.rates).__name__}, expected AbsorbingRates")
+            raise ValueError(f"process.rates is a {type(process.rates).__name__}, expected AbsorbingRates")
         super().__init__(process, network, event_shape)
 
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> X0Posterior:

@@ -1,6 +1,6 @@
-"""What a parameterisation is made of: its posterior, and the denoiser that reads a network as one.
+"""The base classes of parameterisations: the posterior, and the denoiser that makes it from a network's output.
 
-With `P = P_t`, `p` the posterior of one dimension and x its noisy value,
+Here `P = P_t`, `p` is the posterior of one dimension, and x is the noisy value of this dimension.
 
     w_y(x_0) = P[x_0, y] / P[x_0, x]                conditional ratio
     r_y(x)   = sum_{x_0} p(x_0 | x_t) w_y(x_0)      posterior ratio = p_t(x with d -> y) / p_t(x)
@@ -24,6 +24,7 @@ import diffusion_core
 from diffusion_core import Generator, as_randomness, batch_time, check_time
 from diffusion_core.checks import check_finite
 from diffusion_core.distributions import Categorical, Distribution
+from diffusion_core.tensors import parameter_dtype
 from discrete_diffusion.divergence import conditional_divergence
 from discrete_diffusion.jumps import Jumps
 from discrete_diffusion.process import CTMC
@@ -33,11 +34,11 @@ __all__ = ["Denoiser", "P", "Posterior", "X0Posterior", "check_x0"]
 
 
 class Posterior(ABC):
-    """What a denoiser says at (x_t, t): the ratios of p_t, and so the rates of the reverse process.
+    """The result of a denoiser at (x_t, t): the ratios of p_t, which give the rates of the reverse process.
 
     Arguments:
         process: the forward process.
-        x_t: the noisy states (B, *event), of any integer dtype; kept as int64, which indexing takes.
+        x_t: the noisy states (B, *event), of any integer dtype. They are stored as int64, which indexing needs.
         t: the time, () or (B,).
     """
 
@@ -47,7 +48,7 @@ class Posterior(ABC):
         self.t = t
 
     def rate_dtype(self, output: Tensor) -> torch.dtype:
-        """The dtype of ratios and rates: that of the network's output, or float64 where the time needs it."""
+        """Return the dtype of ratios and rates: the dtype of the network's output, or float64 if the time needs it."""
         return torch.promote_types(self.process.rate_dtype(self.t), output.dtype)
 
     @property
@@ -57,18 +58,18 @@ class Posterior(ABC):
 
     @abstractmethod
     def jumps(self) -> Jumps:
-        """The reverse rates, to draw jumps from; needs one time for the whole batch."""
+        """Return the reverse rates as an object to draw jumps from. The whole batch must have one time."""
 
     @property
     def reverse_rates(self) -> Tensor:
-        """Rhat(x_t, y) = R_t[y, x] r_y for y != x, zero on the diagonal: (B, *event, n)."""
+        """The reverse rates `Rhat(x_t, y) = R_t[y, x_t] r_y` for y != x_t, and zero at y = x_t: (B, *event, n)."""
         return self.process.reverse_rates(self.ratio, self.x_t, self.t)
 
     def rate_divergence(self, x_0: Tensor) -> Tensor:
-        """The ELBO integrand of every dimension in nats / unit of t: (B, *event).
+        """Return the ELBO integrand of every dimension in nats / unit of t: (B, *event).
 
-        `sum_{y != x} R_t[y, x] w_y phi(r_y / w_y)` with `phi(z) = z - 1 - log z`: the rate at
-        which the reverse process of x_0 and the model's drift apart.
+        The integrand is `sum_{y != x} R_t[y, x] w_y phi(r_y / w_y)` with `phi(z) = z - 1 - log z`. It measures how fast
+        the model's reverse process diverges from the reverse process given x_0.
         """
         return conditional_divergence(self.process, x_0, self.x_t, self.t, self.ratio)
 
@@ -92,7 +93,7 @@ class X0Posterior(Posterior):
         return self.distribution.probs
 
     def log_prob(self, x_0: Tensor) -> Tensor:
-        """log p(x_0^d | x_t) in nats for every dimension d: (B, *event) -> (B, *event)."""
+        """Return log p(x_0^d | x_t) in nats for every dimension d: (B, *event) -> (B, *event)."""
         return self.distribution.log_prob(x_0)
 
     def sample(self, generator: Generator = None) -> Tensor:
@@ -101,68 +102,72 @@ class X0Posterior(Posterior):
         return self.distribution.sample(u)
 
     def mode(self) -> Tensor:
-        """The most probable value of every dimension: (B, *event)."""
+        """Return the most probable value of every dimension: (B, *event)."""
         return self.distribution.mode()
 
 
 P = TypeVar("P", bound=Posterior, covariant=True)
-"""What a denoiser gives: a `Posterior`, or more."""
+"""The kind of posterior that a denoiser returns."""
 
 
 class Denoiser(diffusion_core.Denoiser[P]):
-    """Reads a network as a posterior. This is a parameterisation: a subclass says what the network's output means.
+    """A parameterisation: it makes a posterior from the output of a network.
+
+    A subclass defines the meaning of the network's output in its method `posterior`.
 
     Arguments:
         process: the forward process.
-        network: any callable (x_t, t, **cond) -> logits (B, *event, S) with t of shape (B,), in the
-            dtype of its parameters; if it
-            has a method `distribution` with the same arguments (as `PixelLogits` has), that is
-            called instead, and the axis of length S need not be formed.
+        network: any callable (x_t, t, **cond) -> logits (B, *event, S). t has shape (B,) and the dtype of the network's
+            parameters. If the network has a method `distribution` with the same arguments, as `PixelLogits` does, this
+            method is called instead. It does not need to form the axis of length S.
         event_shape: the shape of one example, such as (1, 28, 28).
     """
 
     process: CTMC
     network: nn.Module | Callable[..., Tensor]
     has_x0: bool = True
-    """Whether its posterior is an `X0Posterior`. A parameterisation that gives ratios alone says False."""
+    """Whether the posterior is an `X0Posterior`. Set it to False in a parameterisation that gives only ratios."""
 
     def __init__(self, process: CTMC, network: nn.Module | Callable[..., Tensor], event_shape: Sequence[int]) -> None:
         super().__init__(process, event_shape)
         self.network = network
 
-    def read(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Distribution:
-        """Check the arguments and evaluate the network, which sees int64: the distribution it names, (B, *event).
+    def distribution(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Distribution:
+        """Check the arguments, call the network, and return its distribution over the S data values: (B, *event).
+
+        The network gets x_t as int64. A subclass gives this distribution its meaning in `posterior`.
 
         Raises:
-            ValueError: x_t is not integer (B, *event_shape), t is not () or (B,) in [0, 1], or the logits have another shape.
-            NotFiniteError: the network's output says no distribution, and no gradient is formed of it.
+            ValueError: x_t is not integer (B, *event_shape), t is not () or (B,) in [0, 1], or the logits have a wrong shape.
+            NotFiniteError: the network's output does not define a distribution. This is checked only without gradients.
         """
         self.check_event(x_t)
         check_time(t, len(x_t))
         check_states(x_t, self.process.rates.num_states, "x_t")
-        c = batch_time(t.to(self._time_dtype(t)), len(x_t))
+        # Times have the dtype of the parameters, so the network gets the same dtype in training and in sampling.
+        c = batch_time(t.to(parameter_dtype(self.network, t.dtype)), len(x_t))
         distribution = _evaluated(self.network, x_t.long(), c, cond)
         expected = (*x_t.shape, self.process.rates.data_states)
         if (*distribution.shape, distribution.num_values) != expected:
             found = (*distribution.shape, distribution.num_values)
             raise ValueError(f"the network's logits have shape {found}, expected {expected}")
-        if not distribution.parameters()[0].requires_grad:  # a training looks at its loss and its gradient instead
+        if not distribution.parameters()[0].requires_grad:  # in training, the loss and the gradient are checked instead
             check_finite(distribution.defined(), x_t, t)
         return distribution
 
-    def _time_dtype(self, t: Tensor) -> torch.dtype:
-        """That of the network's parameters, so that training and sampling hand it the same; without any, that of t."""
-        if not isinstance(self.network, nn.Module):
-            return t.dtype
-        return next((p.dtype for p in self.network.parameters() if p.is_floating_point()), t.dtype)
-
     @abstractmethod
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> P:
-        """What the network's distribution at (x_t, t) means: the reading itself."""
+        """Return the posterior that the network's distribution at (x_t, t) stands for. This defines the parameterisation.
+
+        Arguments:
+            x_t: the noisy states (B, *event).
+            t: the time, () or (B,).
+            distribution: the network's distribution over the S data values (B, *event).
+        """
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
-        """The posterior given x_t (B, *event) at time t, () or (B,), with the conditions of the network."""
-        return self.posterior(x_t, t, self.read(x_t, t, **cond))
+        """Return the posterior given x_t (B, *event) at time t, () or (B,), with the conditions of the network."""
+        return self.posterior(x_t, t, self.distribution(x_t, t, **cond))
 
 
 def _evaluated(network: Callable[..., Tensor], x_t: Tensor, c: Tensor, cond: Mapping[str, Tensor]) -> Distribution:
@@ -171,18 +176,18 @@ def _evaluated(network: Callable[..., Tensor], x_t: Tensor, c: Tensor, cond: Map
 
 
 def check_x0(given: Denoiser[Posterior] | Posterior, what: str) -> None:
-    """Refuse a denoiser, or what it says, that has no p(x_0 | x_t).
+    """Raise an error if a denoiser or a posterior has no p(x_0 | x_t).
 
     Arguments:
         given: a denoiser or a posterior.
-        what: what needs p(x_0 | x_t), for the message.
+        what: the name of the part that needs p(x_0 | x_t), for the message.
 
     Raises:
-        ValueError: it gives ratios alone.
+        ValueError: the denoiser or the posterior gives only ratios.
     """
     if given.has_x0 if isinstance(given, Denoiser) else isinstance(given, X0Posterior):
         return
     raise ValueError(
-        f"a score model has no law of x_0 given x_t: {what} needs a denoiser that gives one, such as X0Denoiser; "
-        "with a score model, use the ELBO loss and a sampler that draws from rates, such as Euler or TauLeaping"
+        f"a score model has no law of x_0 given x_t: {what} needs a denoiser with this law, such as X0Denoiser. "
+        "With a score model, use the ELBO loss and a sampler that draws from rates: Euler or TauLeaping"
     )

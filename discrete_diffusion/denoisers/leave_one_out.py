@@ -1,7 +1,8 @@
 """The leave-one-out parameterisation: the network's logits are `log p_loo(x_0)`.
 
-`p_loo` is the posterior without the dimension's own evidence. Then `p(x_0 | x_t) ~ p_loo(x_0) P[x_0, x]` and
-`r_y = (p_loo P)_y / (p_loo P)_x`: nothing is divided by P entry by entry, and a fresh network has a finite likelihood.
+`p_loo` is the posterior of one dimension given the noisy values of the other dimensions. It does not contain the evidence
+`P[x_0, x]` of the dimension itself. So `p(x_0 | x_t) ~ p_loo(x_0) P[x_0, x]` and `r_y = (p_loo P)_y / (p_loo P)_x`.
+No single entry of P is a denominator. Therefore an untrained network has a finite likelihood.
 
 References:
     Score-based continuous-time discrete diffusion models (Sun et al., 2023) | https://arxiv.org/abs/2211.16750
@@ -23,7 +24,14 @@ __all__ = ["LeaveOneOutDenoiser", "LeaveOneOutPosterior"]
 
 
 class LeaveOneOutPosterior(X0Posterior):
-    """`p(x_0 | x_t) ~ p_loo(x_0) P_t[x_0, x_t]`, with p_loo what the network gives."""
+    """The posterior `p(x_0 | x_t) ~ p_loo(x_0) P_t[x_0, x_t]`, where the network gives p_loo.
+
+    Arguments:
+        process: the forward process.
+        x_t: the noisy states (B, *event).
+        t: the time, () or (B,).
+        network: the network's distribution p_loo over the S data values (B, *event).
+    """
 
     def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, network: Distribution) -> None:
         super().__init__(process, x_t, t)
@@ -31,7 +39,7 @@ class LeaveOneOutPosterior(X0Posterior):
 
     @property
     def _prior(self) -> Distribution:
-        """p_loo up to a constant a dimension."""
+        """p_loo, up to a constant for each dimension."""
         return self._network
 
     @lazy_property
@@ -40,7 +48,7 @@ class LeaveOneOutPosterior(X0Posterior):
         return Categorical(self._prior.scores + evidence.to(self._prior.scores.dtype))
 
     def log_prob(self, x_0: Tensor) -> Tensor:
-        # log p_loo(x_0) + log P[x_0, x] - log sum_k p_loo(k) P[k, x]: an axis of S forms a chunk at a time only.
+        # log p_loo(x_0) + log P[x_0, x] - log sum_k p_loo(k) P[k, x]. The axis of length S is formed in chunks only.
         kernel = self.process.kernel(self.t, torch.float64)
 
         def evidence(part: slice) -> Tensor:
@@ -61,14 +69,20 @@ class LeaveOneOutPosterior(X0Posterior):
         return ReverseJumps(self.process, self.x_t, self.t, scores.to(self.rate_dtype(scores)))
 
     def rate_divergence(self, x_0: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # the plain form: a compiler fuses it itself
+        if torch.compiler.is_compiling():  # the compiler fuses the general form itself
             return super().rate_divergence(x_0)
         return rate_divergence(self.process, x_0, self.x_t, self.t, self._prior.scores)
 
 
 class LeaveOneOutDenoiser(Denoiser[X0Posterior]):
-    """The network predicts each dimension from the others: its logits are `log p_loo(x_0)`, the posterior without the
-    dimension's own evidence.
+    """The leave-one-out parameterisation: the network's logits are `log p_loo(x_0)`.
+
+    p_loo is the posterior of a dimension without its own evidence `P_t[x_0, x_t]`.
+
+    Arguments:
+        process: the forward process.
+        network: any callable (x_t, t, **cond) -> logits (B, *event, S) with t of shape (B,).
+        event_shape: the shape of one example, such as (1, 28, 28).
     """
 
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> X0Posterior:

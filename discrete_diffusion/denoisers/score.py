@@ -1,11 +1,11 @@
-"""The score parameterisation: the network's logits are the logarithms of the ratios themselves.
+"""The score parameterisation: the network's logits are the logarithms of the ratios.
 
     r_y(x_t) = exp(logit_y) ~ p_t(x_t with d -> y) / p_t(x_t),   r = 1 at the current state
 
-Nothing is said of x_0, so what needs p(x_0 | x_t) is refused: the ancestral sampler, cross-entropy and bits per dimension.
-Samplers that draw from rates work, and their last step is one more step of rates.
+The network gives no p(x_0 | x_t). So the ancestral sampler, cross-entropy and bits per dimension raise an error.
+Samplers that draw from rates work. Their last step also draws from rates.
 
-Trained by the `ELBO` loss. Its integrand with this r is the score entropy of the reference, weighted by the rates:
+Train it with the `ELBO` loss. The integrand with this r is the score entropy of the reference, weighted by the rates:
 
     sum_{y != x} R_t[y, x] (r_y - w_y log r_y + w_y (log w_y - 1)),   w_y = P_t[x_0, y] / P_t[x_0, x]
 
@@ -28,13 +28,13 @@ __all__ = ["ScoreDenoiser", "ScorePosterior"]
 
 
 class ScorePosterior(Posterior):
-    """Ratios as a network gives them.
+    """The ratios given by a score network.
 
     Arguments:
         process: the forward process.
         x_t: the noisy states (B, *event).
         t: the time, () or (B,).
-        logits: log r_y for every data value y (B, *event, S). That of the current state is not used.
+        logits: log r_y for every data value y (B, *event, S). The logit of the current state is not used.
     """
 
     def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, logits: Tensor) -> None:
@@ -43,8 +43,8 @@ class ScorePosterior(Posterior):
 
     @lazy_property
     def ratio(self) -> Tensor:
-        r = self._logits.double().exp()  # single precision would leave its range at logits of 88
-        # A mask has no logit. No jump of the forward process leaves it, so the reverse process never enters it.
+        r = self._logits.double().exp()  # float32 overflows at a logit of 88
+        # The mask has no logit. The forward process never leaves the mask, so the reverse process never enters it.
         r = F.pad(r, (0, self.process.rates.num_states - r.shape[-1]))
         return r.scatter(-1, self.x_t[..., None], 1.0)
 
@@ -53,16 +53,15 @@ class ScorePosterior(Posterior):
 
 
 class ScoreDenoiser(Denoiser[ScorePosterior]):
-    """The network predicts ratios of probabilities (SEDD): its logits are `log p_t(x_t with d -> y) / p_t(x_t)` for every
-    data value y.
+    """The score parameterisation: the network's logits are `log p_t(x_t with d -> y) / p_t(x_t)` for every data value y.
 
-    Train it with the `ELBO` loss, which is score entropy here. Sample with `Euler` or `TauLeaping`. Where everything is masked
-    or mixed at t = 1 and a ratio is infinite there, train and sample from a `t_max` below 1.
+    Train it with the `ELBO` loss, which is score entropy here. Sample with `Euler` or `TauLeaping`. If the schedule ends
+    with alpha(1) = 0, a ratio can be infinite at t = 1. Then train and sample with a `t_max` below 1.
 
     Arguments:
         process: the forward process.
-        network: any callable (x_t, t, **cond) -> logits (B, *event, S) with t of shape (B,); one with a method `distribution`
-            has to give a logit for each value.
+        network: any callable (x_t, t, **cond) -> logits (B, *event, S) with t of shape (B,). If the network has a method
+            `distribution`, this method must return one logit for each value.
         event_shape: the shape of one example, such as (1, 28, 28).
 
     References:
@@ -72,10 +71,10 @@ class ScoreDenoiser(Denoiser[ScorePosterior]):
     has_x0 = False
 
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> ScorePosterior:
-        """The ratios that the logits say.
+        """Return the ratios that the logits stand for.
 
         Raises:
-            ValueError: the network gives a distribution that is not made of one logit a value.
+            ValueError: the network's distribution does not have one logit for each value.
         """
         if not isinstance(distribution, Categorical):
             raise ValueError(

@@ -1,7 +1,8 @@
 """The x0 parameterisation: the network's logits are `log p(x_0 | x_t)`.
 
-Simple, and with the truncated-logistic head O(1) a pixel. But the ratio r divides the network's mass by P[x_0, x]: mass on
-an x_0 that cannot have reached x gives an astronomical rate at small t. An evidence floor bounds what is divided by.
+This is simple, and costs O(1) per pixel with the truncated-logistic head. But the ratio r divides the network's probability
+of x_0 by P[x_0, x]. If the network gives probability to an x_0 that cannot have reached x, the rate is extremely large at
+small t. An evidence floor keeps this denominator from being too small.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -43,15 +44,16 @@ class _X0Posterior(X0Posterior):
     def jumps(self) -> Jumps:
         dtype = self.rate_dtype(self.probs)
         evidence = self.process.kernel(self.t, dtype).columns(self.x_t)
-        # Mass on an x_0 that cannot have led to x_t contributes nothing.
+        # Probability of an x_0 that cannot have reached x_t contributes nothing.
         scores = torch.where(evidence > 0, self.logits.to(dtype) - evidence.log(), -torch.inf)
         return ReverseJumps(self.process, self.x_t, self.t, scores, divided=False)
 
 
 class _FlooredX0Posterior(LeaveOneOutPosterior):
-    """`p'(x_0) ~ p(x_0) min(1, P[x_0, x] / floor_x)`: the leave-one-out posterior of `p(x_0) / max(P[x_0, x], floor_x)`.
+    """The posterior with an evidence floor: `p'(x_0) ~ p(x_0) min(1, P[x_0, x] / floor_x)`.
 
-    The floor of a state x is a share of the largest evidence that x gives for any value: `floor_x = share max_k P[k, x]`.
+    It is the leave-one-out posterior of `p(x_0) / max(P[x_0, x], floor_x)`. The floor of a state x is a share of the
+    largest evidence of any value: `floor_x = share max_k P[k, x]`.
     """
 
     def __init__(self, process: CTMC, x_t: Tensor, t: Tensor, distribution: Distribution, share: float) -> None:
@@ -59,7 +61,7 @@ class _FlooredX0Posterior(LeaveOneOutPosterior):
         self._share = share
 
     def _floored(self, distribution: Distribution, x_t: Tensor) -> Categorical:
-        """`p(x_0) / max(P[x_0, x], floor_x)` of some positions."""
+        """Return `p(x_0) / max(P[x_0, x], floor_x)` for the given distribution and states."""
         evidence = self.process.kernel(self.t, self.rate_dtype(distribution.scores)).columns(x_t)
         evidence = torch.maximum(evidence, self._share * evidence.amax(-1, keepdim=True)).log_()
         return Categorical(distribution.scores - evidence.to(distribution.scores.dtype))
@@ -69,7 +71,7 @@ class _FlooredX0Posterior(LeaveOneOutPosterior):
         return self._floored(self._network, self.x_t)
 
     def sample(self, generator: Generator = None) -> Tensor:
-        """Draw from p and keep a draw with probability `min(1, P / floor_x)`; the others are drawn from p' itself."""
+        """Draw every dimension from p'. A draw from p is kept with probability `min(1, P / floor_x)`, else redrawn from p'."""
         randomness = as_randomness(generator)
         u, keep, again = (randomness.uniform(self.x_t.shape, torch.float64, self.x_t.device) for _ in range(3))
         if self.t.ndim or not readable(self.x_t):
@@ -78,7 +80,7 @@ class _FlooredX0Posterior(LeaveOneOutPosterior):
         kernel = self.process.kernel(self.t, torch.float64)
         states = torch.arange(self.process.rates.num_states, device=self.x_t.device)
         floor = self._share * kernel.columns(states).amax(-1)[self.x_t]
-        lost = ~(keep * floor < kernel.entries(x_0, self.x_t))  # few: only for these is an axis of S values formed
+        lost = ~(keep * floor < kernel.entries(x_0, self.x_t))  # few: only these need an axis of S values
         some = self._network.with_parameters([parameter[lost] for parameter in self._network.parameters()])
         posterior = LeaveOneOutPosterior(self.process, self.x_t[lost], self.t, self._floored(some, self.x_t[lost]))
         x_0[lost] = posterior.distribution.sample(again[lost])
@@ -86,19 +88,19 @@ class _FlooredX0Posterior(LeaveOneOutPosterior):
 
 
 class X0Denoiser(Denoiser[X0Posterior]):
-    """The network predicts the clean data: its logits are `log p(x_0 | x_t)`.
+    """The x0 parameterisation: the network's logits are `log p(x_0 | x_t)`.
 
-    With an evidence floor, the posterior is `p'(x_0) ~ p(x_0) min(1, P_t[x_0, x_t] / floor)`, where the floor is a share of
-    the largest evidence `max_k P_t[k, x_t]`. Samplers and likelihoods then use p' alike: mass on a value that can hardly have
-    led to x_t counts less, and no rate is divided by less than the floor. At share 0 it is p; at share 1 it is the
-    leave-one-out reading of the same logits.
+    With an evidence floor, the posterior is `p'(x_0) ~ p(x_0) min(1, P_t[x_0, x_t] / floor)`. The floor is a share of
+    the largest evidence `max_k P_t[k, x_t]`. Samplers and likelihoods both use p'. The floor reduces the probability of
+    values with very small evidence. No rate has a denominator below the floor. With share 0, p' is p. With share 1, p' is
+    the posterior of the leave-one-out parameterisation with the same logits.
 
     Arguments:
         process: the forward process.
         network: any callable (x_t, t, **cond) -> logits (B, *event, S) with t of shape (B,).
         event_shape: the shape of one example, such as (1, 28, 28).
-        evidence_floor: values that led to x_t with less than this share of the largest probability count less; 0 takes the
-            network's posterior unchanged, which training does.
+        evidence_floor: the floor, as a share of the largest evidence of any value. 0 leaves the network's posterior
+            unchanged. Use 0 in training.
     """
 
     def __init__(

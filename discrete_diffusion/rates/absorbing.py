@@ -1,6 +1,6 @@
-"""Absorbing noise: values are masked, and stay masked.
+"""Absorbing noise: values become masked and stay masked.
 
-The process has S + 1 states; the last one, m = S, is the mask.
+The process has S + 1 states. The last state, m = S, is the mask.
 
     R[x, m] = 1,  R[x, x] = -1  (x != m);   P_tau[x, x] = alpha,  P_tau[x, m] = 1 - alpha,   alpha = exp(-tau)
 
@@ -23,10 +23,12 @@ __all__ = ["AbsorbingRates"]
 
 
 class AbsorbingRates(RateMatrix):
-    """Every value is masked at the same rate; O(S) in every operation, O(1) where it can be.
+    """Absorbing noise: every value jumps to the mask at the rate 1, in 1 / unit of tau.
+
+    Every operation costs O(1) or O(S) per dimension.
 
     Arguments:
-        data_states: S, the number of values of the data; the mask is state S.
+        data_states: S, the number of values of the data. The mask is state S.
     """
 
     def __init__(self, data_states: NumStates) -> None:
@@ -55,7 +57,10 @@ class AbsorbingRates(RateMatrix):
         return (~_at(x, self.mask)).to(dtype)
 
     def prior(self, tau_1: Tensor) -> Tensor:
-        """The mixture of 1 - alpha_1 mask and alpha_1 uniform: not all of the data need be masked at t = 1."""
+        """Return the mixture of the mask with weight 1 - alpha_1 and the uniform law with weight alpha_1.
+
+        This is because the schedule can leave a share alpha_1 of the data unmasked at t = 1.
+        """
         alpha = torch.exp(-tau_1.double())
         masked = -torch.expm1(-tau_1.double())
         return torch.cat([(alpha / self.data_states).expand(self.data_states), masked[None]])
@@ -69,7 +74,7 @@ class AbsorbingRates(RateMatrix):
 
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
         rest = check_bridge(x_0, x_t, tau_s, tau_t, self.num_states)
-        # A masked x_t was unmasked at s with weight alpha_s (1 - alpha_r), masked with weight 1 - alpha_s.
+        # A masked x_t was not masked at s with weight alpha_s (1 - alpha_r), and masked with weight 1 - alpha_s.
         open_ = per_example(torch.exp(-tau_s.double()) * -torch.expm1(-rest), x_0)
         closed = per_example(-torch.expm1(-tau_s.double()), x_0)
         u = as_randomness(generator).uniform(x_0.shape, torch.float64, x_0.device)
@@ -77,7 +82,7 @@ class AbsorbingRates(RateMatrix):
 
 
 def _at(x: Tensor, mask: int) -> Tensor:
-    """Where x is the mask, asked in int64: in uint8, 0 equals 256."""
+    """Return True where x is the mask. The comparison is in int64, because in uint8 the mask 256 would equal 0."""
     return x.long() == mask
 
 
@@ -107,7 +112,7 @@ class _AbsorbingKernel(TransitionKernel):
     def matmul(self, w: Tensor) -> Tensor:
         w = w.to(self.dtype)
         data = w[..., : self._mask]
-        # Weight that is on the mask already stays there; weights over the data have none.
+        # The weight of the mask stays there. Weights over the data states only have no entry for the mask.
         at_mask = per_example(self._masked, w) * data.sum(-1, keepdim=True) + w[..., self._mask :].sum(-1, keepdim=True)
         return torch.cat([per_example(self._alpha, w) * data, at_mask], -1)
 

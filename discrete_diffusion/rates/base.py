@@ -1,20 +1,19 @@
-"""What a rate matrix is: the generator R of a Markov chain on n states.
+"""The base class of rate matrices. A rate matrix is the generator R of a Markov chain on n states.
 
     R[x, y] >= 0  rate of the jump x -> y (x != y),   R[x, x] = -sum_{y != x} R[x, y]
     P_tau = exp(tau R),   P_tau[x_0, x_t]
 
-Dimensions of the data evolve independently, so one small matrix describes the noise of them
-all. A `RateMatrix` makes a `TransitionKernel`, P_tau at given times as a linear operator.
+Dimensions of the data evolve independently, so one small matrix describes the noise of all dimensions. A `RateMatrix`
+makes a `TransitionKernel`, which is P_tau at given times as a linear operator.
 
-To write a rate matrix of your own, define `kernel`, `rates_from` and `rates_to`, and for its kernel `rows`, `columns`,
-`matmul` and `rmatmul`. Everything else follows from these: the methods below say how, in the plainest way, which is
-right for any generator. Override what your generator can do faster.
+To write your own rate matrix, define `kernel`, `rates_from` and `rates_to`. For its kernel, define `rows`, `columns`,
+`matmul` and `rmatmul`. All other methods have a default that is correct for any generator. Override the methods that
+your generator can compute faster.
 
-Everything divides by P, so P should be non-negative and relatively accurate in every entry: 1e-6
-wherever P > 1e-38.
+Many formulas divide by P. So P must be non-negative, and each entry above 1e-38 must have a relative error of at most 1e-6.
 
-Shapes: x is (B, *event) integer, or any shape where tau has none; tau is () or (B,), the
-integral of the rate over time, and may be infinite (P is then the stationary limit).
+Shapes: x is (B, *event) integer; it can have any shape if tau is (). tau is () or (B,). It is the integral of the rate
+over time and can be infinite. P is then the stationary limit.
 """
 
 from __future__ import annotations
@@ -39,21 +38,24 @@ __all__ = ["RateMatrix", "TransitionKernel", "draw_product"]
 
 
 def draw_product(row: Tensor, column: Tensor, b: Tensor, u: Tensor) -> Tensor:
-    """`k ~ row[k] column[k]`, from column alone where that is zero, b where it is zero too: (..., n), (...) -> (...)."""
+    """Draw `k ~ row[k] column[k]`: row and column (..., n), b and u (...) -> (...).
+
+    Where all products are zero, k is drawn from column alone. Where column is also zero, k = b.
+    """
     weights = row * column
     weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, column)
     return torch.where(weights.sum(-1) > 0, inverse_cdf(weights, u), b)
 
 
 class TransitionKernel(ABC):
-    """P_tau for one tau, (), or for one tau an example, (B,), as a linear operator; made by `RateMatrix.kernel`.
+    """The transition matrix P_tau as a linear operator, for one tau or for one tau per example.
 
-    All results are in `dtype`. x is (B, *event) integer, or any shape where tau is ().
+    `RateMatrix.kernel` makes it. All results are in `dtype`. x is (B, *event) integer; it can have any shape if tau is ().
 
     Arguments:
-        rates: the generator whose kernel it is.
-        tau: () or (B,).
-        dtype: of all results.
+        rates: the generator R.
+        tau: the integral of the rate over time, () or (B,).
+        dtype: the dtype of all results.
     """
 
     def __init__(self, rates: RateMatrix, tau: Tensor, dtype: torch.dtype) -> None:
@@ -63,26 +65,26 @@ class TransitionKernel(ABC):
 
     @abstractmethod
     def rows(self, x: Tensor) -> Tensor:
-        """P[x, .]: (B, *event, n)."""
+        """Return P[x, .]: (B, *event) -> (B, *event, n)."""
 
     @abstractmethod
     def columns(self, x: Tensor) -> Tensor:
-        """P[x_0, x] for every data state x_0: (B, *event, S)."""
+        """Return P[x_0, x] for every data state x_0: (B, *event) -> (B, *event, S)."""
 
     @abstractmethod
     def matmul(self, w: Tensor) -> Tensor:
-        """w P for weights over the data states, or over all: (B, *event, S or n) -> (B, *event, n)."""
+        """Return w P for weights over the data states or over all states: (B, *event, S or n) -> (B, *event, n)."""
 
     @abstractmethod
     def rmatmul(self, g: Tensor) -> Tensor:
-        """g P^T restricted to the data states, the transpose of `matmul`: (B, *event, n) -> (B, *event, S)."""
+        """Return g P^T, restricted to the data states: (B, *event, n) -> (B, *event, S). It is the transpose of `matmul`."""
 
     def entries(self, x: Tensor, y: Tensor) -> Tensor:
-        """P[x, y]: (B, *event)."""
+        """Return P[x, y]: (B, *event)."""
         return self.rows(x).gather(-1, y.long()[..., None])[..., 0]
 
     def inflow(self, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`(w P)_x` and `sum_{y != x} (w P)_y R[y, x]`, both (B, *event).
+        """Return `(w P)_x` and `sum_{y != x} (w P)_y R[y, x]`, both (B, *event).
 
         Arguments:
             w: weights over the data states (B, *event, S).
@@ -92,48 +94,51 @@ class TransitionKernel(ABC):
         return flow.gather(-1, x.long()[..., None])[..., 0], torch.linalg.vecdot(flow, self._jumps_to(x))
 
     def inflow_columns(self, x: Tensor) -> Tensor:
-        """`sum_{y != x} P[x_0, y] R[y, x]` for every data state x_0: (B, *event) -> (B, *event, S)."""
+        """Return `sum_{y != x} P[x_0, y] R[y, x]` for every data state x_0: (B, *event) -> (B, *event, S)."""
         return self.rmatmul(self._jumps_to(x))
 
     def inflow_draws(self, scores: Tensor, x: Tensor) -> Inflow:
-        """The two numbers of `inflow` for `w = exp(scores - shift)`, and draws of where it comes from; scalar tau only."""
+        """Return the two results of `inflow` for `w = exp(scores - shift)`, with a method to draw destinations of jumps.
+
+        tau must be a scalar.
+        """
         return Inflow(self, scores.to(self.dtype), x)
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
-        """`y ~ P[x_0, y] R[y, x]`, y != x, for lists x_0, x (M,) and uniforms u (M,) in float64; scalar tau only.
+        """Draw `y ~ P[x_0, y] R[y, x]` with y != x, for lists x_0, x (M,) and uniforms u (M,) in float64: (M,).
 
-        Where the law is empty, since x_0 leads to no neighbour of x, y is drawn from R[y, x] alone.
+        Where all these weights are zero, y is drawn from R[y, x] alone. tau must be a scalar.
         """
         exact = self.select(slice(None), torch.float64)
         return draw_product(exact.rows(x_0), exact._jumps_to(x), x.long(), u)
 
     def select(self, index: slice, dtype: torch.dtype) -> TransitionKernel:
-        """The kernel of some examples (of all, where tau is ()), in another dtype."""
+        """Return the kernel of some examples in another dtype. If tau is (), it is the kernel of all examples."""
         return self.rates.kernel(self.tau if self.tau.ndim == 0 else self.tau[index], dtype)
 
     def _jumps_to(self, x: Tensor) -> Tensor:
-        """R[., x], zero at x: (...) -> (..., n)."""
+        """Return R[., x], and zero at x: (...) -> (..., n)."""
         return self.rates.rates_to(x, self.dtype).scatter(-1, x.long()[..., None], 0.0)
 
 
 NumStates = Annotated[int, Range(least=2)]
-"""How many states there are: with one alone nothing happens."""
+"""The number of states, at least 2."""
 
 
 class RateMatrix(nn.Module, ABC):
-    """A rate matrix: a generator R on n states, of which S can be data.
+    """A generator R on n states, of which the first S are data states.
 
-    Results are in float32 or float64, computed in float64: rates take a `dtype`, transitions
-    are in tau's dtype unless another one is asked for.
+    Results are computed in float64 and returned in float32 or float64. Methods for rates have an argument `dtype`.
+    Transition probabilities have the dtype of tau if no `dtype` is given.
 
     Arguments:
-        num_states: n, the number of states, with the mask where there is one.
-        data_states: S, the number of values of the data: n, or n - 1 where the last state is a mask; None means n.
-        stationary: the law (n,) that every start leads to, where it is known in closed form; None computes it from the rates.
+        num_states: n, the number of states, including a mask.
+        data_states: S, the number of values of the data: n, or n - 1 if the last state is a mask. None means n.
+        stationary: the stationary law (n,), if it is known in closed form. None means that it is computed from the rates.
     """
 
     ordered: bool = False
-    """Whether the values are levels on a scale, so that a jump of two is twice a jump of one."""
+    """Whether the values are ordinal, so that displacements can be added."""
     _place: Tensor
 
     def __init__(self, num_states: NumStates, data_states: NumStates | None = None, stationary: Array | None = None) -> None:
@@ -147,7 +152,7 @@ class RateMatrix(nn.Module, ABC):
         self.register_buffer("_place", torch.empty(0, dtype=torch.float64), persistent=False)  # follows the module's device
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RateMatrix:
-        """Follow the module's device, but keep float64: `half()` is about networks."""
+        """Move the buffers to a device, but keep float64. Methods like `half()` only concern networks."""
         before = dict(self._buffers)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, old in before.items():
@@ -158,18 +163,18 @@ class RateMatrix(nn.Module, ABC):
 
     @abstractmethod
     def kernel(self, tau: Tensor, dtype: torch.dtype | None = None) -> TransitionKernel:
-        """P_tau at tau, () or (B,), as an operator; dtype None means tau's."""
+        """Return P_tau at tau, () or (B,), as a linear operator. dtype None means the dtype of tau."""
 
     @abstractmethod
     def rates_from(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """R[x, .], the diagonal included: (...) -> (..., n)."""
+        """Return R[x, .], including the diagonal: (...) -> (..., n)."""
 
     @abstractmethod
     def rates_to(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """R[., x], the diagonal included: (...) -> (..., n)."""
+        """Return R[., x], including the diagonal: (...) -> (..., n)."""
 
     def exit_rates(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """-R[x, x]: (...) -> (...)."""
+        """Return the exit rates -R[x, x]: (...) -> (...)."""
         return -self.rates_from(x, dtype).gather(-1, x.long()[..., None])[..., 0]
 
     def sample_from(self, x: Tensor, tau: Tensor, generator: Generator = None) -> Tensor:
@@ -182,15 +187,14 @@ class RateMatrix(nn.Module, ABC):
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
         """Draw `x_s ~ P_{tau_s}[x_0, .] P_{tau_t - tau_s}[., x_t]`: (B, *event) -> (B, *event), int64.
 
-        A proposal x_0 that cannot have led to x_t (the product is zero in float64 for every
-        x_s) says nothing about x_s, which is then drawn from `P_{tau_t - tau_s}[., x_t]` alone, and
-        is x_t where nothing leads there.
+        If x_t is impossible given x_0, the product is zero in float64 for every x_s. Then x_s is drawn from
+        `P_{tau_t - tau_s}[., x_t]` alone. If this is also zero for every x_s, then x_s = x_t.
 
         Arguments:
-            x_0: clean states.
-            x_t: noisy states.
-            tau_s: () or (B,), at most tau_t.
-            tau_t: () or (B,).
+            x_0: clean states (B, *event).
+            x_t: noisy states (B, *event).
+            tau_s: tau at the earlier time, () or (B,), at most tau_t.
+            tau_t: tau at the later time, () or (B,).
             generator: the source of randomness.
         """
         rest = check_bridge(x_0, x_t, tau_s, tau_t, self.num_states)
@@ -200,19 +204,19 @@ class RateMatrix(nn.Module, ABC):
 
     @property
     def float32_range(self) -> tuple[float, float]:
-        """The values of tau between which float32 is enough for ratios of transition probabilities; (inf, inf) for none.
+        """The range of tau in which float32 is enough for ratios of transition probabilities; (inf, inf) if there is none.
 
-        Below, some P_tau is under 1e-18 and products of such leave float32. Above, all
-        `P_tau[x, y] / stationary[y]` are within 0.03 of 1, and differences of ratios cancel.
+        Below this range, an entry of P_tau is below 1e-18, and products of such entries underflow in float32. Above this
+        range, all `P_tau[x, y] / stationary[y]` are within 0.03 of 1, and differences of ratios cancel.
         """
         return math.inf, math.inf
 
     @property
     def stationary(self) -> Tensor:
-        """The law with `pi R = 0` that every start leads to: (n,), in float64.
+        """The stationary law pi with `pi R = 0`: (n,), in float64. The chain converges to it from every state.
 
         Raises:
-            ValueError: the rates are no generator, or its chain has several closed classes.
+            ValueError: the rates are not a generator, or its chain has several closed classes.
         """
         return self._stationary_on(self._place.device)
 
@@ -223,15 +227,15 @@ class RateMatrix(nn.Module, ABC):
         return self._tables.on("stationary", device)
 
     def prior(self, tau_1: Tensor) -> Tensor:
-        """The law (n,), in float64, from which sampling starts after a forward process of length tau_1, ()."""
+        """Return the law (n,), in float64, from which sampling starts. tau_1, (), is tau at t = 1."""
         return self._stationary_on(tau_1.device)
 
     def transition_from(self, x: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """P_tau[x, .]: (B, *event) -> (B, *event, n)."""
+        """Return P_tau[x, .]: (B, *event) -> (B, *event, n)."""
         return self.kernel(tau, dtype).rows(x)
 
     def transition_to(self, x: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """P_tau[., x]: (B, *event) -> (B, *event, n)."""
+        """Return P_tau[., x]: (B, *event) -> (B, *event, n)."""
         kernel = self.kernel(tau, dtype)
         columns = kernel.columns(x)
         if self.num_states == self.data_states:
@@ -240,9 +244,9 @@ class RateMatrix(nn.Module, ABC):
         return torch.cat([columns, kernel.entries(last, x)[..., None]], -1)
 
     def matmul(self, w: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """w P_tau for weights over the data states, or over all: (B, *event, S or n) -> (B, *event, n)."""
+        """Return w P_tau for weights over the data states or over all states: (B, *event, S or n) -> (B, *event, n)."""
         return self.kernel(tau, dtype).matmul(w)
 
     def entry(self, x: Tensor, y: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """P_tau[x, y]: (B, *event) -> (B, *event)."""
+        """Return P_tau[x, y]: (B, *event) -> (B, *event)."""
         return self.kernel(tau, dtype).entries(x, y)

@@ -2,7 +2,7 @@
 
     R[x, x + 1] = R[x, x - 1] = scale,   pi uniform
 
-A random walk on 0 .. S - 1 that stays where a step would leave the range; it mixes in a time of order S^2.
+This is a random walk on 0 .. S - 1. There are no jumps out of this range. The walk mixes in a time of order S^2.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["BirthDeathRates"]
 
 
 class BirthDeathRates(DenseRates):
-    """Jumps to the two neighbours, each at the same rate.
+    """Birth-death noise: jumps to the two neighbouring values, each at the same rate.
 
     Arguments:
         num_states: S, the number of values of the data.

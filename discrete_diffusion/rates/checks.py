@@ -1,4 +1,4 @@
-"""Arguments that cannot be meant, refused with their name and value."""
+"""Checks of arguments. An error message names the argument and its value."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["check_bridge", "check_states", "check_tau", "remaining"]
 
 
 def check_states(x: Tensor, size: int, name: str = "x") -> None:
-    """Refuse states that are not integers in 0 .. size - 1; values are only read where that is free.
+    """Raise an error if states are not integers in 0 .. size - 1. Values are read only if this stalls no accelerator.
 
     Raises:
-        ValueError: naming the dtype or a value.
+        ValueError: x has a dtype that is not integer, or a value out of range.
     """
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise ValueError(f"{name} has dtype {x.dtype}, expected an integer dtype")
@@ -22,7 +22,7 @@ def check_states(x: Tensor, size: int, name: str = "x") -> None:
 
 
 def check_tau(tau: Tensor, batch: int | None = None) -> None:
-    """Refuse values of tau of a wrong shape, dtype or sign; values are only read where that is free.
+    """Raise an error if tau has a wrong shape, dtype or sign. Values are read only if this stalls no accelerator.
 
     Raises:
         ValueError: tau is not () or (batch,), not floating, negative or NaN.
@@ -37,7 +37,7 @@ def check_tau(tau: Tensor, batch: int | None = None) -> None:
 
 
 def remaining(tau_s: Tensor, tau_t: Tensor) -> Tensor:
-    """`tau_t - tau_s`, and 0 where both are infinite.
+    """Return `tau_t - tau_s`, and 0 where both are infinite.
 
     Raises:
         ValueError: tau_s > tau_t.
@@ -46,12 +46,12 @@ def remaining(tau_s: Tensor, tau_t: Tensor) -> Tensor:
     if ends(rest, NOTHING)[0] < 0:
         i = int((tau_s > tau_t).flatten().int().argmax())
         pair = [value.expand(torch.broadcast_shapes(tau_s.shape, tau_t.shape)).flatten()[i].item() for value in (tau_s, tau_t)]
-        raise ValueError(f"tau_s = {pair[0]} exceeds tau_t = {pair[1]}: a bridge goes from t back to s < t")
+        raise ValueError(f"tau_s = {pair[0]} exceeds tau_t = {pair[1]}, expected tau_s <= tau_t")
     return rest
 
 
 def check_bridge(x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, size: int) -> Tensor:
-    """Refuse the ends of a bridge that are no states or times; returns what is left of it, `tau_t - tau_s` in float64.
+    """Check the arguments of a bridge, and return `tau_t - tau_s` in float64.
 
     Raises:
         ValueError: see `check_states`, `check_tau` and `remaining`.

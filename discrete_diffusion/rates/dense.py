@@ -2,9 +2,8 @@
 
     P_tau = exp(tau R)  (n, n),   one matrix for each distinct tau
 
-The matrix is made once for the times at hand (see `fast/transitions.py`), and rows, columns and
-products of it serve all dimensions. Draws need no matrix at all (see `fast/alias.py`), bridges need
-two (see `fast/products.py`).
+Each matrix is computed once (see `fast/transitions.py`). All dimensions use its rows, columns and products. Draws from
+P_tau need no matrix (see `fast/alias.py`). Bridges need two matrices (see `fast/products.py`).
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from discrete_diffusion.rates.tables import Recent, key_of
 
 __all__ = ["DenseRates"]
 
-_CACHED = 2**23  # entries of a batch of matrices that are kept for the next call
-_SMALLEST = 1e-18  # a transition probability below which float32 will not do
-_MIXED = 0.03  # a deviation from the stationary law below which float32 will not do
+_CACHED = 2**23  # the most entries of a batch of matrices that is kept for the next call
+_SMALLEST = 1e-18  # float32 is not enough for transition probabilities below this
+_MIXED = 0.03  # float32 is not enough for relative deviations from the stationary law below this
 
 
 class DenseRates(RateMatrix):
-    """A generator as a matrix: reversible or not, irreducible or with states that are left for good.
+    """A generator given as a matrix. It need not be reversible, and it can have transient states.
 
     Arguments:
-        generator_matrix: R (n, n), floating; rows sum to zero, off-diagonals are not negative.
-        stationary: the law pi (n,) with pi R = 0 where it is known in closed form; None computes it.
+        generator_matrix: R (n, n), floating. Rows sum to zero, and off-diagonal entries are not negative.
+        stationary: the law pi (n,) with pi R = 0, if it is known in closed form. None means that it is computed.
 
     Raises:
         ValueError: the matrix is not a generator, or its chain has several closed classes.
@@ -59,7 +58,10 @@ class DenseRates(RateMatrix):
         self._bridges: Recent[ProductSampler] = Recent(4)
 
     def transition(self, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """P_tau: () -> (n, n), (B,) -> (B, n, n); dtype None means tau's. Not to be changed in place: it may be kept."""
+        """Return P_tau: () -> (n, n), (B,) -> (B, n, n). dtype None means the dtype of tau.
+
+        Do not change the result in place, because it can be in a cache.
+        """
         return self.kernel(tau, dtype).matrix
 
     def kernel(self, tau: Tensor, dtype: torch.dtype | None = None) -> MatrixKernel:
@@ -74,7 +76,7 @@ class DenseRates(RateMatrix):
         return exact if dtype == torch.float64 else recent.get((key, dtype), lambda: exact.select(slice(None), dtype))
 
     def _make(self, tau: Tensor, dtype: torch.dtype) -> MatrixKernel:
-        # Ordinary tensors even under inference_mode: a kept kernel may be met again in training.
+        # Make ordinary tensors even in inference mode, because a cached kernel can be used later in training.
         with torch.inference_mode(False), torch.no_grad():
             return MatrixKernel(self, tau.clone(), self._matrices(tau), dtype)
 
@@ -89,8 +91,8 @@ class DenseRates(RateMatrix):
 
     @property
     def float32_range(self) -> tuple[float, float]:
-        # Both conditions are monotone in tau, so a bisection finds where they begin to hold. Built in
-        # numpy-backed tables on the CPU, whatever device or mode the caller is in.
+        # Both conditions are monotone in tau, so a bisection finds the limits. It uses numpy tables on the CPU, and so works
+        # on any device and in any mode of the caller.
         if self._float32_range is None:
             self._float32_range = self._matrices.find_range(_SMALLEST, _MIXED)
         return self._float32_range

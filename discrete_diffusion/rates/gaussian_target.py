@@ -4,8 +4,8 @@
     R[x, y] = exp(-(|x - y| - 1)^2 / sigma_r^2)    for x < y with x + y < S, and for x > y with x + y >= S
     R[y, x] = R[x, y] pi_x / pi_y                  the other direction, by detailed balance
 
-Each pair of states is given once, in the direction that leads towards the middle. Near values
-exchange often, far ones hardly: noise respects the order of grey levels.
+The second line gives the rate of each pair of states once, for the direction towards the middle. Jumps between near values
+are frequent, and jumps between distant values are rare. So the noise respects the order of grey levels.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -25,13 +25,13 @@ __all__ = ["GaussianTargetRates"]
 
 
 class GaussianTargetRates(DenseRates):
-    """Local jumps on an ordinal scale, such as grey levels, reversible with respect to a discretised Gaussian.
+    """Ordinal noise with local jumps, reversible with respect to a discretised Gaussian.
 
     Arguments:
         num_states: S, the number of values of the data, odd or even.
-        sigma_r: how far jumps go, in values.
-        Q: the standard deviation of the stationary law, in values: a large one is close to uniform.
-        scale: a factor on the rates of all jumps.
+        sigma_r: the typical distance of a jump, in values.
+        Q: the standard deviation of the stationary law, in values. With a large Q this law is close to uniform.
+        scale: a factor for the rates of all jumps.
 
     Raises:
         ValueError: Q is so small that pi underflows.

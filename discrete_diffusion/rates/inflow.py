@@ -1,15 +1,15 @@
-"""The flow into the noisy state of every dimension, and draws of where it comes from.
+"""The probability flow into the noisy state of every dimension, and draws of its source.
 
-For weights w over the clean value and a noisy value x, the reverse process jumps from x to y at a
-rate proportional to `(w P)_y R[y, x]`. With `H[x_0, x] = sum_{y != x} P[x_0, y] R[y, x]`,
+Let w be weights over the clean value and x a noisy value. The reverse process jumps from x to y at a rate proportional to
+`(w P)_y R[y, x]`. With `H[x_0, x] = sum_{y != x} P[x_0, y] R[y, x]`,
 
     total   sum_{y != x} (w P)_y R[y, x] = sum_{x_0} w(x_0) H[x_0, x]
     draw    x_0 ~ w(x_0) H[x_0, x],   then   y ~ P[x_0, y] R[y, x]
 
-so the product w P is never formed.
+So the product w P is not formed.
 
-Weights are given by their logarithms, the scores, and are `exp(score - shift)` with the largest
-score of each dimension as its shift, or 0 where that will do: a chunk of them at a time, so that they are never stored.
+Scores are the logarithms of the weights. The weights are computed as `exp(score - shift)`. The shift of a dimension is its
+largest score, or 0 where this causes no overflow or underflow. Weights are computed in chunks and are not stored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Inflow"]
 
 
 class _Kernel(Protocol):
-    """What is asked of a transition kernel."""
+    """The methods of a transition kernel that an inflow needs."""
 
     def inflow(self, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -36,11 +36,13 @@ class _Kernel(Protocol):
 
 
 class Inflow:
-    """For one time and all dimensions of a batch.
+    """The flow into the noisy states of a batch at one time, with draws of jump destinations.
+
+    It has the attributes `at_x`, `(w P)_x`, and `total`, `sum_{y != x} (w P)_y R[y, x]`: both (B, *event).
 
     Arguments:
         kernel: P_tau for scalar tau.
-        scores: log w over the data states (B, *event, S); -inf is a weight of 0.
+        scores: log w over the data states (B, *event, S). A score of -inf is a weight of 0.
         x: noisy states (B, *event).
     """
 
@@ -57,11 +59,11 @@ class Inflow:
 
     @property
     def shift(self) -> Tensor:
-        """What was subtracted from the scores of each dimension: (B, *event)."""
+        """The number that was subtracted from the scores of each dimension: (B, *event)."""
         return self._shift.view(self._shape)
 
     def weights(self, part: slice) -> Tensor:
-        """The weights of some dimensions, and their shift: (M, S)."""
+        """Return the weights of some dimensions, (M, S), and store their shift."""
         scores = self._scores[part]
         shift = torch.amax(scores, -1, keepdim=True).clamp_(min=torch.finfo(scores.dtype).min)
         self._shift[part] = shift
@@ -69,11 +71,11 @@ class Inflow:
         return flushed_exp(weights, out=weights)
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
-        """Where jumps out of x lead: flat positions (M,), uniforms (M, 3) in float64 -> (M,)."""
+        """Draw destinations of jumps out of x: flat positions (M,), uniforms (M, 3) in float64 -> (M,)."""
         return self._kernel.draw_inflow(self._sources(positions, u[:, 0]), self._x.index_select(0, positions), u[:, 2])
 
     def _sources(self, positions: Tensor, u: Tensor) -> Tensor:
-        """`x_0 ~ w(x_0) H[x_0, x]` from all weights of some dimensions: flat positions (M,), uniforms (M,) -> (M,)."""
+        """Draw `x_0 ~ w(x_0) H[x_0, x]` from all weights: flat positions (M,), uniforms (M,) -> (M,)."""
         x = self._x.index_select(0, positions)
         x_0 = torch.empty_like(x)
         for part in chunks(len(x), len(x) * self._scores.shape[-1], x.device):

@@ -1,9 +1,8 @@
-"""The structure of a generator: is it one, where does it lead, is it reversible.
+"""The structure of a generator: checks of its entries, its stationary law, and whether it is reversible.
 
-States that reach each other form a class; a class that cannot be left is closed. A finite
-chain with one closed class forgets its start, and ends in the one law with pi R = 0, which is
-zero outside that class. The law is found by elimination without subtractions, so that every
-entry is accurate to rounding, however small.
+States that can reach each other form a class. A class without jumps to other classes is closed. A finite chain with one
+closed class converges to a unique stationary law pi with pi R = 0. This law is zero outside the closed class. It is
+computed by elimination without subtractions. So every entry is accurate to rounding, even if it is very small.
 
 References:
     Regenerative analysis and steady state distributions for Markov chains (Grassmann, Taksar and Heyman, 1985) |
@@ -26,14 +25,15 @@ _TOLERANCE = {np.dtype(np.float64): 1e-9, np.dtype(np.float32): 1e-5}
 
 
 def checked_generator(matrix: Tensor | NDArray[Any]) -> Array:
-    """A generator in float64 whose rows sum to zero exactly: the diagonal is recomputed.
+    """Check a generator, and return it in float64 with a recomputed diagonal.
 
     Arguments:
-        matrix: (n, n) floating; rows may miss zero by 1e-9 of their rates (1e-5 in float32).
+        matrix: the generator (n, n), floating. The sum of a row can differ from zero by 1e-9 of its exit rate (1e-5 in
+            float32).
 
     Raises:
-        ValueError: the matrix is not square, floating, finite and of at least 2 states, or has a
-            negative rate or a row that does not sum to zero.
+        ValueError: the matrix is not square, has less than 2 states, is not floating or not finite, or has a negative
+            rate or a row that does not sum to zero.
     """
     given = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix)
     if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
@@ -59,10 +59,10 @@ def checked_generator(matrix: Tensor | NDArray[Any]) -> Array:
 
 
 def checked_stationary(stationary: Tensor | NDArray[Any], generator: Array) -> Array:
-    """A law that is claimed to be the stationary one.
+    """Check a given stationary law, and return it in float64 with sum 1.
 
     Raises:
-        ValueError: it is not a law over the states, or the generator changes it.
+        ValueError: it is not a law over the states, or it is not stationary.
     """
     given = stationary.detach().cpu().numpy() if isinstance(stationary, Tensor) else np.asarray(stationary)
     tolerance = _TOLERANCE.get(given.dtype, 1e-9)
@@ -77,27 +77,27 @@ def checked_stationary(stationary: Tensor | NDArray[Any], generator: Array) -> A
 
 
 def _recurrent(generator: Array) -> NDArray[np.intp]:
-    """The states of the one closed class."""
+    """Return the states of the closed class, or raise an error if there are several closed classes."""
     n = len(generator)
     reaches = (generator > 0) | np.eye(n, dtype=bool)
     for _ in range(max(1, (n - 1).bit_length())):
         reaches = (reaches.astype(np.float32) @ reaches.astype(np.float32)) > 0
-    # A state is recurrent if whatever it reaches reaches it.
+    # A state is recurrent if it can be reached from every state that it reaches.
     recurrent = np.flatnonzero((~reaches | reaches.T).all(1))
     apart = recurrent[~reaches[recurrent[0], recurrent]]
     if len(apart):
         raise ValueError(
-            f"the chain stays where it starts: states {recurrent[0]} and {apart[0]} lie in different closed classes, "
-            "expected a generator with one stationary law"
+            f"the states {recurrent[0]} and {apart[0]} are in different closed classes of the generator, "
+            "expected one closed class: with several, the chain has no unique stationary law"
         )
     return recurrent
 
 
 def stationary_law(generator: Array) -> Array:
-    """The law with `pi R = 0`: (n, n) -> (n,), relatively accurate in every entry.
+    """Return the stationary law pi with `pi R = 0`: (n, n) -> (n,). Every entry has a small relative error.
 
     Raises:
-        ValueError: the chain has several closed classes, and so no single stationary law.
+        ValueError: the chain has several closed classes, and so no unique stationary law.
     """
     states = _recurrent(generator)
     rates = generator[np.ix_(states, states)].copy()
@@ -113,6 +113,6 @@ def stationary_law(generator: Array) -> Array:
 
 
 def is_reversible(generator: Array, stationary: Array) -> bool:
-    """Whether `pi_x R[x, y] = pi_y R[y, x]` in every entry, to rounding, with pi > 0."""
+    """Return whether pi > 0 and `pi_x R[x, y] = pi_y R[y, x]` for all x and y, up to rounding."""
     flow = stationary[:, None] * generator
     return bool((stationary > 0).all() and (np.abs(flow - flow.T) <= 1e-11 * np.abs(flow)).all())

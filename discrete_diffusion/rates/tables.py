@@ -1,8 +1,8 @@
-"""Constant tables of numbers, on whatever device asks for them, and a small memory of recent results.
+"""Constant tables of numbers as tensors on any device, and a small cache of recent results.
 
-The tables of a rate matrix are computed once, in numpy and float64, and never change. Tensors
-of them are made where they are used, so that a module built on one device, on the meta device
-or under a FakeTensorMode computes the same numbers as any other.
+The tables of a rate matrix are computed once, in numpy and float64, and never change. Their tensors are made on the device
+where they are used. So a module gives the same numbers if it was built on another device, on the meta device or under a
+FakeTensorMode.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ Array = NDArray[np.float64]
 
 
 def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A float64 table of probabilities in another dtype, with 0 where float32 would hold a subnormal number.
+    """Return a float64 table of probabilities in another dtype, with 0 in place of subnormal numbers of float32.
 
-    Subnormal numbers, those under 1e-38, have few digits, and on a CPU a product that meets one is many times slower.
+    Subnormal numbers are below 1e-38. They have few digits, and products with them are many times slower on a CPU.
     """
     result = tensor.to(dtype)
     return result if dtype == torch.float64 else torch.nn.functional.hardshrink(result, 1e-38)
 
 
 class Tables:
-    """Named numpy arrays, and their tensors by device and dtype.
+    """Named numpy arrays, and their tensors for each device and dtype.
 
-    Copies of a module share its tables: they never change.
+    Copies of a module share its tables, because the tables never change.
     """
 
     def __init__(self) -> None:
@@ -62,31 +62,31 @@ class Tables:
         return self._arrays[name]
 
     def on(self, name: str, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-        """The table as a tensor; dtype None keeps the array's."""
+        """Return the table as a tensor on a device. dtype None means the dtype of the array."""
         key = (name, str(device), dtype)
         if key in self._tensors:
             return self._tensors[key]
         tensor = torch.as_tensor(self._arrays[name], device=device)
         if dtype is not None:
-            # Rates so small add nothing to a sum of rates, but their products would be subnormal: see `narrowed`.
+            # Very small rates become 0. They add nothing to a sum of rates, but their products can be subnormal.
             tensor = torch.nn.functional.hardshrink(tensor.to(dtype), _NEGLIGIBLE[dtype])
-        # A fake tensor outlives its mode and must not be met again.
+        # A fake tensor is not cached, because it must not be used after its mode has ended.
         if type(tensor) is Tensor:
             self._tensors[key] = tensor
         return tensor
 
 
 def key_of(*tensors: Tensor) -> Hashable | None:
-    """The numbers of tensors as a key for `Recent`, or None where they may not be read."""
+    """Return the numbers of tensors as a key for `Recent`, or None if the numbers must not be read."""
     rows = [tuple(listed(tensor.flatten(), unseen=None)) for tensor in tensors]
     return None if any(None in row for row in rows) else tuple(rows)
 
 
 class Recent(Generic[Value]):
-    """The last few values that were computed, by key; copies of a module start empty.
+    """A cache of the last few computed values by key. A copy of a module starts with an empty cache.
 
     Arguments:
-        size: how many values are kept.
+        size: the number of values in the cache.
     """
 
     def __init__(self, size: int) -> None:
@@ -97,7 +97,7 @@ class Recent(Generic[Value]):
         return Recent(self._size)
 
     def get(self, key: Hashable | None, make: Callable[[], Value]) -> Value:
-        """The value of a key, made if it is not among the last few; with key None it is made and not kept."""
+        """Return the value of a key, and make it if it is not in the cache. With key None it is made and not cached."""
         if key is None:
             return make()
         if key in self._values:

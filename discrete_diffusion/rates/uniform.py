@@ -1,4 +1,4 @@
-"""Uniform noise: a jump forgets the value and draws a new one, each of the S values alike.
+"""Uniform noise: an event replaces the value by a new one, drawn uniformly from all S values.
 
     R = scale (1 1^T / S - I),   P_tau = a I + b 1 1^T,   a = exp(-scale tau),   b = (1 - a) / S
 
@@ -23,11 +23,13 @@ __all__ = ["UniformRates"]
 
 
 class UniformRates(RateMatrix):
-    """Every value jumps to every other at the same rate; O(S) in every operation, O(1) where it can be.
+    """Uniform noise: every value jumps to every other value at the same rate.
+
+    Every operation costs O(1) or O(S) per dimension.
 
     Arguments:
         num_states: S, the number of values of the data.
-        scale: the rate at which a value is forgotten, in 1 / unit of tau.
+        scale: the rate at which a value is replaced by a uniform draw, in 1 / unit of tau.
     """
 
     def __init__(self, num_states: NumStates, scale: Positive = 1.0) -> None:
@@ -62,7 +64,7 @@ class UniformRates(RateMatrix):
         check_tau(tau, len(x))
         u = as_randomness(generator).uniform(x.shape, torch.float64, x.device)
         forgotten = per_example(-torch.expm1(-self.scale * tau.double()), x)
-        # Given u < forgotten, u / forgotten is uniform again.
+        # Given u < forgotten, u / forgotten is uniform on [0, 1).
         return torch.where(u < forgotten, _index(u / forgotten, self.num_states), x.long())
 
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
@@ -83,7 +85,7 @@ class UniformRates(RateMatrix):
 
 
 def _index(u: Tensor, size: int) -> Tensor:
-    """Uniform numbers in [0, 1) as integers in 0 .. size - 1; elsewhere any of them."""
+    """Map uniform numbers in [0, 1) to integers in 0 .. size - 1. Other numbers give an arbitrary one of these integers."""
     return (torch.nan_to_num(u, 0.0, 0.0, 0.0) * size).long().clamp(0, size - 1)
 
 
@@ -134,7 +136,7 @@ class _UniformKernel(TransitionKernel):
         n = self._num_states
         x_0, x = x_0.long(), x.long()
         b, same = self._forgotten / n, 1 - self._forgotten * ((n - 1) / n)
-        # From x_0 = x: any of the n - 1 others alike. From another x_0: itself, or one of the other n - 2.
+        # If x_0 = x: uniformly one of the other n - 1 values. If not: x_0 itself, or one of the remaining n - 2 values.
         other = _index(u, n - 1)
         other = other + (other >= x)
         v = u * (same + (n - 2) * b)

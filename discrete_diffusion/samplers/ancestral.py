@@ -1,4 +1,4 @@
-"""Ancestral steps: draw clean data, then the noisy data between it and where the chain stands."""
+"""Ancestral sampling: draw clean data, then less noisy data between the clean data and the current state."""
 
 from __future__ import annotations
 
@@ -15,25 +15,35 @@ __all__ = ["Ancestral"]
 
 
 class Ancestral(Sampler[X0Posterior]):
-    """Draws each step from the law of x_s that the prediction of x_0 implies, `x_s ~ sum_{x_0} p(x_0 | x_t) q(x_s | x_t,
-    x_0)`, in every dimension at once.
+    """Ancestral sampling: `x_s ~ sum_{x_0} p(x_0 | x_t) q(x_s | x_t, x_0)`, in all dimensions in parallel.
 
-    With the exact posterior this is the exact law of each dimension of x_s given x_t, for a
-    step of any length; what it loses is the dependence between dimensions, at first order in h. Needs no rates,
-    so it works at times where they are infinite or astronomical. `x_0 ~ p(x_0 | x_t)` is drawn first and x_s then
-    from one row of the bridge, so that no matrix product is needed.
+    With the exact posterior, each dimension of x_s given x_t has the exact law, for a step of any length. The step loses
+    the dependence between dimensions, with an error of first order in h. It needs no rates. So it works at times where
+    the rates are infinite or very large. First `x_0 ~ p(x_0 | x_t)` is drawn, then x_s from one row of the bridge. So no
+    matrix product is needed.
 
     References:
         Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
 
+    Proven:
+        Tests compute the exact law of the samples after N steps, without random numbers, on chains with few enough states
+        to list them all. The rates are uniform, absorbing, birth-death, Gaussian-target and non-reversible. With the exact
+        posterior, this law converges to the exact law of the noisy data at the last time of the grid: the total variation
+        decreases at first order in 1 / N. 20,000 random samples agree with the exact law (chi-square test). A chain of
+        two dimensions of four values with uniform rates has KL(data || samples) = 4.54e-5 nats after 128 steps.
+
+        discrete_diffusion/test_samplers.py::test_runs_agree_with_the_exact_law
+        discrete_diffusion/test_samplers.py::test_first_order_in_total_variation
+        discrete_diffusion/test_samplers.py::test_divergences_of_the_toy_are_the_known_ones
+
     Arguments:
         denoiser: a denoiser that gives p(x_0 | x_t).
         grid: the times to visit; the last step goes from grid.t_min to clean data.
-        sub_batch: with seeds, how many chains the network sees at once.
-        argmax: take the mode of p(x_0 | x_tmin) in the last step instead of a draw (biased).
+        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
+        argmax: whether the last step takes the mode of p(x_0 | x_tmin) instead of a draw. This is biased.
 
     Raises:
-        ValueError: a score model.
+        ValueError: the denoiser is a score model.
     """
 
     def __init__(self, denoiser: Denoiser[X0Posterior], grid: TimeGrid, *, sub_batch: Count = 16, argmax: bool = False) -> None:

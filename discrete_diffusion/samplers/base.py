@@ -1,12 +1,12 @@
-"""What all samplers of the discrete engine share: the last step, and their exact law.
+"""The base class of samplers of the discrete engine: the last step, and the exact law of a step.
 
-The chain ends at t_min, and the last step draws `x_0 ~ p(x_0 | x_tmin)`. Taking the most
-probable value instead is an option; it is biased. A score model has no p(x_0 | x_tmin). Its last step is an Euler step
-from t_min to 0 with the rates at t_min, and with a mask what is masked surely jumps.
+The chain ends at t_min. The last step draws `x_0 ~ p(x_0 | x_tmin)`. With `argmax`, it takes the most probable value
+instead, which is biased. A score model has no p(x_0 | x_tmin). Its last step is an Euler step from t_min to 0 with the
+rates at t_min. In this step, a masked dimension jumps with probability 1.
 
-A sampler states its law beside its step: `law(x_t, t, s)` gives the probabilities with which
-every dimension lands on every state. Dimensions are independent given x_t, so the oracle can
-compose the exact law of a whole run from it, and a test holds the step to it.
+Each sampler defines the step and also its exact law. `law(x_t, t, s)` returns the probabilities of all states of each
+dimension after the step. Dimensions are independent given x_t. So the oracle can compute the exact law of a whole run,
+and tests compare the step with its law.
 """
 
 from __future__ import annotations
@@ -24,32 +24,33 @@ from diffusion_core import Generator, State, TimeGrid
 from diffusion_core.distributions import inverse_cdf
 from diffusion_core.ranges import Count
 from discrete_diffusion.denoisers.base import Denoiser, P, Posterior, X0Posterior, check_x0
+from discrete_diffusion.jumps import still
 from discrete_diffusion.rates.checks import check_states
 from discrete_diffusion.samplers.leaps import BernoulliLeap
 
 __all__ = ["Sampler", "Stage"]
 
 Stage = Callable[[Tensor], Tensor]
-"""One stage of a step: x (B, *event) -> probabilities of every dimension's next state (B, *event, n)."""
+"""The law of one stage of a step: x (B, *event) -> probabilities of every dimension's next state (B, *event, n)."""
 
 
 class Sampler(diffusion_core.Sampler[P]):
-    """Walks a denoiser of the discrete engine down a time grid.
+    """The base class of samplers of the discrete engine.
 
     Arguments:
         denoiser: the denoiser to sample from.
         grid: the times to visit; the last step goes from grid.t_min to clean data.
-        sub_batch: with seeds, how many chains the network sees at once.
-        argmax: take the mode of p(x_0 | x_tmin) in the last step instead of a draw (biased).
+        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
+        argmax: whether the last step takes the mode of p(x_0 | x_tmin) instead of a draw. This is biased.
 
     Raises:
-        ValueError: argmax with a score model.
+        ValueError: argmax is True and the denoiser is a score model.
     """
 
     denoiser: Denoiser[P]
 
     steps_by_rates: ClassVar[bool] = False
-    """Whether a step needs the reverse rates at the time it begins at, which are infinite where nothing is left of the data."""
+    """Whether a step needs the reverse rates at its first time. They are infinite at a time with alpha(t) = 0."""
 
     def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: Count = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch)
@@ -58,10 +59,10 @@ class Sampler(diffusion_core.Sampler[P]):
         self.argmax = argmax
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
-        """The state at t_max: n draws from the prior, or a given x (B, *event) of any integer dtype, as int64.
+        """Return the state at t_max: n draws from the prior, or a given x (B, *event) of any integer dtype, as int64.
 
         Raises:
-            ValueError: as in `diffusion_core.Sampler.start`, or x is not integer or leaves 0 .. n - 1.
+            ValueError: as in `diffusion_core.Sampler.start`, or x is not integer or has values that are not states.
         """
         state = super().start(n, generator, seeds)
         if isinstance(n, Tensor):
@@ -70,13 +71,13 @@ class Sampler(diffusion_core.Sampler[P]):
 
     @abstractmethod
     def law(self, x_t: Tensor, t: Tensor, s: Tensor, **cond: Tensor) -> Tensor:
-        """The probabilities of every dimension's state after a step t -> s: (B, *event) -> (B, *event, n).
+        """Return the probabilities of every dimension's state after a step t -> s: (B, *event) -> (B, *event, n).
 
-        Of a step with several stages it is the first one's; `stages` has them all.
+        If a step has several stages, this is the law of the first stage. `stages` returns all of them.
         """
 
     def stages(self, t: Tensor, s: Tensor, **cond: Tensor) -> list[Stage]:
-        """The step t -> s as a list of stages, each a law given where the one before it ended."""
+        """Return the step t -> s as a list of stages. Each stage is a law given the state after the stage before."""
         return [lambda x: self.law(x, t, s, **cond)]
 
     def finish(self, state: State, **cond: Tensor) -> State:
@@ -85,19 +86,22 @@ class Sampler(diffusion_core.Sampler[P]):
             x = posterior.mode() if self.argmax else posterior.sample(state.randomness)
         else:
             u = state.randomness.uniform(state.x.shape, torch.float64, state.x.device)
-            x = inverse_cdf(self._last_leap(posterior), u)
+            x = inverse_cdf(self._last_leap(posterior, cond.get("known")), u)
         return replace(state, x=x, t=torch.zeros_like(state.t))
 
     def finish_law(self, x_t: Tensor, **cond: Tensor) -> Tensor:
-        """The probabilities of every dimension's clean value: x_tmin (B, *event) -> (B, *event, S)."""
+        """Return the probabilities of every dimension's clean value: x_tmin (B, *event) -> (B, *event, S)."""
         posterior = self.denoiser(x_t, torch.tensor(self.grid.t_min, dtype=torch.float64, device=x_t.device), **cond)
         if not isinstance(posterior, X0Posterior):
-            return self._last_leap(posterior)
+            return self._last_leap(posterior, cond.get("known"))
         probs = posterior.probs
         return torch.nn.functional.one_hot(posterior.mode(), probs.shape[-1]).to(probs.dtype) if self.argmax else probs
 
-    def _last_leap(self, posterior: Posterior) -> Tensor:
-        """The law of an Euler step from the posterior's time to 0, in which what is masked surely jumps: (B, *event, S)."""
-        values, jumps = self.denoiser.process.rates.data_states, posterior.jumps()
+    def _last_leap(self, posterior: Posterior, known: Tensor | None) -> Tensor:
+        """Return the law of an Euler step from the posterior's time to 0: (B, *event, S).
+
+        A masked dimension jumps with probability 1.
+        """
+        values, jumps = self.denoiser.process.rates.data_states, still(posterior.jumps(), known)
         h = torch.where(jumps.x < values, posterior.t, torch.inf)
         return BernoulliLeap().law(jumps, h[..., None])[..., :values]

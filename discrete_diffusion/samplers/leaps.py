@@ -1,16 +1,16 @@
-"""Leaps: let the rates of a time t act unchanged for a while h, in every dimension at once.
+"""Leaps: hold the rates of a time t constant for a duration h, in all dimensions in parallel.
 
-Given rates Rhat(y) of one dimension, `K_y ~ Poisson(h Rhat(y))` jumps to y happen. What many
-jumps mean depends on the states:
+With rates Rhat(y) in one dimension, the number of jumps to y is `K_y ~ Poisson(h Rhat(y))`. The effect of several jumps
+depends on the kind of states:
 
-- ordinal: jumps are displacements and add up, `x + sum_y K_y (y - x)`, clamped to 0 .. n - 1;
-- categorical: two jumps have no meaning, so a dimension with more than one stays (counted).
+- ordinal states: jumps are displacements that add up to `x + sum_y K_y (y - x)`, clamped to 0 .. n - 1;
+- categorical states: displacements cannot be added. A dimension with more than one jump keeps its state and is counted.
 
-Euler's method has no such question: it takes one jump with probability `h Lambda`, and never two.
+Euler's method takes at most one jump, with probability `h Lambda`. Lambda is the exit rate.
 
-The K are not drawn one y at a time: their sum is Poisson with mean `h Lambda`, and each jump
-has a destination drawn from `Rhat / Lambda`. Only dimensions that expect many jumps, and
-accelerators (where a list of unknown length would stall), use a Poisson for every y.
+Usually the K_y are not drawn one by one. Their sum is Poisson with mean `h Lambda`, and each jump draws its destination
+from `Rhat / Lambda`. A Poisson number for every y is drawn in two cases only. The first is a dimension with many expected
+jumps. The second is an accelerator, because a list of unknown length would stall it.
 
 References:
     Approximate accelerated stochastic simulation of chemically reacting systems (Gillespie, 2001) | J. Chem. Phys. 115
@@ -36,41 +36,41 @@ from discrete_diffusion.rates.base import RateMatrix
 
 __all__ = ["BernoulliLeap", "CategoricalLeap", "Landing", "Leap", "OrdinalLeap", "usual_leap"]
 
-_MOST_JUMPS = 1e12  # a Poisson mean above this only says "very many": the result is clamped or rejected either way
+_MOST_JUMPS = 1e12  # limit of a Poisson mean; a larger mean gives the same result, which is clamped or rejected
 
 
 class Landing(NamedTuple):
-    """Where a leap ends: the states (B, *event), and what a `State` counts of the leap by name, each (B,)."""
+    """The result of a leap: the new states x (B, *event), and event counts by name, each (B,), for `State`."""
 
     x: Tensor
     counts: Mapping[str, Tensor]
 
 
 def _check_rates(jumps: Jumps) -> Tensor:
-    """The total rates, refused if they are not finite.
+    """Return the exit rates, or raise an error if they are not finite.
 
     Raises:
         ValueError: a rate is infinite or undefined.
     """
-    total = jumps.total
-    most = torch.finfo(total.dtype).max
+    exit_rates = jumps.exit_rates
+    most = torch.finfo(exit_rates.dtype).max
     check_within(
-        total,
+        exit_rates,
         -most,
         most,
-        "a reverse rate is {}, not finite: keep the grid away from times where the schedule's rate is infinite "
-        "(t_max < 1), or use the ancestral sampler, which needs no rates but p(x_0 | x_t)",
+        "a reverse rate is {}, not finite: use a grid without times where the schedule's rate is infinite (t_max < 1), "
+        "or use the ancestral sampler, which needs p(x_0 | x_t) but no rates",
     )
-    return total
+    return exit_rates
 
 
 def _count(events: Tensor) -> Tensor:
-    """How many of something each example has: (B, *event) -> (B,)."""
+    """Return the sum over each example: (B, *event) -> (B,)."""
     return events.flatten(1).sum(-1)
 
 
 def _jumped(jumps: Jumps, which: Tensor, u: Tensor) -> Tensor:
-    """The states after one jump of the dimensions `which` (B, *event), with uniforms (B, *event, 3): (B, *event)."""
+    """Return the states after one jump of the dimensions `which` (B, *event), with uniforms (B, *event, 3): (B, *event)."""
     x, which, u = jumps.x.flatten(), which.flatten(), u.flatten(0, -2)
     if readable(x):
         positions = which.nonzero()[:, 0]
@@ -81,31 +81,32 @@ def _jumped(jumps: Jumps, which: Tensor, u: Tensor) -> Tensor:
 
 
 class Leap(CheckedArguments, ABC):
-    """What several jumps of one dimension in a step mean. If none is given they add up where the rates are ordered (ordinal),
-    and are rejected elsewhere (categorical).
-    """
+    """The rule for jumps of a dimension while its rates are constant for a duration h."""
 
     def check(self, rates: RateMatrix) -> None:
-        """Refuse a rate matrix whose states this leap has no meaning for.
+        """Raise an error if this leap is not defined for the states of a rate matrix.
 
         Raises:
-            ValueError: the states do not fit.
+            ValueError: the leap is not defined for these states.
         """
 
     @abstractmethod
     def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
-        """Leap by h in units of t, a tensor ()."""
+        """Draw the states after a leap of length h, a tensor () in units of t."""
 
     @abstractmethod
     def law(self, jumps: Jumps, h: Tensor) -> Tensor:
-        """The probabilities of where each dimension lands: (B, *event, n)."""
+        """Return the probabilities of every dimension's state after the leap: (B, *event, n)."""
 
 
 @dataclass(frozen=True)
 class BernoulliLeap(Leap):
-    """At most one jump, with probability `h Lambda`. A dimension where that exceeds 1 jumps, and is counted as clamped.
+    """A leap with at most one jump, of probability `h Lambda`, where Lambda is the exit rate.
 
-    For the law, h may be another one for each dimension, (B, *event, 1), and infinite: such a dimension surely jumps.
+    Where `h Lambda` exceeds 1, the dimension jumps with probability 1 and is counted as clamped.
+
+    The method `law` also takes a separate h for each dimension, (B, *event, 1). With an infinite h, the dimension jumps
+    with probability 1.
     """
 
     def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
@@ -115,14 +116,17 @@ class BernoulliLeap(Leap):
 
     def law(self, jumps: Jumps, h: Tensor) -> Tensor:
         total = _check_rates(jumps)[..., None]
-        # min(h, 1 / Lambda) is the time that the rates act for.
+        # The rates act for the duration min(h, 1 / Lambda).
         moved = jumps.matrix() * torch.where(total > 0, 1 / total, h).clamp(max=h)
         return moved.scatter(-1, jumps.x[..., None], (1 - moved.sum(-1, keepdim=True)).clamp(min=0))
 
 
 @dataclass(frozen=True)
 class CategoricalLeap(Leap):
-    """A dimension with exactly one jump takes it; with more than one it stays, and is counted as rejected."""
+    """A leap for categorical states: a dimension with exactly one jump takes it.
+
+    A dimension with more than one jump keeps its state and is counted as rejected.
+    """
 
     def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
         counts = randomness.poisson((h * _check_rates(jumps)).clamp(max=_MOST_JUMPS))
@@ -138,11 +142,13 @@ class CategoricalLeap(Leap):
 
 @dataclass(frozen=True)
 class OrdinalLeap(Leap):
-    """Jumps are displacements and add up; the sum is clamped to the state space, and counted as clamped.
+    """A leap for ordinal states: jumps are displacements that add up.
+
+    The new state is clamped to the range of states. Clamped dimensions are counted as clamped.
 
     Arguments:
-        dense_above: dimensions that expect more jumps than this draw one Poisson number for every state. It changes the
-            speed, not the law.
+        dense_above: a dimension with more expected jumps than this draws one Poisson number for every state. This changes
+            the speed but not the law.
     """
 
     dense_above: NonNegative = 24.0
@@ -150,37 +156,53 @@ class OrdinalLeap(Leap):
     def check(self, rates: RateMatrix) -> None:
         if rates.num_states != rates.data_states:
             raise ValueError(
-                f"an ordinal leap adds displacements, but of the {rates.num_states} states the last is a mask, "
-                "which has no place on a scale: use CategoricalLeap"
+                f"num_states = {rates.num_states} and data_states = {rates.data_states}, expected equal numbers: "
+                "OrdinalLeap adds displacements, and the last state is a mask without displacement. Use CategoricalLeap"
             )
 
-    def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
+    def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness, origin: Tensor | None = None) -> Landing:
+        """Draw the states after a leap of length h.
+
+        Arguments:
+            jumps: the rates.
+            h: the length, () in units of t.
+            randomness: the source of randomness.
+            origin: the states (B, *event) to which the displacements are added. None means `jumps.x`.
+        """
         x = jumps.x
+        origin = x if origin is None else origin
         means = (h * _check_rates(jumps)).clamp(max=_MOST_JUMPS)
         shift = torch.zeros(x.numel(), dtype=torch.float64, device=x.device)
         if readable(x):
             dense = means > self.dense_above
             self._add_listed(jumps, torch.where(dense, 0.0, means), randomness, shift)
             if not bool(dense.any()):
-                return self._landing(jumps, shift)
+                return self._landing(jumps, origin, shift)
             positions, counts = dense.flatten().nonzero()[:, 0], _count(dense)
         else:
             positions = torch.arange(x.numel(), device=x.device)
             counts = torch.full((len(x),), x[0].numel(), device=x.device)
         self._add_dense(jumps, h, positions, counts, randomness, shift)
-        return self._landing(jumps, shift)
+        return self._landing(jumps, origin, shift)
+
+    def expected(self, jumps: Jumps, h: Tensor) -> Tensor:
+        """Return the states after the expected displacement of a leap, rounded and clamped: (B, *event)."""
+        _check_rates(jumps)
+        rates = jumps.matrix()
+        displacement = torch.arange(jumps.num_states, device=rates.device) - jumps.x[..., None]
+        drift = (rates.double() * displacement).sum(-1)
+        return (jumps.x + torch.round(h * drift)).clamp(0, jumps.num_states - 1).to(jumps.x.dtype)
 
     @staticmethod
-    def _landing(jumps: Jumps, shift: Tensor) -> Landing:
-        """Where displacements (D,) of all dimensions lead."""
-        x = jumps.x
-        landing = x + shift.reshape(x.shape)
+    def _landing(jumps: Jumps, origin: Tensor, shift: Tensor) -> Landing:
+        """Return the clamped states after the displacements `shift` (B D,) from the states `origin`."""
+        landing = origin + shift.reshape(origin.shape)
         inside = landing.clamp(0, jumps.num_states - 1)
-        return Landing(inside.to(x.dtype), {"clamped": _count(inside != landing)})
+        return Landing(inside.to(origin.dtype), {"clamped": _count(inside != landing)})
 
     @staticmethod
     def _add_listed(jumps: Jumps, means: Tensor, randomness: Randomness, shift: Tensor) -> None:
-        """Add to `shift` the displacements of jumps drawn one by one."""
+        """Add to `shift` the displacements of jumps that are drawn one by one."""
         counts = randomness.poisson(means).long()
         u = randomness.ragged_uniform(3 * _count(counts), torch.float64).reshape(-1, 3)
         positions = torch.repeat_interleave(counts.flatten())
@@ -189,27 +211,34 @@ class OrdinalLeap(Leap):
 
     @staticmethod
     def _add_dense(jumps: Jumps, h: Tensor, positions: Tensor, counts: Tensor, randomness: Randomness, shift: Tensor) -> None:
-        """Add to `shift` the displacements of dimensions that draw one Poisson for every state."""
+        """Add to `shift` the displacements of dimensions that draw one Poisson number for every state."""
         rates = (h * jumps.rows(positions)).clamp(max=_MOST_JUMPS)
         number = randomness.ragged_poisson(rates, counts).double()
         displacement = torch.arange(jumps.num_states, device=shift.device) - jumps.x.flatten()[positions, None]
         shift.index_add_(0, positions, (number * displacement).sum(-1))
 
-    def law(self, jumps: Jumps, h: Tensor) -> Tensor:
-        """The compound Poisson law, by its characteristic function on a circle too long to wrap around."""
+    def law(self, jumps: Jumps, h: Tensor, origin: Tensor | None = None) -> Tensor:
+        """Return the compound Poisson law, from its characteristic function.
+
+        The Fourier transform is periodic. Its period is so long that the law does not wrap around. The arguments are those
+        of `draw`.
+        """
+        origin = jumps.x if origin is None else origin
         rates = h * jumps.matrix().double()
         n = jumps.num_states
         most = rates.sum(-1).max().item()
         size = 2 ** math.ceil(math.log2(2 * (n - 1) * (most + 12 * math.sqrt(most + 1) + 40)))
-        displacement = (torch.arange(n) - jumps.x[..., None]) % size  # (B, *event, n)
-        intensity = torch.zeros(*jumps.x.shape, size, dtype=torch.float64).scatter_add_(-1, displacement, rates)
+        displacement = (torch.arange(n, device=rates.device) - jumps.x[..., None]) % size  # (B, *event, n)
+        intensity = torch.zeros(*jumps.x.shape, size, dtype=torch.float64, device=rates.device).scatter_add_(
+            -1, displacement, rates
+        )
         spectrum = torch.fft.fft(intensity)
         total = torch.fft.ifft(torch.exp(spectrum - rates.sum(-1, keepdim=True))).real.clamp(min=0)
-        signed = (torch.arange(size) + size // 2) % size - size // 2
-        landing = (jumps.x[..., None] + signed).clamp(0, n - 1)
+        signed = (torch.arange(size, device=rates.device) + size // 2) % size - size // 2
+        landing = (origin[..., None] + signed).clamp(0, n - 1)
         return torch.zeros_like(rates).scatter_add_(-1, landing, total)
 
 
 def usual_leap(rates: RateMatrix) -> Leap:
-    """What several jumps mean where nothing else is said: they add up where the values are levels on a scale."""
+    """Return the default leap: `OrdinalLeap` if the rate matrix is `ordered`, else `CategoricalLeap`."""
     return OrdinalLeap() if rates.ordered else CategoricalLeap()

@@ -1,4 +1,4 @@
-"""Predictor-corrector: after a step to time s, moves that pull the sample towards the marginal q_s."""
+"""Predictor-corrector sampling: after a step to time s, corrector moves bring the sample closer to the marginal q_s."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["PredictorCorrector"]
 
 
 class PredictorCorrector(Sampler[Posterior]):
-    """A predictor's step t -> s, then moves of a corrector of length `m h` at time s.
+    """Predictor-corrector sampling: a predictor's step t -> s, then corrector moves of length `m h` at time s.
 
     References:
         Score-based generative modeling through stochastic differential equations (Song et al., 2021) | https://arxiv.org/abs/2011.13456
@@ -25,11 +25,12 @@ class PredictorCorrector(Sampler[Posterior]):
 
     Arguments:
         predictor: the sampler whose steps are corrected; its denoiser, grid and last step are used.
-        corrector: what follows each of its steps.
-        corrector_steps: how many moves of the corrector follow each step.
-        step_multiplier: m, the length of a move in units of the predictor's step h = t - s. Forward and reverse jumps
-            happen at once, so a move needs to be shorter than a step.
-        entry_time: correctors move only where s <= entry_time. Below 1, each step waits for an accelerator to tell s.
+        corrector: the corrector that moves the sample after each step.
+        corrector_steps: the number of corrector moves after each step.
+        step_multiplier: m, the length of a move in units of the predictor's step h = t - s. A move makes forward and
+            reverse jumps, so it must be shorter than a step.
+        entry_time: the corrector moves only if s <= entry_time. With a value below 1, each step reads s from the
+            accelerator and waits for it.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class PredictorCorrector(Sampler[Posterior]):
         self.entry_time = entry_time
 
     def _corrections(self, s: Tensor) -> int:
-        # How much work there is depends on the value of s, so it is read. Where it cannot be, all corrections are made.
+        # The number of moves depends on the value of s, so s is read. If s cannot be read, all moves are made.
         entered = self.entry_time == 1 or ends(s.cpu(), NOTHING)[1] <= self.entry_time
         return self.corrector_steps if entered else 0
 
@@ -70,7 +71,7 @@ class PredictorCorrector(Sampler[Posterior]):
         return state
 
     def law(self, x_t: Tensor, t: Tensor, s: Tensor, **cond: Tensor) -> Tensor:
-        """The predictor's law; the whole step is `stages`."""
+        """Return the law of the predictor's step. `stages` returns the whole step with its corrections."""
         return self.predictor.law(x_t, t, s, **cond)
 
     def stages(self, t: Tensor, s: Tensor, **cond: Tensor) -> list[Stage]:

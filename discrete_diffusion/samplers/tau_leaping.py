@@ -1,37 +1,57 @@
-"""Tau-leaping: hold the reverse rates of time t for the whole step."""
+"""Tau-leaping: hold the reverse rates of time t constant during the whole step."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from diffusion_core import State, TimeGrid
+from diffusion_core import Randomness, State, TimeGrid
 from diffusion_core.ranges import Count
 from discrete_diffusion.denoisers import Denoiser, Posterior
+from discrete_diffusion.jumps import still
+from discrete_diffusion.process import draw_independent
 from discrete_diffusion.samplers.base import Sampler
+from discrete_diffusion.samplers.initial import InitialLaw
 from discrete_diffusion.samplers.leaps import Leap, usual_leap
 
 __all__ = ["TauLeaping"]
 
 
 class TauLeaping(Sampler[Posterior]):
-    """Holds the rates for a step and draws its jumps: `K_y ~ Poisson(h Rhat_t(x_t, y))` in every dimension at once.
-    First order in h.
+    """Tau-leaping: each dimension makes `K_y ~ Poisson(h Rhat_t(x_t, y))` jumps to y.
+
+    The reverse rates Rhat_t are constant during the step. The error is of first order in h.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
 
+    Proven:
+        Tests compute the exact law of the samples after N steps, without random numbers, on chains with few enough states
+        to list them all. The rates are uniform, absorbing, birth-death, Gaussian-target and non-reversible. With the exact
+        posterior, this law converges to the exact law of the noisy data at the last time of the grid: the total variation
+        decreases at first order in 1 / N. 20,000 random samples agree with the exact law (chi-square test). A chain of
+        two dimensions of four values with uniform rates has KL(data || samples) = 2.76e-4 nats after 128 steps.
+        This value is for `CategoricalLeap`. The convergence is tested with `CategoricalLeap` and with `OrdinalLeap` under
+        birth-death and Gaussian-target rates.
+
+        discrete_diffusion/test_samplers.py::test_runs_agree_with_the_exact_law
+        discrete_diffusion/test_samplers.py::test_first_order_in_total_variation
+        discrete_diffusion/test_samplers.py::test_divergences_of_the_toy_are_the_known_ones
+        discrete_diffusion/test_samplers.py::test_both_leaps_converge
+
     Arguments:
         denoiser: the denoiser to sample from.
         grid: the times to visit; the last step goes from grid.t_min to clean data.
-        leap: what several jumps of one dimension mean: `OrdinalLeap` (they add up) or `CategoricalLeap` (they are rejected).
-            None is `OrdinalLeap` where the rates are `ordered`, `CategoricalLeap` elsewhere.
-        sub_batch: with seeds, how many chains the network sees at once.
-        argmax: take the mode of p(x_0 | x_tmin) in the last step instead of a draw (biased).
+        leap: the rule for several jumps of one dimension: `OrdinalLeap` (they add up) or `CategoricalLeap` (they are
+            rejected). None means `OrdinalLeap` if the rate matrix is `ordered`, else `CategoricalLeap`.
+        initial: the law of x at t_max. None means the prior of the process, which is its stationary law.
+        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
+        argmax: whether the last step takes the mode of p(x_0 | x_tmin) instead of a draw. This is biased.
 
     Raises:
-        ValueError: an ordinal leap on a process with a mask.
+        ValueError: the process has a mask, and the leap is an `OrdinalLeap` or `initial` is given.
     """
 
     steps_by_rates = True
@@ -42,17 +62,27 @@ class TauLeaping(Sampler[Posterior]):
         grid: TimeGrid,
         *,
         leap: Leap | None = None,
+        initial: InitialLaw | None = None,
         sub_batch: Count = 16,
         argmax: bool = False,
     ) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch, argmax=argmax)
         self.leap = usual_leap(denoiser.process.rates) if leap is None else leap
         self.leap.check(denoiser.process.rates)
+        if initial is not None:
+            initial.check(denoiser.process.rates)
+        self.initial = initial
+
+    def prior(self, shape: Sequence[int], randomness: Randomness) -> Tensor:
+        if self.initial is None:
+            return super().prior(shape, randomness)
+        rates = self.denoiser.process.rates
+        return draw_independent(self.initial(rates.num_states, rates.stationary.device), shape, randomness)
 
     def step(self, state: State, t: Tensor, s: Tensor, **cond: Tensor) -> State:
         posterior, state = self.evaluate(state, t, **cond)
-        x, counts = self.leap.draw(posterior.jumps(), t - s, state.randomness)
+        x, counts = self.leap.draw(still(posterior.jumps(), cond.get("known")), t - s, state.randomness)
         return replace(state, x=x, t=s).counted(**counts)
 
     def law(self, x_t: Tensor, t: Tensor, s: Tensor, **cond: Tensor) -> Tensor:
-        return self.leap.law(self.denoiser(x_t, t, **cond).jumps(), t - s)
+        return self.leap.law(still(self.denoiser(x_t, t, **cond).jumps(), cond.get("known")), t - s)

@@ -29,7 +29,12 @@ def concrete(base: type) -> list[type]:
     return found
 
 
-BACKBONES, HEADS, INPUTS = concrete(Backbone), concrete(Head), concrete(PixelInput)
+def is_wrapper(cls: type) -> bool:
+    """Whether a network is made of another network."""
+    return "backbone" in inspect.signature(cls).parameters
+
+
+BACKBONES, HEADS, INPUTS = [cls for cls in concrete(Backbone) if not is_wrapper(cls)], concrete(Head), concrete(PixelInput)
 SMALL: dict[str, Any] = {
     "widths": (4, 8),
     "blocks": 1,

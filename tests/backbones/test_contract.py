@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.overrides import TorchFunctionMode
 
-from backbones import PixelLogits
+from backbones import CrossAttention, ImageAttention, PixelLogits, TokenAttention
+from backbones.attention import TimeDependentAttention
 
 from .small_networks import BACKBONES, HEADS, INPUTS, SMALL, build, perturbed
 
@@ -31,15 +32,16 @@ TINY = {
     **{"depth": 0, "hidden_dim": 8, "num_heads": 1},
 }
 """Without blocks where a network allows it."""
+ATTENTIONS = (CrossAttention, ImageAttention, TimeDependentAttention, TokenAttention)
 
 
 def network(backbone: type, head: type, inputs: type, masked: bool, values: int = S) -> PixelLogits:
     """A small network of the given parts on non-square images, with 3 classes."""
     coding = build(inputs, channels=3, num_states=values + masked, dim=3, masked=masked)
-    reading = build(head, channels=3, num_values=values, components=2)
-    channels = {"in_channels": coding.out_channels, "out_channels": reading.in_channels}
+    output_head = build(head, channels=3, num_values=values, components=2)
+    channels = {"in_channels": coding.out_channels, "out_channels": output_head.in_channels}
     net = build(backbone, img_size=(20, 12), **channels, num_classes=3, **SMALL)
-    model: PixelLogits = perturbed(PixelLogits(net, reading, coding, values, values + masked))
+    model: PixelLogits = perturbed(PixelLogits(net, output_head, coding, values, values + masked))
     return model
 
 
@@ -206,7 +208,8 @@ def test_norms_and_softmax_are_float32_under_autocast(backbone):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), Watch() as watch:
         net(x, c.double(), y=y)
     norms = [module for module in net.modules() if isinstance(module, (nn.LayerNorm, nn.GroupNorm))]
-    assert (watch.seen["scaled_dot_product_attention"] > 0) == ("num_heads" in inspect.signature(backbone).parameters)
+    attentions = [module for module in net.modules() if isinstance(module, ATTENTIONS)]
+    assert watch.seen["scaled_dot_product_attention"] == len(attentions)
     assert watch.seen["layer_norm"] + watch.seen["group_norm"] >= len(norms)
 
 
@@ -240,8 +243,8 @@ def test_the_output_depends_on_time_and_class(backbone):
 
 
 COUNTS = (
-    *("blocks", "depth", "groups", "head_width", "hidden_dim", "in_channels", "num_classes", "num_heads", "out_channels"),
-    *("patch_size", "time_dim", "time_features", "up_blocks", "windows"),
+    *("blocks", "depth", "expand", "groups", "head_width", "hidden_dim", "in_channels", "kernel_size", "num_classes"),
+    *("num_heads", "out_channels", "patch_size", "state_dim", "time_dim", "time_features", "up_blocks", "windows"),
 )
 MALFORMED: list[tuple[str, Any, str]] = [
     *((name, value, rf"^{name} = {re.escape(repr(value))}") for name in COUNTS for value in (1.5, True, "2")),
@@ -282,7 +285,7 @@ def test_settings_that_do_not_fit(backbone):
         ("dropout", -0.5, r"-0\.5"),
         ("dropout_attention", 1.5, r"dropout_attention = 1\.5, expected a number in \[0, 1\)"),
         ("mlp_ratio", 0.0, r"mlp_ratio = 0\.0, expected a number above 0"),
-        ("mlp_ratio", 0.01, r"mlp_ratio = 0\.01 leaves 0\.\d+ hidden features of a width of \d+, expected at least 1"),
+        ("mlp_ratio", 0.01, r"mlp_ratio = 0\.01 gives 0\.\d+ hidden features for width \d+, expected at least 1"),
     ):
         if name in takes:
             with pytest.raises(ValueError, match=message):

@@ -156,7 +156,7 @@ def test_the_attention_map_of_a_network_changes_with_its_time_and_label():
 
 
 def test_time_turns_queries_and_shifts_the_output_and_cannot_move_the_keys():
-    """What the module docstring derives: softmax forgets the keys' part of the time, the values' part leaves as it came."""
+    """As in the module docstring: the softmax removes the time part of the keys and keeps the time part of the values."""
     torch.manual_seed(0)
     layer = perturbed(TimeDependentAttention(8, 6, 2, (2, 3))).double()
     x, e = torch.randn(2, 1, 6, 8, dtype=torch.float64), torch.randn(2, 6, dtype=torch.float64)
@@ -337,11 +337,11 @@ def test_state_has_parameters_alone(build):
         ({"windows": (7, 4)}, r"a window of 4 x 4 does not divide the grid of level 1 \(14 x 14\)"),
         ({"img_size": (20, 12), "windows": (5, 0)}, r"a window of 5 x 5 does not divide the grid of level 0 \(20 x 12\)"),
         ({"img_size": 27, "windows": (9, 0)}, r"a window of 9 x 9 does not divide the grid of level 0 \(28 x 28\)"),
-        ({"windows": (7, 7, 7)}, r"windows = \(7, 7, 7\), expected one integer, or 2 of them"),
+        ({"windows": (7, 7, 7)}, r"windows = \(7, 7, 7\), expected one integer or 2 integers"),
         ({"windows": -1}, r"windows = -1"),
         ({"widths": ()}, r"widths = \(\), expected"),
         ({"blocks": 0}, r"blocks = 0, expected an integer of at least 1"),
-        ({"blocks": (1, 2, 3)}, r"blocks = \(1, 2, 3\), expected .* or 2 of them"),
+        ({"blocks": (1, 2, 3)}, r"blocks = \(1, 2, 3\), expected .* or 2 integers"),
         ({"num_heads": 3}, r"num_heads = 3 does not divide the width 64"),
         ({"num_heads": (4, 3)}, r"num_heads = 3 does not divide the width 128"),
         ({"patch_size": 0}, r"patch_size = 0, expected an integer of at least 1"),

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from backbones import DiT, SinusoidalEmbedding, UNet
-from backbones.attention import CrossAttention, ImageAttention, TokenAttention, attend
+from backbones.attention import CrossAttention, TokenAttention, attend
 from backbones.base import group_norm, normal, truncated_normal, xavier
 from backbones.embeddings import ClassEmbedding, TimeEmbedding, patchify, sincos_positions, unpatchify
+from backbones.image_attention import ImageAttention
 
 
 def count(net: nn.Module) -> int:
@@ -93,7 +94,7 @@ def test_channels_last_changes_nothing():
     ("settings", "message"),
     [
         ({"widths": ()}, r"widths = \(\), expected"),
-        ({"widths": (8, 8), "blocks": (1, 2, 3)}, r"blocks = \(1, 2, 3\), expected .* or 2 of them"),
+        ({"widths": (8, 8), "blocks": (1, 2, 3)}, r"blocks = \(1, 2, 3\), expected .* or 2 integers"),
         ({"blocks": 0}, r"blocks = 0"),
         ({"widths": (8, 8), "up_blocks": (1, 1, 1)}, r"up_blocks = \(1, 1, 1\)"),
         ({"attention_levels": (5,)}, r"attention_levels = \(5,\), expected levels in -2 .. 1"),

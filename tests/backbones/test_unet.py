@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import NearestConv, ResidualDown, ResidualUp, ShuffledConv, StridedConv
-from backbones.attention import ImageAttention
+from backbones.image_attention import ImageAttention
 from backbones.resblocks import ResBlock, fan_averaged
 from backbones.unet import UNET_SIZES, UNet
 
@@ -343,7 +343,7 @@ def test_no_graph_breaks():
         ({"dropout": 1.5}, r"1\.5"),
         ({"out_channels": 0}, r"out_channels = 0, expected an integer of at least 1"),
         ({"skip_every_map": True, "up_blocks": 2}, r"up_blocks = 2, expected \(2, 4\) to join every map"),
-        ({"skip_every_map": True, "blocks": (1, 2, 1)}, r"blocks = \(1, 2, 1\), expected .* or 2 of them"),
+        ({"skip_every_map": True, "blocks": (1, 2, 1)}, r"blocks = \(1, 2, 1\), expected .* or 2 integers"),
     ],
 )
 def test_bad_settings_are_refused_with_their_values(settings, message):

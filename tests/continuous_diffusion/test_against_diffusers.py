@@ -41,7 +41,7 @@ diffusers = pytest.importorskip("diffusers")
 T = 1000
 BETAS = {"linear": ("linear", LinearSchedule(T)), "cosine": ("squaredcos_cap_v2", CosineSchedule(T))}
 VARIANCES = {"fixed_small": FixedSmall(), "fixed_large": FixedLarge(), "learned_range": LearnedRange()}
-READINGS = {"epsilon": EpsilonDenoiser, "sample": X0Denoiser, "v_prediction": VelocityDenoiser}
+PARAMETERISATIONS = {"epsilon": EpsilonDenoiser, "sample": X0Denoiser, "v_prediction": VelocityDenoiser}
 
 
 def network(x, c, y=None):
@@ -132,11 +132,11 @@ def test_ddim(schedule, eta, calls, spacing, clip):
     compare(DDIM(denoiser, our_grid(calls, spacing), eta=eta, clip=clip), theirs, x, 1e-10)
 
 
-@pytest.mark.parametrize("prediction", READINGS)
-def test_other_readings(prediction):
-    """x_0 and v are read as diffusers reads them."""
+@pytest.mark.parametrize("prediction", PARAMETERISATIONS)
+def test_other_parameterisations(prediction):
+    """Our x_0 and v parameterisations equal those of diffusers."""
     options = {"timestep_spacing": "trailing", "prediction_type": prediction}
-    x, denoiser = start(torch.float64), READINGS[prediction](GaussianProcess(LinearSchedule(T)), network, (2, 5))
+    x, denoiser = start(torch.float64), PARAMETERISATIONS[prediction](GaussianProcess(LinearSchedule(T)), network, (2, 5))
     ddpm = scheduler_of("DDPMScheduler", "linear", True, 1.0, **options)
     theirs = their_trajectory(ddpm, network, x, 20, generator=torch.Generator().manual_seed(3))
     compare(Ancestral(denoiser, our_grid(20, "trailing"), clip=1.0), theirs, x, 1e-10, last=False)

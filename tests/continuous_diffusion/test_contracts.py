@@ -92,13 +92,13 @@ def test_rates_are_derivatives(schedule):
     torch.testing.assert_close(schedule().log_snr_rate(t), slope, rtol=1e-4, atol=0)
 
 
-def image_denoiser(reading, toy_network, learns_variance=False, num_values=16):
+def image_denoiser(parameterisation, toy_network, learns_variance=False, num_values=16):
     process = GaussianProcess(CosineSchedule(), PixelScale(num_values))
-    return read(reading, process, toy_network(1 + learns_variance), learns_variance)
+    return build_denoiser(parameterisation, process, toy_network(1 + learns_variance), learns_variance)
 
 
-def read(reading, process, network, learns_variance=False):
-    denoiser = reading(process, network, (1, 6, 6))
+def build_denoiser(parameterisation, process, network, learns_variance=False):
+    denoiser = parameterisation(process, network, (1, 6, 6))
     return LearnedVarianceDenoiser(denoiser) if learns_variance else denoiser
 
 
@@ -109,9 +109,9 @@ def times_for(loss):
 
 @pytest.mark.parametrize("num_values", [2, 3, 16])
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("reading", NETWORKS)
-def test_losses(loss, reading, num_values, toy_network):
-    denoiser = image_denoiser(reading, toy_network, loss is continuous_diffusion.HybridLoss, num_values)
+@pytest.mark.parametrize("parameterisation", NETWORKS)
+def test_losses(loss, parameterisation, num_values, toy_network):
+    denoiser = image_denoiser(parameterisation, toy_network, loss is continuous_diffusion.HybridLoss, num_values)
     x_0 = PixelScale(num_values).encode(torch.randint(num_values, (5, 1, 6, 6)))
     t, y = torch.linspace(0.01, 1, 5), torch.arange(5) % 4
     values = scored(loss(), denoiser, x_0, t, torch.Generator().manual_seed(0), y=y)
@@ -123,9 +123,9 @@ def test_losses(loss, reading, num_values, toy_network):
 
 @pytest.mark.parametrize("num_values", [2, 3, 16])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("reading", NETWORKS)
-def test_samplers(sampler, reading, num_values, toy_network):
-    walker = sampler(image_denoiser(reading, toy_network, num_values=num_values), UniformGrid(3), clip=1.0)
+@pytest.mark.parametrize("parameterisation", NETWORKS)
+def test_samplers(sampler, parameterisation, num_values, toy_network):
+    walker = sampler(image_denoiser(parameterisation, toy_network, num_values=num_values), UniformGrid(3), clip=1.0)
     one, other = (walker.sample(4, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     assert torch.equal(one, other)
     assert one.shape == (4, 1, 6, 6)
@@ -163,9 +163,9 @@ class TestOnAGpu:
             process = GaussianProcess(CosineSchedule(), PixelScale(256))
             mixture = GaussianMixture(torch.ones(2), torch.zeros(2, 1, 6, 6), torch.ones(2))
             build = type(toy_network())
-            readings = [reading(process, build(), (1, 6, 6)) for reading in NETWORKS]
-            learned = read(NETWORKS[0], process, build(1, 2), learns_variance=True)
-            return [*readings, learned, MixtureDenoiser(process, mixture)]
+            parameterisations = [parameterisation(process, build(), (1, 6, 6)) for parameterisation in NETWORKS]
+            learned = build_denoiser(NETWORKS[0], process, build(1, 2), learns_variance=True)
+            return [*parameterisations, learned, MixtureDenoiser(process, mixture)]
 
     @pytest.mark.parametrize("loss", LOSSES)
     def test_losses(self, loss, toy_network):
@@ -182,7 +182,7 @@ class TestOnAGpu:
 
     @pytest.mark.parametrize("sampler", SAMPLERS)
     def test_samplers(self, sampler, toy_network):
-        for denoiser in self.denoisers(toy_network)[-3:]:  # a reading, one with a learned variance, and the exact one
+        for denoiser in self.denoisers(toy_network)[-3:]:  # a plain one, one with a learned variance, and the exact one
             for options in ({}, {"clip": 1.0}, {"eta": 0.5}, *({"variance": variance()} for variance in VARIANCES)):
                 if "variance" in options and options["variance"].learned and not denoiser.learns_variance:
                     continue

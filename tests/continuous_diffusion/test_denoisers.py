@@ -1,4 +1,4 @@
-"""Every reading against its formula and against the others, and the Gaussian posterior against torch's normal law."""
+"""Every parameterisation against its formula and against the others, and the Gaussian posterior against torch's normal law."""
 
 from __future__ import annotations
 
@@ -96,23 +96,23 @@ def test_posterior_is_the_normal_law():
 # Parameterisations
 
 
-def outputs_for(reading, posterior, x_t, alpha, sigma, std=0.5):
-    """What a network of each reading has to say so that x0hat is that of `posterior`: the papers' targets."""
+def outputs_for(parameterisation, posterior, x_t, alpha, sigma, std=0.5):
+    """The output of a network of each parameterisation for which x0hat is that of `posterior`: the targets of the papers."""
     mean, epsilon = posterior.mean, posterior.epsilon
-    if reading is KarrasDenoiser:  # F = (D - c_skip x) / c_out of EDM, whose x is x_t / alpha and whose sigma is sigma / alpha
+    if parameterisation is KarrasDenoiser:  # F = (D - c_skip x) / c_out of EDM: its x is x_t / alpha, its sigma sigma / alpha
         x, noise = x_t / alpha, sigma / alpha
         skip, out = std**2 / (noise**2 + std**2), noise * std / (noise**2 + std**2) ** 0.5
         return (mean - skip * x) / out
-    return {EpsilonDenoiser: epsilon, X0Denoiser: mean, VelocityDenoiser: alpha * epsilon - sigma * mean}[reading]
+    return {EpsilonDenoiser: epsilon, X0Denoiser: mean, VelocityDenoiser: alpha * epsilon - sigma * mean}[parameterisation]
 
 
-READINGS = [EpsilonDenoiser, X0Denoiser, VelocityDenoiser, KarrasDenoiser]
+PARAMETERISATIONS = [EpsilonDenoiser, X0Denoiser, VelocityDenoiser, KarrasDenoiser]
 
 
 @pytest.mark.parametrize("schedule", [CosineSchedule(), LinearSchedule(), LaplaceSchedule()])
-@pytest.mark.parametrize("first", READINGS)
-@pytest.mark.parametrize("other", READINGS)
-def test_all_readings_give_the_same_clean_data(schedule, first, other, toy_network):
+@pytest.mark.parametrize("first", PARAMETERISATIONS)
+@pytest.mark.parametrize("other", PARAMETERISATIONS)
+def test_all_parameterisations_give_the_same_clean_data(schedule, first, other, toy_network):
     process = GaussianProcess(schedule)
     x_t = torch.randn(5, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.01, 0.1, 0.5, 0.8, 0.97], dtype=torch.float64)
@@ -126,7 +126,7 @@ def test_all_readings_give_the_same_clean_data(schedule, first, other, toy_netwo
 
 @pytest.mark.parametrize("first", [EpsilonDenoiser, X0Denoiser, KarrasDenoiser])
 @pytest.mark.parametrize("other", [EpsilonDenoiser, X0Denoiser, KarrasDenoiser])
-def test_readings_that_hold_where_the_variance_is_not_preserved(first, other, toy_network):
+def test_parameterisations_that_hold_where_the_variance_is_not_preserved(first, other, toy_network):
     process = GaussianProcess(VarianceExploding())
     t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64)
     alpha, sigma = (value[:, None, None, None] for value in process.schedule(t))
@@ -171,13 +171,13 @@ def test_karras_input_and_target_have_variance_1(schedule):
         KarrasDenoiser(process, network, (1,), 0)
 
 
-@pytest.mark.parametrize("reading", READINGS)
-def test_learned_variance(process, reading, toy_network):
+@pytest.mark.parametrize("parameterisation", PARAMETERISATIONS)
+def test_learned_variance(process, parameterisation, toy_network):
     network = toy_network(2)
-    denoiser = LearnedVarianceDenoiser(reading(process, network, (1, 4, 4)))
+    denoiser = LearnedVarianceDenoiser(parameterisation(process, network, (1, 4, 4)))
     x_t, t, y = torch.randn(3, 1, 4, 4), torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0, 3, 1])
     posterior = denoiser(x_t, t, y=y)
-    plain = reading(process, lambda x, c, **cond: network(x, c, **cond)[:, :1], (1, 4, 4))
+    plain = parameterisation(process, lambda x, c, **cond: network(x, c, **cond)[:, :1], (1, 4, 4))
     c_in, _, _, c_noise = plain.coefficients(t)
     v = (network(c_in[:, None, None, None] * x_t, c_noise, y=y)[:, 1:] + 1) / 2
     torch.testing.assert_close(posterior.interpolation, v)
@@ -195,5 +195,5 @@ def test_a_learned_variance_needs_twice_the_channels(process, toy_network):
         LearnedVarianceDenoiser(EpsilonDenoiser(process, toy_network(), (1, 4, 4)))(torch.zeros(2, 1, 4, 4), torch.tensor(0.5))
     with pytest.raises(ValueError, match=r"returned shape \(2, 2, 4, 4\), expected \(2, 1, 4, 4\)"):
         EpsilonDenoiser(process, toy_network(2), (1, 4, 4))(torch.zeros(2, 1, 4, 4), torch.tensor(0.5))
-    with pytest.raises(TypeError, match="mean_denoiser is ToyNetwork, expected a reading of one network"):
+    with pytest.raises(TypeError, match="mean_denoiser is ToyNetwork, expected a parameterisation"):
         LearnedVarianceDenoiser(toy_network(2))

@@ -157,9 +157,9 @@ def test_unconditional_networks_are_refused():
     class Unconditional(nn.Module):
         conditions: ClassVar[dict[str, int]] = {}
 
-    reading = EpsilonDenoiser(GaussianProcess(CosineSchedule()), Unconditional(), (1, 2, 2))
+    denoiser = EpsilonDenoiser(GaussianProcess(CosineSchedule()), Unconditional(), (1, 2, 2))
     with pytest.raises(ValueError, match="the network has the conditions: none; guidance and label dropout need y"):
-        ClassifierFreeGuidance(reading, ConstantScale(2.0))
+        ClassifierFreeGuidance(denoiser, ConstantScale(2.0))
 
 
 def test_on_an_absent_accelerator(monkeypatch, toy_network):

@@ -281,12 +281,12 @@ def test_a_variance_is_learned_from_losses_that_teach_one(process, toy_network):
     whole = StratifiedTimes(0.0)
     for loss in (EpsilonLoss(), X0Loss(), VelocityLoss(), ELBO()):
         Objective(plain, loss, StratifiedTimes())
-        with pytest.raises(ValueError, match=rf"{type(loss).__name__} teaches no variance, and LearnedVarianceDenoiser"):
+        with pytest.raises(ValueError, match=rf"{type(loss).__name__} does not train a variance, but LearnedVarianceDenoiser"):
             Objective(learned, loss, StratifiedTimes())
     for loss in (VLB(), HybridLoss()):
         Objective(learned, loss, whole)
     Objective(plain, VLB(), whole)
-    with pytest.raises(ValueError, match=f"HybridLoss teaches a variance, which {type(plain).__name__} does not learn"):
+    with pytest.raises(ValueError, match=f"HybridLoss trains a variance, but {type(plain).__name__} does not learn one"):
         Objective(plain, HybridLoss(), whole)
 
 
@@ -325,7 +325,7 @@ def test_hybrid_is_the_sum_in_its_units(process, toy_network):
     torch.testing.assert_close(hybrid, simple + 0.001 * 20 * bits)
 
 
-def test_hybrid_teaches_the_mean_by_regression_alone(process, toy_network):
+def test_hybrid_trains_the_mean_by_regression_alone(process, toy_network):
     gradients = []
     x_0, t = batch()[0], torch.tensor([0.02, 0.3, 0.5, 0.8, 1.0])
     for loss in (HybridLoss(bound=VLB(PUBLISHED)), EpsilonLoss()):
@@ -339,7 +339,7 @@ def test_hybrid_teaches_the_mean_by_regression_alone(process, toy_network):
 
 
 def test_hybrid_needs_a_variance_to_teach(process, toy_network):
-    with pytest.raises(ValueError, match="HybridLoss teaches a variance, which the denoiser does not learn"):
+    with pytest.raises(ValueError, match="HybridLoss trains a variance, but the denoiser does not learn one"):
         scored(HybridLoss(), denoise(process, toy_network, False), batch()[0], torch.tensor(0.5))
     with pytest.raises(ValueError, match="weight = -1, expected a number of at least 0"):
         HybridLoss(weight=-1)

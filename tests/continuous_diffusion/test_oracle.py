@@ -96,7 +96,7 @@ def test_bad_mixtures(weights, variances, message):
         GaussianMixture(torch.tensor(weights), torch.zeros(2, 3), torch.tensor(variances))
 
 
-# What is asked of a mixture stays a mixture
+# Marginals and conditionals of a mixture are mixtures
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_entropy(mixture_1d, labelled):
     assert apart.entropy() == pytest.approx(apart.of_class(0).entropy() + math.log(2), abs=1e-12)
     with pytest.raises(ValueError, match="3 components in 2 dimensions, expected one component or one dimension"):
         labelled.entropy()
-    with pytest.raises(ValueError, match=r"variances contain 0.0, expected positive ones"):
+    with pytest.raises(ValueError, match=r"variances contain 0.0, expected positive numbers"):
         GaussianMixture(torch.ones(1), torch.zeros(1, 1), torch.zeros(1)).entropy()
 
 

@@ -1,4 +1,4 @@
-"""The rectified path: its bridge and readings, its ordinary differential equation, and its bound, against closed forms."""
+"""The rectified path: its bridge and parameterisations, its differential equation, and its bound, against closed forms."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def test_noising_on_reaches_the_ends(process, constant_noise):
     assert process.prior((1,), constant_noise(1.0)).item() == 1
 
 
-# The reading
+# The parameterisation
 
 
-def test_the_reading_is_finite_and_exact_at_every_time(process, toy_network):
+def test_the_parameterisation_is_finite_and_exact_at_every_time(process, toy_network):
     x_t = torch.randn(5, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     t = torch.tensor(EVERYWHERE, dtype=torch.float64)
     denoiser = FlowDenoiser(process, toy_network().double(), (1, 4, 4))
@@ -101,7 +101,7 @@ def test_the_reading_is_finite_and_exact_at_every_time(process, toy_network):
 
 
 @pytest.mark.parametrize("other", [X0Denoiser, KarrasDenoiser])
-def test_other_readings_on_this_path(process, other, toy_network):
+def test_other_parameterisations_on_this_path(process, other, toy_network):
     t = torch.tensor([1e-3, 0.5, 1 - 1e-6], dtype=torch.float64)
     x_t = torch.randn(3, 1, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     one = other(process, toy_network().double(), (1, 4, 4))(x_t, t)

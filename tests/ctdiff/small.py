@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ctdiff import config as configuration
-from ctdiff import recipe
+from ctdiff.recipe.values import Text
 
 __all__ = ["LARGE", "SMALL", "flags", "small"]
 
@@ -35,6 +35,9 @@ SMALL: dict[str, Any] = {
     "model.latent_diffit.depth": 1,
     "model.latent_diffit.hidden_dim": 16,
     "model.latent_diffit.num_heads": 2,
+    "model.ssm.depth": 1,
+    "model.ssm.hidden_dim": 16,
+    "model.ssm.num_heads": 2,
     "training.steps": 4,
     "training.batch_size": 4,
     "training.precision": "float32",  # the same on every machine
@@ -53,7 +56,7 @@ SMALL: dict[str, Any] = {
 
 def flags(preset: str = "mnist", **changes: Any) -> list[str]:
     """The small settings that a preset has keys for, as overrides; in the names of changes two underscores stand for a dot."""
-    given = {key.replace("__", "."): recipe.Text(value) for key, value in changes.items()}
+    given = {key.replace("__", "."): Text(value) for key, value in changes.items()}
     keys = configuration.flatten(configuration.changed(configuration.load(preset), given))
     settings = {**{key: value for key, value in SMALL.items() if key in keys}, **given}
     return [f"--config.{key}={value}" for key, value in settings.items()]

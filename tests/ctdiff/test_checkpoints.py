@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from ctdiff.files import remove_leftovers, write_atomically
 from ctdiff.training import (
     CheckpointError,
     ConstantFactor,
@@ -28,7 +29,7 @@ from ctdiff.training import (
     load_weights,
     write_checkpoint,
 )
-from ctdiff.training.checkpoints import read_state, read_weights, remove_leftovers, write_atomically
+from ctdiff.training.checkpoints import read_state, read_weights
 from diffusion_core import Objective, StratifiedTimes, UniformGrid
 from discrete_diffusion import CTMC, CrossEntropy, X0Denoiser
 from discrete_diffusion.rates import UniformRates

@@ -16,12 +16,14 @@ from PIL import Image
 
 from continuous_diffusion.samplers import DDIM
 from ctdiff import config as configuration
-from ctdiff import load_run, memory, sample_run, train
+from ctdiff import load_run, memory, sample_run, train, trainer
 from ctdiff.cli import main
+from ctdiff.completion import completion_of
 from ctdiff.data import Batches
+from ctdiff.files import FolderError
 from ctdiff.runs import Run, RunError, RunFolder
-from ctdiff.sampling import numbers
-from ctdiff.training import CheckpointError, MetricsFile, precision, trainer
+from ctdiff.sampling import chain_conditions, numbers
+from ctdiff.training import CheckpointError, MetricsFile, precision
 
 from .small import LARGE, flags, small
 
@@ -84,7 +86,7 @@ def test_every_preset_trains_two_steps_and_samples(preset, tmp_path, capsys):
     assert arrays["network_calls"] == (4 if config.sampler.guidance.g != 1 else 2)
     loaded = load_run(run)
     assert loaded.step == 2
-    cond = {"y": torch.tensor([0, 1, 2])} if config.model.num_classes else {}
+    cond = chain_conditions(loaded.config, None, completion_of(loaded, None, None), 3)
     x = loaded.images(loaded.sampler(steps=1).sample(3, seeds=[0, 1, 2], **cond))
     assert np.array_equal(x.numpy(), arrays["images"])
 
@@ -524,7 +526,10 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
         ([], "the folder of a run is missing (see ctdiff sample --help)"),
         ([tmp_path], "is not a run"),
         ([run, "more"], "unexpected 'more'"),
-        ([run, "--sampler=ddim"], "config.sampler.name = 'ddim', expected one of ancestral, euler, tau_leaping"),
+        (
+            [run, "--sampler=ddim"],
+            "config.sampler.name = 'ddim', expected one of ancestral, euler, midpoint_tau_leaping",
+        ),
         ([run, "--steps=0"], "steps"),
         ([run, "--seeds=5-2"], "--seeds = '5-2', expected"),
         ([run, "--seeds=0-3", "--num_samples=3"], "num_samples = 3 and 4 seeds"),
@@ -549,7 +554,7 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
         (["train", "--config", "mnits"], "Did you mean mnist?"),
         (
             ["train", "--config=mnist", "--config.model.name=vit"],
-            "config.model.name = 'vit', expected one of diffit, dit, latent_diffit, unet, uvit",
+            "config.model.name = 'vit', expected one of diffit, dit, latent_diffit, ssm, unet, uvit",
         ),
         (
             ["train", "--config=mnist", "--config.model.nme=unet"],
@@ -565,7 +570,7 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
         (["train", "--config=mnist", "--config.data.flip", "true"], "unexpected 'true'"),
         (["train", "--config=mnist", "--config.model.unet.widht=3"], "Did you mean widths?"),
         (["train", "--config=mnist", "more"], "unexpected 'more'"),
-        (["trian"], "'trian' is not a command, expected one of train, sample, evaluate, compare. Did you mean train?"),
+        (["trian"], "'trian' is not a command, expected one of train, sample, evaluate, compare, import-config. Did you "),
     ],
 )
 def test_mistakes_in_training(arguments, message, tmp_path, capsys, monkeypatch):
@@ -578,7 +583,7 @@ def test_mistakes_in_training(arguments, message, tmp_path, capsys, monkeypatch)
 def test_folders_that_cannot_be_used(images, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     config = small("mnist", **images)
-    with pytest.raises(RunError, match="cannot be written"):
+    with pytest.raises(FolderError, match="cannot be written"):
         train(config, tmp_path / "file" / "run")
     with pytest.raises(RunError, match="is not a run"):
         train(config, tmp_path / "new", resume=True)

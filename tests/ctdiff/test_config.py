@@ -18,7 +18,8 @@ from ctdiff import config as configuration
 from ctdiff import load_run, sample_run, train
 from ctdiff.cli import main
 from ctdiff.config import ConfigError
-from ctdiff.recipe import Text, UnknownKey
+from ctdiff.recipe.errors import UnknownKey
+from ctdiff.recipe.values import Text
 from ctdiff.runs import RunFolder
 
 from .small import small
@@ -33,14 +34,14 @@ SECTIONS = {"data", "model", "process", "loss", "training", "optimizer", "sample
 
 def test_the_presets_are_these():
     discrete = {"mnist", "mnist_absorbing", "mnist_uniform", "mnist_uvit_full", "mnist_dit_full", "cifar10_tauldr"}
-    families = {"mnist_unet", "mnist_uvit", "mnist_dit", "mnist_diffit"}
+    families = {"mnist_unet", "mnist_uvit", "mnist_dit", "mnist_diffit", "mnist_ssm", "mnist_convnext"}
     gaussian = {"mnist_ddpm", "mnist_iddpm", "mnist_laplace", "fashion_unet", "fashion_dit"}
     gaussian |= {"cifar10_unet", "cifar10_uvit", "cifar10_ddpm"}
     assert discrete | families | gaussian | {"mnist_guided", "mnist_guided_discrete"} <= set(PRESETS)
     assert not {"defaults", "__init__"} & set(PRESETS)
 
 
-@pytest.mark.parametrize("name", ["uvit", "dit", "diffit"])
+@pytest.mark.parametrize("name", ["uvit", "dit", "diffit", "ssm"])
 def test_the_families_are_one_word_apart(name):
     config = configuration.load("mnist_unet", [f"--config.model.name={name}"])
     assert configuration.differences(config, configuration.load(f"mnist_{name}")) == {}
@@ -77,7 +78,7 @@ def test_presets_import_nothing_of_ours():
 
 def test_only_what_is_chosen_has_keys():
     config = configuration.load("mnist")
-    assert set(config.model) & {"unet", "uvit", "dit", "diffit", "latent_diffit"} == {"unet"}
+    assert set(config.model) & {"unet", "uvit", "dit", "diffit", "latent_diffit", "ssm"} == {"unet"}
     assert set(config.process.schedule) == {"name"}  # cosine_amplitude has no settings
     assert "T" not in config.process
     assert "T" in configuration.load("mnist_ddpm").process
@@ -186,7 +187,7 @@ def test_unknown_presets():
             r"config\.process\.engine = 'gausian', expected one of discrete, gaussian\.",
         ),
         ("--config.process.T=50", r"config\.process\.T is not a key, expected one of engine, t_min, t_max, rates, schedule"),
-        ("--config.sampler.name=ddim", r"config\.sampler\.name = 'ddim', expected one of ancestral, euler, tau_leaping"),
+        ("--config.sampler.name=ddim", r"config\.sampler\.name = 'ddim', expected one of ancestral, euler"),
         ("--config.sampler.clip=1.0", r"config\.sampler\.clip is not a key, expected one of "),
         ("--config.optimizer.adamw.betas=(0.9,)", r"config\.optimizer\.adamw\.betas = \(0\.9,\), expected 2 numbers"),
         ("--config.data.image_size=(9,9,9)", r"config\.data: image_size = \(9, 9, 9\), expected one number or two"),
@@ -224,7 +225,7 @@ def test_right_overrides():
 def test_an_override_brings_the_defaults_of_what_it_chooses():
     config = configuration.load("mnist")
     configuration.override(config, ["--config.sampler.name=tau_leaping", "--config.sampler.tau_leaping.leap.name=bernoulli"])
-    assert config.sampler.tau_leaping.to_dict() == {"leap": {"name": "bernoulli"}}
+    assert config.sampler.tau_leaping.to_dict() == {"leap": {"name": "bernoulli"}, "initial": {"name": "none"}}
     configuration.override(config, ["--config.sampler.name=euler"])
     assert "tau_leaping" not in config.sampler
     configuration.override(config, ["--config.sampler.corrector.name=forward_backward"])

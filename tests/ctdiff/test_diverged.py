@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctdiff import fit, load_run, recipe, train
+from ctdiff import fit, load_run, recipe, train, trainer
 from ctdiff.cli import main
-from ctdiff.evaluation import compare_runs, evaluate_run, run_bits_per_dim
+from ctdiff.comparison import compare_runs
+from ctdiff.evaluation import evaluate_run, run_bits_per_dim
 from ctdiff.runs import RunFolder
-from ctdiff.training import CheckpointError, trainer
+from ctdiff.training import CheckpointError
 from ctdiff.training.checkpoints import not_finite, read_state, read_weights, write_checkpoint
 from diffusion_core import NotFiniteError
 
-from .evaluation.tiny_runs import images, pixels, tiny_run
 from .small import flags, small
+from .tiny_runs import images, pixels, tiny_run
 from .toy import ToyBatches, make
 
 ENGINES = ["mnist", "mnist_ddpm"]

@@ -18,7 +18,7 @@ from ctdiff import recipe
 from ctdiff.data import ImageData, Splits, fraction, image_folder, quantise, resized
 from ctdiff.data.listing import natural_order
 from ctdiff.runs import RunError, RunFolder
-from ctdiff.training.trainer import train
+from ctdiff.trainer import train
 
 from .image_files import everything, grey, levels, put
 from .small import small

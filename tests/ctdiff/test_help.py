@@ -18,11 +18,11 @@ from ctdiff.cli import main
 from discrete_diffusion.rates import GaussianTargetRates
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ["train", "sample", "evaluate", "compare"]
+VERBS = ["train", "sample", "evaluate", "compare", "import-config"]
 
 
 def verb(name):
-    return importlib.import_module(f"ctdiff.cli.{name}").VERB
+    return importlib.import_module(f"ctdiff.cli.{name.replace('-', '_')}").VERB
 
 
 def test_help_lists_the_verbs_and_the_presets(capsys):
@@ -257,7 +257,10 @@ MISTAKES = [
     (["config.model.unet.widht=3"], "Did you mean widths?"),
     (["config.sampler.ddim.eta=0.5"], "config.sampler.ddim.eta is not a key, expected one of name, steps, "),
     (["config.training.steps.x=3"], "config.training.steps.x is not a key: config.training.steps holds no keys"),
-    (["config.sampler.name.x=3"], "config.sampler.name = {'x': '3'}, expected one of ancestral, euler, tau_leaping"),
+    (
+        ["config.sampler.name.x=3"],
+        "config.sampler.name = {'x': '3'}, expected one of ancestral, euler, midpoint_tau_leaping",
+    ),
     (["config.model=unet"], "config.model = 'unet': it is a section, expected one of its keys, such as config.model.name"),
     (["config.training=3"], "config.training = '3': it is a section, expected one of its keys, such as config.training.steps"),
     (["config.training.steps=many"], "config.training.steps = 'many', expected an integer of at least 1"),
@@ -279,11 +282,11 @@ MISTAKES = [
     (["config.optimizer.adamw.betas=(0.9,1.0)"], "config.optimizer.adamw.betas = (0.9, 1.0), expected each a number in [0, 1)"),
     (["config.data.channels=True"], "config.data.channels = True, expected one of 1, 3"),
     (["config.data.channels=2"], "config.data.channels = 2, expected one of 1, 3"),
-    (["config.model.name=vit"], "config.model.name = 'vit', expected one of diffit, dit, latent_diffit, unet, uvit. Did you "),
+    (["config.model.name=vit"], "config.model.name = 'vit', expected one of diffit, dit, latent_diffit, ssm, unet, uvit. Did "),
     (["config.process.engine=gausian"], "config.process.engine = 'gausian', expected one of discrete, gaussian. Did you mean "),
     (["config.data.name=folder"], "config.data.folder.path is missing: the folder."),
     (["config.process.t_min=0.5", "config.process.t_max=0.5"], "t_min = 0.5, t_max = 0.5"),
-    (["config.model.unet.widths=(8,8,8)"], "config.model.unet: blocks = (1, 3), expected one integer, or 3 of them"),
+    (["config.model.unet.widths=(8,8,8)"], "config.model.unet: blocks = (1, 3), expected one integer or 3 integers"),
     (["config.model.uvit.depth=3"], "config.model.uvit.depth = 3 cannot act: config.model.name = 'unet', expected 'uvit'"),
     (["config.model.dit=3"], "config.model.dit = 3 cannot act: config.model.name = 'unet', expected 'dit'"),
     (
@@ -317,7 +320,7 @@ def test_a_wrong_key_or_value_is_one_line(settings, message, tmp_path, capsys, m
         "import ctdiff",
         "from ctdiff.cli import main; assert main(['train', '--config=mnist', '--dry_run']) == 0; "
         "assert not [name for name in ('sample', 'evaluate', 'compare') if f'ctdiff.cli.{name}' in sys.modules]",
-        "import ctdiff.evaluation",
+        "import ctdiff.evaluation, ctdiff.comparison",
     ],
 )
 def test_a_start_imports_no_templates_and_no_plots(code):

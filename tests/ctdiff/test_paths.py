@@ -17,8 +17,9 @@ from PIL import Image
 from ctdiff import config as configuration
 from ctdiff import data, load_run, sample_run, train
 from ctdiff.cli.main import main
-from ctdiff.evaluation import build_extractor, compare_runs
-from ctdiff.evaluation.judges import run_splits
+from ctdiff.comparison import compare_runs
+from ctdiff.evaluation import build_extractor
+from ctdiff.evaluation.evaluator import run_splits
 from ctdiff.evaluation.report import evaluation_file
 from ctdiff.runs import RunError, RunFolder
 from ctdiff.sampling import numbers, spans
@@ -260,7 +261,7 @@ def test_images_that_the_extractor_cannot_read(tmp_path, capsys):
     for _ in range(2):  # the second time the file is there
         assert main(asked) == 0
         out = capsys.readouterr().out
-        assert "only what needs no extractor was measured: mnist-cnn cannot read the images" in out
+        assert "only metrics without an extractor were measured: mnist-cnn cannot read the images" in out
         assert "expected (B, 1, 28, 28)" in out
     report = json.loads((run / "evaluation.json").read_text())
     metrics = report["checkpoints"][0]["metrics"]

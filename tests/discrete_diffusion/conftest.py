@@ -70,7 +70,7 @@ def toy() -> EnumeratedCTMC:
 
 @pytest.fixture
 def exact() -> Callable[[EnumeratedCTMC], Denoiser[X0Posterior]]:
-    """The exact denoiser of a chain, in the reading that suits it."""
+    """The exact denoiser of a chain, in the parameterisation that suits it."""
 
     def make(chain: EnumeratedCTMC) -> Denoiser[X0Posterior]:
         if isinstance(chain.process.rates, AbsorbingRates):

@@ -1,4 +1,4 @@
-"""The ELBO integrand against sums of logarithms: every process, reading and time, and logits of any size."""
+"""The ELBO integrand against sums of logarithms: every process, parameterisation and time, and logits of any size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ F32, F64 = torch.float32, torch.float64
 PRECISION = {F32: 1e-5, F64: 1e-12}
 TIMES = [1e-5, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.999]
 SCALES = [1.0, 3.0, 8.0, 20.0]
-READINGS = {"x0": X0Denoiser, "leave_one_out": LeaveOneOutDenoiser, "absorbing": AbsorbingDenoiser}
+PARAMETERISATIONS = {"x0": X0Denoiser, "leave_one_out": LeaveOneOutDenoiser, "absorbing": AbsorbingDenoiser}
 
 Array = NDArray[np.float64]
 NAMES = ["uniform", "uniform_slow", "absorbing", "birth_death", "gaussian_target", "non_reversible"]
@@ -142,14 +142,14 @@ def log_sum(x: Array, axis: int) -> Array:
         return (np.log(np.exp(x - largest).sum(axis, keepdims=True)) + largest).squeeze(axis)
 
 
-def log_ratios(case: Case, scores: Array, reading: str) -> tuple[Array, Array, Array, Array]:
+def log_ratios(case: Case, scores: Array, parameterisation: str) -> tuple[Array, Array, Array, Array]:
     """log w and log r (B, D, n), and the log share of each clean value in r_y (B, D, S, n) and its denominator (B, D, S)."""
     some, place = np.arange(len(case.t))[:, None], case.x_t.numpy()
     log_rows = case.log_p[some, case.x_0.numpy()]
     log_w = log_rows - np.take_along_axis(log_rows, place[..., None], -1)
     log_evidence = np.moveaxis(case.log_p, 1, 2)[some, place]  # (B, D, S)
     paths = scores[..., None] + case.log_p[:, None]
-    if reading == "x0":
+    if parameterisation == "x0":
         with np.errstate(invalid="ignore"):
             paths = np.where(log_evidence[..., None] > -np.inf, paths - log_evidence[..., None], -np.inf)
         base = scores
@@ -172,19 +172,19 @@ def weighted_sum(rates: Array, log_w: Array, log_r: Array) -> Array:
         return np.where(rates > 0, rates * terms, 0.0).sum(-1)
 
 
-def reference(case: Case, reading: str) -> tuple[Array, Array, Array]:
+def reference(case: Case, parameterisation: str) -> tuple[Array, Array, Array]:
     """The integrand, its gradient by the scores, and `sum_y R w`."""
-    log_w, log_r, shares, base = log_ratios(case, case.scores.double().numpy(), reading)
+    log_w, log_r, shares, base = log_ratios(case, case.scores.double().numpy(), parameterisation)
     w, r = np.exp(log_w), np.where(case.rates > 0, np.exp(log_r), 0.0)
     drift = np.where(case.rates > 0, case.rates * (r - w), 0.0)
     gradient = np.einsum("bdy,bdky->bdk", drift, np.exp(shares)) - drift.sum(-1)[..., None] * np.exp(base)
     return weighted_sum(case.rates, log_w, log_r), gradient, (case.rates * w).sum(-1)
 
 
-def evaluated(reading: str, case: Case, dtype: torch.dtype) -> tuple[Array, Array]:
+def evaluated(parameterisation: str, case: Case, dtype: torch.dtype) -> tuple[Array, Array]:
     """The integrand of a network with these logits, and its gradient by them, both finite."""
     scores = case.scores.to(dtype, copy=True).requires_grad_()
-    denoiser = READINGS[reading](case.process, lambda x, t, **cond: scores, case.x_0.shape[1:])
+    denoiser = PARAMETERISATIONS[parameterisation](case.process, lambda x, t, **cond: scores, case.x_0.shape[1:])
     value = denoiser(case.x_t, case.t).rate_divergence(case.x_0)
     (gradient,) = torch.autograd.grad(value.sum(), scores)
     assert value.isfinite().all()
@@ -196,11 +196,11 @@ def evaluated(reading: str, case: Case, dtype: torch.dtype) -> tuple[Array, Arra
 @pytest.mark.parametrize("name", NAMES)
 def test_integrand_and_gradient_are_those_of_logarithms(name, size):
     case = make_case(name, size)
-    for reading in ["x0", "leave_one_out"] + ["absorbing"] * (name == "absorbing"):
-        expected, slope, outflow = reference(case, reading)
+    for parameterisation in ["x0", "leave_one_out"] + ["absorbing"] * (name == "absorbing"):
+        expected, slope, outflow = reference(case, parameterisation)
         assert (outflow.max(1) > 0).all()
         for dtype in (F32, F64):
-            value, gradient = evaluated(reading, case, dtype)
+            value, gradient = evaluated(parameterisation, case, dtype)
             allowed = PRECISION[dtype] * (outflow + expected)
             assert (np.abs(value - expected) <= allowed).all()
             assert (np.abs(gradient - slope) <= allowed[..., None]).all()
@@ -229,13 +229,13 @@ def test_no_integrand_of_a_large_batch_is_infinite(process, t):
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
-@pytest.mark.parametrize("reading", READINGS)
-def test_a_model_that_is_sure_of_something_else_pays_in_proportion(reading, dtype):
+@pytest.mark.parametrize("parameterisation", PARAMETERISATIONS)
+def test_a_model_that_is_sure_of_something_else_pays_in_proportion(parameterisation, dtype):
     """With a mask and `alpha = 1 - t` the integrand is `-log p(x_0) / t`, however small p is; infinite where it is 0."""
     process, spread = CTMC(AbsorbingRates(3), LinearSurvival()), torch.tensor([100.0, 300.0, 600.0, math.inf], dtype=dtype)
     scores = torch.stack([-spread, torch.zeros_like(spread), torch.zeros_like(spread)], -1)[:, None]  # (4, 1, 3)
     x_0, t = torch.zeros(4, 1, dtype=torch.int64), torch.tensor(0.25, dtype=dtype)
-    value = READINGS[reading](process, lambda x, c, **cond: scores, (1,))(x_0 + 3, t).rate_divergence(x_0)
+    value = PARAMETERISATIONS[parameterisation](process, lambda x, c, **cond: scores, (1,))(x_0 + 3, t).rate_divergence(x_0)
     torch.testing.assert_close(value[:, 0].to(dtype), 4 * (spread + math.log(2)), rtol=PRECISION[dtype], atol=0)
 
 
@@ -243,7 +243,7 @@ def test_a_model_that_is_sure_of_something_else_pays_in_proportion(reading, dtyp
 def test_rate_guidance_of_any_logits_has_the_integrand_of_its_powers(name):
     """Ratios to the power of g leave float32 although their logarithms are ordinary numbers."""
     case, g = make_case(name, 4), 3.0
-    reading = "absorbing" if name == "absorbing" else "leave_one_out"
+    parameterisation = "absorbing" if name == "absorbing" else "leave_one_out"
     pair = torch.stack([case.scores, case.scores.flip(-1)])  # with the label 0, and without
 
     class Network(torch.nn.Module):
@@ -252,10 +252,10 @@ def test_rate_guidance_of_any_logits_has_the_integrand_of_its_powers(name):
         def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
             return pair.flatten(0, 1)
 
-    denoiser = RateGuidance(READINGS[reading](case.process, Network(), (4,)), ConstantScale(g))
+    denoiser = RateGuidance(PARAMETERISATIONS[parameterisation](case.process, Network(), (4,)), ConstantScale(g))
     value = denoiser(case.x_t, case.t, y=torch.zeros(len(case.t), dtype=torch.int64)).rate_divergence(case.x_0)
-    log_w, cond, *_ = log_ratios(case, pair[0].double().numpy(), reading)
-    _, uncond, *_ = log_ratios(case, pair[1].double().numpy(), reading)
+    log_w, cond, *_ = log_ratios(case, pair[0].double().numpy(), parameterisation)
+    _, uncond, *_ = log_ratios(case, pair[1].double().numpy(), parameterisation)
     with np.errstate(invalid="ignore"):
         guided = np.where(cond > -np.inf, g * cond + (1 - g) * uncond, -np.inf)
     expected = weighted_sum(case.rates, log_w, guided)

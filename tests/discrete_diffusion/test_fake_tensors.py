@@ -9,13 +9,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from backbones import CategoricalHead, LogisticMixtureHead, OneHotInput, PixelLogits, TruncatedLogisticHead, UNet
 from diffusion_core import QuadraticGrid
-from discrete_diffusion import ELBO, CrossEntropy, WeightedSum
+from discrete_diffusion import CTELBO, ELBO, CrossEntropy, WeightedSum
 from discrete_diffusion.denoisers import AbsorbingDenoiser, Denoiser, LeaveOneOutDenoiser, X0Denoiser
 from discrete_diffusion.samplers import (
     Ancestral,
     CategoricalLeap,
     Euler,
     ForwardBackward,
+    MidpointTauLeaping,
     OrdinalLeap,
     PredictorCorrector,
     TauLeaping,
@@ -23,7 +24,7 @@ from discrete_diffusion.samplers import (
 
 from ..losses import scored
 
-READINGS = {"x0": X0Denoiser, "leave-one-out": LeaveOneOutDenoiser}
+PARAMETERISATIONS = {"x0": X0Denoiser, "leave-one-out": LeaveOneOutDenoiser}
 
 
 class TableNetwork(nn.Module):
@@ -40,7 +41,7 @@ class TableNetwork(nn.Module):
 def check(denoiser: Denoiser, ordinal: bool) -> None:
     # Without a GPU the autograd engine itself refuses backward() here; our function forms its gradient in the forward pass.
     x_0 = torch.zeros(4, 1, 8, 8, dtype=torch.int64, device="cuda")
-    for loss in (ELBO(), CrossEntropy(), WeightedSum((ELBO(), CrossEntropy()), (1.0, 0.1))):
+    for loss in (ELBO(), CrossEntropy(), WeightedSum((ELBO(), CrossEntropy()), (1.0, 0.1)), CTELBO(), CTELBO(True)):
         value = scored(loss, denoiser, x_0, torch.rand(4, device="cuda"))
         assert value.requires_grad
         assert value.shape == (4,)
@@ -53,6 +54,7 @@ def check(denoiser: Denoiser, ordinal: bool) -> None:
     if ordinal:
         samplers += [
             TauLeaping(denoiser, grid, leap=OrdinalLeap()),
+            MidpointTauLeaping(denoiser, grid),
             PredictorCorrector(Euler(denoiser, grid), ForwardBackward(denoiser, leap=OrdinalLeap())),
         ]
     for sampler in samplers:
@@ -63,21 +65,21 @@ def check(denoiser: Denoiser, ordinal: bool) -> None:
         assert state.x.shape == x_0.shape
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("parameterisation", PARAMETERISATIONS)
 @pytest.mark.parametrize("name", ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"])
-def test_every_loss_and_sampler_step_runs_on_cuda(name, reading, process):
+def test_every_loss_and_sampler_step_runs_on_cuda(name, parameterisation, process):
     with FakeTensorMode(), torch.device("cuda"):
         chain = process(name, 8)
         network = TableNetwork(chain.rates.num_states, chain.rates.data_states)
-        cls = AbsorbingDenoiser if name == "absorbing" else READINGS[reading]
+        cls = AbsorbingDenoiser if name == "absorbing" else PARAMETERISATIONS[parameterisation]
         check(cls(chain, network, (1, 8, 8)), ordinal=name != "absorbing")
 
 
 @pytest.mark.parametrize("head", [CategoricalHead, TruncatedLogisticHead, LogisticMixtureHead])
-@pytest.mark.parametrize("reading", READINGS)
-def test_every_head_runs_on_cuda(head, reading, process):
+@pytest.mark.parametrize("parameterisation", PARAMETERISATIONS)
+def test_every_head_runs_on_cuda(head, parameterisation, process):
     with FakeTensorMode(), torch.device("cuda"):
         inputs, outputs = OneHotInput(1, 8), head(1, 8)
         backbone = UNet(inputs.out_channels, outputs.in_channels, widths=(8,), blocks=1, patch_size=1, num_heads=1)
         network = PixelLogits(backbone, outputs, inputs, 8)
-        check(READINGS[reading](process("gaussian_target", 8), network, (1, 8, 8)), ordinal=True)
+        check(PARAMETERISATIONS[parameterisation](process("gaussian_target", 8), network, (1, 8, 8)), ordinal=True)

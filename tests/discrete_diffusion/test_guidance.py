@@ -82,7 +82,7 @@ def test_ends_of_the_scale_are_the_plain_processes(name, method, g, sized_chains
     x = here.mean.noisy
     posterior, expected = guide(here, method, ConstantScale(g))(x, t, y=labels(x)), plain(here, g)(x, t)
     torch.testing.assert_close(posterior.reverse_rates.double(), expected.reverse_rates.double())
-    torch.testing.assert_close(posterior.jumps().total.double(), expected.jumps().total.double())
+    torch.testing.assert_close(posterior.jumps().exit_rates.double(), expected.jumps().exit_rates.double())
     torch.testing.assert_close(posterior.jumps().matrix().double(), expected.jumps().matrix().double())
     torch.testing.assert_close(posterior.ratio.double(), expected.ratio.double())
     if method != "ClassifierGuidance" or g == 0 or name == "absorbing":
@@ -288,9 +288,9 @@ def pixel_network(values: int, states: int, classes: int) -> PixelLogits:
 def test_networks_on_an_absent_accelerator(masked, monkeypatch):
     with FakeTensorMode(), torch.device("cuda"):
         process = CTMC(AbsorbingRates(4), LinearSurvival()) if masked else CTMC(GaussianTargetRates(4, 1.5, 2.0), Constant(3.0))
-        reading = AbsorbingDenoiser if masked else LeaveOneOutDenoiser
+        parameterisation = AbsorbingDenoiser if masked else LeaveOneOutDenoiser
         states = process.rates.num_states
-        denoiser = reading(process, pixel_network(4, states, 3), (1, 4, 4))
+        denoiser = parameterisation(process, pixel_network(4, states, 3), (1, 4, 4))
         classifier, scale = Classifier(states, 16), IntervalScale(2.0, 0.1, 0.8)
         x, y = torch.zeros(2, 1, 4, 4, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
         # Without a GPU the autograd engine refuses to run there; what the gradient is needed for still does.
@@ -348,7 +348,7 @@ def test_bad_arguments_are_named(chains):
 def test_listed_jumps_have_their_law():
     rates = torch.tensor([[[0.0, 2.0, 1.0], [0.5, 0.0, 0.0]]], dtype=torch.float64)
     jumps = ListedJumps(torch.tensor([[0, 1]]), rates)
-    assert jumps.total.tolist() == [[3.0, 0.5]]
+    assert jumps.exit_rates.tolist() == [[3.0, 0.5]]
     assert torch.equal(jumps.matrix(), rates)
     u = torch.rand(30_000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     drawn = jumps.draw(torch.zeros(30_000, dtype=torch.int64), u)

@@ -230,8 +230,8 @@ def full_size(name: str) -> CTMC:
 def test_a_fresh_network_has_a_finite_bound_and_gradient(name, scale):
     process = full_size(name)
     network = FreshNetwork(process.rates.num_states, 256, scale)
-    reading = AbsorbingDenoiser if name == "absorbing" else LeaveOneOutDenoiser
-    denoiser = reading(process, network, (1, 4, 4))
+    parameterisation = AbsorbingDenoiser if name == "absorbing" else LeaveOneOutDenoiser
+    denoiser = parameterisation(process, network, (1, 4, 4))
     x_0 = torch.randint(0, 256, (4, 1, 4, 4), generator=torch.Generator().manual_seed(1))
     loss = scored(ELBO(), denoiser, x_0, torch.tensor([0.01, 0.1, 0.5, 0.99]), generator=torch.Generator().manual_seed(2))
     assert loss.isfinite().all()
@@ -317,11 +317,12 @@ def test_second_derivatives_are_refused(chain):
 def test_no_examples_have_no_losses(name, process):
     """An empty batch, as a filter of the data may leave, has an empty loss whose gradient is zero, for any rates."""
     network = FreshNetwork(5, 4, 1.0)
-    readings = [AbsorbingDenoiser] if name == "absorbing" else [X0Denoiser, LeaveOneOutDenoiser]
-    for reading in readings:
+    parameterisations = [AbsorbingDenoiser] if name == "absorbing" else [X0Denoiser, LeaveOneOutDenoiser]
+    for parameterisation in parameterisations:
         for loss in (ELBO(), CrossEntropy()):
             for t in (torch.zeros(0), torch.tensor(0.5)):
-                values = scored(loss, reading(process(name), network, (1, 2, 3)), torch.zeros(0, 1, 2, 3, dtype=torch.int64), t)
+                denoiser = parameterisation(process(name), network, (1, 2, 3))
+                values = scored(loss, denoiser, torch.zeros(0, 1, 2, 3, dtype=torch.int64), t)
                 assert values.shape == (0,)
                 (gradient,) = torch.autograd.grad(values.sum(), network.table)
                 assert not gradient.any()

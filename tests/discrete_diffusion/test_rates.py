@@ -555,7 +555,7 @@ def row(n: int, **changes: float) -> Tensor:
         (row(3, r02=float("nan")), r"R\[0, 2\] = nan"),
         (row(3, r00=-1.5), "row 0 of the generator sums to 0.5"),
         (row(3, r10=-1.0, r11=0.0), r"R\[1, 0\] = -1.0"),
-        (torch.zeros(3, 3), "states 0 and 1 lie in different closed classes"),
+        (torch.zeros(3, 3), "states 0 and 1 are in different closed classes"),
     ],
 )
 def test_refuses_what_is_not_a_generator(matrix: Tensor, message: str) -> None:

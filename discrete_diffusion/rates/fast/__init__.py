@@ -1,3 +1,3 @@
-"""Faster variants of what `rates.base` does plainly; one test holds each to the plain one."""
+"""Faster implementations of methods of `rates.base`. Tests compare each with the default implementation."""
 
 __all__: list[str] = []

@@ -1,13 +1,12 @@
-"""Exact draws from P_tau[x, .] in a few table look-ups, for any tau, without forming P_tau.
+"""Exact draws from P_tau[x, .] for any tau in a few table look-ups, without the matrix P_tau.
 
 With `lambda >= max_x -R[x, x]` and the stochastic matrix `A = I + R / lambda`,
 
     N ~ Poisson(lambda tau),   x_tau ~ A^N[x, .]
 
-Write N in base b, `N = sum_i d_i b^i`: A^N is a product of powers `A^(d_i b^i)`, of which there
-are b for each digit, whatever tau is. Each has an alias table: one uniform number chooses one of
-n columns and then one of the two values that share it. Digits stop where the chain has
-forgotten its start; larger N are cut there.
+Write N in base b: `N = sum_i d_i b^i`. Then A^N is a product of powers `A^(d_i b^i)`. For each digit there are b such
+powers, for any tau. Each power has an alias table. One uniform number selects one of n columns, and then one of the two
+values in this column. The number of digits is so large that the chain is stationary after them. Larger N are clamped.
 
 References:
     Markoff chains as an aid in the study of Markoff processes (Jensen, 1953) | https://doi.org/10.1080/03461238.1953.10419459
@@ -31,18 +30,18 @@ from discrete_diffusion.rates.tables import Array, Tables
 
 __all__ = ["JumpSampler", "alias_table"]
 
-_FORGOTTEN = 1e-15  # in total variation: no draw can tell
-_DIGITS = 40  # of binary digits: N stays an exact float64
+_FORGOTTEN = 1e-15  # distance to the stationary law in total variation that is too small to detect in draws
+_DIGITS = 40  # the most binary digits, so that N is exact in float64
 
 
 def alias_table(laws: Array) -> tuple[Array, NDArray[np.int16]]:
-    """Walker's tables for many laws at once: (m, n) -> thresholds (m, n), aliases (m, n).
+    """Return Walker's tables for many laws: (m, n) -> thresholds (m, n), aliases (m, n).
 
-    With `v = n u`, the value is `k = floor(v)` where v < threshold[k], and alias[k] elsewhere. A
-    value of probability zero is never drawn.
+    With `v = n u` and `k = floor(v)`, the drawn value is k if v < threshold[k], else alias[k]. A value of probability zero
+    is never drawn.
 
-    Each law is sorted; its large entries give to the small ones in turn, and an entry that has
-    given until it is small itself receives from the next.
+    Each law is sorted. One large entry after another gives mass to the small entries. When a giving entry has become
+    small itself, it gets mass from the next large entry.
     """
     m, n = laws.shape
     row = np.arange(m)
@@ -50,11 +49,11 @@ def alias_table(laws: Array) -> tuple[Array, NDArray[np.int16]]:
     mass = np.take_along_axis(laws / laws.sum(1, keepdims=True) * n, order, 1)  # ascending, mean 1
     share, partner = np.ones((m, n)), np.tile(np.arange(n), (m, 1))
     low, high = np.zeros(m, dtype=np.intp), np.full(m, n - 1)
-    left = mass[:, -1].copy()  # what the current giver still has
+    left = mass[:, -1].copy()  # the remaining mass of the giving entry
     for _ in range(n - 1):
         gives = left > 1
         small = mass[row, low]
-        # The giver fills the smallest column that is left, or its own from the next giver.
+        # Either the giving entry fills the smallest remaining column, or the next one fills the column of the giving entry.
         place = np.where(gives, low, high)
         share[row, place] = np.minimum(np.where(gives, small, left), 1.0)
         partner[row, place] = np.where(gives, high, high - 1)
@@ -68,9 +67,9 @@ def alias_table(laws: Array) -> tuple[Array, NDArray[np.int16]]:
 
 
 class JumpSampler:
-    """Draws from P_tau[x, .] by counting jumps; exact in law to the rounding of float64.
+    """A sampler of P_tau[x, .] that draws the number of jumps. Its law is exact up to rounding in float64.
 
-    Tables are built on first use and shared by copies.
+    Tables are built on first use. Copies share them.
 
     Arguments:
         generator: R (n, n).
@@ -82,7 +81,7 @@ class JumpSampler:
         self._stationary = stationary
         self._size = len(generator)
         self._bits = 4 if self._size <= 256 else 2
-        # A little more than the largest exit rate: A then has no period, and A^N a limit.
+        # lambda is a little larger than the largest exit rate. Then A is aperiodic, and A^N converges.
         self._rate = 1.125 * float(-generator.diagonal().min())
         self._tables = Tables()
 
@@ -91,7 +90,7 @@ class JumpSampler:
 
     @cached_property
     def _digits(self) -> int:
-        """How many digits N has; builds their tables."""
+        """The number of digits of N. The first access builds the tables of all digits."""
         base, n = 2**self._bits, self._size
         step = np.eye(n) + self._generator / self._rate
         digits = 0
@@ -112,12 +111,12 @@ class JumpSampler:
         """Draw from P_tau[x, .]: x (B, *event), tau () or (B,) in float64 -> (B, *event), int64."""
         digits, n, mask = self._digits, self._size, 2**self._bits - 1
         most = 2 ** (digits * self._bits) - 1
-        # A Poisson number of mean 4 most + 200 exceeds `most` but once in 10^20 draws.
+        # A Poisson number with mean 4 most + 200 is at most `most` only once in 10^20 draws.
         mean = (self._rate * tau).clamp(max=4.0 * most + 200)
         number = randomness.poisson(per_example(mean, x).expand(x.shape)).clamp_(max=most).long()
         u = randomness.uniform((len(x), digits, *x.shape[1:]), torch.float64, x.device)
         x = x.long()
-        # Every number is drawn whether used or not, so that streams do not depend on the batch.
+        # Unused uniforms are also drawn, so that the random stream does not depend on the batch.
         largest = int(ends(number, unseen=(0, most))[1])
         used = -(-largest.bit_length() // self._bits)
         for i in range(used):

@@ -1,6 +1,7 @@
-"""The inflow of every dimension where `H[x_0, x] = sum_{y != x} P[x_0, y] R[y, x]` is a table.
+"""The inflow of every dimension, for kernels with a table `H[x_0, x] = sum_{y != x} P[x_0, y] R[y, x]`.
 
-The sums of blocks of 16 products `w(x_0) H[x_0, x]` give the total and are kept: a draw reads them, and then one block.
+The products `w(x_0) H[x_0, x]` are summed in blocks of 16. The block sums give the total and are stored. A draw reads the
+block sums, and then the products of one block.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from discrete_diffusion.rates.inflow import Inflow
 __all__ = ["BlockedInflow"]
 
 _BLOCK = 16
-_CACHED = 2**18  # elements, of which two chunks, and their results, stay in the caches of two cores
+_CACHED = 2**18  # elements of a chunk: two chunks and their results fit in the caches of two cores
 
 
 class BlockedInflow(Inflow):
-    """The same with the block sums kept; S is a multiple of 64.
+    """An inflow with stored block sums. S must be a multiple of 64.
 
-    Scores of ordinary size need no shift, and finding the largest takes as long as all else that is done to them: only
-    dimensions whose sums leave the middle of the dtype's range are summed again with theirs. In sums of that size the
-    smallest normal number is as good as 0, so weights below it are not flushed, which takes an eighth longer; only a block
-    without other weights has to be noticed, where one is drawn.
+    Scores of ordinary size need no shift. The search for the largest score would double the time. So only dimensions with
+    very large or very small sums are summed again with a shift. In the other sums, the smallest normal number has no
+    effect. So smaller weights are not set to 0, which would take an eighth more time. A draw from a block with only
+    such weights is a special case.
 
     Arguments:
         kernel: P_tau for scalar tau.
@@ -43,7 +44,7 @@ class BlockedInflow(Inflow):
         self._sums = scores.new_empty(n, self._blocks)
         self._shift.zero_()
         rows = _CACHED // size
-        # Buffers that stay in the cache: fresh tensors for each chunk take an eighth longer.
+        # The buffers stay in the cache. New tensors for each chunk would take an eighth more time.
         buffers = scores.new_empty(2, min(rows, n), size)
         at_x = scores.new_empty(n)
         parts = (tensor.split(rows) for tensor in (self._scores, self._x, at_x, self._sums))
@@ -66,7 +67,7 @@ class BlockedInflow(Inflow):
         self.at_x, self.total = at_x.view(x.shape), total.view(x.shape)
 
     def _add_up(self, weights: Tensor, x: Tensor, at_x: Tensor, sums: Tensor, buffer: Tensor) -> None:
-        """`w . P[., x]`, and the sums of blocks of `w H[., x]`: weights (M, S) -> (M,) and (M, S / 16)."""
+        """Write `w . P[., x]` to `at_x` (M,) and the block sums of `w H[., x]` to `sums` (M, S / 16), for weights (M, S)."""
         flow = buffer[: len(x)]
         torch.index_select(self._columns, 0, x, out=flow)
         torch.sum(flow.mul_(weights), -1, out=at_x)
@@ -79,7 +80,7 @@ class BlockedInflow(Inflow):
         scores = self._scores.view(-1, _BLOCK).index_select(0, positions * self._blocks + block)
         if self._shifted:
             scores.sub_(self._shift.index_select(0, positions))
-        # Above this both give the same bits, so what is drawn does not depend on who else draws.
+        # Above this limit `decayed` and `exp` give the same bits. So a draw does not depend on the other draws.
         flushed = len(x) > 0 and not bool(scores.amin() > lowest(scores.dtype) + 0.01)
         weights = flushed_exp(scores, out=scores) if flushed else scores.exp_()
         weights.mul_(self._inflows.view(-1, _BLOCK).index_select(0, x * self._blocks + block))

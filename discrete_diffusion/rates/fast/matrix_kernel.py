@@ -1,4 +1,4 @@
-"""The kernel of a generator whose P_tau is formed as a matrix: rows, columns and products of it serve all dimensions."""
+"""A transition kernel that stores P_tau as a matrix. All dimensions use its rows, columns and products."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ __all__ = ["MatrixKernel", "take_rows"]
 
 
 def take_rows(table: Tensor, x: Tensor) -> Tensor:
-    """Rows of a table: (m, n), (...) -> (..., n)."""
+    """Return rows of a table: (m, n), (...) -> (..., n)."""
     return table.index_select(0, x.long().flatten()).view(*x.shape, table.shape[-1])
 
 
 class MatrixKernel(TransitionKernel):
-    """One P (n, n), or one P an example (B, n, n); tables that are not always needed are made on demand.
+    """A kernel with one matrix P (n, n), or one matrix per example (B, n, n). Other tables are made on first use.
 
     Arguments:
-        rates: the generator, whose states are all data.
-        tau: () or (B,).
+        rates: the generator. All its states are data states.
+        tau: the integral of the rate over time, () or (B,).
         exact: P_tau in float64.
-        dtype: of all results.
+        dtype: the dtype of all results.
     """
 
     def __init__(self, rates: RateMatrix, tau: Tensor, exact: Tensor, dtype: torch.dtype) -> None:
         super().__init__(rates, tau, dtype)
-        with torch.inference_mode(False):  # a kept kernel may be met again in training
+        with torch.inference_mode(False):  # a cached kernel can be used later in training
             self.matrix = narrowed(exact, dtype)
         self._exact = exact
         self._transposed: Tensor | None = None
@@ -40,7 +40,7 @@ class MatrixKernel(TransitionKernel):
         self._draws: ProductSampler | None = None
 
     def _own(self, table: Tensor, x: Tensor) -> Tensor:
-        """Row x of the table, or of the example's own: (n, n) or (B, n, n) -> (B, *event, n)."""
+        """Return row x of the table, (n, n), or of the table of the example, (B, n, n): (B, *event, n)."""
         if table.ndim == 2:
             return take_rows(table, x)
         batch = torch.arange(len(table), device=x.device).reshape(-1, *(1,) * (x.ndim - 1))
@@ -53,7 +53,7 @@ class MatrixKernel(TransitionKernel):
         return self._own(self._columns(), x)
 
     def _columns(self) -> Tensor:
-        """P, transposed."""
+        """Return P, transposed."""
         if self._transposed is None:
             self._transposed = self.matrix.mT.contiguous()
         return self._transposed
@@ -75,7 +75,7 @@ class MatrixKernel(TransitionKernel):
         w = w.to(self.dtype)
         if matrix.ndim == 2:
             return w @ matrix
-        if len(matrix) == 1:  # a batched product of one is a slow one
+        if len(matrix) == 1:  # a batched product with a batch of one is slow
             return w @ matrix[0]
         return torch.bmm(w.reshape(len(matrix), w.shape[1:-1].numel(), w.shape[-1]), matrix).view(w.shape)
 
@@ -85,7 +85,7 @@ class MatrixKernel(TransitionKernel):
 
     def inflow_draws(self, scores: Tensor, x: Tensor) -> Inflow:
         scores = scores.to(self.dtype)
-        if not readable(x) or scores.shape[-1] % 64:  # few values, or an accelerator: blocks would not pay
+        if not readable(x) or scores.shape[-1] % 64:  # on an accelerator or with few values, blocks are not faster
             return Inflow(self, scores, x)
         return BlockedInflow(self, scores.contiguous(), x.long(), self._columns(), self._inflows())
 
@@ -93,14 +93,14 @@ class MatrixKernel(TransitionKernel):
         return self._own(self._inflows(), x)
 
     def _inflows(self) -> Tensor:
-        """`H[x_0, x]`, transposed."""
+        """Return `H[x_0, x]`, transposed."""
         if self._inflow is None:
             inflow = self._exact @ self._jumps()
             self._inflow = narrowed(inflow.mT, self.dtype).contiguous()
         return self._inflow
 
     def _jumps(self) -> Tensor:
-        """R without its diagonal, in float64."""
+        """Return R without its diagonal, in float64."""
         states = torch.arange(self.matrix.shape[-1], device=self.matrix.device)
         return self.rates.rates_from(states, torch.float64).scatter(-1, states[:, None], 0.0)
 

@@ -1,23 +1,22 @@
 """Transition matrices `P_tau = exp(tau R)`, non-negative and relatively accurate in every entry.
 
-Entries of P span a hundred orders of magnitude and everything divides by them, so methods that
-are accurate in norm will not do: at 256 states the eigendecomposition returns negative entries
-for a fifth of them at small tau. Here only non-negative numbers are added and multiplied:
+Entries of P span a hundred orders of magnitude, and many formulas divide by them. So methods that are only accurate in norm
+are not enough. For example, with 256 states and a small tau, the eigendecomposition gives a negative number for a fifth
+of the entries. Here only non-negative numbers are added and multiplied:
 
 - uniformisation: with `lambda = max_x -R[x, x]` and the stochastic matrix `A = I + R / lambda`,
 
       exp(tau R) = sum_k Poisson(k; lambda tau) A^k
 
-  The powers are stored once; the matrices of many times are one product of Poisson weights
-  with them. The sum stops where what is left is below 1e-52.
-- products: P_{sigma + tau} = P_sigma P_tau for long times (`tau = rho + m tau_0`, the binary
-  digits of m choose among stored `P_{2^j tau_0}`), squaring for a single one.
-- spectral: a reversible chain is symmetric after scaling, `M = D P D^-1`, `D = diag(sqrt(pi))`.
-  An eigendecomposition of it is accurate to about 1e-15 absolutely, which is enough as soon as
-  no entry of M is small. `min_x P_tau[x, y]` never falls with tau, since a row of
-  `P_{sigma + tau}` is a mean of rows of P_tau; so a bound at one tau holds ever after. The
-  decomposition is used from the first tau at which it is proven good to 2.5e-7, if there is one.
-- the limit `1 pi^T` beyond that.
+  The powers are computed and stored once. One product of Poisson weights and powers gives the matrices of many times. The
+  sum stops where the rest is below 1e-52.
+- products: `P_{sigma + tau} = P_sigma P_tau` for long times. With `tau = rho + m tau_0`, the binary digits of m select
+  among stored `P_{2^j tau_0}`. A single time uses squaring.
+- spectral: a reversible chain is symmetric after scaling, `M = D P D^-1`, `D = diag(sqrt(pi))`. An eigendecomposition of M
+  has an absolute error of about 1e-15. This is enough if no entry of M is small. `min_x P_tau[x, y]` never decreases with
+  tau, because a row of `P_{sigma + tau}` is a mean of rows of P_tau. So a lower bound at one tau holds for all larger tau.
+  The decomposition is used from the first tau at which its relative error is proven to be below 2.5e-7, if there is one.
+- the limit `1 pi^T` for larger tau.
 
 References:
     Markoff chains as an aid in the study of Markoff processes (Jensen, 1953) | https://doi.org/10.1080/03461238.1953.10419459
@@ -41,16 +40,16 @@ from discrete_diffusion.rates.tables import Array, Tables
 
 __all__ = ["TransitionMatrices"]
 
-_TAIL = 1e-52  # what a truncated sum leaves out: entries above 1e-38 do not notice, even after many products
-_FLUSH = 1e-150  # powers below this are zero, so that their products are never denormal
-_FEW = 52  # powers enough for lambda tau = _UNIT
+_TAIL = 1e-52  # the omitted rest of a sum: it does not change entries above 1e-38, even after many products
+_FLUSH = 1e-150  # smaller entries of powers are set to zero, so that products are never subnormal
+_FEW = 52  # the number of powers that is enough for lambda tau = _UNIT
 _UNIT = 2.0
-_MEMORY = 2**28  # bytes for the stored powers
-_LEVELS = 64  # of doubling
+_MEMORY = 2**28  # the most bytes of the stored powers
+_LEVELS = 64  # the most doublings of tau
 
 
 def _powers_needed(mean: float) -> int:
-    """The number of powers k = 0, 1, .. after which `Poisson(k; mean)` sums to 1 - 1e-52."""
+    """Return the number of powers k = 0, 1, .. for which `Poisson(k; mean)` sums to 1 - 1e-52."""
     k = int(mean) + 1
     while k * math.log(max(mean, 1e-300)) - mean - math.lgamma(k + 1) - math.log1p(-mean / (k + 1)) > math.log(_TAIL):
         k += 1
@@ -58,7 +57,7 @@ def _powers_needed(mean: float) -> int:
 
 
 def _poisson_weights(mean: Tensor, count: int) -> Tensor:
-    """`Poisson(k; mean)` for k below count: (...) -> (..., count), relatively accurate."""
+    """Return `Poisson(k; mean)` for all k < count, with a small relative error: (...) -> (..., count)."""
     k = torch.arange(count, dtype=torch.float64, device=mean.device)
     mean = mean[..., None]
     log_weights = torch.xlogy(k, mean) - mean - torch.lgamma(k + 1)
@@ -67,15 +66,15 @@ def _poisson_weights(mean: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which method serves which tau.
+    """The ranges of tau for each method.
 
     Arguments:
-        reach: uniformisation serves tau up to here.
-        powers: how many powers that takes.
-        levels: how many stored `P_{2^j reach}`.
-        spectral: the eigendecomposition serves tau from here on (inf: never).
+        reach: the largest tau of uniformisation.
+        powers: the number of powers that this tau needs.
+        levels: the number of stored matrices `P_{2^j reach}`.
+        spectral: the smallest tau of the eigendecomposition; inf if it is never used.
         cut: modes with `exp(w tau)` below exp(cut) are left out.
-        end: from here on P is the limit.
+        end: the smallest tau at which P is the limit.
     """
 
     reach: float
@@ -87,9 +86,9 @@ class _Plan:
 
 
 class TransitionMatrices:
-    """tau -> exp(tau R) in float64, for one tau or for many.
+    """The function tau -> exp(tau R) in float64, for one tau or for many.
 
-    Tables are built on first use and shared by copies.
+    Tables are built on first use. Copies share them.
 
     Arguments:
         generator: R (n, n).
@@ -108,7 +107,7 @@ class TransitionMatrices:
         return self
 
     def __call__(self, tau: Tensor) -> Tensor:
-        """P_tau: () -> (n, n), (B,) -> (B, n, n); tau in float64, inf allowed."""
+        """Return P_tau: () -> (n, n), (B,) -> (B, n, n). tau is float64 and can be infinite."""
         times = listed(tau.flatten(), unseen=None)
         if None in times:
             return self._anywhere(tau)
@@ -117,7 +116,7 @@ class TransitionMatrices:
     # -- tables, in numpy ----------------------------------------------------------------------
 
     def _powers(self, count: int) -> str:
-        """The name of a table that holds at least `count` powers of A."""
+        """Return the name of a table with at least `count` powers of A."""
         name = "few powers" if count <= _FEW else "powers"
         if name not in self._tables:
             self._tables[name] = self._build_powers(_FEW if count <= _FEW else self._plan.powers)
@@ -140,7 +139,7 @@ class TransitionMatrices:
         return powers
 
     def _matrix(self, tau: float) -> Array:
-        """P_tau by scaling and squaring."""
+        """Return P_tau, computed by scaling and squaring."""
         squarings = max(0, math.ceil(math.log2(max(self._rate * tau / _UNIT, 1.0))))
         weights = _poisson_weights_array(self._rate * tau / 2**squarings, _FEW)
         matrix: Array = np.tensordot(weights, self._tables[self._powers(_FEW)], 1)
@@ -165,7 +164,7 @@ class TransitionMatrices:
         return _Plan(reach, _powers_needed(mean), len(doublings), spectral, cut, end)
 
     def _build_doublings(self, reach: float, spectral: float) -> Array:
-        """`P_{2^j reach}` until the eigendecomposition takes over, or nothing changes any more."""
+        """Return the matrices `P_{2^j reach}`, up to the tau of the eigendecomposition or until P no longer changes."""
         matrix = self._matrix(reach)
         doublings: list[Array] = []
         while len(doublings) < _LEVELS and reach * 2.0 ** len(doublings) < spectral:
@@ -178,7 +177,7 @@ class TransitionMatrices:
         return np.stack(doublings)
 
     def _find_spectral(self) -> tuple[float, float]:
-        """From which tau the eigendecomposition is proven good, (tau, cut), or (inf, 0) for never."""
+        """Return (tau, cut) with the first tau at which the eigendecomposition is proven accurate, or (inf, 0) for none."""
         if not is_reversible(self._generator, self._stationary):
             return math.inf, 0.0
         root = np.sqrt(self._stationary)
@@ -203,10 +202,10 @@ class TransitionMatrices:
         return math.inf, 0.0
 
     def find_range(self, smallest: float, mixed: float) -> tuple[float, float]:
-        """Where `min P_tau >= smallest` begins to hold, and where `max |P_tau / pi - 1| <= mixed` does.
+        """Return the first tau with `min P_tau >= smallest`, and the first tau with `max |P_tau / pi - 1| <= mixed`.
 
-        Both hold ever after, since a row of P_{sigma + tau} is a mean of rows of P_tau. Where pi has zeros
-        they never do: (inf, inf).
+        Both conditions hold for all larger tau, because a row of P_{sigma + tau} is a mean of rows of P_tau. If pi has
+        zeros, they never hold, and the result is (inf, inf).
         """
         if not (self._stationary > 0).all():
             return math.inf, math.inf
@@ -232,7 +231,7 @@ class TransitionMatrices:
     # -- at run time, in torch -----------------------------------------------------------------
 
     def _one(self, tau: float) -> Tensor:
-        """One time, on the CPU."""
+        """Return P_tau of one time, on the CPU."""
         cpu = torch.device("cpu")
         if self._rate * tau > _UNIT:
             if self._plan.spectral <= tau and math.isfinite(self._plan.spectral):
@@ -254,7 +253,7 @@ class TransitionMatrices:
         return matrix.div_(matrix.sum(1, keepdim=True))
 
     def _many(self, tau: Tensor) -> Tensor:
-        """Many times, on the CPU: each by the cheapest method."""
+        """Return P_tau of many times, on the CPU, with the cheapest method for each time."""
         plan, limit = self._plan, self._tables.on("limit", tau.device)
         spectral = (tau >= plan.spectral) & math.isfinite(plan.spectral)
         ended = (tau >= plan.end) & ~spectral
@@ -262,7 +261,7 @@ class TransitionMatrices:
         rest = torch.where(spectral | ended, 0.0, (tau - whole * plan.reach).clamp(0, plan.reach))
         result = torch.empty(len(tau), self._size, self._size, dtype=torch.float64)
         left = ~(spectral | ended)
-        # Few powers serve small times: sort the times into groups.
+        # Small times need few powers, so the times are divided into groups.
         for bound in (plan.reach / 16, plan.reach / 4, plan.reach):
             group = (left & (rest <= bound)).nonzero()[:, 0]
             left[group] = False
@@ -285,7 +284,7 @@ class TransitionMatrices:
         return result
 
     def _spectral(self, tau: Tensor, earliest: float) -> Tensor:
-        """The eigendecomposition, (B,) -> (B, n, n), with the modes that matter at tau = earliest."""
+        """Return P_tau from the eigendecomposition, with the modes that matter at tau = earliest: (B,) -> (B, n, n)."""
         rank = max(1, int((self._tables["modes"] * earliest > self._plan.cut).sum()))
         modes = self._tables.on("modes", tau.device)[:rank]
         left = self._tables.on("left", tau.device)[:, :rank]
@@ -294,7 +293,7 @@ class TransitionMatrices:
         return (factors @ right).add_(self._tables.on("limit", tau.device))
 
     def _anywhere(self, tau: Tensor) -> Tensor:
-        """Any device, any number of times, without looking at them: all methods, then a choice."""
+        """Return P_tau on any device without reading tau. All methods are computed, then one is selected for each time."""
         plan, shape = self._plan, (*tau.shape, 1, 1)
         limit = self._tables.on("limit", tau.device)
         early = tau.clamp(max=min(plan.end, plan.spectral, plan.reach * 2.0**plan.levels))
@@ -314,13 +313,13 @@ class TransitionMatrices:
 
 
 def _normalised(matrix: Array) -> Array:
-    """Rows that sum to 1: rounding errors of the sums would grow with every squaring."""
+    """Scale rows to the sum 1. Without this, rounding errors of the sums grow with every squaring."""
     rows: Array = matrix / matrix.sum(1, keepdims=True)
     return rows
 
 
 def _poisson_weights_array(mean: float, count: int) -> Array:
-    """`_poisson_weights` of one mean, in numpy."""
+    """Return `_poisson_weights` of one mean, in numpy."""
     log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count)))])
     weights: Array = np.exp(np.arange(count) * math.log(max(mean, 1e-300)) - mean - log_factorials)
     return weights

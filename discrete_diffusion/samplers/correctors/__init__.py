@@ -1,4 +1,4 @@
-"""Correctors of the discrete engine, one a file: moves at a fixed time that pull a sample back to the marginal there."""
+"""Correctors of the discrete engine: moves at a fixed time that bring a sample closer to the marginal of this time."""
 
 from discrete_diffusion.samplers.correctors.base import Corrector
 from discrete_diffusion.samplers.correctors.forward_backward import ForwardBackward

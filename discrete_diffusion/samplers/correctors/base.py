@@ -1,4 +1,4 @@
-"""What all correctors share: a move at a fixed time, and its exact law."""
+"""The base class of correctors: a move at a fixed time, and its exact law."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ __all__ = ["Corrector"]
 
 
 class Corrector(ABC):
-    """Moves a sample at a fixed time s so that its law comes closer to the marginal q_s.
+    """A move at a fixed time s that brings the law of a sample closer to the marginal q_s.
 
-    A subclass states in its docstring what it leaves invariant, and to which order in h. It states its law beside its
-    step: dimensions move independently given x_s, so the oracle composes it, and a test holds the step to it.
+    The docstring of a subclass names the law that the move leaves invariant, and the order in h. A subclass defines the
+    step and its exact law. Dimensions move independently given x_s. So the oracle can compute the law of a whole run, and
+    tests compare the step with its law.
 
     Arguments:
-        denoiser: the denoiser whose marginal is kept; its process is that of the sampler it corrects.
+        denoiser: the denoiser that defines q_s. It must have the same process as the corrected sampler.
     """
 
     def __init__(self, denoiser: Denoiser[Posterior]) -> None:
@@ -27,8 +28,8 @@ class Corrector(ABC):
 
     @abstractmethod
     def step(self, state: State, s: Tensor, h: Tensor, **cond: Tensor) -> State:
-        """One move of length h at time s, both float64 of shape (): the state returned is at s too."""
+        """Make one move of length h at time s, and return the state at s. s and h are float64 of shape ()."""
 
     @abstractmethod
     def law(self, x_s: Tensor, s: Tensor, h: Tensor, **cond: Tensor) -> Tensor:
-        """The probabilities of every dimension's state after a move: (B, *event) -> (B, *event, n)."""
+        """Return the probabilities of every dimension's state after a move: (B, *event) -> (B, *event, n)."""

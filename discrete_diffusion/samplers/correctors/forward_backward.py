@@ -1,4 +1,4 @@
-"""The forward and the reverse process at once: a leap with the rates `R_s + Rhat_s`."""
+"""The forward-backward corrector: a leap with the sum of the forward and the reverse rates, `R_s + Rhat_s`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from diffusion_core import State
 from diffusion_core.sampler import evaluate
 from discrete_diffusion.denoisers import Denoiser, Posterior
-from discrete_diffusion.jumps import ForwardJumps, Jumps, SumJumps
+from discrete_diffusion.jumps import ForwardJumps, Jumps, SumJumps, still
 from discrete_diffusion.samplers.correctors.base import Corrector
 from discrete_diffusion.samplers.leaps import Leap, usual_leap
 
@@ -17,21 +17,31 @@ __all__ = ["ForwardBackward"]
 
 
 class ForwardBackward(Corrector):
-    """Noises and denoises at once: a leap of length h with the rates `R_s + Rhat_s`, one evaluation of the denoiser.
+    """The forward-backward corrector: a leap of length h with the rates `R_s + Rhat_s`.
 
-    Invariant: with the exact denoiser q_s is the stationary law of the generator `R_s + Rhat_s`, so a leap keeps q_s up to
-    second order in h.
+    A move needs one evaluation of the denoiser. With the exact denoiser, q_s is the stationary law of the generator
+    `R_s + Rhat_s`. So a leap leaves q_s invariant up to an error of second order in h.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
 
+    Proven:
+        The rates of the corrector leave the exact marginal invariant (to 1e-12). The error of a leap decreases with the
+        square of its length. 20,000 random samples of a predictor with this corrector agree with their exact law
+        (chi-square test).
+
+        discrete_diffusion/test_samplers.py::test_forward_and_backward_rates_keep_the_marginal
+        discrete_diffusion/test_samplers.py::test_corrector_keeps_the_marginal
+        discrete_diffusion/test_samplers.py::test_runs_agree_with_the_exact_law
+        discrete_diffusion/test_samplers.py::test_first_order_in_total_variation
+
     Arguments:
-        denoiser: the denoiser whose marginal is kept; its process is that of the sampler it corrects.
-        leap: what several jumps of one dimension mean: `OrdinalLeap` (they add up) or `CategoricalLeap` (they are rejected).
-            None is `OrdinalLeap` where the rates are `ordered`, `CategoricalLeap` elsewhere.
+        denoiser: the denoiser that defines q_s. It must have the same process as the corrected sampler.
+        leap: the rule for several jumps of one dimension: `OrdinalLeap` (they add up) or `CategoricalLeap` (they are
+            rejected). None means `OrdinalLeap` if the rate matrix is `ordered`, else `CategoricalLeap`.
 
     Raises:
-        ValueError: an ordinal leap on a process with a mask.
+        ValueError: the leap is an `OrdinalLeap` and the process has a mask.
     """
 
     def __init__(self, denoiser: Denoiser[Posterior], *, leap: Leap | None = None) -> None:
@@ -39,14 +49,14 @@ class ForwardBackward(Corrector):
         self.leap = usual_leap(denoiser.process.rates) if leap is None else leap
         self.leap.check(denoiser.process.rates)
 
-    def _jumps(self, posterior: Posterior, s: Tensor) -> Jumps:
+    def _jumps(self, posterior: Posterior, s: Tensor, known: Tensor | None) -> Jumps:
         reverse = posterior.jumps()
-        return SumJumps(reverse, ForwardJumps(self.denoiser.process, reverse.x, s, reverse.total.dtype))
+        return still(SumJumps(reverse, ForwardJumps(self.denoiser.process, reverse.x, s, reverse.exit_rates.dtype)), known)
 
     def step(self, state: State, s: Tensor, h: Tensor, **cond: Tensor) -> State:
         posterior, state = evaluate(self.denoiser, state, s, **cond)
-        x, counts = self.leap.draw(self._jumps(posterior, s), h, state.randomness)
+        x, counts = self.leap.draw(self._jumps(posterior, s, cond.get("known")), h, state.randomness)
         return replace(state, x=x).counted(**counts)
 
     def law(self, x_s: Tensor, s: Tensor, h: Tensor, **cond: Tensor) -> Tensor:
-        return self.leap.law(self._jumps(self.denoiser(x_s, s, **cond), s), h)
+        return self.leap.law(self._jumps(self.denoiser(x_s, s, **cond), s, cond.get("known")), h)

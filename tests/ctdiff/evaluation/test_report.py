@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -18,27 +19,27 @@ from ctdiff import load_run, recipe, train
 from ctdiff.cli import main
 from ctdiff.data import ImageData, embedded_mnist
 from ctdiff.evaluation import (
-    Features,
-    GreyImages,
-    Judge,
-    Reference,
+    Evaluator,
+    Report,
     draw,
     drawing,
     evaluate_run,
     evaluation_table,
-    module_extractor,
     records,
     repeat,
     run_bits_per_dim,
     with_interval,
 )
 from ctdiff.evaluation.records import Parts, digest, to_json, unequal
+from ctdiff.evaluation.report_format import Weights
+from ctdiff.hashes import file_hash
+from ctdiff.metrics import Features, GreyImages, Measurement, Reference, module_extractor
 from ctdiff.runs import RunError
 from ctdiff.sampling import numbers, spans
 from diffusion_core import Sampler, stream_seed
 
 from ..small import small
-from .tiny_runs import ENGINES, images, pixels, random_classifier, tiny_run
+from ..tiny_runs import ENGINES, images, pixels, random_classifier, tiny_run
 
 QUICK = {"num_samples": 20, "steps": 2, "likelihood_images": 12, "draws": 4, "replicates": 3}
 
@@ -71,24 +72,25 @@ def _count(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[
 def test_a_report_says_all_and_repeats_to_the_bit(preset, runs, tmp_path, monkeypatch):
     out = tmp_path / "new" / "report.json"
     content = evaluate_run(runs / preset, pixels(), out=out, **QUICK)
-    assert content == json.loads(out.read_text(), parse_constant=pytest.fail)
-    settings, (found,) = content["settings"], content["checkpoints"]
-    assert settings["sampler"] == json.loads(json.dumps({**load_run(runs / preset).config.sampler.to_dict(), "steps": 2}))
-    assert (settings["seeds"], settings["labels"], settings["ema"]) == ("0-19", None, True)
+    json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert content == records.read_record(out, Report)
+    settings, (found,) = content.settings, content.checkpoints
+    assert settings.sampler == json.loads(json.dumps({**load_run(runs / preset).config.sampler.to_dict(), "steps": 2}))
+    assert (settings.seeds, settings.labels, settings.ema) == ("0-19", None, True)
     weights = runs / preset / "checkpoints" / "step_0000004" / "ema.safetensors"
-    assert settings["checkpoints"] == [{"step": 4, "weights": records.file_hash(weights)}]
-    assert settings["extractor"]["hash"] == pixels().hash
-    assert content["environment"]["threads"] == torch.get_num_threads()
-    assert (content["data"]["train"]["count"], content["data"]["held_out"]["count"]) == (36, 24)
-    assert found["network_calls"] == 3
+    assert settings.checkpoints == [Weights(4, file_hash(weights))]
+    assert settings.extractor.hash == pixels().hash
+    assert content.environment.threads == torch.get_num_threads()
+    assert (content.data.train.count, content.data.held_out.count) == (36, 24)
+    assert found.network_calls == 3
     names = ["FID", "KID", "precision", "recall", "density", "coverage", "nearer-to-train", "copies", "bits/dim"]
-    assert list(found["metrics"]) == list(content["noise"]) == names
-    assert content["noise"]["bits/dim"]["value"] == math.log2(8)
-    for row in found["metrics"].values():
-        assert (row["floor"] is None) == (row["name"] == "bits/dim")
-    bits = found["bits_per_dim"]
-    assert bits["value"] == found["metrics"]["bits/dim"]["value"]
-    assert bits["value"] == pytest.approx(bits["diffusion"] + bits["prior"] + bits["reconstruction"])
+    assert list(found.metrics) == list(content.noise) == names
+    assert content.noise["bits/dim"].value == math.log2(8)
+    for row in found.metrics.values():
+        assert (row.floor is None) == (row.name == "bits/dim")
+    bits = found.bits_per_dim
+    assert bits.value == found.metrics["bits/dim"].value
+    assert bits.value == pytest.approx(bits.diffusion + bits.prior + bits.reconstruction)
     assert not list(tmp_path.rglob("*.parts"))
 
     # The metrics are those of the reference, of the very samples.
@@ -96,7 +98,7 @@ def test_a_report_says_all_and_repeats_to_the_bit(preset, runs, tmp_path, monkey
     splits = recipe.build_data(run.config)
     samples = run.images(run.sampler(2).sample(20, seeds=range(20)))
     expected = Reference(pixels(), splits.train, splits.test, replicates=3).measure(samples)
-    assert json.loads(to_json(expected["FID"].as_dict())) == found["metrics"]["FID"]
+    assert expected["FID"] == found.metrics["FID"]
 
     with monkeypatch.context() as patch:
         called = _count(patch)
@@ -134,8 +136,8 @@ def test_an_interrupted_report_goes_on_where_it_was(runs, tmp_path, monkeypatch)
     assert called == [8, 4]  # four of six pieces were there
     assert blocks == [8, 4]  # the first checkpoint's too
     for part in ("checkpoints", "noise"):
-        assert unequal(content[part], whole[part], ignore=("seconds_per_sample",)) == []
-    assert [each["step"] for each in content["checkpoints"]] == [2, 4]
+        assert unequal(getattr(content, part), getattr(whole, part), ignore=("seconds_per_sample",)) == []
+    assert [each.step for each in content.checkpoints] == [2, 4]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.json", "cut.png", "whole.json", "whole.png"]
     with Image.open(tmp_path / "cut.png") as picture:
         assert picture.size[0] > 2 * picture.size[1]
@@ -149,19 +151,19 @@ def test_classes_count_where_they_are_those_of_the_data(runs, tmp_path):
         content = evaluate_run(
             runs / "classes", extractor, out=tmp_path / "report.json", **{**QUICK, "likelihood_images": 0}, **settings
         )
-        return content, set(content["checkpoints"][0]["metrics"])
+        return content, set(content.checkpoints[0].metrics)
 
     content, found = names(random_classifier())
     assert found >= {"agreement", "IS", "class-KL"}
     assert "bits/dim" not in found
-    assert "bits_per_dim" not in content["checkpoints"][0]
-    assert content["noise"]["agreement"]["n_fake"] == 20
+    assert content.checkpoints[0].bits_per_dim is None
+    assert content.noise["agreement"].n_fake == 20
     assert not names(random_classifier(7))[1] & {"agreement", "IS", "class-KL"}
     assert "agreement" not in names(random_classifier(), labels=[10])[1]  # drawn for no class
     # Samples of some classes are held against images of those.
     content, found = names(random_classifier(), labels=[1, 2, 3, 4, 5, 6])
     assert "agreement" in found
-    assert content["data"]["train"]["count"] + content["data"]["held_out"]["count"] == 36
+    assert content.data.train.count + content.data.held_out.count == 36
     assert repeat(tmp_path / "report.json", random_classifier()) == []
 
 
@@ -169,8 +171,8 @@ def test_guidance_is_counted_and_recorded(runs, tmp_path):
     guided = ["--config.sampler.guidance.g=2.0"]
     out = tmp_path / "report.json"
     content = evaluate_run(runs / "classes", pixels(), overrides=guided, out=out, **{**QUICK, "likelihood_images": 0})
-    assert content["checkpoints"][0]["network_calls"] == 6
-    assert content["settings"]["sampler"]["guidance"]["g"] == 2.0
+    assert content.checkpoints[0].network_calls == 6
+    assert content.settings.sampler["guidance"]["g"] == 2.0
     assert "guidance 2.0" in evaluation_table(content)
     assert repeat(out, pixels()) == []
 
@@ -180,7 +182,7 @@ def test_a_sampler_is_chosen_with_its_settings(runs, tmp_path):
     content = evaluate_run(
         runs / "mnist_ddpm", pixels(), sampler="ddim", overrides=["--config.sampler.ddim.eta=0.5"], **settings
     )
-    sampler = content["settings"]["sampler"]
+    sampler = content.settings.sampler
     assert (sampler["name"], sampler["steps"], sampler["ddim"]["eta"]) == ("ddim", 2, 0.5)
     assert repeat(tmp_path / "report.json", pixels()) == []
     with pytest.raises(ValueError, match=r"ddim\.eta = 0\.5 cannot act: config\.sampler\.name = 'ancestral'"):
@@ -229,7 +231,7 @@ def test_samples_do_not_depend_on_pieces(runs, monkeypatch, tmp_path):
     parts = Parts(tmp_path, {"what": 1})
     pieces = draw(run, run.sampler(), list(range(9)), parts=parts)
     assert torch.equal(whole.images, pieces.images)
-    assert whole.network_calls == pieces.network_calls == 4
+    assert whole.nfe == pieces.nfe == 4
     files = sorted(parts.folder.iterdir())
     assert [path.name for path in files] == [f"samples_{first:06d}.npz" for first in (0, 4, 8)]
     files[1].write_bytes(b"damaged")
@@ -262,7 +264,7 @@ def test_what_contradicts_the_run_is_refused(runs, tmp_path, monkeypatch):
         ({"num_samples": 11}, ValueError, "num_samples = 11, expected at least 12"),
         ({"seeds": [*range(12), 3]}, ValueError, "seed 3 is given twice"),
         ({"num_samples": 13, "seeds": range(12)}, ValueError, "num_samples = 13 and 12 seeds"),
-        ({"sampler": "ddim"}, ValueError, "config.sampler.name = 'ddim', expected one of ancestral, euler, tau_leaping"),
+        ({"sampler": "ddim"}, ValueError, "config.sampler.name = 'ddim', expected one of ancestral, euler"),
         ({"checkpoints": "3"}, RunError, r"has no checkpoint 3; there are \[2, 4\]"),
         ({"checkpoints": "some"}, ValueError, "checkpoints = 'some', expected"),
         ({"likelihood_images": 25}, ValueError, r"likelihood_images = 25, expected 0 \.\. 24: there are 24 held-out images"),
@@ -334,6 +336,31 @@ def test_records():
     ]
 
 
+def test_a_report_with_wrong_keys_or_values_is_refused(runs, tmp_path):
+    out = tmp_path / "report.json"
+    written = records.as_json(evaluate_run(runs / "mnist", pixels(), out=out, **{**QUICK, "likelihood_images": 0}))
+    del written["checkpoints"][0]["bits_per_dim"]  # reports without bits per dimension once had no such key
+    out.write_text(to_json(written))
+    assert records.as_json(records.read_record(out, Report)) == {
+        **written,
+        "checkpoints": [{**written["checkpoints"][0], "bits_per_dim": None}],
+    }
+    for change, message in (
+        (lambda c: c.update(author="me"), r"report\.json has the unknown key 'author', expected run, settings"),
+        (lambda c: c["settings"].pop("ema"), r"report\.json: settings has no key 'ema', expected checkpoints, ema"),
+        (lambda c: c["settings"].update(ema=1), r"report\.json: settings: ema = 1, expected bool"),
+        (lambda c: c["settings"].update(labels=[True]), r"settings: labels\[0\] = True, expected int"),
+        (lambda c: c["noise"]["KID"].update(low="low"), r"noise\.KID: low = 'low', expected float"),
+        (lambda c: c.update(data=None), r"report\.json: data = None, expected an object"),
+        (lambda c: c["checkpoints"][0].update(step=4.5), r"checkpoints\[0\]: step = 4\.5, expected int"),
+    ):
+        content = copy.deepcopy(written)
+        change(content)
+        out.write_text(to_json(content))
+        with pytest.raises(ValueError, match=message):
+            repeat(out, pixels())
+
+
 def test_an_infinite_divergence_is_written_and_repeated(runs, tmp_path):
     """A class that no training image is taken for, of an extractor of two images and eight classes."""
 
@@ -343,10 +370,12 @@ def test_an_infinite_divergence_is_written_and_repeated(runs, tmp_path):
             return Features(x.flatten(1)[:, :3], torch.cat([~dark, dark, dark.expand(-1, 8) & False], 1).float())
 
     config = load_run(runs / "classes").config
-    judge = Judge.of(config, recipe.build_data(config), module_extractor("dark", Darkness(), GreyImages(8, 8), 3), replicates=3)
-    black = judge.measure(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))["class-KL"]
-    assert json.loads(to_json(black.as_dict()))["value"] == "inf"
-    assert with_interval(json.loads(to_json(black.as_dict()))) == "inf [nan, nan]"
+    evaluator = Evaluator.of(
+        config, recipe.build_data(config), module_extractor("dark", Darkness(), GreyImages(8, 8), 3), replicates=3
+    )
+    black = evaluator.measure(torch.zeros(20, 1, 8, 8, dtype=torch.uint8))["class-KL"]
+    assert json.loads(to_json(black))["value"] == "inf"
+    assert with_interval(records.from_json(Measurement, records.as_json(black), "row")) == "inf [nan, nan]"
 
 
 @pytest.fixture(scope="module")
@@ -363,7 +392,7 @@ def test_the_command(digits, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         _count(patch, fail_at=0)
         assert main(command) == 130
-    assert "interrupted; what is finished is kept, the same command goes on" in capsys.readouterr().err
+    assert "interrupted; finished work is kept, the same command continues" in capsys.readouterr().err
     assert main(command) == 0
     printed = capsys.readouterr().out
     lines = printed.splitlines()

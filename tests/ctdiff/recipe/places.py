@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ctdiff.recipe import engines, tree
+from ctdiff.recipe.engine import engines, tree
 from ctdiff.recipe.schema import Place, Setting, alternatives
 
 __all__ = ["CHOICES", "TREES", "choices"]
 
 BOTH = {
     "data": "array cifar10 embedded_mnist fashion_mnist folder idx mnist",
-    "model": "diffit dit latent_diffit unet uvit",
+    "model": "diffit dit latent_diffit ssm unet uvit",
     "loss.times": "importance piecewise stratified uniform",
     "optimizer": "adam adamw sgd",
     "optimizer.schedule": "constant cosine",
+    "model.known": "none half prefix random_pixels rectangle",
     "sampler.grid": "cosine custom quadratic uniform",
     "sampler.guidance": "constant interval power_cosine",
 }
@@ -25,10 +26,13 @@ CHOICES = {
         "model.head": "categorical logistic_mixture truncated_logistic",
         "model.inputs": "embedded one_hot ordinal",
         "process.rates": "absorbing birth_death gaussian_target uniform",
-        "process.schedule": "constant cosine cosine_amplitude exponential geometric linear log_linear polynomial",
-        "loss": "cross_entropy elbo elbo_and_cross_entropy",
-        "sampler": "ancestral euler tau_leaping",
+        "process.schedule": (
+            "constant cosine cosine_amplitude cosine_root exponential geometric linear log_linear log_square polynomial"
+        ),
+        "loss": "cross_entropy ct_elbo elbo elbo_and_cross_entropy",
+        "sampler": "ancestral euler midpoint_tau_leaping tau_leaping",
         "sampler.tau_leaping.leap": "none bernoulli categorical ordinal",
+        "sampler.tau_leaping.initial": "none gaussian uniform",
         "sampler.corrector": "none forward_backward",
         "sampler.corrector.forward_backward.leap": "none bernoulli categorical ordinal",
         "sampler.guidance_form": "posterior rate",

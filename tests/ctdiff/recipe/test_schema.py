@@ -12,8 +12,7 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from ctdiff.config import ConfigError
-from ctdiff.recipe import booleans, engines
-from ctdiff.recipe.engine import Engine
+from ctdiff.recipe.engine import Engine, booleans, engines
 from ctdiff.recipe.schema import EMPTY, PACKAGES, Place, Setting, Unfit, alternatives, called, fields_of, members, union
 from ctdiff.recipe.values import checked, described
 from diffusion_core.ranges import Range

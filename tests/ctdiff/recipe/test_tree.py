@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import pytest
 
 from ctdiff.config import ConfigError
-from ctdiff.recipe import Text, UnknownKey, completed, flatten
+from ctdiff.recipe.errors import UnknownKey
 from ctdiff.recipe.schema import Place, fields_of
-from ctdiff.recipe.tree import made
+from ctdiff.recipe.tree import completed, flatten, made
+from ctdiff.recipe.values import Text
 from diffusion_core.ranges import CheckedArguments, Count
 
 from .toys import BoxShape, CircleScale, DashedFactor, Frame, HTTPBrush, RoundBrush, Shape, SolidFactor, Stroke

@@ -11,7 +11,8 @@ import pytest
 from ctdiff import config as configuration
 from ctdiff.cli import main
 from ctdiff.config import ConfigError
-from ctdiff.recipe import build_process, trust, user_classes
+from ctdiff.recipe import build_process, user_classes
+from ctdiff.recipe.user_classes import trust
 
 RATES = """
 from pathlib import Path

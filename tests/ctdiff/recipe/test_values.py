@@ -9,9 +9,8 @@ from typing import Literal
 import pytest
 
 from ctdiff.config import ConfigError
-from ctdiff.recipe import Text
 from ctdiff.recipe.schema import Setting
-from ctdiff.recipe.values import checked, described, names
+from ctdiff.recipe.values import Text, checked, described, names
 from diffusion_core.ranges import Range
 
 from .toys import Brush, Shape

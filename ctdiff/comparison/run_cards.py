@@ -1,0 +1,195 @@
+"""Run cards: a description of each run in a comparison, its bits per dimension, and a grid of its samples.
+
+The words come from the configuration, so they describe what was trained. The bound and the grid are kept in files. A
+comparison that was interrupted, or that has more cells, reads them again.
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from ml_collections import ConfigDict
+from PIL import Image
+from torch import Tensor
+
+from ctdiff import config as configuration
+from ctdiff import figures, recipe
+from ctdiff.comparison.comparison_format import RunCard, TrainingRecord
+from ctdiff.comparison.contenders import Contender
+from ctdiff.comparison.proven import Statement, of_sampler, proven
+from ctdiff.data import Splits
+from ctdiff.evaluation.drawing import draw, run_bits_per_dim
+from ctdiff.evaluation.records import Parts, as_json, digest, keep_result, kept_result
+from ctdiff.evaluation.report_format import Bound, BoundSettings
+from ctdiff.files import write_atomically
+from ctdiff.runs import Run
+from ctdiff.sampling import chosen_labels
+
+__all__ = [
+    "BOUND_FORMAT",
+    "SHOWN",
+    "backbone_settings",
+    "engine_in_words",
+    "keep_picture",
+    "kept_bound",
+    "kept_picture",
+    "run_card",
+    "training_command",
+]
+
+BOUND_FORMAT = "ctdiff-bound-1"
+SHOWN = 64
+"""The largest number of samples in a picture."""
+
+_COLUMNS = 8
+
+_BACKBONES = {"unet": "U-Net", "uvit": "U-ViT", "dit": "DiT", "diffit": "DiffiT", "latent_diffit": "DiffiT for latents"}
+"""Names of backbones for readers. A backbone that is not here keeps the name in the configuration."""
+
+
+def engine_in_words(config: ConfigDict) -> str:
+    """`Markov chain on 256 grey levels, Gaussian target rates, cosine amplitude schedule`."""
+    labels = f", {config.model.num_classes} classes" if config.model.num_classes else ""
+    schedule = config.process.schedule.name.replace("_", " ")
+    return f"{recipe.engine_of(config).described(config)}, {schedule} schedule{labels}"
+
+
+@cache
+def _presets() -> dict[str, ConfigDict]:
+    return {name: configuration.load(name) for name in configuration.preset_names()}
+
+
+def _changes(preset: ConfigDict, config: ConfigDict) -> dict[str, Any]:
+    """The settings to change in a preset to train such a run, by key. Choices come before settings."""
+    preset = ConfigDict(preset.to_dict())
+    recipe.set_absolute_path(preset)  # a run has an absolute path too
+    given, wanted = configuration.flatten(preset), configuration.flatten(config)
+    changed = [key for key, value in wanted.items() if key not in given or given[key] != value]
+    trained = [key for key in changed if key.split(".")[0] not in configuration.FREE_SECTIONS and key != "training.device"]
+    return {key: wanted[key] for key in sorted(trained, key=lambda key: key.rpartition(".")[2] not in ("engine", "name"))}
+
+
+def training_command(run: Run) -> str:
+    """The command that trains such a run: the preset of its engine with the fewest changes, and the changes."""
+    changes = {name: _changes(preset, run.config) for name, preset in _presets().items()}
+    # A preset is written for one engine. Its networks and losses are not useful for another engine.
+    name = min(changes, key=lambda preset: ("process.engine" in changes[preset], len(changes[preset])))
+    flags = [f"--config.{key}={'none' if value is None else value}" for key, value in changes[name].items()]
+    return shlex.join(["ctdiff", "train", f"--config={name}", *flags, f"--workdir={run.path}"])
+
+
+def backbone_settings(config: ConfigDict) -> dict[str, Any]:
+    """The name and the arguments of the backbone: the part of the section `model` that does not depend on the engine."""
+    others = {"num_classes", "known", *recipe.engine_of(config).fields()["model"]}
+    return {key: value for key, value in config.model.to_dict().items() if key not in others}
+
+
+def run_card(contenders: Sequence[Contender], bound: Bound | None) -> RunCard:
+    """The card of a run, without samples to show.
+
+    Arguments:
+        contenders: the run with each of its samplers, at least one.
+        bound: the bits per dimension.
+    """
+    first, config = contenders[0], contenders[0].run.config
+    backbone, training = config.model.name, config.training
+    return RunCard(
+        name=first.name,
+        path=str(first.run.path),
+        step=first.run.step,
+        weights=first.weights,
+        process=config.process.engine,
+        engine=engine_in_words(config),
+        backbone=_BACKBONES.get(backbone, backbone),
+        backbone_settings=digest(backbone_settings(config)),
+        parameters=sum(parameter.numel() for parameter in first.run.denoiser.parameters()),
+        training=TrainingRecord(first.run.step, training.steps, training.batch_size),
+        command=training_command(first.run),
+        samplers={each.sampler: as_json(each.describe()["sampler"]) for each in contenders},
+        bits_per_dim=bound,
+        proven=_proven(contenders, bound is not None),
+    )
+
+
+def _proven(contenders: Sequence[Contender], bounded: bool) -> dict[str, Statement]:
+    """The proven properties of each sampler of a run, and of its bits per dimension, by name."""
+    found = {}
+    for each in contenders:
+        guided = each.run.config.sampler.guidance.g != 1
+        found[f"{each.sampler}, guided" if guided else each.sampler] = of_sampler(each.sampler_with(1), guided)
+    engine = recipe.engine_of(contenders[0].run.config)
+    return {**found, "bits per dimension": proven(engine.package.bits_per_dim)} if bounded else found
+
+
+def kept_bound(
+    folder: Path, run: Run, splits: Splits, key: Mapping[str, Any], settings: BoundSettings, fresh: bool, progress: bool
+) -> Bound | None:
+    """The run's bits per dimension, from the folder or newly computed. None if they are computed on 0 images.
+
+    Arguments:
+        folder: where bounds are kept, one file for each.
+        run: the run.
+        splits: its real images.
+        key: everything else that the bound depends on, without these settings and the sampler's settings.
+        settings: the number of images and of draws, and the seed.
+        fresh: whether to compute them again.
+        progress: whether to show a progress bar.
+    """
+    if settings.images == 0:
+        return None
+    sampler = run.config.sampler
+    # A chain of T times may be on the sampler's grid, and the floor changes the posterior.
+    used = {name: value for name, value in sampler.to_dict().items() if name in ("grid", "evidence_floor")}
+    what = {**key, "sampler": used, "likelihood": settings}
+    path, parts = folder / f"{digest(what)}.json", Parts(folder, what)
+    if fresh:
+        parts.clear()
+    elif (found := kept_result(path, BOUND_FORMAT, what, Bound)) is not None:
+        return found
+    held_out = splits.test.select(torch.arange(settings.images))
+    bits = run_bits_per_dim(run, held_out, splits.train, settings.draws, settings.seed, parts, progress)
+    bound = Bound.of(bits)
+    folder.mkdir(parents=True, exist_ok=True)
+    keep_result(path, BOUND_FORMAT, what, bound)
+    parts.clear()
+    return bound
+
+
+def keep_picture(path: Path, images: Tensor, num_values: int) -> None:
+    """Write the first samples as a grid.
+
+    Arguments:
+        path: the PNG file.
+        images: integers (N, C, H, W), in the order of their seeds.
+        num_values: S.
+    """
+    write_atomically(path, figures.grid_png(images[:SHOWN], num_values, min(_COLUMNS, len(images))))
+
+
+def kept_picture(path: Path, run: Run, steps: int, seeds: Sequence[int], progress: bool) -> bytes:
+    """The picture in a file. If the file is missing or damaged, the same samples are drawn again and the file is written.
+
+    Arguments:
+        path: the PNG file.
+        run: the run; its configuration chooses the sampler.
+        steps: the number of sampling steps.
+        seeds: the seeds of all samples.
+        progress: whether to show a progress bar.
+    """
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.verify()
+    except Exception:  # missing, or damaged in any way: a sample depends only on its seed, so it can be drawn again
+        chosen = list(seeds[:SHOWN])
+        cond = chosen_labels(run.config, None, len(chosen))
+        samples = draw(run, run.sampler(steps), chosen, cond, title=f"picture of {run.path.name}", progress=progress)
+        keep_picture(path, samples.images, run.config.data.num_values)
+        return path.read_bytes()
+    return content
