@@ -208,8 +208,9 @@ class UNet(Backbone):
         up_blocks: the number of residual blocks of each level on the way up, one number for all levels or one per level;
             None means as many as on the way down, and one more with skip_every_map. Without skip_every_map, the number of the
             coarsest level has no effect, because that level has only the blocks of the way down.
-        patch_size: p, if the stem turns each square of p x p pixels into one position with p^2 times as many channels (space
-            to depth); 1 means no change. With 2, the feature maps have a quarter of the positions, so a convolution costs a
+        patch_size: the side p of a patch. The stem turns each patch of p x p pixels into one position with p^2 times as
+            many channels (space to depth); 1 means no change. With 2, the feature maps have a quarter of the positions, so
+            a convolution costs a
             quarter. No information is lost.
         attention_levels: the levels that have attention: 0 is the finest level, -1 the coarsest. Attention is cheapest in the
             coarsest level.

@@ -114,7 +114,7 @@ class LogSNRTimes(TimeSampler):
     `density` defines which noise levels are drawn. Each loss is multiplied by 1 / density of its time. So the mean of the
     loss is the same as with uniform times, and only the variance changes.
 
-    This class does not give some noise levels more influence on the training. To do that, give the process this
+    The training does not prefer any noise level, because the weights cancel the density. To do that, give the process this
     density as its schedule, and draw uniform times.
 
     Arguments:

@@ -142,7 +142,7 @@ def override(
         arguments: the changes, for example "--config.sampler.steps=10". `--config.key` without a value sets the key to True,
             `--noconfig.key` sets it to False.
         sections: the sections that may be changed, for a run that is already trained. Empty means that all sections may be
-            changed. With `data` in this list, only `data.*.path` and `data.*.download` may be changed in it.
+            changed. Of the section `data`, only the keys `data.*.path` and `data.*.download` may be changed.
         lenient: what to do with changes of keys that do not exist or have no effect. If True, these changes are left out and
             returned; if False, they are an error.
 

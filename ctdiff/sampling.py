@@ -255,11 +255,12 @@ def sample_run(
     """Draw samples from a run and write a PNG grid and an .npz of integers.
 
     If there are several classes, each class has a row of the grid. A run that was trained with known pixels completes images.
-    Each given image, with grey unknown pixels, then comes before its completions.
+    In the picture, each given image stands before its completions. Its unknown pixels are grey.
 
     Arguments:
         path: the folder of the run.
-        num_samples: the number of samples. None means the number of seeds, or the number in the configuration without seeds.
+        num_samples: the number of samples. None means the number of seeds. Without seeds, it means the number in the
+            configuration.
         seeds: one seed for each sample. None means 0, 1, 2, ...
         labels: classes by number or by name, for a conditional network. The first sample gets the first class, and so on; after
             the last class the list starts again. None means all classes.
@@ -269,8 +270,8 @@ def sample_run(
         ema: whether to use the averaged weights instead of the last weights.
         device: the device that computes.
         out: the path of the files, with or without a suffix, or a folder. None means the folder RUN/samples. In a folder, the
-            files are named after the sampler and the number of steps, for example `ancestral_100.png`. Given seeds, labels,
-            checkpoint and settings are added to the name.
+            files are named after the sampler and the number of steps, for example `ancestral_100.png`. If seeds, labels, a
+            checkpoint or settings are chosen, they are added to the name.
         overrides: flags that change the configuration, for example "--config.sampler.grid.name=cosine".
         gif: whether to also write an animation of the reverse process, from noise to clean images.
         given: the images to complete, in turn: the path of an image, or test images such as "test:0-7". None means the first

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +117,7 @@ class Denoiser(nn.Module, ABC, Generic[P]):
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (B, {', '.join(map(str, self.event_shape))})")
 
 
-def active_positions(denoiser: Denoiser[Any], x_0: Tensor, **cond: Tensor) -> Tensor | None:
+def active_positions(denoiser: Denoiser[object], x_0: Tensor, **cond: Tensor) -> Tensor | None:
     """Return the active positions of a denoiser without those of the condition `known`; None means all positions."""
     active = denoiser.active(x_0, **cond)
     if "known" not in cond:

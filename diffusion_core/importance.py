@@ -27,8 +27,7 @@ class ImportanceTimes(TimeSampler):
     """Times from a density that is learned during training: it is large where recent losses are large.
 
     The density is constant on bins of equal length. It is uniform until every bin has `history` losses. Draws are
-    stratified. In distributed training each process learns its own density from its own losses, and uses the weights
-    1 / density of this density.
+    stratified. In distributed training each process learns a density from its own losses. Its weights are 1 / density.
 
     Arguments:
         t_min: the smallest time that is drawn.

@@ -26,7 +26,7 @@ P = TypeVar("P")
 class Objective(nn.Module, Generic[P]):
     """The training objective: a denoiser, its loss and the density of training times.
 
-        sample, cond = objective.draw(x_0, generator, **cond)     # draw times, noise, dropped conditions and seeds
+        sample, cond = objective.draw(x_0, generator, **cond)     # draw times, noise, which conditions are dropped, seeds
         losses = objective(sample, **cond)                        # no random numbers: can be compiled or wrapped in DDP
         objective.learn(sample, losses)                           # update the density of times, if it is learned
 
@@ -39,8 +39,8 @@ class Objective(nn.Module, Generic[P]):
         times: the density of training times.
         label_dropout: the probability that the conditions of an example are replaced by their null values.
         null: the conditions that label dropout replaces, and for each of them the value that means "no condition". None
-            means that label dropout replaces only the labels y, by the network's null class.
-        known: draws the positions of each example whose clean values are given to the network, as its condition `known`.
+            means only the labels y, which are replaced with the null class of the network.
+        known: draws the known positions of each example. The network gets their clean values and the condition `known`.
             They are neither noised nor scored. None means no given positions.
 
     Raises:

@@ -193,7 +193,7 @@ def _some(distribution: Distribution, part: slice) -> Distribution:
 class PosteriorGuidance(ClassifierFree[X0Posterior]):
     """Guidance in posterior form: `p_g(x_0^d | x_t) ~ p(x_0^d | x_t, y)^g p(x_0^d | x_t)^{1-g}`.
 
-    The ratio and the reverse rates are computed from p_g, and clean values are drawn from p_g.
+    The reverse rates are computed from p_g, and clean values are drawn from p_g.
 
     References:
         Simple guidance mechanisms for discrete diffusion models (Schiff et al., 2024) | https://arxiv.org/abs/2412.10193

@@ -49,7 +49,7 @@ class DDIM(Sampler):
         clip: the bound of the predicted x_0, which is clipped to [-clip, clip]. Use 1 for images. None means no clipping.
         sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
         variance: the variance of the noise of a step. The step multiplies this variance by eta^2. FixedSmall() gives the
-            published step. The coefficient of the predicted noise uses FixedSmall() with every choice.
+            published step. The coefficient of the predicted noise always uses FixedSmall().
 
     References:
         Denoising diffusion implicit models (Song et al., 2021) | https://arxiv.org/abs/2010.02502

@@ -74,10 +74,10 @@ def compare_runs(
         num_samples: the number of samples in a cell, with the seeds 0, 1, 2, ... The samples of a conditional run have the
             classes 0, 1, 2, ..., and after the last class 0 again.
         overrides: flags that change the configuration, for example "--config.sampler.ddim.eta=0.5". A flag changes only the
-            samplers that have its setting.
+            samplers that have the setting named in the flag.
         device: where to compute.
         replicates: the number of random halves of the samples. Each metric is computed on every half, and the spread of the
-            results gives the interval.
+            results gives the confidence interval.
         metric: the metric that is plotted and that decides which sampler of a run is the best.
         likelihood_images: the number of held-out images for bits per dimension of each run. None means 200, or all if there
             are fewer.

@@ -138,8 +138,9 @@ def evaluate_run(
 ) -> Report:
     """Evaluate a run: draw samples, measure them, compute bits per dimension, and write a report.
 
-    If the extractor cannot read the images, only the metrics without an extractor are computed: bits per dimension, the
-    fraction of samples that are copies of training images, and the fraction whose nearest real image is a training image.
+    If the extractor cannot read the images, only the metrics that need no extractor are computed: bits per dimension, the
+    fraction of samples that are copies of training images, and the fraction of samples whose nearest real image is a
+    training image.
 
     If the report file exists and was made with the same settings, images and environment, its content is returned without
     a new computation. An interrupted evaluation keeps its finished parts in files, and the next call uses these files. If
@@ -162,7 +163,7 @@ def evaluate_run(
         likelihood_images: the number of held-out images for bits per dimension. None means 400, or all if there are fewer.
         draws: the number of random pairs of a time and a noise for each of these images.
         replicates: the number of random halves of the samples. Each metric is computed on every half, and the spread of the
-            results gives the interval.
+            results gives the confidence interval.
         out: the .json file. None means RUN/evaluation.json.
         fresh: whether to evaluate again if the report file exists. Finished parts of an interrupted evaluation are still used.
         progress: whether to show progress bars.

@@ -71,7 +71,7 @@ class Reference:
         held_out: other images of the same kind.
         neighbour: k of precision, recall, density and coverage.
         replicates: the number of random halves of the samples. Each metric is computed on every half, and the spread of the
-            results gives the interval.
+            results gives the confidence interval.
         seed: the seed of the random halves, and of the random order of the real images. Some metrics use only the first real
             images in this order.
 

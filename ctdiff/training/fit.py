@@ -107,8 +107,9 @@ def fit(
         start: the number of steps that are already done.
 
     Raises:
-        TypeError: if `batches` is neither a sequence nor an iterable, or if it is a tensor, a mapping or a Dataset, whose items
-            are single examples. The iteration raises this error if a batch does not have one of the forms above.
+        TypeError: if `batches` is neither a sequence nor an iterable, or if it is a tensor, a mapping, or a Dataset (its
+            items are examples and not batches). The iteration raises this error if a batch does not have one of the forms
+            above.
         ValueError: if steps < 1, accumulation < 1, start is not in 0 .. steps, or clip is not positive. The iteration raises
             this error if there are fewer batches than steps, or if a condition does not have one row for each example.
         FloatingPointError: the iteration raises this error after ten steps in a row without a finite loss and gradient, and

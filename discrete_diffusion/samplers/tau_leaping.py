@@ -33,8 +33,8 @@ class TauLeaping(Sampler[Posterior]):
         posterior, this law converges to the exact law of the noisy data at the last time of the grid: the total variation
         decreases at first order in 1 / N. 20,000 random samples agree with the exact law (chi-square test). A chain of
         two dimensions of four values with uniform rates has KL(data || samples) = 2.76e-4 nats after 128 steps.
-        This value is for `CategoricalLeap`. The convergence is tested with `CategoricalLeap` and with `OrdinalLeap` under
-        birth-death and Gaussian-target rates.
+        This value is for `CategoricalLeap`. The convergence is tested with both leaps under birth-death and Gaussian-target
+        rates.
 
         discrete_diffusion/test_samplers.py::test_runs_agree_with_the_exact_law
         discrete_diffusion/test_samplers.py::test_first_order_in_total_variation
@@ -44,8 +44,8 @@ class TauLeaping(Sampler[Posterior]):
     Arguments:
         denoiser: the denoiser to sample from.
         grid: the times to visit; the last step goes from grid.t_min to clean data.
-        leap: the rule for several jumps of one dimension: `OrdinalLeap` (they add up) or `CategoricalLeap` (they are
-            rejected). None means `OrdinalLeap` if the rate matrix is `ordered`, else `CategoricalLeap`.
+        leap: the rule for several jumps of the same dimension in one step. `OrdinalLeap` adds them up, `CategoricalLeap`
+            rejects them. None means `OrdinalLeap` if the rate matrix is `ordered`, else `CategoricalLeap`.
         initial: the law of x at t_max. None means the prior of the process, which is its stationary law.
         sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
         argmax: whether the last step takes the mode of p(x_0 | x_tmin) instead of a draw. This is biased.

@@ -167,6 +167,8 @@ GIVEN = {
     "model.diffit": {"model.diffit.windows": (2, 0)},
     "loss.times.piecewise": {"loss.times.piecewise.edges": (0.001, 0.5, 1.0)},
     "model.parameterisation.score": {"sampler.name": "euler"},
+    "sampler.guidance.interval": {"model.num_classes": 10, "sampler.guidance.g": 2.0},
+    "sampler.guidance.power_cosine": {"model.num_classes": 10, "sampler.guidance.g": 2.0},
     "sampler.grid.custom": {"sampler.grid.custom.points": (0.999, 0.4, 0.001)},
     "process.schedule.laplace": BOUNDED,
     "process.schedule.cauchy": BOUNDED,
