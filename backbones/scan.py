@@ -13,9 +13,10 @@ softmax. Only the state at the end of each chunk is stored. Those states follow 
 Here s runs over the chunk of t, and H is the state at the end of the chunk before. Time and memory are linear in the
 length, because the size of a chunk is bounded.
 
-All decays are kept as logarithms g <= 0 and are exponentiated only as sums. An exponential is therefore at most 1, and
-nothing overflows. A sum over positions s + 1 .. t is formed by itself. A difference of two sums from the start would
-lose the digits of a small decay behind a large one. Decays and states are float32 or wider, under autocast too.
+All decays are kept as logarithms g <= 0 and are exponentiated only as sums. An exponential is therefore at most 1,
+and none overflows. A sum over positions s + 1 .. t is formed by itself. A difference of two sums from the start would
+lose the digits of a small decay behind a large one. Decays and states are float32 or wider, under autocast too. The
+products of b and c have the dtype of autocast: bfloat16 does not overflow there, float16 can.
 
 References:
     Prefix sums and their applications (Blelloch, 1990) | https://www.cs.cmu.edu/~guyb/papers/Ble93.pdf

@@ -18,7 +18,7 @@ from ctdiff import config as configuration
 from ctdiff import figures
 from ctdiff.completion import Completion, completion_of
 from ctdiff.files import write_atomically
-from ctdiff.hashes import bytes_hash
+from ctdiff.hashes import bytes_hash, file_hash
 from ctdiff.recipe.errors import closest
 from ctdiff.runs import Run, load_run
 from diffusion_core import Sampler, State
@@ -184,6 +184,12 @@ def _given(text: str | None) -> Path | list[int] | None:
     return numbers(text.removeprefix("test:"), "given") if text.startswith("test:") else Path(text).expanduser()
 
 
+def _file_name(value: str | Path) -> str:
+    """Return the name of a file with a part of its hash, so that files of one name differ; other texts are unchanged."""
+    path = Path(value).expanduser()
+    return f"{path.stem}-{file_hash(path)[:8]}" if path.is_file() else str(value)
+
+
 def _name(sampler: str, steps: int, details: Mapping[str, object], overrides: Sequence[str]) -> str:
     """Return the name of a file of samples: SAMPLER_STEPS and the given settings, so that other samples are not replaced."""
     asked = [override.partition("config.sampler.")[2] for override in overrides]
@@ -298,7 +304,7 @@ def sample_run(
         "labels": None if classes is None else spans(classes),
         "checkpoint": checkpoint,
         "ema": None if ema else False,
-        **{name: value and Path(value).name for name, value in (("given", given), ("mask", mask))},
+        **{name: value and _file_name(value) for name, value in (("given", given), ("mask", mask))},
     }
     name = _name(run.config.sampler.name, walker.grid.steps, details, overrides)
     paths = _targets(_base(out, run.path / "samples", name), _SUFFIXES if gif else _SUFFIXES[:2])

@@ -67,5 +67,5 @@ class GaussianInitialLaw(InitialLaw):
 
     def __call__(self, values: int, device: torch.device) -> Tensor:
         x = torch.arange(values, dtype=torch.float64, device=device)
-        exponent = -((x + 1 - values // 2) ** 2) / (2 * self.std**2)
-        return torch.exp(exponent - exponent.max())
+        exponent = ((x + 1 - values // 2) / self.std) ** 2 / 2  # 0 at the middle value
+        return torch.exp(-exponent)

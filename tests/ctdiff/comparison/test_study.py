@@ -196,7 +196,9 @@ def test_an_interrupted_study_computes_nothing_twice(runs, tmp_path, monkeypatch
 def test_one_comparison_at_a_time(runs, tmp_path, monkeypatch):
     titles = _drawn(monkeypatch)
     with locked(tmp_path, "comparison", "--out"):
-        with pytest.raises(FolderError, match=f"another comparison is at work in {tmp_path}: wait .*another --out"):
+        with pytest.raises(
+            FolderError, match=f"another comparison is at work in {tmp_path}: wait for it, or give another --out"
+        ):
             compare_runs(runs[:1], pixels(), calls=[4], samplers=["ancestral"], out=tmp_path, **QUICK)
         assert not titles
         assert not list(tmp_path.iterdir())

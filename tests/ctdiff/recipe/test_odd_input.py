@@ -12,10 +12,12 @@ import torch
 from ctdiff import config as configuration
 from ctdiff.config import ConfigError
 from ctdiff.recipe import user_classes
+from ctdiff.sampling import _file_name
 from diffusion_core import HalfMask, Objective, StratifiedTimes
 from diffusion_core.known import KnownMask, PrefixMask
 from discrete_diffusion import CTELBO, CTMC, ELBO, LeaveOneOutDenoiser
 from discrete_diffusion.rates import UniformRates
+from discrete_diffusion.samplers.initial import GaussianInitialLaw
 from discrete_diffusion.schedules import Constant
 
 
@@ -179,3 +181,17 @@ def test_a_mask_of_rows_and_columns_is_of_rows_and_columns() -> None:
         known = FirstRow()(shape)
         assert known[:, :, 0].all()
         assert not known[:, :, 1:].any()
+
+
+def test_a_narrow_initial_law_is_one_value() -> None:
+    law = GaussianInitialLaw(1e-200)(4, torch.device("cpu"))
+    assert law.tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
+def test_given_files_of_one_name_get_different_samples(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_text(folder)
+    names = [_file_name(str(tmp_path / folder / "x.png")) for folder in ("a", "b")]
+    assert names[0] != names[1]
+    assert _file_name("test:0-7") == "test:0-7"
