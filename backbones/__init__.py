@@ -1,4 +1,4 @@
-"""Networks from float images to float images, with a time and an optional label, and heads for integer images."""
+"""Networks that map float images to float images, given a time and an optional label, and heads for integer images."""
 
 from backbones.attention import CrossAttention, TokenAttention
 from backbones.base import Backbone

@@ -19,7 +19,7 @@ EPS = 1e-6
 
 
 def conditions(modulation: nn.Linear, e: Tensor, z: Tensor, parts: int) -> tuple[Tensor, ...]:
-    """Return shifts, scales and gates, each (B, 1, d), for the condition e (B, d), in the dtype of z even under autocast."""
+    """Return shifts, scales and gates, each (B, 1, d), for the condition e (B, d), in the dtype of z, under autocast too."""
     modulated: Tensor = modulation(e).to(z.dtype).unsqueeze(1)
     return modulated.chunk(parts, dim=-1)
 
@@ -36,7 +36,7 @@ class AdaLNFinalLayer(nn.Module):
 
     Arguments:
         dim: the width of a token.
-        out_features: how many numbers a patch has.
+        out_features: the number of output features of a patch.
     """
 
     def __init__(self, dim: int, out_features: int) -> None:

@@ -82,8 +82,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, dropout:
 class TokenLinear(nn.Linear):
     """A linear layer for many tokens. It is faster than `nn.Linear` on a CPU and may differ in the last digit.
 
-    On a CPU torch fills the output with the bias, and the matrix product reads it again. It is faster to add the bias
-    to the product. In half precision this class uses torch's layer, which rounds once.
+    On a CPU `nn.Linear` first fills the output with the bias, and the matrix product then reads this output again. It
+    is faster to add the bias after the product. In half precision this class uses torch's layer, which rounds once.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -198,10 +198,11 @@ class CrossAttention(nn.Module):
 
 
 def relative_bias(table: Tensor, window: tuple[int, int]) -> Tensor:
-    """Look up the bias of each query and key in a table of displacements: (heads, (2h - 1)(2w - 1)) -> (heads, h w, h w).
+    """Make the matrix of biases of all queries and keys from a table: (heads, (2h - 1)(2w - 1)) -> (heads, h w, h w).
 
-    Places are numbered row by row. The displacement from key (v, u) to query (y, x) is `(y - v + h - 1, x - u + w - 1)`.
-    With `r = h - 1 - v` its row is y + r. The rows y .. y + h - 1 are a slice of the table, so no index tensor is stored.
+    The table has one bias for each displacement. The pixels of a window are numbered row by row. The displacement from
+    key (v, u) to query (y, x) is entry `(y - v + h - 1, x - u + w - 1)` of the table. So the keys of a query in row y
+    use the rows y .. y + h - 1 of the table. This is a slice, so no index tensor is stored.
 
     Arguments:
         table: the biases of each head, one per displacement, row by row.
@@ -217,8 +218,8 @@ class TimeDependentAttention(nn.Module):
     """Time-dependent multi-head self-attention (TMSA) inside windows: (B, G, N, dim) -> (B, G, N, dim).
 
     Queries, keys and values are the sum of a linear function of the token and a linear function of the embedding e. The
-    mask is a learned table with a bias for each head and each displacement between two places of a window. `diffit.py`
-    has the formulas.
+    attention mask comes from a learned table, which has a bias for each head and each displacement between two
+    positions of a window. `diffit.py` has the formulas.
 
     References:
         DiffiT: diffusion vision transformers for image generation (Hatamizadeh et al., 2023) | https://arxiv.org/abs/2312.02139

@@ -1,14 +1,15 @@
-"""The interface of a backbone: a network on float images, with one real number per example and named conditions.
+"""The interface of a backbone. Its inputs are images of a floating dtype, one real number per image, and named conditions.
 
 A backbone does not depend on a process, a schedule or guidance. The caller chooses the meaning of the real number `c`,
-for example a time in [0, 1] or a log signal-to-noise ratio. An argument of the network scales it before it is embedded.
+for example a time in [0, 1] or a log signal-to-noise ratio. The network multiplies c by a factor (an argument of its
+constructor) before it embeds c.
 
 Conditions are tensors with names, batch first. Labels are the condition y: the classes are 0 .. num_classes - 1, and
 num_classes is the null class, which means "no label". A network lists its conditions with their null values. An
 omitted condition has its null value.
 
-The base class checks the input. It also lets networks that halve the resolution work on images of any size: it repeats
-the last row and column up to the required multiple, and crops the output.
+The base class checks the input. Some networks halve the resolution, so they need images with sides that are a multiple
+of some number. For images of other sizes, the base class repeats the last row and column, and crops the output.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ DropoutRate = Annotated[float, Range(least=0, below=1)]
 
 
 def zeroed(module: ModuleT) -> ModuleT:
-    """Set all parameters of a module to 0 and return the module. A residual branch that ends with it starts as 0."""
+    """Set all parameters of a module to 0 and return the module. A residual branch that ends with this module is 0 at first."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
@@ -101,7 +102,7 @@ def _linear_layers(module: nn.Module) -> Iterator[nn.Linear]:
 
 
 def check_tensors(**values: object) -> None:
-    """Check that the values are tensors. The error names the one that is not.
+    """Check that the values are tensors. The error names the value that is not a tensor.
 
     Raises:
         TypeError: a value is not a tensor.
@@ -112,7 +113,7 @@ def check_tensors(**values: object) -> None:
 
 
 def one_or_each(name: str, value: int | Sequence[int], number: int, each: str = "one per level") -> list[int]:
-    """Return a list of `number` integers from a setting that has one integer for all, or one for each.
+    """Convert a setting to a list of `number` integers. The setting has one integer for all, or one integer for each.
 
     A sequence of one integer counts as one integer for all.
 
@@ -120,7 +121,7 @@ def one_or_each(name: str, value: int | Sequence[int], number: int, each: str = 
         name: the name of the setting, for the error message.
         value: the setting.
         number: the length of the list.
-        each: what each integer is for, in the error message.
+        each: the meaning of each integer, for the error message.
 
     Raises:
         ValueError: the setting has neither one integer nor `number` integers.
@@ -145,8 +146,9 @@ def number_of_levels(widths: Sequence[int]) -> int:
 def group_norm(channels: int, groups: Count) -> nn.GroupNorm:
     """Make a group norm for any number of channels.
 
-    It has the largest possible number of groups: at most `groups`, of equal width, and of at least two channels each.
-    If there is no such number, it has one group. A group of one channel would be constant for a feature map of one pixel.
+    The number of groups is the largest number that divides `channels`, is at most `groups` and leaves at least two
+    channels in each group. If there is no such number, there is one group. The reason for two channels: with one
+    channel and a feature map of one pixel, the normalised value would be constant.
 
     Arguments:
         channels: the width of the feature map.
@@ -161,7 +163,7 @@ def group_norm(channels: int, groups: Count) -> nn.GroupNorm:
 
 
 def _keeping_seeds(block: nn.Module) -> Callable[..., Tensor]:
-    """Return a block whose dropout is the same when it is run again in the backward pass."""
+    """Return the block with the current dropout seeds. So dropout is the same when the backward pass runs the block again."""
     seeds = current_seeds()
 
     def run(*inputs: Tensor | None) -> Tensor:
@@ -180,7 +182,8 @@ class Backbone(nn.Module, ABC):
         out_channels: the number of channels C_out of the output; None means in_channels.
         num_classes: the number of classes; 0 means an unconditional network.
         multiple: images are padded so that H and W are multiples of this number.
-        use_checkpoint: in the backward pass, recompute the blocks that `run` evaluates instead of storing activations.
+        use_checkpoint: do not store the activations of the blocks that `run` evaluates; recompute these blocks in the
+            backward pass.
         img_size: height and width of the images in pixels, if the network is made for one size; None means any size.
 
     Raises:
@@ -207,15 +210,18 @@ class Backbone(nn.Module, ABC):
 
     @property
     def conditions(self) -> Mapping[str, Null]:
-        """The names of the network's conditions, each with its null value, which means "none" for one example.
+        """A dict from the names of the network's conditions to their null values.
 
-        Labels are the condition y, with the null class `num_classes`. A network with other conditions adds them here.
+        A null value means "no condition". It is the value for one example, without the batch axis.
+
+        Labels are the condition y, with the null class `num_classes`. A network with other conditions overrides this
+        property.
         """
         return {"y": self.num_classes} if self.num_classes else {}
 
     @abstractmethod
     def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
-        """Evaluate the network on checked and padded input. All conditions are given."""
+        """Evaluate the network on checked and padded input. `cond` has all conditions; an omitted one has its null value."""
 
     def forward(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:
         """Evaluate the network: (B, C_in, H, W) -> (B, C_out, H, W), in the network's dtype.

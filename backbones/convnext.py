@@ -3,15 +3,16 @@
     h = depthwise 7x7 convolution of x
     out = gamma (skip(x) + conv1x1(GELU(conv1x1((1 + scale(e)) norm(h) + shift(e)))))
 
-The first 1x1 convolution makes four times the channels of the output, as in the paper. Four things are chosen for
-diffusion, and differ from the paper:
+The first 1x1 convolution returns four times as many channels as the output has, as in the paper. Four things differ
+from the paper and are chosen for diffusion:
 
-- The embedding e of time and class acts at the norm, in one of the two ways of the residual block.
+- The embedding e of time and class enters at the norm, in one of the two ways of the residual block (`resblocks.py`).
 - The norm is a group norm, as in the other blocks of the network. The paper has a layer norm over the channels of each
-  pixel. That norm removes the amplitude of each pixel, which depends on the noise.
-- The last convolution is 0 at initialisation, so a new block returns gamma skip(x). The paper multiplies the branch by
-  a learned vector that starts at 1e-6, which is left out here.
-- The width changes inside the block, with a 1x1 convolution as skip. The paper changes it between its stages.
+  pixel. A layer norm would remove the amplitude of each pixel, which depends on the noise.
+- The last convolution is 0 at initialisation, so a new block returns gamma skip(x). The paper also multiplies the
+  branch by a learned vector that starts at 1e-6. This block has no such vector.
+- The width changes inside the block, and the skip connection is then a 1x1 convolution. In the paper it changes between
+  the stages.
 
 References:
     A ConvNet for the 2020s (Liu et al., 2022) | https://arxiv.org/abs/2201.03545
@@ -31,13 +32,13 @@ from diffusion_core.dropout import Dropout
 __all__ = ["ConvNeXtBlock"]
 
 _EXPANSION = 4
-"""The width of the hidden layer in units of the output's, as published."""
+"""The width of the hidden layer, in units of the width of the output, as published."""
 
 
 class ConvNeXtBlock(UNetBlock):
     """A ConvNeXt block with a time embedding: (B, in_channels, H, W) -> (B, out_channels, H', W').
 
-    With C channels in and out it has about 8 C^2 weights, a residual block has 18 C^2.
+    With C input and output channels it has about 8 C^2 weights. A residual block has 18 C^2.
 
     Arguments:
         in_channels: the width of the input.

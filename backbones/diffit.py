@@ -3,11 +3,11 @@
 Queries, keys and values are the sum of a linear function of the token x_s and a linear function of the time embedding
 x_t. The embedding of the label is added to x_t.
 
-    q_s = x_s W_qs + x_t W_qt + b_q,    k_s and v_s alike
+    q_s = x_s W_qs + x_t W_qt + b_q,    and the same for k_s and v_s
     TMSA = softmax(q k^T / sqrt(d) + B) v
 
-B is a learned table of biases, one for each head and each displacement between two places of a window. Every block has
-its own table. A block is `x + TMSA(LN(x), t)`, then `x + MLP(LN(x))`.
+B is a learned table of biases, one for each head and each displacement between two positions of a window. Every block
+has its own table. A block is `x + TMSA(LN(x), t)`, then `x + MLP(LN(x))`.
 
 The formula shows what the time changes. The time part of the keys adds the same number to the scores of all keys of a
 query, and the softmax removes it. The time part of the values is the same for all tokens, so it is added to the output
@@ -20,23 +20,23 @@ unchanged. The time therefore changes the queries, and with them the attention m
 with attention inside windows of the feature map. `LatentDiffiT` is a stack of blocks on the patches of a latent image.
 Its window is the whole grid.
 
-The paper is ambiguous or silent on these points. We chose:
+The paper does not define the following points clearly. Our choices are:
 
 - The paper has 4 blocks per level in one place and 1, 2, 2, 2 in another. `blocks` allows both, and `DIFFIT_SIZES` has
   4. Each level has its blocks on the way down and again on the way up. The lowest level has them once.
 - A residual block keeps the number of channels. The downsampler, a strided 3x3 convolution, changes it. On the way up
   the upsampler (1x1 convolution, pixel shuffle) changes it. A 1x1 convolution then maps the concatenation with the
   skip connection to the width of the level.
-- The paper has windows of 8 for images of 64 px and of 4 for 32 px. We use the same window on all four levels. It
-  divides all their grids and covers the whole grid of the last level.
+- The paper has windows of 8 for images of 64 px and of 4 for 32 px. We use the same window on all four levels. This
+  window divides the feature maps of all levels, and it covers the whole feature map of the last level.
 - The paper does not give the heads, groups and embedding width of the image-space sizes. We use 4, 32 and 512.
-- Queries, keys and values have one bias each, not one for the token and one for the time. The output projection has no
-  bias: the weights of the softmax sum to 1, so the bias of the values has the same effect.
-- The latent model adds no positions to its patches. Its only information about places is in the tables of biases.
-  Its last layer is linear and follows a norm without parameters, because the linear layer would absorb them.
+- Queries, keys and values have one bias each. There are no separate biases for the token and for the time. The output
+  projection has no bias: the weights of the softmax sum to 1, so the bias of the values has the same effect.
+- The latent model adds no positions to its patches. Only the tables of biases give it information about positions. Its
+  last layer is linear. The norm before it has no parameters, because the linear layer can represent their effect.
 
-With these choices, 1000 classes, the null class and a learned variance (8 channels for 4), the latent model has the
-published size (561 M). It has exactly 561,035,232 parameters:
+With these choices the latent model has the published size (561 M): exactly 561,035,232 parameters. This is for 1000
+classes, the null class and a learned variance (8 output channels for 4 input channels):
 `LatentDiffiT(32, 4, **DIFFIT_SIZES["XL/2"], num_classes=1000, out_channels=8)`.
 
 References:
@@ -84,7 +84,10 @@ DIFFIT_SIZES: dict[str, dict[str, Any]] = {
     "cifar10": {**_IMAGE_SPACE, "windows": 4},
     "ffhq64": {**_IMAGE_SPACE, "windows": 8},
 }
-"""The published sizes by name. "XL/2" has arguments of `LatentDiffiT`; the others, named after data, of `DiffiT`."""
+"""The published sizes by name. "XL/2" has arguments of `LatentDiffiT`.
+
+"cifar10" and "ffhq64" are named after data sets and have arguments of `DiffiT`.
+"""
 
 _EPS = 1e-6  # of all layer norms
 
@@ -163,11 +166,12 @@ class DiffiT(Backbone):
         blocks: the number of residual blocks of each level, one number for all levels or one per level. Each level has them
             on the way down and again on the way up; the coarsest level has them once.
         windows: the side of the attention windows, in pixels of the level's feature map, one number for all levels or one
-            per level. It must divide both sides of the feature map; 0 means one window that covers it.
+            per level. It must divide both sides of the feature map; 0 means one window that covers the feature map.
         num_heads: the number of attention heads, one number for all levels or one per level.
         mlp_ratio: the width of the hidden layer of the MLPs, in units of the width of their level.
-        patch_size: the side of the blocks of pixels that are moved into channels (space to depth); 1 moves none. With 2 a
-            convolution costs a quarter, and no information is lost.
+        patch_size: the side p of a patch. The first layer turns each patch of p x p pixels into one position with p^2
+            times as many channels (space to depth); 1 means no change. With 2, a convolution costs a quarter. No
+            information is lost.
         groups: the largest number of groups of a group norm; fewer are used if it does not divide the number of channels.
         dropout: the dropout probability of the outputs of attention and MLP layers; 0 suits short training runs.
         dropout_attention: the dropout probability of the attention weights.
@@ -181,7 +185,7 @@ class DiffiT(Backbone):
 
     Raises:
         ValueError: a setting is out of its range, a window does not divide its feature map, num_heads does not divide a
-            width, or the number of values is not the number of levels.
+            width, or a setting has neither one value nor one value per level.
     """
 
     name: ClassVar[str] = "diffit"

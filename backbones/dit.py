@@ -1,21 +1,24 @@
 """DiT: a vision transformer with four kinds of conditioning on time and class.
 
-The image is cut into patches. Each patch becomes a token with a fixed sin-cos position, and `depth` equal blocks
-follow. Time and class are embedded as vectors e_t and e_y. There are four block classes, which use them differently:
+The image is cut into patches. Each patch becomes a token with a fixed sin-cos position, and `depth` blocks of the same
+class follow. Time and class are embedded as vectors e_t and e_y. There are four block classes, which use them in
+different ways:
 
-    InContextBlock        e_t and e_y are two more tokens, removed after the last block
-    CrossAttentionBlock   tokens attend to the sequence (e_t, e_y) between self-attention and MLP
+    InContextBlock        e_t and e_y are two more tokens, which are removed after the last block
+    CrossAttentionBlock   between self-attention and MLP, the tokens attend to the sequence (e_t, e_y)
     AdaLNBlock            shift and scale of both layer norms are linear in SiLU(e_t + e_y)
-    AdaLNZeroBlock        like AdaLNBlock, with a gate on each residual branch; all three are 0 at initialisation
+    AdaLNZeroBlock        like AdaLNBlock, with a gate on each residual branch
 
-AdaLNZeroBlock is the best of the four in the paper at equal compute, because a new block is the identity:
+Shift, scale and gate of an AdaLNZeroBlock are 0 at initialisation, so a new block is the identity. For this reason it is
+the best of the four in the paper, at equal compute. The block is:
 
     z = z + gate_1 * attention((1 + scale_1) * norm(z) + shift_1)
     z = z + gate_2 * mlp((1 + scale_2) * norm(z) + shift_2)
 
 The block class also defines which tokens enter the first block and which layer follows the last one. `DiT` itself does
 not depend on the block class. With `num_classes = 0` the network has only the time as a condition. The paper does not
-say how the modulation of AdaLNBlock is initialised. Here it is 0, so a new block is an ordinary pre-norm block.
+say how the modulation of AdaLNBlock is initialised. Here the modulation is 0 at initialisation, so a new block is an
+ordinary pre-norm block.
 
 References:
     Scalable diffusion models with transformers (Peebles & Xie, 2023) | https://arxiv.org/abs/2212.09748
@@ -60,7 +63,7 @@ DIT_SIZES: dict[str, dict[str, Any]] = {
     for name, depth, hidden_dim, num_heads in (("S", 12, 384, 6), ("B", 12, 768, 12), ("L", 24, 1024, 16), ("XL", 28, 1152, 16))
     for patch_size in (2, 4, 8)
 }
-"""The published sizes by name and patch size, "S/2" to "XL/8". Each has arguments of `DiT`."""
+"""The published sizes by name and patch size, "S/2" to "XL/8". Each entry has arguments of `DiT`."""
 
 
 class FinalLayer(nn.Module):
@@ -68,7 +71,7 @@ class FinalLayer(nn.Module):
 
     Arguments:
         dim: the width of a token.
-        out_features: how many numbers a patch has.
+        out_features: the number of output features of a patch.
     """
 
     def __init__(self, dim: int, out_features: int) -> None:
@@ -110,7 +113,7 @@ class DiTBlock(nn.Module, ABC):
 
     @staticmethod
     def enter(z: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the input of the first block and the condition, computed once for all blocks.
+        """Return the input of the first block, and the condition that all blocks use.
 
         Arguments:
             z: the patch tokens (B, N, dim).
@@ -127,7 +130,7 @@ class DiTBlock(nn.Module, ABC):
 
 
 class InContextBlock(DiTBlock):
-    """A standard transformer block, where time and class are tokens of the sequence.
+    """A standard transformer block. Time and class are two more tokens of the sequence.
 
     The arguments are those of `DiTBlock`.
     """
@@ -155,7 +158,7 @@ class InContextBlock(DiTBlock):
 
 
 class CrossAttentionBlock(DiTBlock):
-    """A transformer block with cross-attention from the tokens to time and class.
+    """A transformer block in which the tokens also attend to time and class by cross-attention.
 
     The arguments are those of `DiTBlock`.
     """
@@ -204,7 +207,7 @@ class _ModulatedBlock(DiTBlock):
 
 
 class AdaLNBlock(_ModulatedBlock):
-    """A transformer block whose layer norms take shift and scale from the condition (adaLN).
+    """A transformer block with adaptive layer norms (adaLN): time and class determine their shift and scale.
 
     The arguments are those of `DiTBlock`.
     """
@@ -220,7 +223,7 @@ class AdaLNBlock(_ModulatedBlock):
 
 
 class AdaLNZeroBlock(_ModulatedBlock):
-    """A transformer block whose branches take shift, scale and gate from the condition (adaLN-Zero).
+    """A transformer block with adaLN-Zero: time and class determine the shift, scale and gate of each residual branch.
 
     A new block is the identity. The arguments are those of `DiTBlock`.
     """
@@ -254,8 +257,8 @@ class DiT(Backbone):
             memory and more time.
         out_channels: the number of output channels; None means as many as in the input.
         dropout: the dropout probability of the outputs of attention and MLP layers; 0 suits short training runs.
-        conditioning: the class of the transformer blocks. Each class uses the embeddings of time and label in another way.
-            `adaln_zero` is the best in the paper.
+        conditioning: the class of the transformer blocks. Each class uses the embeddings of time and label in a
+            different way. `adaln_zero` is the best in the paper.
         time_features: the number of sinusoids in the embedding of the time.
         time_scale: the factor that the time is multiplied by before it is embedded; 1000 suits times in [0, 1].
 

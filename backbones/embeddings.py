@@ -1,14 +1,14 @@
 """Embeddings of times, labels and images.
 
-A real number c becomes sinusoids. Their wavelengths form a geometric sequence:
+A real number c is embedded as sinusoids. Their wavelengths form a geometric sequence:
 
     angle_i = scale c 10000^{-i / half},   i = 0 .. half - 1,     embedding = (cos, sin)
 
 With c in [0, 1], a scale of 1000 gives the range of the original integer timesteps. Angles are computed in float32
 or float64, so a double-precision time keeps its digits until the cosine.
 
-A transformer cuts an image into patches and needs the position of each patch. The positions are learned vectors, or
-sinusoids of the column (first half of the vector) and of the row (second half).
+A transformer cuts an image into patches and needs the position of each patch. A position is a learned vector, or a
+vector of sinusoids. The first half of this vector has the sinusoids of the column, the second half those of the row.
 """
 
 from __future__ import annotations

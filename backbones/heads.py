@@ -1,7 +1,7 @@
 """Networks from integer images to distributions of pixels: an input coding, a backbone and an output head.
 
-A pixel has S values 0 .. S - 1. Noisy images may also contain the mask, which is state S. Value k is the bin of [-1, 1]
-with the centre
+A pixel has S values 0 .. S - 1. Noisy images may also contain the mask, which is state S. The values are S equal bins
+of [-1, 1]. The bin of value k has the centre
 
     c_k = -1 + (2 k + 1) / S
 
@@ -79,7 +79,7 @@ class PixelInput(nn.Module, ABC):
 
     @abstractmethod
     def states(self, num_values: int) -> int:
-        """Return how many states this coding can represent, where num_values of them are values."""
+        """Return the number of states that this coding can represent. The first num_values states are the values."""
 
 
 class OrdinalInput(PixelInput):
@@ -190,7 +190,10 @@ class CategoricalHead(Head):
 
 
 class TruncatedLogisticHead(Head):
-    """A truncated logistic head: C output channels for f, where `mu = x_c + f`, then C channels for the log-scale.
+    """A truncated logistic head, with a location and a log-scale for each pixel.
+
+    The first C channels of the backbone's output are f, the next C channels give the log-scale. The location is
+    `mu = x_c + f`, where x_c is the bin centre of the noisy pixel.
 
     Arguments:
         channels: the number of channels of the integer images.
@@ -209,10 +212,10 @@ class TruncatedLogisticHead(Head):
 class LogisticMixtureHead(Head):
     """A head with a mixture of J truncated logistics per pixel.
 
-    The network's output has no axis of S values. A clean pixel given noisy pixels is often either background or ink, and
-    one logistic cannot represent both. The first component is centred at the lowest value, the background:
-    `mu_0 = -1 + f_0`. The others are centred at the noisy pixel: `mu_j = x_c + f_j`. The output channels are J C
-    log-weights, J C values of f and J C log-scales, component by component.
+    The network's output has no axis of S values. Given the noisy pixels, a clean pixel is often either background or
+    ink. One logistic distribution cannot represent both. The first component starts at the lowest value, the
+    background: `mu_0 = -1 + f_0`. The others start at the bin centre x_c of the noisy pixel: `mu_j = x_c + f_j`. The
+    output channels are J C log-weights, J C values of f and J C log-scales, component by component.
 
     Arguments:
         channels: the number of channels of the integer images.
@@ -248,10 +251,10 @@ class PixelLogits(nn.Module):
 
     Arguments:
         backbone: a network with inputs.out_channels input channels and head.in_channels output channels.
-        head: turns the output of the backbone into a distribution.
-        inputs: turns integer images into the input of the backbone.
+        head: the module that turns the output of the backbone into a distribution.
+        inputs: the module that turns integer images into the input of the backbone.
         num_values: the number S of values of a clean pixel.
-        num_states: the number of states of a noisy pixel: S, or S + 1 with a mask; None means S.
+        num_states: the number of states of a noisy pixel, S + 1 with a mask and S without a mask. None means S.
 
     Raises:
         ValueError: the channels, values or states of the parts do not match.
@@ -282,7 +285,7 @@ class PixelLogits(nn.Module):
 
     @property
     def conditions(self) -> Mapping[str, Null]:
-        """The names of the backbone's conditions, with their null values."""
+        """A dict of the backbone's conditions, with their null values."""
         return self.backbone.conditions
 
     def distribution(self, x: Tensor, c: Tensor, **cond: Tensor) -> Distribution:

@@ -1,6 +1,7 @@
-"""Attention layers of a U-Net, which relate the pixels or the channels of a feature map.
+"""Attention layers of a U-Net: attention between the pixels of a feature map, or weights of its channels.
 
-A layer adds an update to its input. gamma is 1, or sqrt(1/2) to keep the variance of a sum of two equal parts:
+A layer adds an update to its input x. gamma is 1, or sqrt(1/2) to keep the variance if x and the update have equal
+variances:
 
     out = gamma (x + update(x, label))
 
@@ -9,7 +10,7 @@ The updates, with `q, k, v` linear in the normalised pixels and `W` a 1x1 convol
     ImageAttention     W softmax(q k^T / sqrt(d)) v             quadratic in the number of pixels
     LinearAttention    W softmax_d(q) (softmax_n(k)^T v)        linear in the number of pixels
     ClassAttention     as ImageAttention, with one more key and value, which are linear in the embedding of the class
-    ChannelAttention   x tanh(a / 2), where a is a convolution over the channel means
+    ChannelAttention   x tanh(a / 2), where a is a convolution, along the channels, of the mean of each channel
 
 All updates are 0 in a new layer, so a new layer returns gamma x. Softmax and means are computed in float32 or wider.
 
@@ -72,7 +73,7 @@ class UNetAttention(nn.Module, ABC):
         """
 
     def start_as_ddpm(self) -> None:
-        """Finish the initialisation as in DDPM, after all kernels have been drawn: see `resblocks.fan_averaged`."""
+        """Finish the initialisation as in DDPM. `resblocks.fan_averaged` calls this after it has drawn all kernels."""
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """Return `gamma (x + update(x, label))`."""
@@ -81,7 +82,7 @@ class UNetAttention(nn.Module, ABC):
 
 
 class ImageAttention(UNetAttention):
-    """Residual multi-head self-attention of the pixels of a feature map. A new layer is the identity.
+    """Residual multi-head self-attention of the pixels of a feature map. A new layer returns gamma x.
 
     Arguments:
         channels: the width of the feature map.
@@ -121,7 +122,7 @@ class ImageAttention(UNetAttention):
         return q, k, v
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, label: Tensor | None) -> Tensor:
-        """Return the mean values of each query, (B, H W, heads d), before the last projection."""
+        """Return the weighted mean of the values for each query, (B, H W, heads d), before the last projection."""
         return attend(q, k, v)
 
     def start_as_ddpm(self) -> None:
@@ -131,14 +132,15 @@ class ImageAttention(UNetAttention):
 
 
 class LinearAttention(ImageAttention):
-    """Residual self-attention of pixels whose cost is linear in the number of pixels. A new layer is the identity.
+    """Residual self-attention of pixels with a cost that is linear in the number of pixels. A new layer returns gamma x.
 
     The softmax of a query is over its d features, and the softmax of the keys is over the N pixels:
 
         out = softmax_d(q) (softmax_n(k)^T v),      weights = softmax_d(q) softmax_n(k)^T    (N, N), never formed
 
-    The weights of a query are positive and have the sum 1. No division is needed, so the layer is safe for inputs of
-    any size. Katharopoulos et al. (2020) use `elu + 1` in place of both softmaxes and divide by the sum of the weights.
+    The weights of a query are positive and have the sum 1. No division by a sum of weights is needed, so there is no
+    division by a number near 0, also for inputs of large magnitude. Katharopoulos et al. (2020) use `elu + 1` in place
+    of both softmaxes and divide by the sum of the weights.
 
     References:
         Efficient attention: attention with linear complexities (Shen et al., 2021) | https://arxiv.org/abs/1812.01243
@@ -157,11 +159,12 @@ class LinearAttention(ImageAttention):
 
 
 class ClassAttention(ImageAttention):
-    """Residual self-attention of pixels with the class as one more key and value. A new layer is the identity.
+    """Residual self-attention of pixels with the class as one more key and value. A new layer returns gamma x.
 
-    Key and value of the class are linear in its embedding, with weights of their own in every layer, as GLIDE adds the
-    tokens of a text. The attention map of every pixel therefore depends on the class. GLIDE transforms its text first,
-    and Imagen normalises it. A class has a learned vector, so neither is done here.
+    The key and the value of the class are linear functions of its embedding. Each layer has its own weights for them.
+    So the attention map of every pixel depends on the class. GLIDE adds the tokens of a text in the same way, after a
+    transformer has processed the text. Imagen, another model that draws images from a text, also normalises the tokens.
+    Neither step is needed here, because the vector of a class is learned.
 
     References:
         GLIDE: towards photorealistic image generation and editing (Nichol et al., 2022) | https://arxiv.org/abs/2112.10741
@@ -198,15 +201,17 @@ class ClassAttention(ImageAttention):
 
 
 class ChannelAttention(UNetAttention):
-    """Efficient channel attention: a gate for each channel, from the means of the channels near it.
+    """Efficient channel attention: multiply each channel by a gate, which is computed from the means of nearby channels.
 
-        a = convolution over the channels of the means of norm(x),      x + update = 2 sigmoid(a) x
+        m = mean of each channel of norm(x),      a = convolution of m along the channels,      x + update = 2 sigmoid(a) x
 
-    The kernel has `k = |log2(C) / 2 + 1/2|_odd` weights for C channels: the nearest odd number, and the larger of two
-    equally near ones, as in the authors' code. The published gate is sigmoid(a), inside the residual branch of a block.
-    Here the layer follows the block, so the gate is 2 sigmoid(a) = 1 + tanh(a / 2) with a kernel that is 0 at
-    initialisation. A new layer is therefore the identity. The authors take the means after a batch norm, this layer
-    takes them after its group norm.
+    For C channels the kernel has k weights. k is the odd number nearest to `log2(C) / 2 + 1/2`. If two odd numbers are
+    equally near, k is the larger one, as in the authors' code.
+
+    The published gate is sigmoid(a) and is inside the residual branch of a block. Here the layer follows the block, and its
+    gate must be 1 at initialisation, so that it changes nothing. Therefore the gate is `2 sigmoid(a) = 1 + tanh(a / 2)`, and
+    the kernel is 0 at initialisation. The authors compute the means after a batch norm. This layer computes them after its
+    group norm.
 
     References:
         ECA-Net: efficient channel attention for deep CNNs (Wang et al., 2020) | https://arxiv.org/abs/1910.03151

@@ -15,16 +15,17 @@ __all__ = ["KnownChannels"]
 
 
 class KnownChannels(Backbone):
-    """A backbone that is also given which positions of the example are known, by its condition `known`.
+    """A backbone with the condition `known`: the network also gets a mask of the known positions of the example.
 
-    The mask is appended to the image as further channels, one for each channel of the example, with 1 for known positions. The
-    known values are in the noisy example already: they stay clean at all times. The null value is that nothing is known.
+    The mask is appended to the image as further channels, one for each channel of the example. It is 1 at known
+    positions and 0 elsewhere. The known values are already in the noisy example, because they stay clean at all times.
+    The null value of `known` means that nothing is known.
 
     References:
         Palette: image-to-image diffusion models (Saharia et al., 2022) | https://arxiv.org/abs/2111.05826
 
     Arguments:
-        backbone: the network. Its input channels are those of the image, then those of the mask.
+        backbone: the network. Its first input channels are for the image, the others are for the mask.
         event_shape: the shape of one example (C, H, W), which is the shape of `known`.
 
     Raises:
@@ -44,7 +45,7 @@ class KnownChannels(Backbone):
 
     @property
     def conditions(self) -> Mapping[str, Null]:
-        """The conditions of the wrapped network, and `known`."""
+        """A dict of the conditions of the wrapped network and of `known`, with their null values."""
         return {**self.backbone.conditions, "known": torch.zeros(self.event_shape, dtype=torch.bool)}
 
     def predict(self, x: Tensor, c: Tensor, **cond: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Layers of a U-Net that change the resolution.
 
-A `Downsample` or an `Upsample` is a convolution, which does not use the embedding, or a residual block as in BigGAN. The
-residual block pools or repeats pixels after its first activation and on its skip connection.
+A `Downsample` or an `Upsample` is a convolution or a residual block as in BigGAN. The convolution does not use the
+embedding of time and class. The residual block changes the resolution twice: after the first activation of its residual
+branch, and on its skip connection. It averages pixels to halve the resolution, and repeats pixels to double it.
 
 References:
     Large scale GAN training for high fidelity natural image synthesis (Brock et al., 2019) | https://arxiv.org/abs/1809.11096
@@ -28,7 +29,7 @@ class _Resampling(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, e: Tensor) -> Tensor:
-        """Change the resolution of x (B, in_channels, H, W). e is the embedding (B, time_dim)."""
+        """Change the resolution of x (B, in_channels, H, W). e is the embedding of time and class (B, time_dim)."""
 
 
 class Downsample(_Resampling):
@@ -37,7 +38,8 @@ class Downsample(_Resampling):
     Arguments:
         in_channels: the width of the input.
         out_channels: the width of the output.
-        block: makes a residual block with the network's settings, `block(in_channels, out_channels, resample=None)`.
+        block: a function `block(in_channels, out_channels, resample=None)` that makes a residual block with the settings
+            of the network.
     """
 
 
@@ -47,7 +49,8 @@ class Upsample(_Resampling):
     Arguments:
         in_channels: the width of the input.
         out_channels: the width of the output.
-        block: makes a residual block with the network's settings, `block(in_channels, out_channels, resample=None)`.
+        block: a function `block(in_channels, out_channels, resample=None)` that makes a residual block with the settings
+            of the network.
     """
 
 
@@ -74,8 +77,8 @@ class StridedConv(Downsample, nn.Conv2d):
 class ShuffledConv(Upsample, nn.Conv2d):
     """Double the resolution by a 1x1 convolution and a pixel shuffle.
 
-    The convolution returns four times the channels, which become 2x2 pixels. This needs a ninth of the multiplications
-    of a 3x3 convolution at the doubled resolution.
+    The convolution returns four times as many channels. The pixel shuffle turns them into 2x2 pixels. This needs a
+    ninth of the multiplications of a 3x3 convolution at the doubled resolution.
 
     Arguments:
         in_channels: the width of the input.
@@ -114,7 +117,7 @@ class ResidualDown(Downsample):
     Arguments:
         in_channels: the width of the input.
         out_channels: the width of the output.
-        block: makes the residual block, `block(in_channels, out_channels, resample=None)`.
+        block: a function `block(in_channels, out_channels, resample=None)` that makes the residual block.
     """
 
     name: ClassVar[str] = "residual"
@@ -135,7 +138,7 @@ class ResidualUp(Upsample):
     Arguments:
         in_channels: the width of the input.
         out_channels: the width of the output.
-        block: makes the residual block, `block(in_channels, out_channels, resample=None)`.
+        block: a function `block(in_channels, out_channels, resample=None)` that makes the residual block.
     """
 
     name: ClassVar[str] = "residual"

@@ -1,12 +1,14 @@
 """Blocks of a U-Net with a time embedding, and stages of such blocks.
 
-A residual block uses the embedding e of time and class as scale and shift of its second norm, or adds it before that norm:
+A residual block uses the embedding e of time and class in one of two ways. e scales and shifts the output of the second
+norm (first line), or a linear function of e is added to the input of this norm (last line):
 
     h = conv(SiLU(norm(x))),    out = gamma (skip(x) + conv(SiLU((1 + scale(e)) norm(h) + shift(e))))
                                 out = gamma (skip(x) + conv(SiLU(norm(h + shift(e)))))
 
 Here skip is a 1x1 convolution if the width changes, and the identity otherwise. gamma is 1, or sqrt(1/2) to keep the
-variance of a sum of two equal parts. The last convolution is 0 at initialisation, so a new block returns gamma skip(x).
+variance if both parts have equal variances. The last convolution is 0 at initialisation, so a new block returns gamma
+skip(x).
 
 References:
     Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -67,16 +69,17 @@ class UNetBlock(nn.Module, ABC):
         """Evaluate the block on x with the embedding e (B, time_dim)."""
 
     def start_as_ddpm(self) -> None:
-        """Finish the initialisation as in DDPM, after all kernels have been drawn: see `fan_averaged`."""
+        """Finish the initialisation as in DDPM. `fan_averaged` calls this after it has drawn all kernels."""
 
 
 def modulated_norm(norm: nn.Module, h: Tensor, e: Tensor) -> Tensor:
-    """Apply a norm with the embedding of time and class, h (B, C, H, W) -> (B, C, H, W).
+    """Apply a norm that depends on the embedding of time and class: h (B, C, H, W) -> (B, C, H, W).
 
     Arguments:
         norm: the norm.
         h: the feature map.
-        e: scales and shifts (B, 2 C), which act after the norm, or (B, C) numbers that are added before it.
+        e: a linear function of the embedding. If it has the shape (B, 2 C), it is scales and shifts, which are applied
+            after the norm. If it has the shape (B, C), it is added before the norm.
     """
     e = e[:, :, None, None]
     if e.shape[1] == h.shape[1]:
@@ -143,9 +146,9 @@ class Step:
     """One block of a stage, with its skip connection and attention.
 
     Arguments:
-        joins: the input of the block is concatenated with the last kept feature map.
-        attends: attention follows the block.
-        keeps: the output is kept for the way up.
+        joins: whether the input of the block is concatenated with the feature map that was stored last.
+        attends: whether attention follows the block.
+        keeps: whether the output is stored for a skip connection.
     """
 
     joins: bool = False
@@ -160,11 +163,11 @@ class Stage(nn.Module):
         in_width: the width of the input.
         width: the width of every block's output.
         steps: the blocks, first to last.
-        kept: the widths of the feature maps that are kept when the stage begins. The list is updated in place to those
-            at the end of the stage.
-        block: makes a block from its two widths.
-        attention: makes an attention layer from its width.
-        keeps_input: the input is kept before the first block.
+        kept: the widths of the feature maps that are stored for skip connections. The constructor changes the list in
+            place: it removes maps that the stage uses, and appends maps that the stage stores.
+        block: a function that makes a block from its input and output width.
+        attention: a function that makes an attention layer from its width.
+        keeps_input: whether the input is stored before the first block.
     """
 
     def __init__(
@@ -197,8 +200,9 @@ class Stage(nn.Module):
             x: the feature map.
             e: the embedding of time and class (B, time_dim), the input of the blocks.
             label: the embedding of the class (B, time_dim), the input of attention; None in a network without classes.
-            kept: the kept feature maps, changed in place: joined maps are taken from the end, new maps are appended.
-            run: evaluates a module on its inputs, see `Backbone.run`.
+            kept: the stored feature maps. The list is changed in place: maps that are used are taken from the end, and
+                new maps are appended.
+            run: a function that evaluates a module on its inputs, see `Backbone.run`.
         """
         if self.keeps_input:
             kept.append(x)
@@ -217,8 +221,8 @@ def fan_averaged(module: nn.Module) -> None:
     """Initialise a module as in DDPM. Use it with `nn.Module.apply`, which visits a block after its parts.
 
     Kernels are uniform with variance 2 / (fan_in + fan_out), and biases are 0. The last layers of residual branches
-    are 0 too (the authors scale them by 1e-10). Queries, keys and values are stored in one matrix but initialised as
-    three.
+    are 0 too (the authors scale them by 1e-10). Queries, keys and values are stored in one matrix, but they are
+    initialised as three matrices.
     """
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         nn.init.xavier_uniform_(module.weight)

@@ -1,22 +1,24 @@
 """Linear recurrences and the selective scan of a state-space model, without a loop over positions.
 
-The recurrence of one head has a state h of N x P numbers, inputs u (P), a decay, and N numbers b and c per position:
+The recurrence of one head has a state h of N x P numbers. At each position there are an input u of P numbers, a log-decay
+g, and two vectors b and c of N numbers:
 
     h_t = exp(g_t) h_{t-1} + b_t u_t^T,    y_t = h_t^T c_t,    h_{-1} = 0,    g_t <= 0
 
 `selective_scan` cuts the sequence into chunks. Inside a chunk, y is a product of matrices, as in attention without a
-softmax. Only the state at the end of each chunk is stored. Those states follow a recurrence over the chunks, which
-`linear_recurrence` computes:
+softmax. Only the state at the end of each chunk is stored. The states at the ends of the chunks follow a recurrence
+over the chunks, which `linear_recurrence` computes. The output is:
 
     y_t = sum_{s <= t} exp(g_{s+1} + .. + g_t) (c_t . b_s) u_s  +  exp(g_first + .. + g_t) H^T c_t
 
-Here s runs over the chunk of t, and H is the state at the end of the chunk before. Time and memory are linear in the
-length, because the size of a chunk is bounded.
+Here s runs over the positions of the chunk that contains t, and H is the state at the end of the previous chunk. Time
+and memory are linear in the length of the sequence, because the size of a chunk is bounded.
 
-All decays are kept as logarithms g <= 0 and are exponentiated only as sums. An exponential is therefore at most 1,
-and none overflows. A sum over positions s + 1 .. t is formed by itself. A difference of two sums from the start would
-lose the digits of a small decay behind a large one. Decays and states are float32 or wider, under autocast too. The
-products of b and c have the dtype of autocast: bfloat16 does not overflow there, float16 can.
+All decays are stored as logarithms g <= 0, and only sums of g are exponentiated. So an exponential is at most 1, and
+none overflows. The sum g_{s+1} + .. + g_t is computed separately for each pair (s, t). It is not the difference of two
+cumulative sums, because that would lose the digits of a small decay after a large one. Decays and states are float32 or
+wider, under autocast too. The products of b and c have the dtype of autocast. In bfloat16 these products do not
+overflow; in float16 they can.
 
 References:
     Prefix sums and their applications (Blelloch, 1990) | https://www.cs.cmu.edu/~guyb/papers/Ble93.pdf
@@ -40,8 +42,8 @@ _CHUNK = 64
 def linear_recurrence(g: Tensor, x: Tensor) -> Tensor:
     """Return h with `h_t = exp(g_t) h_{t-1} + x_t` along dimension 1, where `h_{-1} = 0`.
 
-    The associative scan needs log2(L) levels. Each level joins pairs of neighbours, so the next level has half the
-    length, and the work of all levels together is linear in L.
+    The method is the associative scan with log2(L) levels. Each level combines pairs of neighbours, so the next level
+    has half the length. The work of all levels together is linear in L.
 
     Arguments:
         g: logarithms of the decays (B, L, ..), at most 0, broadcastable to x.
@@ -71,7 +73,7 @@ def selective_scan(u: Tensor, g: Tensor, b: Tensor, c: Tensor, chunk: int = _CHU
         g: logarithms of the decays (B, L, heads), at most 0.
         b: the weights of the inputs (B, L, N), shared by the heads.
         c: the weights of the outputs (B, L, N), shared by the heads.
-        chunk: the largest number of positions in a chunk. It changes the cost and not the result.
+        chunk: the largest number of positions in a chunk. It changes only the cost, not the result.
     """
     length = u.shape[1]
     number = -(-length // chunk)
@@ -94,7 +96,7 @@ def selective_scan(u: Tensor, g: Tensor, b: Tensor, c: Tensor, chunk: int = _CHU
 
 
 def _chunks(x: Tensor, number: int, size: int) -> Tensor:
-    """Cut dimension 1 into chunks: (B, L, ..) -> (B, number, size, ..). Zeros follow the last position."""
+    """Cut dimension 1 into chunks: (B, L, ..) -> (B, number, size, ..). The last chunk is padded with zeros."""
     missing = number * size - x.shape[1]
     if missing:
         x = F.pad(x, (0, 0) * (x.ndim - 2) + (0, missing))

@@ -1,7 +1,7 @@
 """SSM: a bidirectional selective state-space model on patches, with the conditioning of DiT.
 
-The image is cut into patches. Each patch becomes a token with a fixed sin-cos position, and `depth` equal blocks follow.
-A block reads the tokens row by row, once from the first to the last and once from the last to the first:
+The image is cut into patches. Each patch becomes a token with a fixed sin-cos position, and `depth` blocks of the same
+kind follow. A block scans the tokens row by row, once from the first to the last and once from the last to the first:
 
     x, r = linear(modulate(z))                     expand * hidden_dim features each
     for both directions:
@@ -10,20 +10,23 @@ A block reads the tokens row by row, once from the first to the last and once fr
         h_t = exp(-a dt_t) h_{t-1} + dt_t b_t x'_t^T,    y_t = h_t^T c_t + D x'_t
     z = z + gate * linear((y_forward + y_backward) SiLU(r))
 
-The step dt and the weights b and c depend on the token: the scan is selective. It selects what enters the state and
-what is read from it. Cost is linear in the number of tokens, the cost of attention is quadratic.
+The state h has N numbers for each feature. The step dt and the weights b and c depend on the token. So the scan can
+select which tokens change the state, and which parts of the state enter the output: it is a selective scan. Its cost is
+linear in the number of tokens. The cost of attention is quadratic.
 
-Shift, scale and gate of a block are linear in SiLU(e_t + e_y) and 0 at initialisation (adaLN-Zero), so a new block is
-the identity and a new network returns 0.
+Shift, scale and gate of a block are linear in SiLU(e_t + e_y), where e_t and e_y are the embeddings of time and class.
+They are 0 at initialisation (adaLN-Zero), so a new block is the identity and a new network returns 0.
 
-The sources differ. What is taken from each:
+The papers differ from each other. This network is built as follows:
 
-- Mamba has a decay for each feature and each of its N numbers of state. Mamba-2 has one for each head, which turns the
-  recurrence inside a chunk into products of matrices. Here decays are those of Mamba-2: see `scan.py`.
-- Mamba computes dt, b and c after the convolution, Mamba-2 before it. Here they are computed after it.
-- Vim adds both directions before the gate, each with its own convolution, dt, b, c, a and D, as here. Vim's class token
-  and learned positions are replaced by adaLN-Zero and the positions of DiT.
-- Mamba-2 has a norm before the last linear layer of a block. Mamba and Vim have none, as here.
+- The decay is the factor exp(-a dt) by which the state is multiplied at each token. In Mamba each feature has a state
+  of N numbers, and each of these numbers has its own decay. In Mamba-2 all numbers of a head share one decay. We use
+  the decays of Mamba-2. With them, a group (chunk) of consecutive tokens can be computed with matrix products instead
+  of a loop over the tokens: see `scan.py`.
+- Mamba computes dt, b and c after the convolution, and Mamba-2 computes them before it. We compute them after it.
+- As in Vim, both directions are added before the gate, and each has its own convolution, dt, b, c, a and D. Instead of
+  Vim's class token and learned positions, we use adaLN-Zero and the positions of DiT.
+- Mamba-2 has a norm before the last linear layer of a block. Like Mamba and Vim, we have none.
 
 References:
     Mamba: linear-time sequence modeling with selective state spaces (Gu & Dao, 2023) | https://arxiv.org/abs/2312.00752
@@ -65,19 +68,22 @@ SSM_SIZES: dict[str, dict[str, Any]] = {
     for name, hidden_dim, num_heads in (("Ti", 192, 12), ("S", 384, 24))
     for patch_size in (2, 4, 8)
 }
-"""Depth and width of Vim's two published sizes, with heads of 32 features, by name and patch size: "Ti/2" to "S/8"."""
+"""The depth and width of the two published sizes of Vim, with heads of 32 features. The keys are "Ti/2" to "S/8"."""
 
 _STEPS = 1e-3, 1e-1  # dt of a new network, log-uniform, as in Mamba
 _RATES = 1.0, 16.0  # a of a new network, uniform, as in Mamba-2
 
 
 class SelectiveSSM(nn.Module):
-    """A selective state-space layer in one direction: (B, N, width) -> (B, N, width). Output t depends on inputs <= t.
+    """A selective state-space layer in one direction: (B, N, width) -> (B, N, width).
+
+    The output at position i depends only on the inputs at positions up to i.
 
     Arguments:
         width: the number of features.
-        num_heads: the number of heads, which must divide width. The features of a head share their decay.
-        state_dim: the numbers of state per feature.
+        num_heads: the number of heads, which must divide width. The features of a head share one decay, the factor
+            exp(-a dt) by which the state is multiplied at each token.
+        state_dim: the number N of state variables of each feature.
         kernel_size: the number of tokens in the window of the convolution.
 
     Raises:
@@ -114,7 +120,7 @@ class SSMBlock(nn.Module):
     Arguments:
         dim: the width of a token.
         num_heads: the number of heads, which must divide expand * dim.
-        state_dim: the numbers of state per feature.
+        state_dim: the number N of state variables of each feature.
         expand: the width of the state-space layers, in units of dim.
         kernel_size: the number of tokens in the window of the convolution.
     """
@@ -147,8 +153,9 @@ class SSM(Backbone):
         patch_size: the side of a patch in pixels, which must divide height and width. Each patch is one token.
         depth: the number of state-space blocks.
         hidden_dim: the width of a token; a multiple of 4.
-        num_heads: the number of heads of a state-space layer, which must divide expand * hidden_dim. A head has one decay.
-        state_dim: the numbers of state per feature. They are the memory of the scan.
+        num_heads: the number of heads of a state-space layer, which must divide expand * hidden_dim. The features of a
+            head share one decay: the factor exp(-a dt) by which the state is multiplied at each token.
+        state_dim: the number N of state variables of each feature. The state is the memory of the scan.
         expand: the width of the state-space layers, in units of hidden_dim.
         kernel_size: the number of tokens in the window of the convolution before each scan.
         num_classes: the number of classes of the labels; 0 means a network without labels.

@@ -1,30 +1,34 @@
 """The U-Net: residual blocks at falling and then rising resolution, with skip connections.
 
-Level l works at 1 / (patch_size 2^l) of the resolution. Feature maps of the way down are kept. The blocks of the way up
-join them to their input, last kept first. The class has two wirings, one for a compact U-Net and one for the U-Nets of
-the papers:
+The feature maps of level l have 1 / (patch_size 2^l) of the resolution of the image. A skip connection has two ends. On
+the way down, a feature map is stored ("keep"). On the way up, the stored map is concatenated with the input of a block
+("join"). The map that was stored last is used first. There are two wirings, one for a compact U-Net and one for the
+U-Nets of the papers:
 
-    one skip per level                          a skip from every map (`skip_every_map`)
+    one skip per level                            a skip from every map (`skip_every_map`)
 
-    n blocks ------------- keep -> join, n'     keep, n x (block, keep) -------- (n + 1) x (join, block)
-       down, width changes        up               down                                up
-         ...                                         keep, n x (block, keep) -- (n + 1) x (join, block)
-           n blocks of the lowest level                 block, attention, block
+    n blocks, keep --------> join, m blocks       keep, n x (block, keep) -------> (n + 1) x (join, block)
+       down                       up                 down                               up
+         n blocks, keep --> join, m blocks             keep, n x (block, keep) --> (n + 1) x (join, block)
+            n blocks of the lowest level                  block, attention, block
 
-The compact network is the default. It keeps the last map of each level. Its lowest level is the middle, with attention
-between the blocks. Resolution and width change together, in a strided convolution on the way down and in a 1x1
-convolution with a pixel shuffle on the way up.
+n and m are the numbers of blocks of a level on the way down and on the way up (`blocks`, `up_blocks`).
 
-The published networks keep every map, also the maps of the stem and of each downsampling. A level therefore has one more
-block on the way up than on the way down. The first block of a level changes the width. Attention follows the blocks of
-the levels in `attention_levels`, and the middle always has attention. The published networks differ in the use of the
-embedding, in the layers that change the resolution, in their heads and in their initialisation: see `UNET_SIZES`.
+The compact network is the default. It stores the last map of each level. Its lowest level is the middle of the network,
+with attention between the blocks. Resolution and width change in the same layer: a strided convolution on the way down,
+and a 1x1 convolution with a pixel shuffle on the way up.
+
+The published networks store every map, including the output of the stem and of each downsampling. A level therefore has
+one more block on the way up than on the way down. The first block of a level changes the width. In the levels of
+`attention_levels`, attention follows each block, and the middle always has attention. The published networks differ in
+how they use the embedding, in the layers that change the resolution, in their heads and in their initialisation: see
+`UNET_SIZES`.
 
 Two arguments are classes: the block of every level (`resblocks.py`, `convnext.py`) and the attention layer
-(`image_attention.py`). Blocks use the embedding of time and class, attention layers the embedding of the class.
+(`image_attention.py`). Blocks use the embedding of time and class. Attention layers use the embedding of the class only.
 
-The patch stem (space to depth) makes the compact network fast on a CPU. With patch_size = 2 a 28x28 image is processed
-at 14x14, where a convolution costs a quarter. No information is lost, because the channels hold the four pixels. A new
+The patch stem (space to depth) makes the compact network fast on a CPU. With patch_size = 2 the feature maps of a 28x28
+image are 14x14, so a convolution costs a quarter. No information is lost, because the four pixels become channels. A new
 network returns exactly 0, with any settings.
 
 Under autocast the norms and the softmax are computed in float32, but a CPU rounds their results to bfloat16.
@@ -124,7 +128,8 @@ UNET_SIZES: dict[str, dict[str, Any]] = {
 class KnownClassEmbedding(nn.Embedding):
     """A learned vector for each class, and 0 for the null class: (B,) in 0 .. num_classes -> (B, dim).
 
-    ADM has no vector for "no label". Without a label, the network gets only the embedding of the time.
+    It is the embedding of ADM (Dhariwal & Nichol, 2021), which has no vector for "no label". Without a label, the network
+    gets only the embedding of the time.
 
     Arguments:
         num_classes: the number of classes, without the null class.
@@ -142,15 +147,15 @@ class KnownClassEmbedding(nn.Embedding):
 
 @dataclass(frozen=True)
 class Wiring:
-    """The blocks of each level, and the widths between the levels.
+    """The blocks of each level with their skip connections and attention, and the widths between the levels.
 
     Arguments:
         entering: the input width of each level on the way down.
-        returning: the input width of each level except the lowest on the way up, before any join.
-        down: the steps of each level except the lowest on the way down, finest level first.
-        middle: the steps of the lowest level, down and up.
-        up: the steps of each level except the lowest on the way up, finest level first.
-        keeps_input: whether each level also keeps its input.
+        returning: the input width of each level except the lowest on the way up, before maps are concatenated.
+        down: the blocks of each level except the lowest on the way down, finest level first.
+        middle: the blocks of the lowest level, down and up.
+        up: the blocks of each level except the lowest on the way up, finest level first.
+        keeps_input: whether each level also stores its input for a skip connection.
     """
 
     entering: Sequence[int]
@@ -164,7 +169,7 @@ class Wiring:
 def _one_skip(
     widths: Sequence[int], blocks: int | Sequence[int], up_blocks: int | Sequence[int] | None, attending: Sequence[bool]
 ) -> Wiring:
-    """The wiring of the compact network: a level keeps its last map, and resolution and width change together."""
+    """The wiring of the compact network: a level stores its last map, and resolution and width change in the same layer."""
     *counts, lowest = one_or_each("blocks", blocks, len(widths))
     up_counts = counts if up_blocks is None else one_or_each("up_blocks", up_blocks, len(widths))[:-1]
     return Wiring(
@@ -180,10 +185,10 @@ def _one_skip(
 def _every_map(
     widths: Sequence[int], blocks: int | Sequence[int], up_blocks: int | Sequence[int] | None, attending: Sequence[bool]
 ) -> Wiring:
-    """The wiring of the published networks: every map is kept, and the first block of a level changes the width."""
+    """The wiring of the published networks: every map is stored, and the first block of a level changes the width."""
     counts = one_or_each("blocks", blocks, len(widths))
     if up_blocks is not None and one_or_each("up_blocks", up_blocks, len(widths)) != [n + 1 for n in counts]:
-        raise ValueError(f"up_blocks = {up_blocks}, expected {tuple(n + 1 for n in counts)} to join every map, or None")
+        raise ValueError(f"up_blocks = {up_blocks}, expected {tuple(n + 1 for n in counts)} with skip_every_map, or None")
     down = [[Step(attends=a, keeps=True)] * n for n, a in zip(counts, attending, strict=True)]
     up = [[Step(attends=a, joins=True)] * (n + 1) for n, a in zip(counts, attending, strict=True)]
     return Wiring(
@@ -206,13 +211,12 @@ class UNet(Backbone):
         blocks: the number of residual blocks of each level on the way down, one number for all levels or one per level.
             Blocks are cheapest in the coarsest level.
         up_blocks: the number of residual blocks of each level on the way up, one number for all levels or one per level;
-            None means as many as on the way down, and one more with skip_every_map. Without skip_every_map, the number of the
-            coarsest level has no effect, because that level has only the blocks of the way down.
+            None means as many as on the way down, or one more with skip_every_map. Without skip_every_map, the number
+            for the coarsest level has no effect, because that level has no blocks on the way up.
         patch_size: the side p of a patch. The stem turns each patch of p x p pixels into one position with p^2 times as
-            many channels (space to depth); 1 means no change. With 2, the feature maps have a quarter of the positions, so
-            a convolution costs a
-            quarter. No information is lost.
-        attention_levels: the levels that have attention: 0 is the finest level, -1 the coarsest. Attention is cheapest in the
+            many channels (space to depth); 1 means no change. With 2, the feature maps have a quarter of the positions,
+            so a convolution costs a quarter. No information is lost.
+        attention_levels: the levels that have attention. 0 is the finest level, -1 the coarsest. Attention is cheapest in the
             coarsest level.
         num_heads: the number of attention heads.
         groups: the largest number of groups of a group norm; fewer are used if it does not divide the number of channels.
@@ -232,15 +236,15 @@ class UNet(Backbone):
         downsample: the layer that halves the resolution between two levels. `residual` is the block of BigGAN.
         upsample: the layer that doubles the resolution between two levels. `nearest_conv` is the layer of DDPM, `residual` the
             block of BigGAN.
-        residual_scale: the number by which residual blocks and attention layers multiply their output, which is a sum of
-            input and update; sqrt(1/2) keeps the variance if both have equal variances.
-        learned_null: if True, a network with labels learns a vector for "no label"; if False, that vector is 0.
+        residual_scale: the factor gamma of residual blocks and attention layers. Their output is `gamma (input + update)`. If
+            the input and the update have equal variances, sqrt(1/2) keeps the variance.
+        learned_null: if True, a network with labels learns a vector for "no label"; if False, this vector is 0.
         xavier: if True, weights are initialised as in DDPM; if False, as by default in torch.
         block: the block of every level. `conv_next` has fewer weights than `residual`, and kernels of 7x7 instead of 3x3
             pixels.
-        attention: the attention layer. `softmax` compares all pairs of pixels. The cost of `linear` grows linearly with the
-            number of pixels. `class` also attends to the label, so num_classes must be at least 1. `channel` multiplies each
-            channel by a gate, and does not compare pixels.
+        attention: the attention layer. `softmax` compares all pairs of pixels. The cost of `linear` grows linearly with
+            the number of pixels. `class` is `softmax` in which pixels also attend to the label, so num_classes must be
+            at least 1. `channel` multiplies each channel by a number and does not compare pixels.
 
     Raises:
         ValueError: a setting is out of its range, the heads do not divide the width of a level with attention, or

@@ -4,11 +4,12 @@ The patches of the image, the time and the class are tokens of one sequence:
 
     z = [time, class, patch_1, .., patch_N] + learned positions
 
-The sequence passes through depth / 2 blocks, a middle block, and another depth / 2 blocks. The last half has long skip
-connections: block i from the end joins its input with the output of block i from the start, by `Linear([z, skip])` from
-2 d to d. The time token is the sinusoids without an MLP, the default of the authors. A 3x3
-convolution at the end smooths the borders of the patches. Leave it out for S logits per pixel, where it would cost more
-than the transformer.
+The sequence passes through depth / 2 blocks, a middle block, and another depth / 2 blocks. The blocks after the middle
+have long skip connections: the last block gets the output of the first block, the second last block that of the second
+block, and so on. A block concatenates this output with its input z, and `Linear([z, skip])` maps them from 2 d to d
+features. The time token is the vector of sinusoids of the time, without an MLP, as in the authors' default. A 3x3
+convolution at the end smooths the borders of the patches. Leave this convolution out if the network has one logit
+for each value of a pixel: with so many channels the convolution would cost more than the transformer.
 
 All layers are initialised as published. The last layers have small random weights, so a new U-ViT returns small
 numbers. The other backbones return 0.
@@ -45,7 +46,7 @@ UVIT_SIZES: dict[str, dict[str, Any]] = {
     "L": {"depth": 20, "hidden_dim": 1024, "num_heads": 16, "mlp_ratio": 4.0},
     "H": {"depth": 28, "hidden_dim": 1152, "num_heads": 16, "mlp_ratio": 4.0},
 }
-"""The published sizes, as arguments of `UViT`. The paper also counts the middle block: 13, 17, 21 and 29 layers."""
+"""The published sizes, as arguments of `UViT`. The paper also counts the middle block, so it has 13, 17, 21 and 29 layers."""
 
 
 class TransformerBlock(nn.Module):
@@ -79,7 +80,7 @@ class TransformerBlock(nn.Module):
         self.mlp = truncated_normal(perceptron(dim, mlp_ratio, dropout))
 
     def forward(self, z: Tensor, *skip: Tensor) -> Tensor:
-        """Evaluate the block on z (B, N, dim). A block with a long skip connection also takes one `skip` (B, N, dim)."""
+        """Evaluate the block on z (B, N, dim). With a long skip connection, a second input `skip` (B, N, dim) is needed."""
         if self.skip is not None:
             # Keep the dtype of the residual stream, which is float32 even under autocast.
             z = self.skip(torch.cat([z, *skip], dim=-1)).to(z.dtype)

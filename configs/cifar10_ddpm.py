@@ -1,4 +1,4 @@
-"""CIFAR-10 as published with DDPM: `cifar10_unet`, sampled by a thousand ancestral steps."""
+"""CIFAR-10 as published with DDPM: `cifar10_unet`, sampled with a thousand ancestral steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return `cifar10_unet` with the sampler of DDPM and the larger of its two fixed variances."""
+    """Return `cifar10_unet` with the ancestral sampler of DDPM and the larger of its two fixed variances."""
     config = cifar10_unet.get_config()
     config.update(
         sampler={

@@ -8,7 +8,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return the network and the training of DDPM, sampled by 100 steps of DDIM.
+    """Return a preset with the network and the training of DDPM, and with 100 sampling steps of DDIM.
 
     The images are read from `data/cifar-10-binary.tar.gz`. `--config.data.cifar10.download` downloads the file, and
     `--config.data.cifar10.path` sets another path.

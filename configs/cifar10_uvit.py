@@ -10,7 +10,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return `cifar10_unet` with a U-ViT and the optimiser that was published with the U-ViT."""
+    """Return `cifar10_unet` with a U-ViT and with the optimiser that was published for it."""
     config = cifar10_unet.get_config()
     config.update(
         model={

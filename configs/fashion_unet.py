@@ -10,7 +10,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return DDPM with the cosine schedule, with the network and the training of `mnist_unet`.
+    """Return `mnist_ddpm` with Fashion-MNIST, and with the network and the training of `mnist_unet`.
 
     The images are read from `data/FashionMNIST/raw`, in the layout of torchvision. `--config.data.fashion_mnist.download`
     downloads them.

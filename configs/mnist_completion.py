@@ -10,7 +10,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return `mnist` with the upper half known: it stays clean, and the network is told that it is known."""
+    """Return `mnist` with known upper halves. They stay clean, and the network sees which pixels are known."""
     config = mnist.get_config()
     config.update(model={"known": {"name": "half", "half": {"side": "upper"}}})
     return config

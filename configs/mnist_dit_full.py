@@ -10,7 +10,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return `mnist_uvit_full` with a DiT of half the depth. Its patches of 4 x 4 pixels make a quarter of the tokens."""
+    """Return `mnist_uvit_full` with a DiT of half the depth. It has patches of 4 x 4 pixels, so a quarter of the tokens."""
     config = mnist_uvit_full.get_config()
     config.update(
         model={"name": "dit", "dit": {"patch_size": 4, "depth": 7, "hidden_dim": 512, "num_heads": 8}},

@@ -10,9 +10,9 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return a preset with a learned variance, the hybrid loss and the cosine schedule of T = 4000.
+    """Return a preset with a learned variance, the hybrid loss, and the cosine schedule with T = 4000 times.
 
-    Sampling uses 100 respaced steps.
+    Sampling uses 100 of these times (a respaced grid).
     """
     config = mnist_ddpm.get_config()
     config.update(

@@ -10,13 +10,17 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return `mnist` with the leave-one-out parameterisation, a larger U-Net, and a learning rate for all backbones.
+    """Return `mnist` with the leave-one-out parameterisation, a larger U-Net, and a learning rate that suits all backbones.
 
-    `--config.model.name=dit` selects another backbone, also `uvit`, `diffit` or `ssm`. Their default sizes are equal.
+    `--config.model.name=dit` selects another backbone. Others are `uvit`, `diffit` and `ssm`. By default, they have about the
+    same number of parameters.
     """
     config = mnist.get_config()
     config.update(
         model={"parameterisation": {"name": "leave_one_out"}, "unet": {"blocks": (1, 4), "time_dim": 192}},
-        optimizer={"lr": 1e-3, "schedule": {"warmup": 200}},  # transformers need a slower start than `mnist` has
+        optimizer={
+            "lr": 1e-3,
+            "schedule": {"warmup": 200},
+        },  # transformers need a longer warm-up and a lower rate than those of `mnist`
     )
     return config

@@ -1,4 +1,4 @@
-"""MNIST digits of 16 grey levels with uniform rates: jumps to all levels have the same rate."""
+"""MNIST digits of 16 grey levels with uniform rates: the jumps between all levels have the same rate."""
 
 from __future__ import annotations
 

@@ -12,15 +12,16 @@ A parameterisation has four coefficients, which are functions of time:
 | Karras, std d of the data   | 1 / n     | alpha d^2 / n^2  | sigma d / n     | -logSNR(t) / 8  |
 
 with `n^2 = alpha^2 d^2 + sigma^2`, the variance of x_t. Given x_t, each prediction determines eps, x_0 and v. The
-parameterisations differ in how an error of the network changes x_0. It is multiplied by sigma / alpha for eps, which is
-large at high noise, by 1 for x_0, and by sigma for v. v needs a variance-preserving schedule, `alpha^2 + sigma^2 = 1`. The
-others work for any (alpha, sigma).
+parameterisations differ in how much an error of the network changes x0hat. The error is multiplied by sigma / alpha for
+eps (large at high noise), by 1 for x_0, and by sigma for v. The v parameterisation needs a variance-preserving
+schedule, `alpha^2 + sigma^2 = 1`. The others work for any (alpha, sigma).
 
 Training with a squared error learns the mean of p(x_0 | x_t) but not its variance. The posterior of a network denoiser
-therefore has a conventional variance, sigma_t^2 / (alpha_t^2 + sigma_t^2). It is exact for white data of variance 1. For any
-data in [-1, 1], whose second moment is at most 1, it is at least the squared error of the best linear denoiser, averaged
-over x_t. Samplers use only the mean, except with `LearnedVarianceDenoiser`. Its network also predicts the variance of a
-reverse step. The last term of a bound, -log p(x_0 | x_tmin), uses the variance too.
+therefore has the fixed variance sigma_t^2 / (alpha_t^2 + sigma_t^2). This variance is exact for x_0 ~ N(0, I). Data in
+[-1, 1] have a second moment of at most 1. For such data the variance is at least the squared error of the best linear
+denoiser, averaged over x_t. Samplers use only the mean. With `LearnedVarianceDenoiser` they can also use the variance
+of a reverse step, which its network predicts. The last term of a bound, -log p(x_0 | x_tmin), uses the variance of the
+posterior.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ class Posterior:
         epsilon: epshat (B, *event), the predicted noise, with `x_t = alpha_t mean + sigma_t epshat`.
         var: the variance of each dimension, broadcastable to (B, *event), positive for t > 0. None means the variance for
             data of variance 1, `sigma_t^2 / (alpha_t^2 + sigma_t^2)`.
-        interpolation: v (B, *event) of the learned variance `beta^v beta~^(1 - v)` of a reverse step; None if the network
-            learns no variance.
+        interpolation: the exponent v (B, *event) of the learned variance `beta^v beta~^(1 - v)` of a reverse step; None
+            if the network learns no variance.
     """
 
     def __init__(
@@ -114,7 +115,8 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
 
     Arguments:
         process: the Gaussian process of the noisy data.
-        network: any callable (x, c, **cond) -> the shape of x; a module's parameters are registered.
+        network: any callable (x, c, **cond) -> a tensor of the shape of x. If it is a module, its parameters are
+            registered.
         event_shape: the shape of one example, such as (1, 28, 28).
 
     References:
@@ -134,10 +136,10 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
 
     @abstractmethod
     def epsilon(self, output: Tensor, mean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Return the predicted noise epshat, without a division by sigma if possible: (B, *event)."""
+        """Return the predicted noise epshat: (B, *event). Avoid a division by sigma if possible."""
 
     def read(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Check the arguments and evaluate the network: return its output, in the dtype of x_t, and (c_skip, c_out)."""
+        """Check the arguments and evaluate the network. Return its output, in the dtype of x_t, and (c_skip, c_out)."""
         self.check_event(x_t)
         check_real(x_t)
         check_time(t, len(x_t))
@@ -162,9 +164,9 @@ class Denoiser(diffusion_core.Denoiser[Posterior]):
         """Return the posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
         Raises:
-            ValueError: x_t is not real or not (B, *event_shape), t is not () or (B,) in [0, 1], or the
-                network returned another shape than that of x_t.
-            NotFiniteError: the network returned infinity or NaN, and its output has no gradient.
+            ValueError: x_t is not real or does not have the shape (B, *event_shape), t does not have the shape () or (B,)
+                or has values outside [0, 1], or the network returned another shape than that of x_t.
+            NotFiniteError: the network returned infinity or NaN. This is not checked if the output requires a gradient.
         """
         output, coefficients = self.read(x_t, t, **cond)
         return self.interpret(output, coefficients, x_t, t)
@@ -215,11 +217,12 @@ class VelocityDenoiser(Denoiser):
 
     Arguments:
         process: the Gaussian process of the noisy data, with a variance-preserving schedule.
-        network: any callable (x, c, **cond) -> the shape of x; a module's parameters are registered.
+        network: any callable (x, c, **cond) -> a tensor of the shape of x. If it is a module, its parameters are
+            registered.
         event_shape: the shape of one example, such as (1, 28, 28).
 
     Raises:
-        TypeError: the schedule is not VariancePreserving. The formula for x0hat does not hold then.
+        TypeError: the schedule is not VariancePreserving, so the formula for x0hat does not hold.
 
     References:
         Progressive distillation for fast sampling of diffusion models (Salimans & Ho, 2022) | https://arxiv.org/abs/2202.00512
@@ -232,7 +235,7 @@ class VelocityDenoiser(Denoiser):
         if not isinstance(process.schedule, VariancePreserving):
             raise TypeError(
                 f"the schedule is {type(process.schedule).__name__}, expected a VariancePreserving one: "
-                "v = alpha eps - sigma x_0 gives x_0 only where alpha^2 + sigma^2 = 1"
+                "x0hat = alpha x_t - sigma v needs alpha^2 + sigma^2 = 1"
             )
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -251,13 +254,14 @@ class VelocityDenoiser(Denoiser):
 class KarrasDenoiser(Denoiser):
     """The EDM parameterisation of Karras et al.: input and target of the network have variance 1 at every time t > 0.
 
-    EDM has the formulas for `x_t / alpha_t = x_0 + (sigma_t / alpha_t) eps`. The network gets the log-SNR instead of the
-    time, so a network that was trained with one schedule can be used with another.
+    The EDM paper gives its formulas for `x_t / alpha_t = x_0 + (sigma_t / alpha_t) eps`. Here they are written for x_t.
+    The network gets the log-SNR instead of the time. So a network that was trained with one schedule can be used with
+    another one.
 
     Arguments:
         process: the Gaussian process of the noisy data.
-        network: any callable (x, c, **cond) -> the shape of x. It gets `c = -logSNR / 8`, which is about 2 for noise and -2
-            for nearly clean data. c is finite if alpha_t > 0 and sigma_t > 0.
+        network: any callable (x, c, **cond) -> a tensor of the shape of x. Its input c is `-logSNR / 8`, which is about
+            2 for noise and -2 for nearly clean data. c is finite if alpha_t > 0 and sigma_t > 0.
         event_shape: the shape of one example, such as (1, 28, 28).
         std: d, the standard deviation of the data; EDM uses 0.5 for images in [-1, 1].
 
@@ -290,7 +294,8 @@ class LearnedVarianceDenoiser(diffusion_core.Denoiser[Posterior]):
     """A denoiser whose network also predicts the variance of a reverse step, for any parameterisation of the mean.
 
     The network returns twice as many channels. The first half is the output for the parameterisation of the mean. The
-    second half, `out`, interpolates the log variance of the step t -> s between its two extremes:
+    second half, `out`, interpolates the log-variance of the step t -> s between its two extremes, beta~ (the variance
+    of the bridge q(x_s | x_t, x_0)) and beta (the variance of the forward step):
 
         variance = exp(v ln beta + (1 - v) ln beta~),      v = (out + 1) / 2
 
@@ -325,14 +330,17 @@ class LearnedVarianceDenoiser(diffusion_core.Denoiser[Posterior]):
         """Return the posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
         Raises:
-            ValueError: x_t is not real or not (B, *event_shape), t is not () or (B,) in [0, 1], or the
-                network did not return twice the number of its input channels.
-            NotFiniteError: the network returned infinity or NaN, and its output has no gradient.
+            ValueError: x_t is not real or does not have the shape (B, *event_shape), t does not have the shape () or (B,)
+                or has values outside [0, 1], or the network did not return twice as many channels as it got.
+            NotFiniteError: the network returned infinity or NaN. This is not checked if the output requires a gradient.
         """
         output, coefficients = self.mean_denoiser.read(x_t, t, **cond)
         expected = (len(x_t), 2 * x_t.shape[1], *x_t.shape[2:])
         if output.shape != expected:
-            raise ValueError(f"the network returned shape {tuple(output.shape)}, expected {expected}: a mean and a variance")
+            raise ValueError(
+                f"the network returned shape {tuple(output.shape)}, expected {expected}: half of the channels for the mean, "
+                "half for the variance"
+            )
         first, second = output.chunk(2, 1)  # each (B, *event)
         posterior = self.mean_denoiser.interpret(first, coefficients, x_t, t)
         return Posterior(self.process, t, posterior.mean, posterior.epsilon, interpolation=(second + 1) / 2)

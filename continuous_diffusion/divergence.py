@@ -1,15 +1,15 @@
 """The terms of the variational bound of a chain of Gaussian steps, for each dimension in nats.
 
-A step t -> s of the model is a Gaussian. Its mean is that of the bridge at x0hat, and its variance is
-`V = beta^v beta~^(1 - v)`. The true step is the bridge at x_0, with variance beta~. With
-r = log(beta / beta~) = log(sigma_t^2 / sigma_s^2),
+The true step t -> s is the bridge q(x_s | x_t, x_0), with variance beta~ (see `process.py`). A step of the model is a
+Gaussian. Its mean is the mean of the bridge with x0hat in place of x_0, and its variance is `V = beta^v beta~^(1 - v)`.
+With r = log(beta / beta~) = log(sigma_t^2 / sigma_s^2),
 
     KL(q(x_s | x_t, x_0) || p(x_s | x_t)) = 1/2 [ v r + e^{-v r} - 1 + e^{-v r} c_0^2 (x_0 - x0hat)^2 / beta~ ]
     c_0^2 (x_0 - x0hat)^2 / beta~ = (snr_s - snr_t) (x_0 - x0hat)^2 = (snr_s / snr_t - 1) (eps - epshat)^2
 
 since `c_0^2 / beta~ = (alpha_s^2 / sigma_s^2) (1 - snr_t / snr_s) = snr_s - snr_t`. The form with eps has no cancellation at
-small t. The last step, from t_1 to the data, has no bridge. Its term is -log p(x_0 | x_t1), with the density of
-N(x0hat, V), or its probability of the bin of x_0 if the data are pixels.
+small t. The last step, from t_1 to the data, has no bridge. Its term is -log p(x_0 | x_t1) with p = N(x0hat, V). For
+real data p is the density of this Gaussian. For pixels p is its probability of the bin of x_0.
 
 References:
     Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -49,7 +49,7 @@ def reconstruction_error(process: GaussianProcess, x_0: Tensor, mean: Tensor, lo
     """Return `-log p(x_0 | x_t)` of each dimension in nats, under N(mean, var): (B, *event).
 
     Arguments:
-        process: the forward process. If it has `pixels`, the probability of a bin is used, else the density.
+        process: the forward process. If it has `pixels`, p is the probability of a bin, otherwise a density.
         x_0: clean data (B, *event).
         mean: x0hat (B, *event).
         log_var: the log of the variance, broadcastable to (B, *event).

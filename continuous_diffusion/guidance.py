@@ -1,6 +1,6 @@
 """Guided denoisers of the Gaussian engine.
 
-Classifier-free guidance moves the predicted noise from the unconditional to the conditional prediction:
+Classifier-free guidance combines the unconditional and the conditional prediction of the noise:
 
     epsilon_g = epsilon_u + g (epsilon_c - epsilon_u)
 
@@ -15,8 +15,8 @@ the forward process that starts from the tilted data distribution. Deterministic
 different distributions, and neither is the tilted distribution.
 
 The mean follows from the noise, `x0hat = (x_t - sigma_t epsilon_g) / alpha_t`. With two predictions no division by
-alpha_t is needed: `x0hat_u + g (x0hat_c - x0hat_u)`. The variance is not guided. It is that of the conditional model if
-there is one, because that model is closer to the samples.
+alpha_t is needed: `x0hat_u + g (x0hat_c - x0hat_u)`. Guidance does not change the variance. If there is a conditional
+model, its variance is used, because that model is closer to the samples.
 
 References:
     Classifier-free diffusion guidance (Ho & Salimans, 2022) | https://arxiv.org/abs/2207.12598
@@ -49,17 +49,18 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
         Classifier-free diffusion guidance (Ho & Salimans, 2022) | https://arxiv.org/abs/2207.12598
 
     Proven:
-        Tests compute the law of guided samples on mixtures by numerical integration. It is not the tilted law
-        `p(x_0) p(y | x_0)^g / Z`, which guidance aims at. docs/guidance.md has tables of the distance between the two laws.
+        For mixtures, tests compute the distribution of guided samples by numerical integration. It is not the tilted
+        distribution `p(x_0) p(y | x_0)^g / Z`, which is the usual motivation of guidance. docs/guidance.md has tables
+        of the distance between the two.
 
         continuous_diffusion/test_guidance.py::test_documented_distances_are_those_of_the_benchmark
 
     Arguments:
-        denoiser: a denoiser whose network takes conditions. One guided evaluation evaluates this denoiser twice, in one
-            batch: with the conditions and with the null values.
+        denoiser: a denoiser whose network takes conditions. One guided evaluation evaluates this denoiser with the
+            conditions and with the null values, both in one batch.
         scale: the guidance scale g as a function of time.
-        null: for each condition to guide towards, the value that means "no condition". None means guidance by the labels
-            y only, with the network's null class as this value.
+        null: a dict from the names of the guided conditions to their null values, which mean "no condition". None means
+            that only the labels y are guided, with the null class of the network.
 
     Raises:
         ValueError: `null` is None and the network has no labels, or `null` names a condition that the network does not
@@ -83,10 +84,10 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
         """Return the guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
 
-        Its variance and its learned interpolation of variances are those of the conditional model.
+        Its variance and its `interpolation` v are those of the conditional model.
 
         Raises:
-            ValueError: a condition to guide towards is missing, or the wrapped denoiser refuses its input.
+            ValueError: a condition to guide towards is missing, or the wrapped denoiser raises it.
         """
         self.check_event(x_t)
         n, g = len(x_t), self.scale(t)
@@ -130,7 +131,8 @@ class ClassifierGuidance(Denoiser[Posterior]):
         """Return the guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,) in 0 .. K - 1.
 
         Raises:
-            ValueError: y is missing, not (B,), not integer or out of range, or the wrapped denoiser refuses its input.
+            ValueError: y is missing, is not integers of shape (B,) or has a value out of range, or the wrapped denoiser
+                raises it.
             NotFiniteError: the output of the classifier or its gradient is infinite or NaN.
         """
         y = taken_labels(cond, len(x_t))

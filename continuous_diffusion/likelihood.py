@@ -3,10 +3,11 @@
     -log p(x_0) <= sum_i E[KL(q(x_s | x_t, x_0) || p(x_s | x_t))] + KL(q_tmax(. | x_0) || prior) + E[-log p(x_0 | x_tmin)]
                    diffusion                                        prior                          reconstruction
 
-The diffusion term is the sum over the steps of a chain, or its limit for infinitely many steps. `GridTimes` give the
-sum, and all other time samplers give the limit. The prior term is exact. The other two terms are Monte-Carlo means over
-times and noise (see `diffusion_core/likelihood.py`). If the process has `pixels`, the reconstruction term is the
-probability of a value and not a density. The result then bounds the same quantity as in the discrete engine.
+The diffusion term is a sum over the steps of a chain, or the limit of this sum for infinitely many steps. With
+`GridTimes` it is the sum. With all other time samplers it is the limit. The prior term is exact. The other two terms
+are Monte-Carlo means over times and noise (see `diffusion_core/likelihood.py`). If the process has `pixels`, the
+reconstruction term is the probability of a value and not a density. The result then bounds the same quantity as in the
+discrete engine.
 
 References:
     Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -47,7 +48,7 @@ def prior_divergence(process: GaussianProcess, x_0: Tensor, t_max: float = 1.0, 
     t = torch.tensor(t_max, dtype=torch.float64, device=x_0.device)
     alpha, sigma = process.schedule(t)
     prior_variance = process.prior_variance(x_0.device)
-    # Written with n = alpha^2 + sigma^2, the variance of x_t for white data. This avoids cancellation near pure noise.
+    # Written with n = alpha^2 + sigma^2, the variance of x_t for data of variance 1. This avoids cancellation near pure noise.
     n_excess = (alpha.square() + sigma.square()) / prior_variance - 1
     constant = n_excess - torch.log1p(n_excess) - torch.nn.functional.logsigmoid(-process.schedule.log_snr(t))
     terms = alpha.square() / prior_variance * (x_0.double().square() - 1) + constant
@@ -94,9 +95,10 @@ def bits_per_dim(
     p is a probability if the process has `pixels`, and a density otherwise.
 
     Proven:
-        With the exact posterior of a mixture, the expected bound converges to the entropy of the data as 1 / T. The
-        estimate agrees with the expected bound within its error. Pixels are integers with a probability, not real numbers
-        with a density.
+        With the exact posterior of a mixture, the expected bound of a chain of T steps converges to the entropy of the
+        data; the difference decreases as 1 / T. The estimate agrees with the expected bound within its error. For
+        pixels with a known distribution and infinitely many steps, the estimate agrees with the entropy of the integers
+        within its error.
 
         continuous_diffusion/test_likelihood.py::test_the_exact_bound_falls_to_the_entropy
         continuous_diffusion/test_likelihood.py::test_the_estimate_is_the_expected_bound
@@ -105,18 +107,18 @@ def bits_per_dim(
     Arguments:
         denoiser: any denoiser of the Gaussian engine, in evaluation mode.
         x_0: clean data (B, *event) for the process. For pixels this is `process.pixels.encode` of integers.
-        times: `GridTimes(grid)` for the chain with the steps of a grid, or a density of times for infinitely many steps.
-            The chain starts at t_max and ends at t_min. `learn_times` improves the times and reduces the error. None
-            means the chain of 1000 times, `GridTimes(UniformGrid(999, 0.001))`.
-        draws: the number of random pairs of a time and a noise per example: an even number of at least 4. If a chain of
-            N steps draws its steps with equal probability, N draws use each step once.
+        times: `GridTimes(grid)` for the chain with the steps of a grid, or another time sampler for infinitely many
+            steps. The times are between t_max and t_min. `learn_times` returns times with a smaller Monte-Carlo error.
+            None means a chain of 1000 times, `GridTimes(UniformGrid(999, 0.001))`.
+        draws: the number of random draws per example, an even number of at least 4. A draw is a time and the noise at
+            this time. If the N steps of a chain have equal probability, N draws use each step once.
         batch_size: the number of evaluations per network call.
-        generator: the source of randomness, one stream for all draws.
+        generator: the source of randomness for all draws.
         cond: conditions of the network by name, batch first, for example labels y (B,).
 
     Raises:
-        ValueError: draws or batch_size is out of range, there are no examples, t_min = 0, the first step of the chain is
-            infinitely long in log-SNR, or the data are not pixels of the process.
+        ValueError: draws or batch_size is out of range, there are no examples, t_min = 0, the log-SNR at t_max of a
+            chain is below -100, or the data are not pixels of the process.
     """
     return _Bound(denoiser, x_0, times, cond).estimate(draws, batch_size, generator)
 
@@ -130,18 +132,19 @@ def learn_times(
     generator: Generator = None,
     **cond: Tensor,
 ) -> TimeSampler:
-    """Learn a density of times that reduces the error of `bits_per_dim`. Learn it on other images than you evaluate.
+    """Learn a density of times that reduces the error of `bits_per_dim`. Use other images than those you evaluate.
 
     Arguments:
         denoiser: any denoiser of the Gaussian engine, in evaluation mode.
         x_0: clean data (B, *event) for the process, for example 64 training images.
         times: the chain or the interval of times, as in `bits_per_dim`.
-        draws: the number of random pairs of a time and a noise per example: an even number of at least 4.
+        draws: the number of random draws per example, an even number of at least 4. A draw is a time and the noise at
+            this time.
         batch_size: the number of evaluations per network call.
         generator: the source of randomness.
         cond: conditions of the network by name, batch first.
 
     Raises:
-        ValueError: an error of `bits_per_dim`, or no term is finite and positive.
+        ValueError: `bits_per_dim` raises it, or no measured loss is finite and positive.
     """
     return _Bound(denoiser, x_0, times, cond).learn_times(draws, batch_size, generator)

@@ -1,9 +1,10 @@
 """Training losses of the Gaussian engine, unreduced: one number per example.
 
-A denoiser is trained by regression: noise the data, predict the target, measure the error. Losses with the targets eps,
-x_0 and v differ only by a weight in time (see `weights.py`). All losses are sums over dimensions.
+A denoiser is trained by regression: add noise to the data, predict a target with the network, and measure the error.
+Losses with the targets eps, x_0 and v differ only by a factor that depends on the time (see `weights.py`). All losses
+are sums over dimensions.
 
-The variational bound for the prior and a chain t_max = t_0 > ... > t_N = t_min > 0 is
+For a chain with the times t_max = t_0 > ... > t_N = t_min > 0, the variational bound is
 
     -log p(x_0) <= KL(q_tmax(. | x_0) || prior) + sum_i E[KL(q(x_s | x_t, x_0) || p(x_s | x_t))] + E[-log p(x_0 | x_tmin)]
                    L_T                            L_t, the steps t -> s of the grid                L_0
@@ -50,7 +51,7 @@ ROUNDING = 2e-7
 """An upper bound of the relative error of a time in single precision."""
 
 FAINTEST = -100.0
-"""The lowest log-SNR at which a chain can start. alpha is 2e-22 there, and the first step is practically infinite."""
+"""The lowest log-SNR at which a chain can start. Here alpha is 2e-22, so the first step is extremely long in log-SNR."""
 
 
 def noise_of(sample: Sample) -> Tensor:
@@ -82,7 +83,7 @@ class Loss(diffusion_core.Loss[Posterior]):
     """Whether the loss has a gradient for a learned variance."""
 
     def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
-        """Check that the loss trains the variance of a denoiser that learns one.
+        """If the denoiser learns a variance, check that the loss trains it.
 
         Raises:
             ValueError: the denoiser learns a variance, and the loss has no gradient for it.
@@ -114,7 +115,7 @@ class Regression(Loss):
 
     @abstractmethod
     def log_factor(self, log_snr: Tensor) -> Tensor:
-        """Return the log of the ratio of the squared errors of the target and of x_0: the shape of log_snr."""
+        """Return `log(|target - prediction|^2 / |x_0 - x0hat|^2)`, which depends only on log_snr, in the shape of log_snr."""
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
         log_snr = posterior.process.schedule.log_snr(sample.t.double())
@@ -189,7 +190,7 @@ class VelocityLoss(Regression):
 
 @dataclass(frozen=True)
 class ELBO(Loss):
-    """The bound for infinitely many steps: its integrand `1/2 (-d logSNR/dt) |eps - epshat|^2`, in nats / unit of t.
+    """The integrand of the bound for infinitely many steps: `1/2 (-d logSNR/dt) |eps - epshat|^2`, in nats per unit of t.
 
     References:
         Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630
@@ -207,7 +208,7 @@ class ELBO(Loss):
         if high == math.inf:
             raise ValueError(
                 f"{type(times).__name__} draws times from t_min = {times.t_min}, where {type(schedule).__name__} has log-SNR "
-                "inf, expected t_min > 0: ELBO goes to infinity for clean data"
+                "inf, expected t_min > 0: ELBO is infinite for clean data"
             )
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
@@ -217,7 +218,10 @@ class ELBO(Loss):
 
 @dataclass(frozen=True)
 class Reconstruction(Loss):
-    """The last term of a bound, `-log p(x_0 | x_t)` in nats, for a density or for pixels, with the posterior's variance."""
+    """The last term of a bound: `-log p(x_0 | x_t)` in nats.
+
+    p is the Gaussian posterior of the denoiser. For pixels the loss uses the probability of a bin, otherwise the density.
+    """
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
         terms = reconstruction_error(posterior.process, sample.x_0, posterior.mean, posterior.var.log())
@@ -226,18 +230,24 @@ class Reconstruction(Loss):
 
 @dataclass(frozen=True)
 class VLB(Loss):
-    """The variational bound of a chain with the steps of a grid, in nats / unit of t: L_vlb without L_T.
+    """The variational bound of a chain with the steps of a time grid, in nats per unit of t: L_vlb without the prior term.
 
     At a time t, the loss is the term of the step that contains t, divided by the length of the step. For t <= t_min this
-    term is L_0. The integral of the loss from 0 to t_max is the sum of all N + 1 terms, so times must be drawn from 0 on.
+    term is L_0. The integral of the loss from 0 to t_max is the sum of all N + 1 terms. So the training times must
+    cover 0 to t_max.
 
-    If the denoiser learns a variance, the steps have the learned variance. The variance of the term L_0 is then
-    `sigma_tmin^2` at v = 1. At v = 0 it is beta~ of the step before, as published, because beta~ of the last step is 0.
-    Without a learned variance, L_0 has the variance of the posterior.
+    A denoiser with a learned variance predicts a number v for each dimension. v interpolates the log-variance of a
+    step: v = 0 means the variance beta~ of the bridge q(x_s | x_t, x_0), and v = 1 means the variance beta of the
+    forward step. The log-variance of L_0 is interpolated too. At v = 1 the variance of L_0 is `sigma_tmin^2`. At v = 0
+    it cannot be beta~ of the step from t_min to 0, because this beta~ is 0. So, as in the published code, it is beta~
+    of the step before, which ends at t_min. Without a learned variance, L_0 uses the variance of the denoiser's posterior
+    p(x_0 | x_tmin). The argument `interpolation` does not change L_0.
 
     Arguments:
-        grid: the times of the chain, with t_min > 0. The published chain of T times is `UniformGrid(T - 1, 1 / T)`.
-        interpolation: the variance of a step if none is learned, from that of the bridge (0) to that of the forward step (1).
+        grid: the times of the chain, with t_min > 0. For a published model with T timesteps, use
+            `UniformGrid(T - 1, 1 / T)`.
+        interpolation: the variance of a step if the denoiser does not learn a variance. 0 means beta~, the variance of the
+            bridge q(x_s | x_t, x_0), and 1 means beta, the variance of the forward step.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
@@ -250,12 +260,12 @@ class VLB(Loss):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.grid.t_min <= 0:
-            raise ValueError(f"t_min = {self.grid.t_min}, expected t_min > 0: the step t_min -> 0 is the last of the chain")
+            raise ValueError(f"t_min = {self.grid.t_min}, expected t_min > 0: the chain ends with a step from t_min to 0")
         shortest = float((np.diff(self._times) / self._times[1:]).min())
         if shortest < 4 * ROUNDING:
             raise ValueError(
-                f"a step of the grid is {shortest:.1e} of its time, expected at least {4 * ROUNDING}: times are drawn in "
-                "single precision, which is too coarse for shorter steps; use a schedule with longer steps at its ends"
+                f"the shortest step of the grid is {shortest:.1e} times its larger time, expected at least {4 * ROUNDING}: "
+                "single precision, in which times are drawn, cannot represent shorter steps; use another schedule or grid"
             )
 
     @cached_property
@@ -263,7 +273,7 @@ class VLB(Loss):
         return np.array([0.0, *self.grid.times()[::-1]])  # rising; an array, because a cached tensor stays on one device
 
     def steps(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the end s and the start t of the step (s, t] that contains t: each the shape of t, float64."""
+        """Return the two ends s < u of the step (s, u] that contains t. Both are float64 and have the shape of t."""
         times = torch.as_tensor(self._times, device=t.device)
         # A time that was rounded up in float32 still belongs to the step that starts there.
         place = torch.searchsorted(times, t.double() * (1 - ROUNDING)).clamp(1, len(times) - 1)
@@ -274,7 +284,7 @@ class VLB(Loss):
         """Check that the times cover the chain, from 0 to t_max, and that the schedule fits the chain.
 
         Raises:
-            ValueError: the times have other ends, or the log-SNR is below -100 at the start of the chain.
+            ValueError: the times are not drawn from 0 to t_max of the grid, or the log-SNR is below -100 at t_max.
         """
         super().check(denoiser, times)
         if times.t_min > 0 or times.t_max != self.grid.t_max:
@@ -285,7 +295,7 @@ class VLB(Loss):
         self.check_schedule(schedule_of(denoiser))
 
     def check_schedule(self, schedule: Schedule) -> None:
-        """Check that the first step of the chain has a finite length in log-SNR.
+        """Check that the log-SNR at the start of the chain is not too low. Otherwise the first step is too long in log-SNR.
 
         Raises:
             ValueError: the log-SNR at the grid's t_max is below `FAINTEST`, -100.
@@ -302,7 +312,7 @@ class VLB(Loss):
     def draw(
         self, process: Process, x_0: Tensor, t: Tensor, generator: Generator = None, active: Tensor | None = None
     ) -> Sample:
-        """Noise x_0 as in `Loss.draw`, but at the start of the step that contains t."""
+        """Add noise to x_0 as in `Loss.draw`, but at the larger end of the step that contains t."""
         return super().draw(process, x_0, self.steps(t)[1], generator, active)
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
@@ -336,8 +346,9 @@ def _unlearned(denoiser: str) -> str:
 class HybridLoss(Loss):
     """The hybrid loss `L_simple + 0.001 T L_t`: a regression trains the mean, and the bound trains the variance.
 
-    The mean is detached in the bound. The paper has a mean over dimensions and bits per dimension. Here both terms are sums
-    over dimensions: L_simple of squares, and L_t in bits. T L_t is the integrand of the bound, `VLB`, at t.
+    The bound sends no gradient to the mean. In the paper both terms are means over dimensions. Here both are sums over
+    dimensions, so their ratio is the same. L_simple is a squared error. L_t is the term of the bound for one of T equal
+    steps of the chain, in bits. The code computes `T L_t` as the value of `VLB` at t, which is in nats, divided by ln 2.
 
     Arguments:
         simple: the regression loss that trains the mean.
@@ -357,7 +368,7 @@ class HybridLoss(Loss):
         """Check that the denoiser learns a variance, and check the bound.
 
         Raises:
-            ValueError: the denoiser learns no variance, or an error of `VLB.check`.
+            ValueError: the denoiser learns no variance, or `VLB.check` raises it.
         """
         if not getattr(denoiser, "learns_variance", False):
             raise ValueError(_unlearned(type(denoiser).__name__))
@@ -366,7 +377,7 @@ class HybridLoss(Loss):
     def draw(
         self, process: Process, x_0: Tensor, t: Tensor, generator: Generator = None, active: Tensor | None = None
     ) -> Sample:
-        """Noise x_0 as in the bound."""
+        """Add noise to x_0 at a time of the chain, as in `VLB.draw`."""
         return self.bound.draw(process, x_0, t, generator, active)
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:

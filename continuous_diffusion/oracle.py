@@ -9,8 +9,9 @@ and given component k, the moments of each dimension are
     E_k[x_0 | x_t]   = mu_k + alpha v_k / (alpha^2 v_k + sigma^2) (x_t - alpha mu_k)
     Var_k[x_0 | x_t] = v_k sigma^2 / (alpha^2 v_k + sigma^2)
 
-The moments of the posterior combine these with the responsibilities of the components at x_t. The noisy marginal, the
-distribution of one class, and the distribution of some dimensions given the others are Gaussian mixtures too.
+The moments of the posterior are sums of these moments, weighted with the probabilities of the components given x_t (the
+responsibilities). The noisy marginal, the distribution of one class, and the distribution of some dimensions given the
+others are Gaussian mixtures too.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ __all__ = ["GaussianMixture", "MixtureDenoiser"]
 
 
 class GaussianMixture(nn.Module):
-    """A Gaussian mixture `p(x) = sum_k w_k N(x; mu_k, diag v_k)` over events of any shape.
+    """A Gaussian mixture `p(x) = sum_k w_k N(x; mu_k, diag v_k)` over data of any event shape (an event is one data point).
 
     Arguments:
         weights: the weights of the components (K,), non-negative with sum 1.
         means: the means of the components (K, *event).
         variances: the variance of each component (K,), or of each dimension of a component (K, *event).
-        labels: the class of each component, K integers from 0. None means one class for each component.
+        labels: the class of each component, K integers of at least 0. None means that each component is its own class.
 
     Raises:
         ValueError: shapes do not match, the weights are not a distribution, a variance is < 0, or a label is < 0.
@@ -72,7 +73,7 @@ class GaussianMixture(nn.Module):
         self.num_classes = max(labels) + 1
 
     def sample(self, n: int, generator: Generator = None) -> Tensor:
-        """Draw n events: (n, *event), float64."""
+        """Draw n data points: (n, *event), float64."""
         randomness = as_randomness(generator)
         u = randomness.uniform((n,), torch.float64, self.weights.device)
         k = torch.searchsorted(self.weights.cumsum(0), u, right=True).clamp(max=len(self.weights) - 1)
@@ -125,17 +126,17 @@ class GaussianMixture(nn.Module):
         return GaussianMixture(weights, means, variances, self.labels[rows].tolist())
 
     def conditional(self, x: Tensor, known: Tensor) -> GaussianMixture:
-        """Return the distribution of the unknown dimensions, in their order, given the known dimensions of x.
+        """Return the distribution of the unknown dimensions given the known dimensions of x.
 
         The dimensions of a component are independent, so the known dimensions change only its weight:
         `w_k prod_known N(x^d; mu_k^d, v_k^d)`.
 
         Arguments:
-            x: one event (*event). The values of its unknown dimensions are ignored.
+            x: one data point (*event). The values of its unknown dimensions are ignored.
             known: booleans (*event), True for known dimensions. At least one is False.
 
         Returns:
-            A mixture over events of shape (number of unknown dimensions,).
+            A mixture over events of shape (number of unknown dimensions,). The dimensions keep their order.
 
         Raises:
             ValueError: a shape is not that of an event, or all dimensions are known.
@@ -197,11 +198,11 @@ def responsibilities(log_joint: Tensor) -> Tensor:
 class MixtureDenoiser(Denoiser[Posterior]):
     """The exact denoiser of a Gaussian mixture.
 
-    The posterior has the exact mean and the exact variance of each dimension. It is a Gaussian with these moments. The true
+    The returned posterior is a Gaussian with the exact mean and the exact variance of each dimension. The true
     posterior is Gaussian only for a single component. Results are computed in float64 and returned in the dtype of x_t.
 
     With labels y this is the exact denoiser of `p(x_0 | y)`, the target of a conditional network. The label
-    `mixture.num_classes` is the null class. It has the same effect as no labels: all components are used.
+    `mixture.num_classes` is the null class. It has the same effect as no labels: all components count.
 
     Arguments:
         process: the forward process.

@@ -38,11 +38,11 @@ def check_real(x: Tensor) -> None:
         ValueError: x is neither float32 nor float64.
     """
     if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"x has dtype {x.dtype}, expected float32 or float64 (PixelScale.encode converts integers)")
+        raise ValueError(f"x has dtype {x.dtype}, expected float32 or float64; PixelScale.encode converts integers")
 
 
 def match(value: Tensor, like: Tensor) -> Tensor:
-    """Convert a coefficient, () or (B,), to the dtype of `like` (B, ...), with axes that broadcast over it."""
+    """Convert a coefficient, () or (B,), to the dtype of `like` (B, ...), and append axes so that it broadcasts over `like`."""
     return per_example(value.to(like.dtype), like)
 
 
@@ -79,7 +79,7 @@ class PixelScale(CheckedArguments):
     def decode(self, x: Tensor) -> Tensor:
         """Return the value of the bin that contains x: reals -> int64.
 
-        Numbers outside [-1, 1], also infinite ones, belong to the first or the last bin.
+        Numbers outside [-1, 1], including infinities, belong to the first or the last bin.
 
         Raises:
             ValueError: x is not real, or (checked only on the CPU) it contains NaN.
@@ -92,7 +92,7 @@ class PixelScale(CheckedArguments):
         return ((x + 1) * (self.num_values / 2)).floor().clamp(0, self.num_values - 1)
 
     def check(self, x: Tensor) -> None:
-        """Check that real numbers are bin centres. Other numbers are no pixel values and have no probability.
+        """Check that real numbers are bin centres. Other numbers are not pixel values, so they have no probability.
 
         Raises:
             ValueError: x is not real, or (checked only on the CPU) it has values that are not bin centres.
@@ -106,13 +106,17 @@ class PixelScale(CheckedArguments):
         elif not centred:
             wrong = x[~(off <= 0.01)].flatten()[0].item()
             what = "the centre of a bin" if abs(wrong) <= 1 else "in [-1, 1]"
-            raise ValueError(f"x_0 contains {wrong:.6g}, which is not {what}: expected PixelScale({self.num_values}).encode(k)")
+            raise ValueError(
+                f"x_0 contains {wrong:.6g}, which is not {what}: convert the pixel integers with "
+                f"PixelScale({self.num_values}).encode"
+            )
 
     def log_mass(self, x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
         """Return the log probability of the bin of x under N(mean, var), in nats: (B, *event) -> (B, *event).
 
-        It is `log(Phi(b) - Phi(a))`, where a and b are the edges of the bin in standard deviations. The first and the last
-        bin include the tails, so the S probabilities sum to 1. Computed in float64, returned in the dtype of x.
+        It is `log(Phi(b) - Phi(a))`, where a and b are the edges of the bin in standard deviations. The first and the
+        last bin include the tails, so the S probabilities sum to 1. The result is computed in float64 and has the dtype
+        of x.
 
         Arguments:
             x: reals in [-1, 1] (B, *event).
@@ -141,13 +145,13 @@ class PixelScale(CheckedArguments):
 class GaussianProcess(Process):
     """The Gaussian forward process `x_t = alpha_t x_0 + sigma_t eps` with eps ~ N(0, I).
 
-    The prior is `N(0, (alpha_1^2 + sigma_1^2) I)`. This is the variance at t = 1 of data with mean 0 and variance 1. It is
-    1 for variance-preserving schedules.
+    The prior is `N(0, (alpha_1^2 + sigma_1^2) I)`. `alpha_1^2 + sigma_1^2` is the variance of x_1 if the data have mean 0 and
+    variance 1. For variance-preserving schedules it is 1.
 
     Arguments:
         schedule: alpha and sigma as functions of time.
-        pixels: the pixel values that the clean data stand for. Likelihoods are then probabilities of these values, as in
-            the discrete engine. With None they are densities of real data.
+        pixels: a PixelScale that says which integer each clean number means. Likelihoods are then probabilities of
+            these integers, as in the discrete engine. With None, likelihoods are densities of real data.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
@@ -163,7 +167,7 @@ class GaussianProcess(Process):
         self.register_buffer("prior_mean", torch.zeros(()), persistent=False)
 
     def check_data(self, x_0: Tensor) -> None:
-        """Raise an error if clean data are not real.
+        """Check that clean data are real numbers.
 
         Raises:
             ValueError: x_0 is not a float32 or float64 tensor.
@@ -181,9 +185,9 @@ class GaussianProcess(Process):
         return self.perturb(x_0, noise, t), noise
 
     def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
-        """Draw `x_t ~ N((alpha_t / alpha_s) x_s, beta I)` for s <= t, each () or (B,): (B, *event) -> (B, *event).
+        """Add noise from time s to a later time t: draw `x_t ~ N((alpha_t / alpha_s) x_s, beta I)`, (B, *event).
 
-        Here beta is `added_variance(s, t)`.
+        Here beta is `added_variance(s, t)`. s and t have the shape () or (B,). x_s has the shape (B, *event).
         """
         check_real(x_s)
         check_time(s, len(x_s))
@@ -195,12 +199,12 @@ class GaussianProcess(Process):
         return match(scale, x_s) * x_s + match((-torch.expm1(log_rho)).sqrt() * sigma_t, x_s) * noise
 
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
-        """Draw x_1 ~ N(0, prior_variance I) of the given shape: float64 if the module is, else float32."""
+        """Draw x_1 ~ N(0, prior_variance I) of the given shape: float64 if the module is in float64, else float32."""
         device, dtype = self.prior_mean.device, torch.promote_types(self.prior_mean.dtype, torch.float32)
         return self.prior_variance(device).sqrt() * as_randomness(generator).normal(shape, dtype, device)
 
     def prior_variance(self, device: torch.device | str = "cpu") -> Tensor:
-        """Return `alpha_1^2 + sigma_1^2`: (), float64."""
+        """Return `alpha_1^2 + sigma_1^2` as float64 of shape ()."""
         alpha, sigma = self.schedule(torch.ones((), dtype=torch.float64, device=device))
         return alpha.square() + sigma.square()
 
@@ -224,12 +228,12 @@ class GaussianProcess(Process):
         return alpha_s, sigma_s, alpha_t, sigma_t, log_rho
 
     def added_variance(self, s: Tensor, t: Tensor) -> Tensor:
-        """Return `beta = sigma_t^2 (1 - rho)`, the variance that the step s -> t adds: the shape of t, float64."""
+        """Return `beta = sigma_t^2 (1 - rho)`, the variance that the step s -> t adds, as float64 in the shape of t."""
         *_, sigma_t, log_rho = self._step(s, t)
         return -torch.expm1(log_rho) * sigma_t.square()
 
     def bridge_coefficients(self, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (c_0, c_t, var) of `q(x_s | x_t, x_0) = N(c_0 x_0 + c_t x_t, var I)`, s < t: the shape of t, float64."""
+        """Return (c_0, c_t, var) of `q(x_s | x_t, x_0) = N(c_0 x_0 + c_t x_t, var I)`, s < t, as float64 in the shape of t."""
         alpha_s, sigma_s, _, sigma_t, log_rho = self._step(s, t)
         lost = -torch.expm1(log_rho)  # 1 - rho
         # c_t is (alpha_t / alpha_s) (sigma_s^2 / sigma_t^2), without a division by alpha_s.

@@ -47,7 +47,7 @@ class LogSNRGrid(TimeGrid):
         steps: the number N of reverse steps.
         t_min: the last time of sampling, near the data.
         t_max: the first time of sampling, near the noise.
-        schedule: the schedule of the process, whose log-SNR has equal steps.
+        schedule: the schedule of the process; the steps are equal in its log-SNR.
 
     Raises:
         ValueError: the log-SNR is infinite at t_min or t_max.
@@ -69,17 +69,18 @@ class LogSNRGrid(TimeGrid):
 class BoundedLogSNRGrid(TimeGrid):
     """A time grid with equal steps of log-SNR between two log-SNRs, by default from alpha = 0.011 to sigma = 0.011.
 
-    The grid starts at t = 1 if the log-SNR of the schedule does not fall to `log_snr_min`. Use this grid to sample with
-    schedules that are made for training, whose log-SNR is infinite at t = 0 and t = 1.
+    If the log-SNR of the schedule is above `log_snr_min` at all times, the grid starts at t = 1. Use this grid to
+    sample with schedules that are made for training. Their log-SNR is infinite at t = 0 and t = 1.
 
     Arguments:
         steps: the number N of reverse steps.
-        schedule: the schedule of the process, whose log-SNR has equal steps.
-        log_snr_max: the log-SNR at the last time, near the data; 9 is sigma = 0.011.
-        log_snr_min: the log-SNR at the first time, near the noise; -9 is alpha = 0.011.
+        schedule: the schedule of the process; the steps are equal in its log-SNR.
+        log_snr_max: the log-SNR at the last time, near the data; a log-SNR of 9 means sigma = 0.011.
+        log_snr_min: the log-SNR at the first time, near the noise; a log-SNR of -9 means alpha = 0.011.
 
     Raises:
-        ValueError: the log-SNR of the schedule never rises above log_snr_max, or it is infinite at the start of the grid.
+        ValueError: log_snr_min < log_snr_max does not hold, log_snr_max is not below the log-SNR of the schedule at t =
+            0, or the log-SNR is infinite at the start of the grid.
     """
 
     t_min: float = field(init=False, default=0.0)
@@ -93,7 +94,7 @@ class BoundedLogSNRGrid(TimeGrid):
         high = _ends(self.schedule, 0.0, 1.0)[1]
         if not self.log_snr_min < self.log_snr_max < high:
             raise ValueError(
-                f"log_snr_max = {self.log_snr_max}, log_snr_min = {self.log_snr_min}, expected falling values below "
+                f"log_snr_min = {self.log_snr_min}, log_snr_max = {self.log_snr_max}: expected log_snr_min < log_snr_max < "
                 f"{high:.4g}, the log-SNR of {type(self.schedule).__name__} at t = 0"
             )
         ends = torch.tensor([self.log_snr_max, self.log_snr_min], dtype=torch.float64, device="cpu")
@@ -108,19 +109,21 @@ class BoundedLogSNRGrid(TimeGrid):
 
 @dataclass(frozen=True)
 class LogSNRTimes(TimeSampler):
-    """A time sampler that draws log-SNRs from a given density, with importance weights.
+    """A time sampler that draws log-SNRs from a given density, and converts them to times with weights.
 
-    With uniform t, a schedule defines a density over log-SNR. Here `schedule` defines how the data are noised, and
-    `density` defines which noise levels are drawn. Each loss is multiplied by 1 / density of its time. So the mean of the
-    loss is the same as with uniform times, and only the variance changes.
+    Two schedules have two roles: `schedule` adds the noise to the data, and `density` defines how often each noise
+    level is drawn. The loss of each example is multiplied by the weight of its time, which is 1 / (the probability
+    density with which the time was drawn). So the mean of the loss is the same as with uniform times, and only its
+    variance changes.
 
-    The training does not prefer any noise level, because the weights cancel the density. To do that, give the process this
-    density as its schedule, and draw uniform times.
+    Because of the weights, the mean loss does not prefer any noise level. If you want to prefer some noise levels, use
+    `density` as the schedule of the process, and draw uniform times.
 
     Arguments:
         schedule: the schedule of the process.
-        density: a schedule. With uniform t it has a density over log-SNR, and log-SNRs are drawn from this density. They
-            are limited to the range between t_max and t_min of `schedule`.
+        density: a schedule that only defines a density of log-SNRs. At a time that is uniform in [0, 1], the log-SNR of
+            this schedule is a random number, and the density of this number is used. Only log-SNRs between those of
+            `schedule` at t_max and at t_min are drawn.
         t_min: the smallest time that is drawn.
         t_max: the largest time that is drawn.
 
@@ -142,8 +145,8 @@ class LogSNRTimes(TimeSampler):
         needed, had = _ends(self.schedule, self.t_min, self.t_max), _ends(self.density, 0.0, 1.0)
         if needed[0] < had[0] or needed[1] > had[1]:
             raise ValueError(
-                f"the density {type(self.density).__name__} has log-SNR {had[0]:.4g} to {had[1]:.4g}, which leaves out some of "
-                f"{needed[0]:.4g} to {needed[1]:.4g}, expected a density that covers it: some times would never be drawn"
+                f"the density {type(self.density).__name__} has log-SNR {had[0]:.4g} to {had[1]:.4g}, expected a density that "
+                f"covers {needed[0]:.4g} to {needed[1]:.4g}, the log-SNR of the schedule: some times would never be drawn"
             )
 
     def at(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,9 +5,9 @@ proportional to each other,
 
     |eps - epshat|^2 = snr |x_0 - x0hat|^2,      |v - vhat|^2 = (snr + 1) |x_0 - x0hat|^2,
 
-where the last equation needs alpha^2 + sigma^2 = 1. A weight is therefore defined for x_0 and divided by the factor of the
-target: snr, 1 or snr + 1. Weights are computed from the log-SNR, so there is no overflow for clean data (snr = inf) or
-pure noise.
+where the last equation needs alpha^2 + sigma^2 = 1. A weight is therefore defined for the error of x_0. For the target
+of the loss it is divided by the factor above: snr for eps, 1 for x_0 and snr + 1 for v. Weights are computed from the
+log-SNR, so there is no overflow for clean data (snr = inf) or pure noise.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["AbsoluteError", "Distance", "MinSNR", "SmoothAbsoluteError", "Square
 
 
 class Distance(CheckedArguments, ABC):
-    """The base class of distances, which give the cost of an error in each dimension."""
+    """The distance between target and prediction: the cost of the error in one dimension."""
 
     @abstractmethod
     def __call__(self, residual: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Distance(CheckedArguments, ABC):
 
 @dataclass(frozen=True)
 class SquaredError(Distance):
-    """The L2 distance `r^2`. The posterior mean, which the samplers need, minimises it."""
+    """The L2 distance `r^2`. The best prediction for it is the posterior mean, which the samplers need."""
 
     name: ClassVar[str] = "l2"
 
@@ -45,7 +45,7 @@ class SquaredError(Distance):
 
 @dataclass(frozen=True)
 class AbsoluteError(Distance):
-    """The L1 distance `|r|`. The posterior median minimises it."""
+    """The L1 distance `|r|`. The best prediction for it is the posterior median."""
 
     name: ClassVar[str] = "l1"
 
@@ -58,7 +58,7 @@ class SmoothAbsoluteError(Distance):
     """The smooth L1 distance: `r^2 / (2 beta)` if |r| < beta, else `|r| - beta / 2`.
 
     Arguments:
-        beta: the size of the error where the distance changes from a parabola to a line.
+        beta: the size of the error at which the distance changes from a parabola to a line.
     """
 
     name: ClassVar[str] = "smooth_l1"
@@ -70,21 +70,21 @@ class SmoothAbsoluteError(Distance):
 
 
 class Weight(CheckedArguments, ABC):
-    """The base class of weights, which give each noise level its share in a loss."""
+    """The weight of the error at each noise level."""
 
     @abstractmethod
     def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
-        """Return the weight of the error of a target: the shape of log_snr.
+        """Return the weight of the error of a target, in the shape of log_snr.
 
         Arguments:
             log_snr: 2 log(alpha / sigma), float64.
-            log_factor: the log of the ratio of the squared errors of the target and of x_0.
+            log_factor: `log(|target - prediction|^2 / |x_0 - x0hat|^2)`.
         """
 
 
 @dataclass(frozen=True)
 class Unweighted(Weight):
-    """The weight 1 for all noise levels of the target."""
+    """The weight 1 at all noise levels, for every target."""
 
     def __call__(self, log_snr: Tensor, log_factor: Tensor) -> Tensor:
         return torch.ones_like(log_snr)
@@ -94,7 +94,7 @@ class Unweighted(Weight):
 class MinSNR(Weight):
     """The min-SNR weight: `min(snr, gamma)` for x_0, `min(gamma / snr, 1)` for eps, `min(snr, gamma) / (snr + 1)` for v.
 
-    At high noise it is the weight of the eps loss. Nearly clean data have less weight than in the eps loss.
+    At high noise (snr < gamma) the loss equals the unweighted eps loss. At low noise it is smaller than the eps loss.
 
     Arguments:
         gamma: the signal-to-noise ratio above which the weight of an error in x_0 is constant.

@@ -5,8 +5,8 @@
     run = load_run("runs/mnist")
     digits = run.images(run.sampler(steps=100).sample(16, seeds=range(16)))
 
-What the command line does is a few lines of Python too: `train` is a loop around `fit`, and
-`ctdiff.recipe` makes the parts from a configuration.
+The command line calls the same functions. `train` is a loop around `fit`, and `ctdiff.recipe` makes the objects of a
+configuration.
 """
 
 from importlib import import_module
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MovingAverage", "Run", "Summary", "TrainStep", "fit", "load_run", "sample_run", "summary", "train"]
 
-# Imported when they are asked for: the command sets what torch reads when it is loaded, and importing `ctdiff` comes first.
+# Imported on first use, so that `import ctdiff` does not load torch. The command sets variables before it loads torch.
 _HOMES = {
     "MovingAverage": "ctdiff.training",
     "Run": "ctdiff.runs",
@@ -38,19 +38,19 @@ _HOMES = {
 
 
 def _check_neighbours() -> None:
-    """Refuse a package of another project that hides one of ours.
+    """Check that no package of another project hides a package of ctdiff.
 
     Raises:
-        ImportError: naming both folders.
+        ImportError: Python finds another package of the same name. The message names both folders.
     """
     home = Path(__file__).resolve().parent.parent
     for name in ("backbones", "continuous_diffusion", "diffusion_core", "discrete_diffusion"):
         spec = find_spec(name)
         found = Path(spec.origin).resolve().parent if spec is not None and spec.origin is not None else None
         if found != home / name and (home / name).is_dir():
-            where = "nowhere on the path" if found is None else f"found in {found}, which hides it"
+            where = "finds no such package" if found is None else f"finds {found}, which hides it"
             raise ImportError(
-                f"the package {name} of ctdiff is in {home / name}, but it is {where}: rename that folder, or start Python "
+                f"the package {name} of ctdiff is in {home / name}, but Python {where}: rename that folder, or start Python "
                 "from another one"
             )
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from ml_collections import ConfigDict
 
 from ctdiff import presets, recipe
+from ctdiff.devices import check_device
+from ctdiff.files import expanded
 from ctdiff.presets import preset_names
 from ctdiff.recipe.engine import tree
 from ctdiff.recipe.errors import ConfigError, UnknownKey, closest, one_of
@@ -27,13 +27,12 @@ from ctdiff.recipe.values import Text
 
 __all__ = [
     "FREE_SECTIONS",
+    "OVERRIDE",
     "ConfigError",
     "changed",
     "check",
-    "check_device",
     "complete",
     "differences",
-    "elsewhere",
     "flatten",
     "from_json",
     "load",
@@ -43,11 +42,14 @@ __all__ = [
     "to_json",
 ]
 
+OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+"""A change on a command line: whether it is negated, the key, and the value."""
+
 FREE_SECTIONS = ("sampler", "saving")
 """Sections that do not change the training: they may differ between a run and its continuation."""
 
 
-def elsewhere(key: str) -> bool:
+def _elsewhere(key: str) -> bool:
     """Return whether a key is `data.*.path`, `data.*.download` or `training.device`. These keys may differ between machines."""
     return re.fullmatch(r"data\.\w+\.(path|download)|training\.device", key) is not None
 
@@ -62,23 +64,15 @@ def load(name: str, arguments: Sequence[str] = ()) -> ConfigDict:
     Raises:
         ConfigError: the preset or file does not exist, gives no configuration, or gives one that cannot be used.
     """
-    if name.endswith(".py") or "/" in name:
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"--config={name}: there is no such file")
-    elif name in (known := preset_names()):
-        path = presets.FOLDER / f"{name}.py"
-    else:
-        raise ConfigError(f"--config={name}: expected {one_of(known)}, or the path of a .py file{closest(name, known)}")
+    known = preset_names()
+    path = presets.FOLDER / f"{name}.py" if name in known else expanded(name)
+    if path.suffix != ".py" or not path.is_file():
+        expected = f"{one_of(known)}, or the path of a .py file{closest(name, known)}"
+        raise ConfigError(f"--config={name}: there is no such file or preset, expected {expected}")
     try:
-        config = presets.evaluate(path)
+        given = presets.evaluate(path).to_dict()
     except Exception as error:  # code of the user can raise anything
         raise ConfigError(f"--config={name} cannot be evaluated: {type(error).__name__}: {error}") from error
-    if not isinstance(config, ConfigDict):
-        raise ConfigError(
-            f"--config={name}: get_config() returned a {type(config).__name__}, expected an ml_collections.ConfigDict"
-        )
-    given = config.to_dict()
     trust_classes(given)
     config = complete(_with(given, _typed(arguments)))
     check(config)
@@ -94,29 +88,10 @@ def complete(given: Mapping[str, Any]) -> ConfigDict:
     Raises:
         ConfigError: an unknown key, or a wrong value.
     """
-    process = given.get("process", {})
-    engine = process.get("engine", "discrete") if isinstance(process, Mapping) else "discrete"
+    engine = flatten(given).get("process.engine", "discrete")
     if engine not in (known := [*recipe.engines()]):
         raise ConfigError(f"config.process.engine = {engine!r}, expected {one_of(known)}{closest(engine, known)}")
-    return ConfigDict(completed(tree(str(engine)), given))
-
-
-def _switch_engine(given: dict[str, Any], engine: str) -> None:
-    """Remove the keys that the other engines have and this one has not, or has with another meaning; typed values stay."""
-    own = tree(engine)
-    for other in (tree(name) for name in recipe.engines() if name != engine):
-        for section in other.fields:
-            theirs, ours = other.inner(section), own.inner(section)
-            foreign = theirs.names() - ours.names()
-            foreign |= {key for key, cls in theirs.found().items() if cls != ours.found().get(key)}
-            kept = given.get(section, {})
-            for key in [key for key in kept if key in foreign and not _is_typed(kept[key])]:
-                del kept[key]
-
-
-def _is_typed(value: object) -> bool:
-    values = flatten(value).values() if isinstance(value, Mapping) else [value]
-    return any(isinstance(each, Text) for each in values)
+    return ConfigDict(completed(tree(engine), given))
 
 
 def changed(config: ConfigDict, changes: Mapping[str, object]) -> ConfigDict:
@@ -141,8 +116,8 @@ def override(
         config: the whole configuration.
         arguments: the changes, for example "--config.sampler.steps=10". `--config.key` without a value sets the key to True,
             `--noconfig.key` sets it to False.
-        sections: the sections that may be changed, for a run that is already trained. Empty means that all sections may be
-            changed. Of the section `data`, only the keys `data.*.path` and `data.*.download` may be changed.
+        sections: the sections that may be changed, for a run that is already trained. Empty means that all keys may be
+            changed. If `data` is one of the given sections, only its keys `data.*.path` and `data.*.download` may be changed.
         lenient: what to do with changes of keys that do not exist or have no effect. If True, these changes are left out and
             returned; if False, they are an error.
 
@@ -152,24 +127,22 @@ def override(
     Raises:
         ConfigError: a key does not exist or may not be changed, or a value is wrong.
     """
-    typed, vain = _typed(arguments), {}
+    typed = _typed(arguments)
     for key in typed:
         section = key.split(".")[0]
-        if sections and (section not in sections or (section == "data" and not elsewhere(key))):
+        if sections and (section not in sections or (section == "data" and not _elsewhere(key))):
             raise ConfigError(f"config.{key} cannot be changed: the run is trained. Expected a key of config.{sections[0]}")
-    while True:
-        try:
-            new = changed(config, typed)
-            check(new, typed if sections else None)
-            break
-        except UnknownKey as error:
-            if not lenient or error.key not in typed:
-                raise
-            vain[error.key] = str(error)
-            del typed[error.key]
+    try:
+        new = changed(config, typed)
+        check(new, typed if sections else None)
+    except UnknownKey as error:
+        if not lenient or error.key not in typed:
+            raise
+        rest = [argument for argument in arguments if error.key not in _typed([argument])]
+        return {error.key: str(error), **override(config, rest, sections, lenient)}
     for section, values in new.items():
         config[section] = values
-    return vain
+    return {}
 
 
 def override_each(
@@ -191,29 +164,28 @@ def override_each(
         vain.append(override(config, [*arguments, *changes], sections, lenient=True))
         for key in vain[-1].keys() & _typed(changes).keys():
             raise ConfigError(vain[-1][key])
-    for key in dict.fromkeys(key for each in vain for key in each):
+    for key in vain[0] if vain else ():
         if all(key in each for each in vain):
             # The shortest message says that a choice is missing; the others list all keys.
             raise ConfigError(min((each[key] for each in vain), key=len))
 
 
 def check(config: ConfigDict, asked: Collection[str] | None = None) -> None:
-    """Refuse a configuration that is not whole, that cannot be built, or that has values without an effect.
+    """Check that a configuration has all keys, that its parts can be made, and that its values have an effect and fit together.
+
+    The parts are the network, the process, the sampler and all other objects that are made from a configuration.
 
     Arguments:
         config: the configuration.
-        asked: the keys to give advice on; None means all.
+        asked: only values of these keys raise an error because they have no effect or do not fit the other settings. None
+            means the values of all keys. The other checks are always made.
 
     Raises:
-        ConfigError: the message names the key, the value and what is allowed.
+        ConfigError: a check fails. The message names the key, the value and what is allowed.
     """
-    whole = flatten(complete(config.to_dict()))
-    if missing := sorted(whole.keys() - flatten(config).keys()):
-        raise ConfigError(f"config.{missing[0]} is missing: the configuration is not whole, see `complete` and `changed`")
-    try:
-        torch.device(config.training.device)
-    except RuntimeError as error:  # the message of torch lists devices that only its developers know
-        raise ConfigError(f"config.training.device = {config.training.device!r}, expected {_devices()}") from error
+    if missing := sorted(flatten(complete(config.to_dict())).keys() - flatten(config).keys()):
+        raise ConfigError(f"config.{missing[0]} is missing: a configuration must have all keys, see `complete` and `changed`")
+    check_device(config.training.device, here=False)
     for key, message in recipe.advice(config):  # first: this message is clearer than that of a constructor
         if asked is None or key in asked:
             raise UnknownKey(key, message)
@@ -224,8 +196,7 @@ def _typed(arguments: Sequence[str]) -> dict[str, Text]:
     """Return the changes by key."""
     typed = {}
     for argument in arguments:
-        match = re.fullmatch(r"--?(no)?config\.([^=]+)(?:=(.*))?", argument, re.DOTALL)
-        if match is None:
+        if (match := OVERRIDE.fullmatch(argument)) is None:
             raise ConfigError(f"{argument!r}, expected --config.section.key=value")
         negated, key, value = match.groups()
         typed[key] = Text("false" if negated else "true" if value is None else value)
@@ -245,35 +216,23 @@ def _with(given: dict[str, Any], changes: Mapping[str, object]) -> dict[str, Any
             node.pop(key_of(str(node[name])), None)  # the settings of the user's class that is not chosen any more
         node[name] = value
     trust_classes(changes)
-    if (engine := str(changes.get("process.engine", ""))) in recipe.engines():
-        _switch_engine(given, engine)
+    if (engine := str(changes.get("process.engine"))) in recipe.engines():
+        _leave_others(given, engine)
     return given
 
 
-def _devices() -> str:
-    """Return the devices of this machine in words."""
-    mps = ["mps"] if torch.backends.mps.is_available() else []
-    return one_of(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *mps])
+def _leave_others(given: Mapping[str, dict[str, Any]], engine: str) -> None:
+    """Remove the keys that other engines have and this one has not, or has with another meaning; typed values stay."""
+    for section, key, _ in set[Any]().union(*map(_keys, recipe.engines())) - _keys(engine):
+        kept = given.get(section, {})
+        if key in kept and not any(isinstance(value, Text) for value in flatten({key: kept[key]}).values()):
+            del kept[key]
 
 
-def check_device(device: str, name: str = "config.training.device") -> None:
-    """Refuse a device that this machine cannot compute on.
-
-    `check` accepts such a device, because a run may come from another machine.
-
-    Arguments:
-        device: the device.
-        name: the name of the argument, for the message.
-
-    Raises:
-        ConfigError: the message names the device and the devices of this machine.
-    """
-    try:
-        usable = torch.empty(0, device=device).device.type != "meta"
-    except (RuntimeError, AssertionError) as error:  # torch raises AssertionError if it was compiled without a device
-        raise ConfigError(f"{name} = {device!r} cannot be used on this machine, expected {_devices()}") from error
-    if not usable:
-        raise ConfigError(f"{name} = {device!r} computes nothing, expected {_devices()}")
+def _keys(engine: str) -> set[tuple[str, str, type | None]]:
+    """Return the keys of an engine, each with its section, and with its class if it is the name of one."""
+    places = [(section, tree(engine).inner(section)) for section in tree(engine).fields]
+    return {(section, key, place.found().get(key)) for section, place in places for key in place.names()}
 
 
 def differences(one: ConfigDict, other: ConfigDict, ignore: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
@@ -286,7 +245,7 @@ def differences(one: ConfigDict, other: ConfigDict, ignore: Collection[str] = ()
             compared.
     """
     a, b = flatten(one), flatten(other)
-    keys = [key for key in sorted({*a, *b}) if not {key, key.split(".")[0]} & {*ignore} and not elsewhere(key)]
+    keys = [key for key in sorted({*a, *b}) if not {key, key.split(".")[0]} & {*ignore} and not _elsewhere(key)]
     return {key: (a.get(key), b.get(key)) for key in keys if a.get(key) != b.get(key)}
 
 
@@ -306,11 +265,10 @@ def from_json(text: str, source: str = "the configuration") -> ConfigDict:
     """
     try:
         content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{source} is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{source} is not a configuration: it holds a {type(content).__name__}")
-    try:
+        if not isinstance(content, dict):
+            raise ConfigError(f"it holds a {type(content).__name__}, expected the sections of a configuration")
         return complete(content)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{source} is not JSON: {error}") from error

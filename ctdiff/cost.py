@@ -1,8 +1,8 @@
 """The cost of a network: parameters, arithmetic, memory and time.
 
-Shapes and counts come from a copy of the network on the meta device of torch, whose tensors have shapes but no content. So a
-count needs no data and almost no memory. torch counts two floating-point operations for a multiply-accumulate. Activation
-memory is the memory that autograd keeps for the backward pass. Time is measured on the network itself.
+The counts use a copy of the network on the meta device of torch, whose tensors have shapes but no values. So counting needs no
+data and almost no memory. torch counts a multiply-accumulate as two floating-point operations, so its count is divided by two.
+Activation memory is the memory that autograd keeps for the backward pass. Time is measured on the network itself.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones import Backbone, PixelLogits
 from ctdiff import recipe
+from ctdiff.devices import check_device
+from ctdiff.recipe.errors import ConfigError
 
 __all__ = ["Cost", "Summary", "estimate", "summary"]
 
-_ENOUGH = 2.0  # seconds; after this time no further run is started
+_ENOUGH = 2.0  # seconds; after this time no further pass is timed
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Summary:
         parameters: the number of parameters, including frozen ones.
         multiply_accumulates: the multiply-accumulates of one evaluation on one image.
         activation_bytes: the activation memory of one image in training, in bytes.
-        forward_seconds: the time of a forward pass with activations per image; None if it was not measured.
-        backward_seconds: the time of a backward pass per image; None if it was not measured.
+        forward_seconds: the time per image of a forward pass that keeps activations; None if it was not measured.
+        backward_seconds: the time per image of a backward pass; None if it was not measured.
     """
 
     parameters: int
@@ -64,8 +66,9 @@ class Cost:
 
     Arguments:
         network: the summary of its network.
-        training_bytes: the memory of the weights, the optimiser and the activations of one batch, without data, noise and the
-            overhead of the allocator.
+        training_bytes: the memory of the weights, their gradients, their moving average, the state of the optimiser, and the
+            activations of one part of a batch (`training.accumulation` is the number of parts). Data, noise and the overhead
+            of the allocator are not counted.
     """
 
     network: Summary
@@ -86,7 +89,7 @@ class Cost:
 
 
 def summary(backbone: nn.Module, shape: Sequence[int], runs: int = 5, batch_size: int = 1) -> Summary:
-    """Return the parameters, multiply-accumulates, activation memory and seconds of a network, for images of one shape.
+    """Measure the size of a network and its cost for one image: arithmetic, activation memory and time.
 
     The network is not changed. The numbers of multiply-accumulates and bytes come from a copy of the network in training
     mode. The tensors of this copy have shapes but no values.
@@ -94,17 +97,17 @@ def summary(backbone: nn.Module, shape: Sequence[int], runs: int = 5, batch_size
     Arguments:
         backbone: a `Backbone` or `PixelLogits`.
         shape: the shape of one image (C, H, W).
-        runs: the number of timed runs. With 0 runs, or with a network on the meta device, no time is measured, and the seconds
-            in the result are None.
-        batch_size: the number of images in a timed run.
+        runs: how many times the forward and the backward pass are timed. With 0, or with a network on the meta device, no time
+            is measured, and the seconds in the result are None.
+        batch_size: the number of images in a timed pass.
 
     Returns:
         The number of parameters, and for one image: multiply-accumulates, bytes of activations, and the median seconds of a
         forward and of a backward pass.
 
     Raises:
-        ValueError: the module is of another class, the shape is not (C, H, W) or has a wrong number of channels, or runs or
-            batch_size is too small.
+        ValueError: the module is not a `Backbone` or `PixelLogits`. Or the shape is not (C, H, W), or C is not the number of
+            channels of the network. Or runs < 0 or batch_size < 1.
     """
     event = _checked(backbone, shape)
     if runs < 0 or batch_size < 1:
@@ -120,13 +123,14 @@ def summary(backbone: nn.Module, shape: Sequence[int], runs: int = 5, batch_size
 
 
 def estimate(config: ConfigDict, runs: int = 0) -> Cost:
-    """Estimate the cost of a configuration. Without measured runs, the network needs no memory.
+    """Estimate the cost of a configuration. With `runs` = 0, no memory is allocated for the network.
 
     Arguments:
         config: the configuration.
-        runs: as in `summary`, on the device of the configuration.
+        runs: how many times the passes are timed, on the device of the configuration. With 0, or if this machine does not
+            have the device, no time is measured.
     """
-    if runs:
+    if runs and _has(config.training.device):
         network = recipe.build_network(config)
     else:
         plain = ConfigDict(config.to_dict())
@@ -144,11 +148,20 @@ def _checked(backbone: nn.Module, shape: Sequence[int]) -> tuple[int, int, int]:
     if not isinstance(backbone, (Backbone, PixelLogits)):
         raise ValueError(f"backbone is a {type(backbone).__name__}, expected a Backbone or PixelLogits")
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"shape = {tuple(shape)}, expected that of one image, (C, H, W)")
+        raise ValueError(f"shape = {tuple(shape)}, expected the shape of one image, (C, H, W)")
     if isinstance(backbone, Backbone) and shape[0] != backbone.in_channels:
         raise ValueError(f"shape = {tuple(shape)}, expected ({backbone.in_channels}, H, W): the channels of the network")
     channels, height, width = shape
     return channels, height, width
+
+
+def _has(device: str) -> bool:
+    """Return whether this machine has a device."""
+    try:
+        check_device(device)
+    except ConfigError:
+        return False
+    return True
 
 
 def _device(network: nn.Module) -> torch.device:

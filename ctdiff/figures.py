@@ -1,20 +1,36 @@
 """Pictures: grids of samples, the reverse process as rows or as an animation, tables of grids, the loss curve.
 
-The value k of S becomes the grey level 255 k / (S - 1). A masked pixel, with state S, has no grey level and is painted in a
-colour.
+With S values, the value k is shown as the grey level 255 k / (S - 1). A masked pixel has the state S. It has no grey level and
+is shown in blue.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["grid_png", "in_rows", "loss_curve", "save_animation", "save_grid", "save_table", "tile", "to_pixels"]
+from ctdiff.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "grid_png",
+    "image_pngs",
+    "in_rows",
+    "loss_curve",
+    "save_animation",
+    "save_figure",
+    "save_grid",
+    "save_table",
+    "tile",
+    "to_pixels",
+]
 
 _MASK_COLOUR = (70, 105, 150)
 _GAP = 2  # pixels between images
@@ -25,7 +41,7 @@ _DPI = 120
 
 
 def to_pixels(states: Tensor, num_values: int) -> Tensor:
-    """States 0 .. S-1, or S for a mask, (N, C, H, W) -> uint8 (N, 3, H, W)."""
+    """Convert states to RGB pixels: 0 .. S - 1, or S for a mask, (N, C, H, W) -> uint8 (N, 3, H, W)."""
     states = states.long()  # the product overflows bytes
     grey = (states.clamp(max=num_values - 1) * 255 / (num_values - 1)).round().to(torch.uint8)
     colour = torch.tensor(_MASK_COLOUR, dtype=torch.uint8).reshape(1, 3, 1, 1)
@@ -34,7 +50,7 @@ def to_pixels(states: Tensor, num_values: int) -> Tensor:
 
 
 def tile(pixels: Tensor, columns: int) -> Tensor:
-    """Lay images out row by row: uint8 (N, 3, H, W) -> (3, rows (H + gap) + gap, columns (W + gap) + gap)."""
+    """Put images in a grid, row by row: uint8 (N, 3, H, W) -> (3, rows (H + gap) + gap, columns (W + gap) + gap)."""
     # torchvision.utils.make_grid differs: it drops the border of a single image, and the empty columns of a short row.
     n, channels, height, width = pixels.shape
     rows = -(-n // columns)
@@ -46,7 +62,7 @@ def tile(pixels: Tensor, columns: int) -> Tensor:
 
 
 def _sheet(states: Tensor, num_values: int, columns: int | None) -> Any:
-    """A PIL image of states (N, C, H, W) in a grid, magnified; None means a grid that is about square."""
+    """Return a magnified PIL image of states (N, C, H, W) in a grid. If `columns` is None, the grid is about square."""
     from PIL import Image
 
     pixels = to_pixels(states, num_values)
@@ -56,8 +72,24 @@ def _sheet(states: Tensor, num_values: int, columns: int | None) -> Any:
     return Image.fromarray(sheet.permute(1, 2, 0).contiguous().numpy())
 
 
+def image_pngs(states: Tensor, num_values: int) -> Iterator[bytes]:
+    """Yield a PNG of each image in its own size, as bytes. Grey images without masked pixels have one channel, others three.
+
+    Arguments:
+        states: integers 0 .. S - 1, or S for a mask, (N, C, H, W).
+        num_values: S, the number of values of a pixel.
+    """
+    from PIL import Image
+
+    grey = states.shape[1] == 1 and bool((states < num_values).all())
+    for pixels in to_pixels(states, num_values):
+        picture, buffer = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()), io.BytesIO()
+        (picture.convert("L") if grey else picture).save(buffer, "PNG")
+        yield buffer.getvalue()
+
+
 def grid_png(states: Tensor, num_values: int, columns: int | None = None) -> bytes:
-    """A PNG of images in a grid, as bytes; the arguments are those of `save_grid`."""
+    """Return a PNG of images in a grid, as bytes. The arguments are those of `save_grid`."""
     buffer = io.BytesIO()
     _sheet(states, num_values, columns).save(buffer, "PNG")
     return buffer.getvalue()
@@ -68,20 +100,22 @@ def save_grid(path: str | Path, states: Tensor, num_values: int, columns: int | 
 
     Arguments:
         path: the file.
-        states: (N, C, H, W) integers, 0 .. S-1, or S for a mask.
-        num_values: S.
+        states: integers 0 .. S - 1, or S for a mask, (N, C, H, W).
+        num_values: S, the number of values of a pixel.
         columns: the number of images in a row; None means a grid that is about square.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(grid_png(states, num_values, columns))
+    _write(path, grid_png(states, num_values, columns))
 
 
 def in_rows(rows: Sequence[Tensor], num_values: int) -> tuple[Tensor, int]:
-    """Images for a grid with one row for each list, and the number of columns. Shorter rows end in white images.
+    """Arrange several sets of images as the rows of a grid. Shorter rows are filled with white images.
 
     Arguments:
-        rows: (n, C, H, W) integers each; n may differ.
-        num_values: S.
+        rows: the images of each row, integers (n, C, H, W). The number n may differ from row to row.
+        num_values: S, the number of values of a pixel.
+
+    Returns:
+        The images of the grid, row by row, and the number of columns.
     """
     longest = max(len(row) for row in rows)
     white = num_values - 1
@@ -90,21 +124,28 @@ def in_rows(rows: Sequence[Tensor], num_values: int) -> tuple[Tensor, int]:
 
 
 def save_animation(path: str | Path, frames: Sequence[Tensor], num_values: int, columns: int | None = None) -> None:
-    """Write an endless GIF of a grid of images. The last frame is shown longer.
+    """Write a GIF of a grid of images, which repeats without end. The last frame is shown longer.
 
     Arguments:
         path: the file.
-        frames: (N, C, H, W) integers each, 0 .. S-1, or S for a mask.
-        num_values: S.
+        frames: the images of each frame, integers 0 .. S - 1, or S for a mask, (N, C, H, W).
+        num_values: S, the number of values of a pixel.
         columns: the number of images in a row; None means a grid that is about square.
     """
     sheets = [_sheet(frame, num_values, columns) for frame in frames]
     # A GIF has 256 colours a frame. They are exact for grey levels, and the nearest ones for colours.
     grey = all((frame < num_values).all() for frame in frames) and frames[0].shape[1] == 1
     first, *others = [sheet.convert("L") if grey else sheet.quantize(256) for sheet in sheets]
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    durations = [_FRAME] * len(others) + [_LAST_FRAME]
-    first.save(path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    durations, buffer = [_FRAME] * len(others) + [_LAST_FRAME], io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    _write(path, buffer.getvalue())
+
+
+def save_figure(path: str | Path, figure: Figure) -> None:
+    """Write a PNG of a figure of matplotlib, with 120 dots an inch."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    _write(path, buffer.getvalue())
 
 
 def save_table(path: str | Path, pictures: Sequence[Sequence[Tensor]], rows: Sequence[str], columns: Sequence[str]) -> None:
@@ -112,7 +153,7 @@ def save_table(path: str | Path, pictures: Sequence[Sequence[Tensor]], rows: Seq
 
     Arguments:
         path: the file.
-        pictures: row by row, uint8 (3, H, W), as from `tile`.
+        pictures: the pictures of each row of the table, uint8 (3, H, W), for example from `tile`.
         rows: the headings on the left.
         columns: the headings on top.
 
@@ -123,7 +164,7 @@ def save_table(path: str | Path, pictures: Sequence[Sequence[Tensor]], rows: Seq
 
     found, expected = [len(row) for row in pictures], [len(columns)] * len(rows)
     if found != expected or not rows or not columns:
-        raise ValueError(f"rows of {found} pictures, expected {len(rows)} rows of {len(columns)}, at least one of each")
+        raise ValueError(f"the rows have {found} pictures, expected {len(rows)} rows of {len(columns)}, not empty")
     figure = Figure(figsize=(_CELL * len(columns), _CELL * len(rows)), layout="constrained")
     for line, row, heading in zip(figure.subplots(len(rows), len(columns), squeeze=False), pictures, rows, strict=True):
         for axes, picture in zip(line, row, strict=True):
@@ -133,8 +174,7 @@ def save_table(path: str | Path, pictures: Sequence[Sequence[Tensor]], rows: Seq
         if row is pictures[0]:
             for axes, name in zip(line, columns, strict=True):
                 axes.set_title(name)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI)
+    save_figure(path, figure)
 
 
 def loss_curve(path: Path, records: Sequence[dict[str, Any]]) -> None:
@@ -166,11 +206,16 @@ def loss_curve(path: Path, records: Sequence[dict[str, Any]]) -> None:
     axes.set_ylabel("loss per pixel")
     if values:
         axes.legend()
-    figure.savefig(path, dpi=_DPI)
+    save_figure(path, figure)
+
+
+def _write(path: str | Path, content: bytes) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(path), content)
 
 
 def _smoothed(values: Sequence[float], memory: float = 0.95) -> list[float]:
-    """An exponential average with bias correction."""
+    """Return the exponential moving average of values, with bias correction."""
     smooth, total, weight = [], 0.0, 0.0
     for value in values:
         total = memory * total + (1 - memory) * value

@@ -1,8 +1,9 @@
-"""Writing of files and folders that a crash cannot leave half done, and the lock of a folder.
+"""Writes files and folders so that a crash never leaves them incomplete, and locks folders.
 
-A file or a folder is written under a hidden name, flushed to the disk, and renamed: one step for the file system. A folder is
-renamed before it is deleted, for the same reason. A process that is killed can only leave hidden names behind;
-`remove_leftovers` deletes these.
+A file or a folder is written under a hidden name and flushed to the disk. Then it is renamed. The file system makes a rename
+completely or not at all, so the final name never belongs to incomplete content. A folder is renamed to a hidden name before it
+is deleted, for the same reason. If a process is killed, only files and folders with hidden names are incomplete.
+`remove_leftovers` deletes them.
 """
 
 from __future__ import annotations
@@ -18,13 +19,34 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["FolderError", "discard", "locked", "new_folder", "remove_leftovers", "write_atomically", "write_durably"]
+__all__ = [
+    "FolderError",
+    "discard",
+    "expanded",
+    "locked",
+    "new_folder",
+    "remove_leftovers",
+    "write_atomically",
+    "write_durably",
+]
 
 _WRITING, _DELETING = ".writing_", ".deleting_"
 
 
 class FolderError(RuntimeError):
-    """A folder that cannot be used. The message names the folder and says what can be done."""
+    """An error about a folder that cannot be used. The message names the folder and a way to solve the problem."""
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path in which `~` is the home folder, and `~name` that of a user.
+
+    Raises:
+        ValueError: the home folder is not known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path}: {Path(path).parts[0]} is not a known home folder, expected an absolute path") from error
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -36,7 +58,7 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace the content of a file. A reader or a crash finds the old content or the new content, never a part."""
+    """Replace the content of a file. Readers find its old or its new content, never a part of it, even after a crash."""
     building = path.with_name(f"{_WRITING}{path.name}_{os.getpid()}")
     write_durably(building, content)
     building.replace(path)
@@ -45,10 +67,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Make a folder whose name appears only when its content is complete. An older folder of this name is replaced.
+    """Make a folder that gets its name only when its content is complete. An older folder of this name is replaced.
 
-    The context gives the hidden folder to write into. If the context ends with an error, the hidden folder stays until
-    `remove_leftovers` deletes it.
+    `with new_folder(path) as hidden:` makes a hidden folder to write into. At the end of the block, it is renamed to `path`.
+    If the block ends with an error, the hidden folder is not renamed, and `remove_leftovers` can delete it.
     """
     building = path.with_name(f"{_WRITING}{path.name}_{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
@@ -61,7 +83,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def discard(path: Path) -> None:
-    """Delete a folder if it exists. The folder is renamed first, so that its name never stands for a part of it."""
+    """Delete a folder if it exists. It gets a hidden name first, so that an incomplete folder never has the old name."""
     if path.exists():
         doomed = path.with_name(f"{_DELETING}{path.name}_{os.getpid()}")
         path.rename(doomed)
@@ -72,8 +94,9 @@ def remove_leftovers(folder: Path, age: float = 0.0) -> None:
     """Delete the files and folders that a killed process left half written or half deleted.
 
     Arguments:
-        folder: the folder that holds them.
-        age: the time since the last change, in seconds. Younger ones stay: another process may still be writing them.
+        folder: the folder in which they are.
+        age: a time in seconds. Files and folders that were changed within this time are kept, because another process may
+            still be writing them. 0 deletes all.
     """
     for path in [*folder.glob(f"{_WRITING}*"), *folder.glob(f"{_DELETING}*")]:
         with suppress(FileNotFoundError):  # another process has just renamed or deleted it
@@ -85,18 +108,18 @@ def remove_leftovers(folder: Path, age: float = 0.0) -> None:
                 path.unlink()
 
 
-# Not `filelock`: it locks a file, which stays in the folder; here the folder itself is locked, and nothing stays.
+# `filelock` locks a file, which is left in the folder. Here the folder itself is locked, and no file is left.
 @contextmanager
 def locked(path: Path, work: str, flag: str) -> Iterator[None]:
-    """Make a folder and lock it while the context lasts.
+    """Make a folder and lock it until the end of the `with` block.
 
-    The lock is the system's lock of the folder itself. It leaves no file, and it ends with the process, however the process
-    ends. File systems without locks (some network file systems) and Windows have no lock.
+    The operating system locks the folder itself, so there is no lock file. The lock ends with the process, even if the process
+    is killed. On Windows, and on file systems without locks (some network file systems), nothing is locked.
 
     Arguments:
         path: the folder.
-        work: the work that is done in the folder, for the message.
-        flag: the flag that chooses another folder, for the message.
+        work: the name of the work in the folder, such as "training", for the error message.
+        flag: the flag that chooses another folder, such as "--workdir", for the error message.
 
     Raises:
         FolderError: the folder cannot be made, or another process has locked it.
@@ -114,7 +137,7 @@ def locked(path: Path, work: str, flag: str) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise FolderError(f"another {work} is at work in {path}: wait for it, or give another {flag}") from error
+                raise FolderError(f"another {work} uses {path}: wait until it ends, or give another {flag}") from error
         yield
     finally:
         os.close(descriptor)

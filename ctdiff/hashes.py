@@ -1,6 +1,6 @@
 """SHA-256 hashes of bytes, files, JSON content and tensors, as hexadecimal digits.
 
-Hashes are stored in files and are parts of names. So what a function hashes must not change.
+Hashes are stored in files and used in names. So the bytes that a function hashes must stay the same in later versions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def json_hash(content: Mapping[str, Any]) -> str:
 
 
 def content_hash(*tensors: Tensor) -> str:
-    """Return the hash of the elements of CPU tensors, one tensor after the other, without shapes and dtypes: 64 digits."""
+    """Return one hash of the elements of several CPU tensors. Shapes and dtypes are not hashed: 64 digits."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(tensor.contiguous().numpy().data)  # no copy: the tensor may be larger than memory
@@ -42,11 +42,11 @@ def content_hash(*tensors: Tensor) -> str:
 
 
 def tensors_hash(tensors: Mapping[str, Tensor], end: str = "") -> str:
-    """Return the hash of named tensors, in the order of their names: 64 digits.
+    """Return one hash of named tensors, in the order of their names: 64 digits.
 
     Arguments:
-        tensors: tensors by name. Names, dtypes, shapes and elements are hashed.
-        end: what ends the line of name, dtype and shape.
+        tensors: a dictionary from names to tensors. Names, dtypes, shapes and elements are hashed.
+        end: a text that is hashed between the shape and the elements of each tensor.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):

@@ -1,4 +1,4 @@
-"""Downloads over TLS only, with checked certificates, also after redirections."""
+"""Downloads files over TLS with checked certificates. A redirection to another protocol is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import ssl
 import urllib.error
 import urllib.request
 
+from ctdiff.progress import bar
+
 __all__ = ["fetch"]
+
+_PIECE = 1 << 20  # bytes
 
 
 class _OnlyTLS(urllib.request.HTTPRedirectHandler):
@@ -24,14 +28,21 @@ def fetch(url: str) -> bytes:
 
     Raises:
         ValueError: the address has another protocol.
-        OSError: the download failed: no network, a refused certificate, a time-out, a redirection to another protocol.
+        OSError: the download failed. Possible reasons are no network, a wrong certificate, a time-out, or a redirection to
+            another protocol.
     """
     if not url.startswith("https://"):
         raise ValueError(f"url = {url}, expected an https address")
     tls = urllib.request.HTTPSHandler(context=ssl.create_default_context())
     try:
         with urllib.request.build_opener(tls, _OnlyTLS).open(url, timeout=60) as response:
-            content: bytes = response.read()
+            length, content = response.length, bytearray()
+            with bar(f"downloading {url.rpartition('/')[2]}", length) as shown:
+                while part := response.read(_PIECE):
+                    content += part
+                    shown.update(len(part))
     except http.client.HTTPException as error:  # an incomplete response, for example
         raise OSError(f"{type(error).__name__}: {error}") from error
-    return content
+    if length is not None and len(content) < length:
+        raise OSError(f"the download has {len(content)} bytes, expected {length}")
+    return bytes(content)

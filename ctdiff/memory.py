@@ -1,7 +1,7 @@
-"""Keeps large blocks of freed memory in the process, which makes large tensors on a CPU several times cheaper.
+"""Keeps large blocks of freed memory in the process, so that operations on large CPU tensors take less time.
 
 glibc returns large freed blocks to the system. The next tensor of this size then gets new pages, which the system has to clear
-first. A training step frees and allocates the same blocks again and again. With kept blocks, a softmax over (50176, 256) took
+first. Every training step frees and allocates blocks of the same sizes. With kept blocks, a softmax over (50176, 256) took
 16 ms instead of 44 ms on one core.
 """
 
@@ -19,7 +19,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 def keep_freed_memory() -> bool:
     """Make glibc keep freed memory in the process. With another C library, do nothing.
 
-    Freed memory stays with the process until it ends. So call this in a command, not in a library.
+    Other processes cannot use this memory until the process ends. So call this function in a command, not in a library.
 
     Returns:
         Whether the C library accepted the settings.

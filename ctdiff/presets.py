@@ -7,19 +7,20 @@ configuration file can import from both, and presets have priority: `from config
 
 from __future__ import annotations
 
-import importlib.util
+import pkgutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+
+from ml_collections import ConfigDict
 
 __all__ = ["FOLDER", "evaluate", "preset_names"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs"
 """The folder of the presets."""
-
-_PACKAGE = "configs"
 
 
 def preset_names() -> list[str]:
@@ -33,58 +34,42 @@ def preset_names() -> list[str]:
     return sorted({path.stem for path in FOLDER.glob("*.py")} - {"__init__"})
 
 
-def evaluate(path: Path) -> object:
-    """Return the result of the function `get_config` of a file. Errors of the file are raised unchanged."""
-    spec = importlib.util.spec_from_file_location(f"ctdiff_preset_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    with _presets_importable(), _neighbours_importable(path.resolve().parent):
-        sys.modules[spec.name] = module  # where dataclasses look for annotations
-        try:
-            spec.loader.exec_module(module)
-            return module.get_config()
-        finally:
-            sys.modules.pop(spec.name, None)
+def evaluate(path: Path) -> ConfigDict:
+    """Return the result of the function `get_config` of a .py file. Errors of the file are raised unchanged.
+
+    Raises:
+        TypeError: the result is no ConfigDict.
+    """
+    loader = SourceFileLoader(f"ctdiff_preset_{path.stem}", str(path))
+    module = ModuleType(loader.name)
+    module.__file__ = loader.path
+    with _importing(path.resolve().parent):
+        sys.modules[loader.name] = module  # where dataclasses look for annotations
+        loader.exec_module(module)
+        config = module.get_config()
+    if not isinstance(config, ConfigDict):
+        raise TypeError(f"get_config() returned a {type(config).__name__}, expected an ml_collections.ConfigDict")
+    return config
 
 
 @contextmanager
-def _neighbours_importable(folder: Path) -> Iterator[None]:
-    """Import from a folder first, as a script does from its own; what is imported from there is forgotten afterwards."""
-    before = set(sys.modules)
+def _importing(folder: Path) -> Iterator[None]:
+    """Import from a folder first, as a script does from its own. What is imported from the folder is forgotten afterwards.
+
+    In this context, the package `configs` has the presets, and then the files of other packages of this name.
+    """
+    theirs = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "configs"}
+    before = {*sys.modules}
+    sys.modules["configs"] = package = ModuleType("configs", "The presets of ctdiff, and a project's own.")
+    package.__path__ = pkgutil.extend_path([str(FOLDER), *getattr(theirs.get("configs"), "__path__", [])], "configs")
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
+        for name in {*sys.modules} - before:
             places = [getattr(sys.modules[name], "__file__", None), *getattr(sys.modules[name], "__path__", [])]
-            if any(place is not None and folder in Path(place).resolve().parents for place in places):
+            near = any(place is not None and folder in Path(place).resolve().parents for place in places)
+            if near or name.partition(".")[0] == "configs":
                 del sys.modules[name]
-
-
-@contextmanager
-def _presets_importable() -> Iterator[None]:
-    """In this context, the package `configs` has the presets, and then the files of another package of this name."""
-    theirs = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _PACKAGE}
-    for name in theirs:
-        del sys.modules[name]
-    ours = ModuleType(_PACKAGE, "The presets of ctdiff, and a project's own.")
-    ours.__path__ = [str(FOLDER), *_folders(theirs.get(_PACKAGE))]
-    sys.modules[_PACKAGE] = ours
-    try:
-        yield
-    finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]:
-            del sys.modules[name]
         sys.modules.update(theirs)
-
-
-def _folders(imported: ModuleType | None) -> list[str]:
-    """Return the folders of the user's package `configs`, imported or on the path, without ours."""
-    if imported is not None:
-        found = list(getattr(imported, "__path__", []))
-    else:
-        spec = importlib.util.find_spec(_PACKAGE)
-        found = list(spec.submodule_search_locations or []) if spec is not None else []
-    return [folder for folder in found if Path(folder).resolve() != FOLDER]

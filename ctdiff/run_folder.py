@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from ml_collections import ConfigDict
 
 from ctdiff import config as configuration
 from ctdiff.data import Splits, data_record
-from ctdiff.files import FolderError, discard, locked, remove_leftovers, write_atomically
+from ctdiff.files import FolderError, discard, expanded, locked, remove_leftovers, write_atomically
+from ctdiff.recipe.user_classes import user_modules
+from ctdiff.sample_folders import clear_images
 from ctdiff.training.checkpoints import complete_checkpoints
 
 __all__ = ["RunError", "RunFolder"]
@@ -23,7 +26,7 @@ _PICTURE = re.compile(r"(step_\d{7,}|final|process|[a-z]\w*_\d+(_.*)?)\.(png|npz
 
 
 class RunError(FolderError):
-    """A run that cannot be used. The message names its folder and says what can be done."""
+    """An error about a run that cannot be used. The message names its folder and a way to solve the problem."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class RunFolder:
     path: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", self.path.expanduser())
+        object.__setattr__(self, "path", expanded(self.path))
 
     @property
     def config(self) -> Path:
@@ -56,7 +59,7 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """The file of the records of every step."""
+        """The file with a record of every training step."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -66,14 +69,14 @@ class RunFolder:
 
     @property
     def samples(self) -> Path:
-        """The folder of pictures."""
+        """The folder of the pictures of samples."""
         return self.path / "samples"
 
     def read_config(self) -> ConfigDict:
         """Read the saved configuration.
 
         Raises:
-            RunError: the folder is no run.
+            RunError: the folder is not a run, because its configuration cannot be read.
             ConfigError: the file is damaged.
         """
         try:
@@ -99,10 +102,10 @@ class RunFolder:
         return tuple(names)
 
     def saved_config(self) -> ConfigDict | None:
-        """Read the configuration of the run in the folder; None if the folder has no files with names of a run.
+        """Read the configuration of the run in the folder. None if the folder has none of the files that a run writes.
 
         Raises:
-            RunError: the folder has files with names of a run, but is no run.
+            RunError: the folder has some of these files, but no configuration that can be read.
         """
         taken = [path.name for path in (self.config, self.metrics, self.checkpoints, self.samples) if path.exists()]
         if not taken:
@@ -111,34 +114,42 @@ class RunFolder:
             return self.read_config()
         except (RunError, configuration.ConfigError) as error:
             raise RunError(
-                f"{self.path} holds {', '.join(taken)}, but no run of ctdiff ({error}); nothing was touched. "
-                "Give another --workdir, or move those away"
+                f"{self.path} has {', '.join(taken)}, but no configuration of a run that can be used. Nothing was changed. "
+                f"Give another --workdir, or solve the problem: {error}"
             ) from error
 
     def begun(self) -> ConfigDict | None:
-        """Read the configuration of the run that a training would continue; None if there is no checkpoint.
+        """Read the configuration of the run that a training would continue. None if there is no checkpoint.
 
         Raises:
-            RunError: the folder has files with names of a run, but is no run.
+            RunError: the folder has some of the files of a run, but no configuration that can be read.
         """
         saved = self.saved_config()
         return saved if complete_checkpoints(self.checkpoints) else None
 
+    def resume_command(self, config: ConfigDict) -> str:
+        """Return the command that continues the run of a configuration, with quotes where a shell needs them."""
+        modules = user_modules(config.to_dict())
+        trust = [f"--trust={','.join(modules)}"] if modules else []
+        return shlex.join(["ctdiff", "train", f"--workdir={self.path}", "--resume", *trust])
+
     def locked(self) -> AbstractContextManager[None]:
-        """Make the folder and lock it against other trainings while the context lasts; see `ctdiff.files.locked`."""
+        """Make the folder and lock it against other trainings until the end of the `with` block (`ctdiff.files.locked`)."""
         return locked(self.path, "training", "--workdir")
 
     def inspect(self, config: ConfigDict, fresh: bool = False) -> None:
-        """Check that a training of `config` may write to the folder. Nothing is changed.
+        """Check that a training of `config` may write to the folder. No file is changed.
 
-        A run can be made longer if its learning rate is constant, because then no step depends on the number of steps.
+        More training steps can be added to a run if its learning rate is constant. With another schedule, every step depends
+        on the total number of steps.
 
         Arguments:
             config: the configuration of the training.
             fresh: whether an earlier run will be deleted.
 
         Raises:
-            RunError: the folder holds a run of another configuration, or files with names of a run but no run.
+            RunError: the folder has a run with another configuration, or it has files of a run but no configuration that can
+                be read.
         """
         begun = self.begun()  # without a checkpoint there is nothing to lose
         if begun is None or fresh:
@@ -151,14 +162,14 @@ class RunFolder:
         if changed:
             listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in changed.items())
             fixed = "training.steps" in changed and not constant
-            longer = " (a run can be made longer if its optimizer.schedule.name is constant)" if fixed else ""
+            longer = " (steps can be added to a run if its optimizer.schedule.name is constant)" if fixed else ""
             raise RunError(
-                f"{self.path} holds a run of another configuration: {listed}{longer}. "
-                "Give another --workdir, or --fresh to delete that run and train anew"
+                f"{self.path} has a run with another configuration: {listed}{longer}. "
+                "Give another --workdir, or --fresh to delete this run and train again"
             )
 
     def check_data(self, splits: Splits) -> None:
-        """Check that images are those of the run. A run without a record of its images is not checked.
+        """Check that images are those that the run was trained on. Without a record of them, nothing is checked.
 
         Raises:
             RunError: the images differ, or the record is damaged.
@@ -168,13 +179,13 @@ class RunFolder:
         try:
             recorded = json.loads(self.data.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RunError(f"{self.data} is damaged ({error}): delete it, and the images are taken as they are") from error
+            raise RunError(f"{self.data} is damaged ({error}): delete it to use the images without this check") from error
         found = data_record(splits)
         for key in ("shape", "num_values", "train", "held_out"):
             if recorded.get(key) != found[key]:
                 raise RunError(
                     f"{self.path} was trained on other images: {key} was {recorded.get(key)}, is now {found[key]}. "
-                    f"If the right ones lie elsewhere, give --config.data.{self.read_config().data.name}.path=..."
+                    f"If the images of the run are in another place, give --config.data.{self.read_config().data.name}.path=..."
                 )
 
     def prepare(self, config: ConfigDict, splits: Splits | None = None, fresh: bool = False) -> None:
@@ -186,7 +197,8 @@ class RunFolder:
             fresh: whether to delete an earlier run.
 
         Raises:
-            RunError: the folder cannot be written, `inspect` refuses it, or the run has other classes.
+            RunError: the folder cannot be written, `inspect` raises an error for this configuration, or the run in the folder
+                was trained with other classes than those of `splits`.
         """
         self.inspect(config, fresh)
         goes_on = not fresh and self.begun() is not None
@@ -214,8 +226,8 @@ class RunFolder:
         if begun and begun != tuple(class_names):
             gone, new = sorted({*begun} - {*class_names}), sorted({*class_names} - {*begun})
             raise RunError(
-                f"{self.path} was begun with other classes: {len(begun)} then and {len(class_names)} now, "
-                f"gone: {', '.join(gone) or 'none'}, new: {', '.join(new) or 'none'}. Give another --workdir, or --fresh"
+                f"{self.path} was trained with other classes: {len(begun)} before and {len(class_names)} now, "
+                f"missing: {', '.join(gone) or 'none'}, new: {', '.join(new) or 'none'}. Give another --workdir, or --fresh"
             )
 
     def _write_classes(self, names: Sequence[str]) -> None:
@@ -225,13 +237,17 @@ class RunFolder:
             self.classes.unlink(missing_ok=True)
 
     def _clear(self) -> None:
-        """Delete the files of trainings and no others. The configuration stays until it is replaced."""
-        for _, path in complete_checkpoints(self.checkpoints):  # oldest first, so that the newest checkpoint is deleted last
-            discard(path)
-        self.metrics.unlink(missing_ok=True)
-        self.data.unlink(missing_ok=True)
-        (self.path / "loss.png").unlink(missing_ok=True)
+        """Delete the files of trainings and samples and no others. The configuration stays until it is replaced.
+
+        The checkpoints are deleted last. So if another file cannot be deleted, the run can still be continued.
+        """
         for path in self.samples.glob("*"):
-            if _PICTURE.fullmatch(path.name):
+            if path.is_dir():
+                clear_images(path)
+            elif _PICTURE.fullmatch(path.name):
                 path.unlink()
         remove_leftovers(self.samples)
+        for path in (self.path / "loss.png", self.metrics, self.data):
+            path.unlink(missing_ok=True)
+        for _, path in complete_checkpoints(self.checkpoints):  # oldest first, so that the newest checkpoint is deleted last
+            discard(path)

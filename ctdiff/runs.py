@@ -1,7 +1,7 @@
-"""A run: the folder of a training, and how to load its model.
+"""A run is the folder of a training. `load_run` loads its model.
 
 runs/<name>/config.json                 every key of the configuration
-            classes.json                the names of the labels 0, 1, ..., where the data have names
+            classes.json                the names of the labels 0, 1, ..., if the data have names
             data.json                   the number, the shape and the hash of the images
             metrics.jsonl               one JSON object per step
             checkpoints/step_XXXXXXX/   see `ctdiff.training.checkpoints`
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ctdiff import config as configuration
 from ctdiff import recipe
+from ctdiff.devices import check_device
 from ctdiff.run_folder import RunError, RunFolder
 from ctdiff.training.checkpoints import (
     CheckpointError,
@@ -34,17 +35,20 @@ from ctdiff.training.checkpoints import (
 )
 from diffusion_core import Denoiser, NotFiniteError, Sampler
 
-__all__ = ["Run", "RunError", "RunFolder", "load_run"]
+__all__ = ["RUNS", "Run", "RunError", "RunFolder", "load_run"]
+
+RUNS = Path("runs")
+"""The default folder of the runs, in the working directory."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model.
+    """The model of a run, loaded from a checkpoint.
 
     Arguments:
         path: the folder of the run.
-        config: its configuration.
-        step: the number of training steps of the weights.
+        config: the configuration of the run.
+        step: the number of training steps that the weights have had.
         denoiser: the denoiser, in evaluation mode.
     """
 
@@ -69,7 +73,7 @@ class Run:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Add the name of the checkpoint to the NotFiniteErrors of this context.
+        """Make a context that adds the name of the checkpoint to the message of a `NotFiniteError`.
 
         Raises:
             NotFiniteError: the output of the network is not finite.
@@ -80,19 +84,22 @@ class Run:
             raise NotFiniteError(f"{self.checkpoint}: {error}") from error
 
     def sampler(self, steps: int | None = None, name: str | None = None) -> Sampler[object]:
-        """Make the sampler of the configuration, or one with another number of steps or another name."""
+        """Make the sampler of the configuration.
+
+        Arguments:
+            steps: the number of reverse steps. None means the number in the configuration.
+            name: the name of another sampler, such as "ddim". None means the sampler of the configuration.
+        """
         config = self.config if name is None else configuration.changed(self.config, {"sampler.name": name})
         return recipe.build_sampler(config, self.denoiser, steps)
 
     def images(self, x: Tensor) -> Tensor:
-        """Return the samples of a sampler as pixels 0 .. S - 1 (S for a mask), int64 (N, C, H, W)."""
-        images: Tensor = recipe.build_pixels(self.config).decode(x)
-        return images
+        """Convert samples x_0 to pixels 0 .. S - 1, int64 (N, C, H, W). A pixel that is still masked is S."""
+        return recipe.build_pixels(self.config).decode(x)
 
     def encode(self, images: Tensor) -> Tensor:
-        """Return pixels 0 .. S - 1 (N, C, H, W) as clean data x_0 of the process: the inverse of `images`."""
-        x_0: Tensor = recipe.build_pixels(self.config).encode(images.long().to(self.config.training.device))
-        return x_0
+        """Convert pixels 0 .. S - 1 (N, C, H, W) to clean data x_0 of the process: the inverse of `images`."""
+        return recipe.build_pixels(self.config).encode(images.long().to(self.config.training.device))
 
 
 def load_run(path: str | Path, checkpoint: int | None = None, ema: bool = True, device: str = "cpu") -> Run:
@@ -100,19 +107,19 @@ def load_run(path: str | Path, checkpoint: int | None = None, ema: bool = True, 
 
     Arguments:
         path: the folder of the run.
-        checkpoint: the step of a checkpoint; None means the newest that can be read.
+        checkpoint: the training step of a checkpoint. None means the newest checkpoint that can be read.
         ema: whether to load the moving average of the weights instead of the last weights.
         device: the device of the model.
 
     Raises:
-        RunError: the folder is no run, or the checkpoint does not exist.
-        CheckpointError: the checkpoint is damaged, or all checkpoints are damaged, or the weights are not finite.
+        RunError: the folder is not a run, or the checkpoint does not exist.
+        CheckpointError: the given checkpoint is damaged, or all checkpoints are damaged, or the weights are not finite.
         ConfigError: this machine does not have the device, or the configuration of the run is damaged.
 
     Warns:
-        UserWarning: a newer checkpoint is damaged.
+        UserWarning: a newer checkpoint is damaged, so an older one is loaded.
     """
-    configuration.check_device(device, "device")
+    check_device(device, "device")
     folder = RunFolder(Path(path))
     config = folder.read_config()
     config.training.device = device
@@ -125,10 +132,10 @@ def load_run(path: str | Path, checkpoint: int | None = None, ema: bool = True, 
 def _load_newest(folder: RunFolder, network: torch.nn.Module, name: str, wanted: int | None) -> int:
     found = complete_checkpoints(folder.checkpoints)
     steps = [step for step, _ in found]
-    if wanted is not None and wanted not in steps:
-        raise RunError(f"{folder.path} has no checkpoint {wanted}; there are {steps or 'none'}")
     if not found:
         raise RunError(f"{folder.path} has no checkpoint yet")
+    if wanted is not None and wanted not in steps:
+        raise RunError(f"{folder.path} has no checkpoint {wanted}, expected one of {steps}")
     errors: list[CheckpointError] = []
     for step, path in reversed(found):
         if wanted in (None, step):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,15 +14,18 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from ctdiff import config as configuration
-from ctdiff import figures
 from ctdiff.completion import Completion, completion_of
-from ctdiff.files import write_atomically
-from ctdiff.hashes import bytes_hash, file_hash
-from ctdiff.recipe.errors import closest
+from ctdiff.files import expanded
+from ctdiff.hashes import weights_hash
+from ctdiff.progress import tracked
+from ctdiff.recipe.errors import closest, one_of
 from ctdiff.runs import Run, load_run
+from ctdiff.sample_files import Format, SampleSet, check_writable, file_paths, name_of_file, samples_name, write
 from diffusion_core import Sampler, State
+from diffusion_core.ranges import Count, CountOrZero
 
 __all__ = [
+    "Drawn",
     "Frames",
     "chain_conditions",
     "chosen_labels",
@@ -35,9 +37,7 @@ __all__ = [
     "spans",
 ]
 
-_SUFFIXES = (".png", ".npz", ".gif")
-_LONGEST = 120  # letters of a file's name
-_FRAMES = 50  # of an animation, the first and the last state among them
+_FRAMES = 50  # the number of frames of an animation, including the first and the last state
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +45,28 @@ class Frames:
     """Images at some times of the reverse process.
 
     Arguments:
-        images: int64 (N, C, H, W) on the CPU for each time, from noise to clean images.
+        images: the images at each time, int64 (N, C, H, W) on the CPU. The first are noise, the last are clean.
         last: the last state of the sampler.
     """
 
     images: list[Tensor]
     last: State
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The samples that `sample_run` has drawn.
+
+    Arguments:
+        files: the paths of the files. With the format grid, they are the PNG, the .npz and, with `gif`, the GIF. With the
+            format png, there is a path for each sample.
+        seeds: the seed of each sample.
+        labels: the class of each sample; None if the network has no classes.
+    """
+
+    files: tuple[Path, ...]
+    seeds: list[int]
+    labels: list[int] | None
 
 
 def draw_frames(
@@ -63,21 +79,24 @@ def draw_frames(
     go_on: Callable[[], bool] = lambda: True,
     progress: bool = False,
 ) -> Frames:
-    """Draw a sample for each seed, and keep the images of some states.
+    """Draw a sample for each seed, and keep the images at some times of the reverse process.
 
     Arguments:
         sampler: the sampler.
-        seeds: N seeds.
-        cond: conditions of the network by name, N rows each, and `given` clean data to complete.
-        decode: makes images from a state's x.
-        count: how many states are kept, at most. They are evenly spaced in steps, and the clean state is the last one.
-        go_on: called after each state, `sampler.grid.steps + 2` times; if it returns False, the remaining steps are left out.
+        seeds: one seed for each of the N samples.
+        cond: a dictionary of the conditions of the network, tensors with N rows. To complete images, it also has the tensors
+            `given` and `known`.
+        decode: a function that converts the x of a state to images.
+        count: the largest number of states to keep. They are evenly spaced in steps, and the last one is the clean state.
+        go_on: a function that is called after each of the `sampler.grid.steps + 2` states. If it returns False, the remaining
+            steps are not made.
         progress: whether to show a progress bar.
     """
     final = sampler.grid.steps + 1  # of the states before the first step, after each step, and after the last draw
     kept = {final, *(round(i * final / (count - 1)) for i in range(count - 1))}
     images = []
-    for i, state in enumerate(sampler.trajectory(len(seeds), generator=None, seeds=seeds, progress=progress, **cond)):
+    states = sampler.trajectory(len(seeds), generator=None, seeds=seeds, progress=False, **cond)
+    for i, state in enumerate(tracked(states, "sampling", final + 1) if progress else states):
         if not go_on():
             break
         if i in kept:
@@ -85,12 +104,14 @@ def draw_frames(
     return Frames(images, state)
 
 
-def numbers(text: str, name: str = "numbers") -> list[int]:
-    """Parse a text such as "0-63", "1,5,7" or "0-3,9" as integers.
+def numbers(text: str | Sequence[int], name: str = "numbers") -> list[int]:
+    """Parse a text such as "0-63", "1,5,7" or "0-3,9" as integers. Integers are returned unchanged.
 
     Raises:
         ValueError: the text has another form.
     """
+    if not isinstance(text, str):
+        return list(text)
     result: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
@@ -101,27 +122,38 @@ def numbers(text: str, name: str = "numbers") -> list[int]:
     return result
 
 
-def chosen_seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None) -> list[int]:
-    """Return the seeds of samples: the given seeds, or 0, 1, 2, ... up to `num_samples` or the number of the configuration.
+def chosen_seeds(run: Run, num_samples: int | None, seeds: str | Sequence[int] | None) -> list[int]:
+    """Return the given seeds, or the seeds 0, 1, ..., N - 1 if there are none.
+
+    N is `num_samples`. If it is None, N is the number of samples in the configuration.
 
     Raises:
         ValueError: the numbers of seeds and of samples differ.
     """
     if seeds is None:
         return list(range(run.config.sampler.num_samples if num_samples is None else num_samples))
-    if num_samples not in (None, len(seeds)):
-        raise ValueError(f"num_samples = {num_samples} and {len(seeds)} seeds, expected as many seeds as samples")
-    return list(seeds)
+    chosen = numbers(seeds, "seeds")
+    if num_samples not in (None, len(chosen)):
+        raise ValueError(f"num_samples = {num_samples} and {len(chosen)} seeds, expected as many seeds as samples")
+    return chosen
 
 
-def class_numbers(run: Run, labels: Sequence[int | str] | None) -> list[int] | None:
-    """Return labels as numbers. Names are looked up in the class names of the run.
+def class_numbers(run: Run, labels: str | Sequence[int | str] | None) -> list[int] | None:
+    """Convert labels to numbers. A name becomes its place in the class names of the run.
+
+    Arguments:
+        run: the run.
+        labels: numbers and names; a text such as "0-9" or "cat,dog" is divided at its commas.
 
     Raises:
-        ValueError: no class has this name.
+        ValueError: no class has this name, or a text of numbers has another form.
     """
     if labels is None:
         return None
+    if isinstance(labels, str) and re.fullmatch(r"[\d\s,-]*", labels):
+        labels = numbers(labels, "labels")
+    elif isinstance(labels, str):
+        labels = [int(part) if part.isdecimal() else part for part in map(str.strip, labels.split(","))]
     names = run.class_names
     if unknown := [label for label in labels if isinstance(label, str) and label not in names]:
         known = f"a number or one of {', '.join(names)}" if names else "a number: the classes of this run have no names"
@@ -130,16 +162,16 @@ def class_numbers(run: Run, labels: Sequence[int | str] | None) -> list[int] | N
 
 
 def chosen_labels(config: ConfigDict, labels: Sequence[int] | None, count: int) -> dict[str, Tensor]:
-    """Return the condition y (count,): the labels, from the first again after the last. Without labels, all classes are used.
+    """Return the condition y (count,). The list of labels is repeated until there are `count` labels.
 
-    If the network is unconditional, there is no condition.
+    If no labels are given, all classes are used. If the network has no classes, the result is empty.
 
     Raises:
-        ValueError: the network does not have a label.
+        ValueError: a label is not a class of the network.
     """
     classes = config.model.num_classes
     if labels is not None and (wrong := [label for label in labels if label > classes or classes == 0]):
-        expected = f"0 .. {classes - 1}, or {classes} for none" if classes else "none: the network is unconditional"
+        expected = f"0 .. {classes - 1}, or {classes} for no class" if classes else "none: the network has no classes"
         raise ValueError(f"label {wrong[0]}, expected {expected}")
     if not classes:
         return {}
@@ -164,12 +196,13 @@ def chain_conditions(
 
     Arguments:
         config: the configuration.
-        labels: classes, repeated up to `count`. None means the classes of the images to complete, or all classes in turn.
-        completion: the images to complete; None for an unconditional model.
+        labels: classes; the list is repeated until there are `count`. None means the classes of the images to complete, or
+            all classes.
+        completion: the images to complete. None if the model was trained without known pixels.
         count: the number of samples.
 
     Raises:
-        ValueError: the network does not have a label.
+        ValueError: a label is not a class of the network.
     """
     if completion is None:
         return chosen_labels(config, labels, count)
@@ -177,119 +210,83 @@ def chain_conditions(
     return {**chosen_labels(config, own if labels is None else labels, count), **completion.conditions(config, count)}
 
 
-def _given(text: str | None) -> Path | list[int] | None:
+def _given(given: str | Path | None) -> Path | list[int] | None:
     """Return the images to complete: the path of an image, or the numbers of test images, written as `test:0-7`."""
-    if text is None:
+    if given is None:
         return None
-    return numbers(text.removeprefix("test:"), "given") if text.startswith("test:") else Path(text).expanduser()
-
-
-def _file_name(value: str | Path) -> str:
-    """Return the name of a file with a part of its hash, so that files of one name differ; other texts are unchanged."""
-    path = Path(value).expanduser()
-    return f"{path.stem}-{file_hash(path)[:8]}" if path.is_file() else str(value)
-
-
-def _name(sampler: str, steps: int, details: Mapping[str, object], overrides: Sequence[str]) -> str:
-    """Return the name of a file of samples: SAMPLER_STEPS and the given settings, so that other samples are not replaced."""
-    asked = [override.partition("config.sampler.")[2] for override in overrides]
-    parts = [f"{key}={value}" for key, value in details.items() if value is not None] + asked
-    name = re.sub(r"[^\w.,=+-]", "-", "_".join([f"{sampler}_{steps}", *parts]))
-    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}_{bytes_hash(name.encode())[:8]}"
-
-
-def _base(out: str | Path | None, folder: Path, name: str) -> Path:
-    """Return the path of the files without suffix."""
-    if out is None:
-        return folder / name
-    base = Path(out).expanduser()
-    if str(out).endswith(("/", "\\")) or base.is_dir():
-        return base / name
-    return base.with_suffix("") if base.suffix in _SUFFIXES else base
-
-
-def _targets(base: Path, suffixes: Sequence[str]) -> tuple[Path, ...]:
-    """Return the paths of the files, after a test that they can be written. So this error comes before the sampling."""
-    paths = tuple(base.with_name(base.name + suffix) for suffix in suffixes)
-    try:
-        base.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=base.parent):
-            pass
-        for path in paths:
-            if path.exists():
-                with path.open("ab"):
-                    pass
-    except OSError as error:
-        raise ValueError(f"out = {str(base)!r} cannot be written: {error}") from error
-    return paths
-
-
-def _class_rows(images: Tensor, y: Tensor | None) -> list[Tensor]:
-    """Return the images of each label if there are several labels, which follow one another cyclically; else an empty list."""
-    different = 0 if y is None else len(y.unique())
-    return [images[first::different] for first in range(different)] if different > 1 else []
-
-
-def _laid_out(images: Tensor, y: Tensor | None, completion: Completion | None, num_values: int) -> tuple[Tensor, int | None]:
-    """Return images in the order of a grid, and its number of columns.
-
-    A grid has a row for each class, or is about square. Completions follow the image that they complete.
-    """
-    if completion is not None:
-        return completion.laid_out(images, num_values)
-    rows = _class_rows(images, y)
-    return figures.in_rows(rows, num_values) if rows else (images, None)
+    chosen = str(given).removeprefix("test:")
+    return expanded(given) if chosen == str(given) else numbers(chosen, "given")
 
 
 def sample_run(
     path: str | Path,
     *,
-    num_samples: int | None = None,
-    seeds: Sequence[int] | None = None,
-    labels: Sequence[int | str] | None = None,
-    steps: int | None = None,
+    num_samples: Count | None = None,
+    seeds: str | Sequence[int] | None = None,
+    labels: str | Sequence[int | str] | None = None,
+    steps: Count | None = None,
     sampler: str | None = None,
-    checkpoint: int | None = None,
+    checkpoint: CountOrZero | None = None,
     ema: bool = True,
     device: str = "cpu",
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
+    format: Format = "grid",
     gif: bool = False,
-    given: str | None = None,
+    given: str | Path | None = None,
     mask: str | Path | None = None,
-) -> tuple[Path, ...]:
-    """Draw samples from a run and write a PNG grid and an .npz of integers.
+) -> Drawn:
+    """Draw samples from a run. Write them as a PNG picture and as integers in an .npz file, or as a PNG file for each image.
 
-    If there are several classes, each class has a row of the grid. A run that was trained with known pixels completes images.
-    In the picture, each given image stands before its completions. Its unknown pixels are grey.
+    If there are several classes, each class has a row of the picture.
+
+    Some runs are trained to complete images (`config.model.known`): the network gets some pixels of an image, the known ones,
+    and draws the others. Such a run completes the images of `given`. The picture shows each given image before its completions.
+    In a given image, the unknown pixels are grey.
 
     Arguments:
         path: the folder of the run.
-        num_samples: the number of samples. None means the number of seeds. Without seeds, it means the number in the
+        num_samples: the number of images to draw. None means one for each of the seeds, or the number in the configuration of
+            the run if there are no seeds.
+        seeds: the random seeds, one for each image, as integers or as a text such as 0-63 or 1,5,7. A seed always gives the
+            same image; other seeds do not change it. None means 0, 1, 2 and so on.
+        labels: the classes to draw, as a list of numbers or names or as a text such as 0-9 or cat,dog. The first image gets the
+            first class, the second image the second class, and so on. After the last class, the list starts again. Only
+            for a run that was trained with classes. None means all classes.
+        steps: the number of steps from noise to image. More steps take longer, and the images usually look better. None means
+            the number in the configuration of the run.
+        sampler: the method that turns noise into images; `ctdiff --help` lists the names. None means the sampler of the run's
             configuration.
-        seeds: one seed for each sample. None means 0, 1, 2, ...
-        labels: classes by number or by name, for a conditional network. The first sample gets the first class, and so on; after
-            the last class the list starts again. None means all classes.
-        steps: the number of reverse steps; None means the number in the configuration.
-        sampler: the name of the sampler; None means the sampler of the configuration.
-        checkpoint: the step of a checkpoint; None means the newest.
-        ema: whether to use the averaged weights instead of the last weights.
-        device: the device that computes.
+        checkpoint: the training step of the checkpoint to use. None means the last checkpoint.
+        ema: use the moving average of the weights, which usually draws better images, instead of the last weights.
+        device: the device that computes, such as cpu, cuda, cuda:1 or mps.
         out: the path of the files, with or without a suffix, or a folder. None means the folder RUN/samples. In a folder, the
-            files are named after the sampler and the number of steps, for example `ancestral_100.png`. If seeds, labels, a
-            checkpoint or settings are chosen, they are added to the name.
+            name of a file has the sampler and the number of steps, for example `ancestral_100.png`. If you choose seeds,
+            labels, a checkpoint or settings, they are added to the name. With the format png, it is the folder of the images,
+            and its name always has the seeds and the checkpoint.
         overrides: flags that change the configuration, for example "--config.sampler.grid.name=cosine".
-        gif: whether to also write an animation of the reverse process, from noise to clean images.
-        given: the images to complete, in turn: the path of an image, or test images such as "test:0-7". None means the first
-            eight test images. Only for a run that was trained with known pixels.
-        mask: a picture of the known pixels: white is known, black is unknown. None draws them as in training.
+        format: grid or png. grid writes a picture of all images in a grid (.png), and their integers and seeds (.npz). png
+            writes a file for each image in its own size, such as seed_000007.png, or seed_000007_class_3.png if there are
+            classes, and a record of the samples (samples.json). Existing files of the same names are replaced. A folder with
+            images of another record is refused.
+        gif: with the format grid, also write an animation (.gif) of the reverse process, from noise to images.
+        given: the images to complete, as the path of one image or as numbers of test images of the run's data, such as
+            test:0-7. The first sample completes the first image, the second sample the second image, and so on. After the last
+            image, the list starts again. Only for a run that is trained to complete images. None means the first eight test
+            images.
+        mask: a picture of the known pixels of the given images. White is known, black is unknown. None means that the known
+            pixels are chosen at random, in the same way as in the training of the run.
 
     Returns:
-        The paths of the PNG, of the .npz and, with `gif`, of the GIF.
+        The paths of the files, the seeds and the labels.
 
     Raises:
-        RunError, CheckpointError, ConfigError, ValueError: the run or an argument cannot be used.
+        RunError, CheckpointError: the run or its checkpoint cannot be used.
+        ConfigError: an override cannot be used, or this machine does not have the device.
+        ValueError: another argument cannot be used.
     """
+    if format not in (known := get_args(Format)):
+        raise ValueError(f"format = {format!r}, expected {one_of(known)}")
     run = load_run(path, checkpoint, ema, device)
     named = [] if sampler is None else [f"--config.sampler.name={sampler}"]
     configuration.override(run.config, [*overrides, *named], sections=("sampler",))
@@ -299,36 +296,34 @@ def sample_run(
     cond = chain_conditions(run.config, classes, completion, len(chosen))
     y = cond.get("y")
     walker = run.sampler(steps)
+    single = format == "png"  # a folder has samples of one record, so its name says more
+    pictures = {name: value and name_of_file(value) for name, value in (("given", given), ("mask", mask))}
     details = {
-        "seeds": None if chosen == list(range(len(chosen))) else spans(chosen),
+        "seeds": spans(chosen) if single or chosen != list(range(len(chosen))) else None,
         "labels": None if classes is None else spans(classes),
-        "checkpoint": checkpoint,
+        "checkpoint": run.step if single else checkpoint,
         "ema": None if ema else False,
-        **{name: value and _file_name(value) for name, value in (("given", given), ("mask", mask))},
+        **pictures,
     }
-    name = _name(run.config.sampler.name, walker.grid.steps, details, overrides)
-    paths = _targets(_base(out, run.path / "samples", name), _SUFFIXES if gif else _SUFFIXES[:2])
-    values = run.config.data.num_values
+    name = samples_name(run.config.sampler.name, walker.grid.steps, details, overrides)
+    drawn_labels = None if y is None else y.tolist()
+    files = file_paths(format, out, run.path / "samples" / name, chosen, drawn_labels, gif)
+    record = {
+        "step": run.step,
+        "weights": weights_hash(run.denoiser),
+        "sampler": {**run.config.sampler.to_dict(), "steps": walker.grid.steps, "num_samples": len(chosen)},
+        "seeds": spans(chosen),
+        "labels": drawn_labels,
+        **pictures,
+    }
+    check_writable(format, files, out, record)
     with run.named():
         drawn = draw_frames(walker, chosen, cond, run.images, count=_FRAMES if gif else 1, progress=True)
-    laid_out = [_laid_out(frame, y, completion, values) for frame in drawn.images]
-    columns = laid_out[-1][1]
-    figures.save_grid(paths[0], laid_out[-1][0], values, columns)
-    if gif:
-        figures.save_animation(paths[2], [frame for frame, _ in laid_out], values, columns)
     arrays = {
-        "images": drawn.images[-1].numpy().astype(np.uint8),
         "seeds": np.array(chosen),
         "step": np.array(run.step),
         "network_calls": np.array(drawn.last.nfe),
         **{name: drawn.last.count(name).cpu().numpy() for name in ("rejected", "clamped", *drawn.last.counts)},
     }
-    if y is not None:
-        arrays["labels"] = y.cpu().numpy()
-    if completion is not None:
-        rows = completion.rows(len(chosen))
-        arrays |= {"given": completion.images[rows].numpy(), "known": completion.known[rows].numpy()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_atomically(paths[1], buffer.getvalue())
-    return paths
+    write(format, files, SampleSet(drawn.images, run.config.data.num_values, y, completion, arrays, record))
+    return Drawn(files, chosen, drawn_labels)

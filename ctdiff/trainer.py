@@ -1,16 +1,17 @@
-"""Trains a configuration and draws pictures: the function behind `ctdiff train`.
+"""Trains the model of a configuration and draws pictures: the function behind `ctdiff train`.
 
     train(load("mnist"), "runs/mnist")
 
-After every step of `fit`, the metrics are written. At regular steps the test loss is measured, samples are drawn and a
-checkpoint is saved. In a folder with an unfinished run, the training continues. In a folder with a finished run, only the
-pictures are drawn again.
+After every step of `fit`, its metrics are written. At regular steps, the test loss is measured, samples are drawn and a
+checkpoint is saved. If the folder has an unfinished run, this run continues. If it has a finished run, only the pictures are
+drawn again.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,12 @@ import torch
 from ml_collections import ConfigDict
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
 
 from ctdiff import config as configuration
-from ctdiff import figures, recipe
+from ctdiff import figures, progress, recipe
 from ctdiff.completion import Completion, of_images
 from ctdiff.data import Batches, ImageData, Splits
+from ctdiff.devices import check_device
 from ctdiff.runs import RunError, RunFolder
 from ctdiff.sampling import chain_conditions, draw_frames
 from ctdiff.training.checkpoints import complete_checkpoints
@@ -39,23 +40,33 @@ from diffusion_core import Denoiser, NotFiniteError, Objective, PerSampleRandomn
 
 __all__ = ["Outcome", "train", "validation_loss"]
 
+_FILES = {
+    "samples": "samples/final.png",
+    "the reverse process, noise to digits": "samples/process.png",
+    "the loss curve": "loss.png",
+    "every step's numbers": "metrics.jsonl",
+}
+"""The files of a finished training in the folder of its run, by description."""
+
 # A random stream that differs from those of training, which are keyed by (seed, step, sample).
 _VALIDATION = 0x76616C6964
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended.
+    """The result of a training.
 
     Arguments:
         step: the number of finished steps.
-        stopped_by: the signal that stopped the training, or None.
-        skipped: the number of steps without a finite gradient.
+        stopped_by: the signal that stopped the training; None if no signal stopped it.
+        skipped: the number of steps that were skipped because the loss or the gradient was not finite.
+        files: the files for the user: a dictionary from descriptions to paths. It is empty if a signal stopped the training.
     """
 
     step: int
     stopped_by: signal.Signals | None
     skipped: int
+    files: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ def _assemble(config: ConfigDict) -> _Parts:
 
 @torch.no_grad()
 def validation_loss(objective: Objective[object], config: ConfigDict, images: ImageData) -> float:
-    """Return the mean loss per dimension of the first test images. The noise is the same every time.
+    """Compute the mean loss per dimension of the first test images. Every call uses the same noise.
 
     Arguments:
         objective: the objective, in evaluation mode.
@@ -101,7 +112,7 @@ def validation_loss(objective: Objective[object], config: ConfigDict, images: Im
     labels = images.labels if config.model.num_classes else None
     seed = stream_seed(config.training.seed, _VALIDATION)
     total = 0.0
-    for first in range(0, count, size):
+    for first in progress.tracked(range(0, count, size), "test loss"):
         rows = slice(first, min(first + size, count))
         x_0 = pixels.encode(images.images[rows].long()).to(device)
         cond = {} if labels is None else {"y": labels[rows].to(device)}
@@ -112,7 +123,7 @@ def validation_loss(objective: Objective[object], config: ConfigDict, images: Im
 
 
 def _completion(config: ConfigDict, count: int, splits: Splits | None) -> Completion | None:
-    """Return the test images that the samples of a picture complete; None for an unconditional model."""
+    """Return the test images that the samples of a picture complete. None if the model completes no images."""
     if config.model.known.name == "none":
         return None
     test = (recipe.build_data(config) if splits is None else splits).test
@@ -146,7 +157,8 @@ class _Recorder:
         self.metrics = MetricsFile(folder.metrics, start)
         self.validation: float | None = None
 
-    def __call__(self, step: TrainStep, stop: StopRequest) -> None:
+    def __call__(self, step: TrainStep, stop: StopRequest) -> bool:
+        """Record a step, and return whether the test loss was measured after it."""
         saving, last = self.config.saving, step.step == self.config.training.steps
         self.metrics.write(
             {
@@ -158,11 +170,13 @@ class _Recorder:
                 "images_per_second": round(step.images_per_second, 1),
             }
         )
-        if step.step % saving.validate_every == 0 or last:
+        tested: bool = last or step.step % saving.validate_every == 0
+        if tested:
             self.validation = validation_loss(self.parts.averaged_objective, self.config, self.splits.test)
             self.metrics.write({"step": step.step, "validation_loss": self.validation})
         if step.step % saving.preview_every == 0 and not last and not stop:
             self._preview(step.step, stop)
+        return tested
 
     def save(self, step: int, stopping: bool) -> None:
         """Write a checkpoint at regular steps and after the last step."""
@@ -170,6 +184,25 @@ class _Recorder:
         if step % saving.checkpoint_every == 0 or step == self.config.training.steps or stopping:
             self.metrics.flush()
             self.parts.state.save(self.folder.checkpoints, step, saving.keep)
+
+    @contextmanager
+    def kept(self, step: int) -> Iterator[None]:
+        """Save a finished step if an error ends this context, for example because nobody reads the messages any more.
+
+        Raises:
+            RunError: a file or a message could not be written. The step is saved.
+        """
+        try:
+            yield
+        except (NotFiniteError, FloatingPointError):  # such weights are not worth a checkpoint
+            raise
+        except Exception as error:
+            self.save(step, stopping=True)
+            if isinstance(error, OSError):  # not an error of the code: no traceback is needed
+                saved = f"everything is saved in {self.folder.path}"
+                command = self.folder.resume_command(self.config)
+                raise RunError(f"{error}: stopped after step {step}, {saved}. Continue with: {command}") from error
+            raise
 
     def _preview(self, step: int, stop: StopRequest) -> None:
         saving = self.config.saving
@@ -188,12 +221,13 @@ def _run(
     batches: Batches,
     start: int,
     stop: StopRequest,
+    say: Callable[[str], None],
 ) -> int:
-    """Train from step `start`, and return the number of finished steps."""
+    """Train from step `start`, and return the number of finished steps. Without a bar, each test loss is a message."""
     settings = config.training
     recorder = _Recorder(config, folder, parts, splits, start)
     done = start
-    bar = tqdm(total=settings.steps, initial=start, unit="step", dynamic_ncols=True)
+    bar = progress.bar("training", settings.steps, start=start, leave=True)
     with closing(recorder.metrics), bar:
         for step in fit(
             parts.objective,
@@ -207,13 +241,18 @@ def _run(
             seed=settings.seed,
             start=start,
         ):
-            recorder(step, stop)
-            stopping = bool(stop)  # read once: a signal between saving and leaving would lose this step
-            recorder.save(step.step, stopping)
             done = step.step
-            shown = {"loss": f"{step.loss:.4f}", "images/s": f"{step.images_per_second:.0f}"}
-            bar.set_postfix(shown if recorder.validation is None else {**shown, "test": f"{recorder.validation:.4f}"})
-            bar.update()
+            with recorder.kept(done):
+                tested = recorder(step, stop)
+                if tested and bar.disable:
+                    say(f"step {done} of {settings.steps}: loss {step.loss:.4f}, test loss {recorder.validation:.4f}")
+                shown = {"loss": f"{step.loss:.4f}", "images/s": f"{step.images_per_second:.0f}"}
+                if recorder.validation is not None:
+                    shown["test"] = f"{recorder.validation:.4f}"
+                bar.set_postfix(shown, refresh=False)
+                bar.update()
+            stopping = bool(stop)  # read once: a signal between saving and leaving would lose this step
+            recorder.save(done, stopping)
             if stopping:
                 break
     return done
@@ -252,7 +291,7 @@ def _diverged(folder: RunFolder) -> Iterator[None]:
 
 
 def _precision(config: ConfigDict, begun: ConfigDict | None) -> str:
-    """Return the precision of the training. "auto" is the precision of the run in the folder, or chosen for this machine."""
+    """Return the precision of the training. "auto" means that of the run in the folder, or the best one for this machine."""
     precision = config.training.precision
     if precision == "auto" and begun is not None:
         precision = begun.training.precision
@@ -265,6 +304,15 @@ def _listed(names: Sequence[str], most: int = 20) -> str:
     return f"{len(names)} classes: {named}" + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def _say_end(outcome: Outcome, folder: RunFolder, config: ConfigDict, say: Callable[[str], None]) -> None:
+    """Say how a training has ended."""
+    if outcome.skipped:
+        say(f"{outcome.skipped} steps were skipped: their loss or gradient was not finite")
+    if outcome.stopped_by is not None:
+        say(f"stopped by {outcome.stopped_by.name} after step {outcome.step}, everything is saved in {folder.path}")
+        say(f"continue with: {folder.resume_command(config)}")
+
+
 def train(
     config: ConfigDict,
     workdir: str | Path,
@@ -273,32 +321,38 @@ def train(
     fresh: bool = False,
     say: Callable[[str], None] = lambda message: None,
 ) -> Outcome:
-    """Train a configuration, or continue the run in the folder.
+    """Train the model that a configuration describes, or continue the run in the folder.
 
     Errors of the configuration, the device, the data or the folder are found before anything in the folder is changed.
 
     Arguments:
-        config: the configuration. The precision "auto" means the precision of the run in the folder, if there is one.
+        config: the configuration. If `training.precision` is "auto", a run in the folder keeps its precision. A new run uses
+            bfloat16 on a CPU with AMX, and float32 otherwise.
         workdir: the folder of the run.
-        resume: whether to require a run in the folder.
-        fresh: whether to delete the run in the folder and train from the beginning.
-        say: gets messages about the progress, one line each.
+        resume: continue the run in the folder. If there is none, stop with an error.
+        fresh: delete the run in the folder and train from the beginning.
+        say: a function that is called with each message about the progress, one line of text.
+
+    Warns:
+        UserWarning: a checkpoint is damaged, so an older one is used.
 
     Raises:
-        ConfigError: the configuration is wrong, or this machine has no such device.
+        ConfigError: the configuration is wrong, or this machine does not have the device.
         FolderError: the folder cannot be written, or another training has locked it.
-        RunError: the folder holds another run or something else, or no run to resume.
+        RunError: `resume` and `fresh` are both True. Or `resume` is True and the folder has no run. Or the folder has a run
+            with another configuration or other images. Or it has files of a run, but no configuration that can be read. Or
+            a message or a picture could not be written after a step; the step is saved.
         CheckpointError: there are checkpoints and none can be read.
-        FloatingPointError: the training has diverged: ten steps in a row had no finite gradient, or the output of the network
+        FloatingPointError: the training has diverged. Ten steps in a row had no finite gradient, or the output of the network
             or its weights are not finite. Such weights are not written, and older checkpoints are kept.
     """
     if resume and fresh:
-        raise RunError("give --resume or --fresh, not both")
+        raise RunError("--resume and --fresh were given, expected one of them or none")
     folder = RunFolder(Path(workdir))
     if resume:
         folder.read_config()
     configuration.check(config, None if fresh or folder.begun() is None else ())  # a run may be older than a piece of advice
-    configuration.check_device(config.training.device)
+    check_device(config.training.device)
     config = config.copy_and_resolve_references()
     recipe.set_absolute_path(config)
     with folder.locked(), StopRequest() as stop:
@@ -307,10 +361,10 @@ def train(
         parts = _assemble(config)
         start, broken = (0, []) if fresh else parts.state.restore(folder.checkpoints)
         for error in broken:
-            say(f"warning: {error}; an older checkpoint is used")
+            warnings.warn(f"{error}; an older checkpoint is used", stacklevel=2)
         done, steps, splits = start, config.training.steps, None
         if start >= steps:
-            say(f"{folder.path} is finished ({start} steps): only drawing samples; --fresh trains anew")
+            say(f"{folder.path} is finished ({start} steps): only samples are drawn. --fresh trains again")
             config.data.update(folder.read_config().data)  # no image is read, so the place of the images stays the same
             folder.prepare(config)
         else:
@@ -326,9 +380,12 @@ def train(
                 say(_listed(splits.class_names))
             folder.prepare(config, splits, fresh)  # the first change in the folder, after all checks
             with _diverged(folder):
-                done = _run(config, folder, parts, splits, batches, start, stop)
+                done = _run(config, folder, parts, splits, batches, start, stop, say)
         if not stop:
             with _diverged(folder):
                 _pictures(config, folder, parts.averaged, splits, stop)
     skipped = sum(bool(record.get("skipped")) for record in MetricsFile.read(folder.metrics))
-    return Outcome(done, stop.received, skipped)
+    files = {} if stop else {what: folder.path / name for what, name in _FILES.items()}
+    outcome = Outcome(done, stop.received, skipped, files)
+    _say_end(outcome, folder, config, say)
+    return outcome

@@ -1,8 +1,8 @@
 """Sets how long the threads of a parallel loop spin while they wait for each other.
 
-The CPU kernels of torch use GNU OpenMP. There, a thread that has finished its part of a loop spins for a while before it
-sleeps. This saves time if each thread has a core. But two trainings that share their cores slow each other down several times.
-`benchmarks/two_trainings.py` measures this.
+The CPU kernels of torch use GNU OpenMP. There, a thread that has finished its part of a loop first spins: it waits without
+releasing its core. After a while it sleeps. Spinning saves time if each thread has a core. But two trainings that share their
+cores slow each other down by a large factor, which `benchmarks/two_trainings.py` measures.
 """
 
 from __future__ import annotations

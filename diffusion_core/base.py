@@ -3,8 +3,8 @@
 A `Process` adds noise: it turns clean data x_0 into noisy data x_t. A `Denoiser` wraps a network and returns the
 engine's `Posterior`. A `Loss` trains the denoiser.
 
-Data x have shape (B, *event), with any event shape. Time t is in [0, 1]: t = 0 is data and t = 1 is noise. It is a tensor of
-shape () (one time for the batch) or (B,).
+Data x have shape (B, *event): B is the number of examples, and `event` is the shape of one example, such as (C, H, W).
+Time t is in [0, 1]: t = 0 is data and t = 1 is noise. It is a tensor of shape () (one time for the batch) or (B,).
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ Q = TypeVar("Q", contravariant=True)
 
 
 class Schedule(CheckedArguments, ABC):
-    """A noise schedule: how much noise there is at each time. It is a frozen dataclass; its fields are its hyperparameters."""
+    """A noise schedule: how much noise there is at each time.
+
+    A schedule is a frozen dataclass. Its fields are its hyperparameters.
+    """
 
     @abstractmethod
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,7 +50,7 @@ class Process(nn.Module, ABC):
         """Draw x_t ~ q(x_t | x_0): (B, *event) -> (B, *event)."""
 
     def noised(self, x_0: Tensor, t: Tensor, generator: Generator = None) -> tuple[Tensor, Tensor | None]:
-        """Draw x_t ~ q(x_t | x_0) and return it with its noise, each (B, *event). The noise is None if no loss needs it."""
+        """Draw x_t ~ q(x_t | x_0). Return x_t and its noise, each (B, *event). The noise is None if no loss needs it."""
         return self.sample(x_0, t, generator), None
 
     @abstractmethod
@@ -55,7 +58,7 @@ class Process(nn.Module, ABC):
         """Draw x_t ~ q(x_t | x_s) for s <= t: continue the process from time s to time t. (B, *event) -> (B, *event)."""
 
     def check_data(self, x_0: Tensor) -> None:
-        """Check that values can be clean data of this process. An engine defines it.
+        """Check that values can be clean data of this process. Each engine overrides this method.
 
         Raises:
             ValueError: a value cannot be clean data, or the dtype is wrong.
@@ -67,10 +70,10 @@ class Process(nn.Module, ABC):
 
 
 class Denoiser(nn.Module, ABC, Generic[P]):
-    """A network and its parameterisation, which is the meaning of the network's output: (x_t, t, **cond) -> posterior.
+    """A network, and the meaning of its output (the parameterisation): (x_t, t, **cond) -> posterior.
 
     Arguments:
-        process: the forward process whose noise the denoiser removes.
+        process: the forward process that adds the noise.
         event_shape: the shape of one example, such as (1, 28, 28).
     """
 
@@ -85,7 +88,7 @@ class Denoiser(nn.Module, ABC, Generic[P]):
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
-        """Return the posterior given x_t (B, *event) at time t, () or (B,), and conditions by name, batch first.
+        """Return the posterior given x_t (B, *event) at time t, () or (B,), and conditions as keywords, batch first.
 
         Labels are the condition y (B,). Leave out a condition that is absent; do not pass None.
         """
@@ -95,11 +98,12 @@ class Denoiser(nn.Module, ABC, Generic[P]):
         def __call__(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P: ...
 
     def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
-        """Return the positions to noise and score in training: bool (B, *event), or None for all positions.
+        """Return the positions that get noise and count in the loss: bool (B, *event), or None for all positions.
 
-        The positions of the condition `known`, bool (B, *event), are not active. Override this method if other positions
-        are fixed too, such as padding. Known positions are left out in any case (`active_positions`). Training and
-        likelihoods use it. Samplers do not: they take known values themselves (`Sampler.trajectory`).
+        The positions of the condition `known`, bool (B, *event), are not active. Override this method if other
+        positions are fixed too, such as padding. An override need not exclude known positions: `active_positions` does.
+        Training and likelihoods call this method. Samplers do not: `Sampler.trajectory` gets the known values as an
+        argument.
 
         Arguments:
             x_0: clean data (B, *event).
@@ -118,7 +122,7 @@ class Denoiser(nn.Module, ABC, Generic[P]):
 
 
 def active_positions(denoiser: Denoiser[object], x_0: Tensor, **cond: Tensor) -> Tensor | None:
-    """Return the active positions of a denoiser without those of the condition `known`; None means all positions."""
+    """Return the active positions of a denoiser, without the `known` ones: bool (B, *event), or None for all positions."""
     active = denoiser.active(x_0, **cond)
     if "known" not in cond:
         return active
@@ -126,16 +130,16 @@ def active_positions(denoiser: Denoiser[object], x_0: Tensor, **cond: Tensor) ->
 
 
 class Sample(NamedTuple):
-    """The random quantities of one training step of B examples. A loss is a deterministic function of them.
+    """The data and all random numbers of one training step of B examples. A loss is a deterministic function of them.
 
     Arguments:
         x_0: the clean data (B, *event).
         x_t: the noisy data (B, *event).
         t: the time of each example, (B,), or one time for all, ().
-        noise: a further random draw (B, *event): the noise eps of a Gaussian process or the jump of a two-pass loss. It is
-            None if there is none.
-        weight: 1 / density of t, (B,).
-        active: the positions to noise and score, bool (B, *event); None means all positions.
+        noise: a further random draw (B, *event), or None. In the Gaussian engine it is the noise eps. In the discrete
+            engine it is the state after one more jump, for losses that need it.
+        weight: 1 / (the probability density with which t was drawn), (B,).
+        active: the positions that get noise and count in the loss, bool (B, *event); None means all positions.
         seeds: the dropout seed of each example, int64 (B,); None if the network has no dropout.
     """
 
@@ -158,14 +162,14 @@ class Loss(CheckedArguments, ABC, Generic[Q]):
     def draw(
         self, process: Process, x_0: Tensor, t: Tensor, generator: Generator = None, active: Tensor | None = None
     ) -> Sample:
-        """Noise clean data, and make all other random draws that the loss needs.
+        """Add noise to clean data, and make all other random draws that the loss needs.
 
         Arguments:
             process: the forward process.
             x_0: clean data (B, *event).
             t: the times, () or (B,).
             generator: the source of randomness.
-            active: the positions to noise, bool (B, *event); the others stay clean. None means all positions.
+            active: the positions that get noise, bool (B, *event); the others stay clean. None means all positions.
         """
         x_t, noise = process.noised(x_0, t, generator)
         return Sample(x_0, x_t if active is None else torch.where(active, x_t, x_0), t, noise, active=active)

@@ -12,11 +12,11 @@ __all__ = ["NotFiniteError", "check_finite", "finite_examples"]
 
 
 class NotFiniteError(ValueError):
-    """The input or the output of a network is infinite or NaN, so it cannot be sampled from or evaluated."""
+    """The error for a network whose input or output is infinite or NaN, so that it cannot be sampled from or evaluated."""
 
 
 def finite_examples(x: Tensor) -> Tensor:
-    """Return which examples are finite: (B, ...) -> bool (B,). It is one reduction and makes no copy of x."""
+    """Return whether each example is finite: (B, ...) -> bool (B,). This is one reduction and makes no copy of x."""
     low, high = x.flatten(1).aminmax(dim=1)
     return low.isfinite() & high.isfinite()
 
@@ -27,7 +27,7 @@ def check_finite(fine: Tensor, x_t: Tensor, t: Tensor, what: str = "the network'
     On the CPU the check raises at once. On other devices it is a device-side assertion, which is asynchronous.
 
     Arguments:
-        fine: whether the output of each example is finite: bool (B,).
+        fine: whether the output of each example is finite, bool (B,).
         x_t: the input of the network (B, *event).
         t: the time, () or (B,).
         what: the name of the output in the error message.

@@ -1,7 +1,7 @@
 """Checks of the conditions of a network: named tensors with one row for each example, such as labels y (B,).
 
-A network lists its conditions. For each it gives a null value, which means "no condition". Leave out a condition that is
-absent; do not pass None.
+A network lists its conditions. Each condition has a null value, which means "no condition". Leave out a condition that
+is absent; do not pass None.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def rows_of(null: Null, like: Tensor) -> Tensor:
 def null_like(name: str, null: Null, value: Tensor) -> Tensor:
     """Repeat a null value to the shape of a condition (B, ...).
 
-    The result has the dtype of the condition if that is floating. Otherwise the null value keeps its own dtype. The null class
-    may be too large for the dtype of the labels, such as uint8.
+    If the condition has a floating dtype, the result has the same dtype. Otherwise the null value keeps its own dtype,
+    because the null class may be too large for the dtype of the labels, for example uint8.
 
     Raises:
         ValueError: the null value does not have the shape of one row of the condition.
@@ -41,7 +41,7 @@ def null_like(name: str, null: Null, value: Tensor) -> Tensor:
 
 
 def check_names(names: Iterable[str], conditions: Iterable[str]) -> None:
-    """Check that a network has the conditions that are given.
+    """Check that a network has every condition that is given.
 
     Arguments:
         names: the names of the given conditions.

@@ -2,8 +2,8 @@
 
 The mean of `weight * loss`, with `weight = 1 / density`, is the integral of the loss over time, for every density. Its
 variance is smallest if the density is proportional to `sqrt(E[loss(t)^2])`. `learned_times` estimates this density from the
-losses of other examples. The weights are always those of the density that times are drawn from. So an inexact density
-increases the variance but does not bias the mean.
+losses of other examples. The weights always belong to the density from which times are drawn. So an inexact density
+increases the variance, but it does not bias the mean.
 
 References:
     Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672
@@ -29,14 +29,14 @@ Masses = Annotated[Sequence[float], Range(above=0)]
 
 _BINS = 64
 _UNIFORM_SHARE = 0.1
-"""The fraction of draws that follow the pilot density. So no weight is more than ten times the weight of the pilot density."""
+"""The fraction of draws that follow the pilot density. So each weight is at most ten times that of the pilot density."""
 
 
 def find_piece(u: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
     """Invert the CDF of a piecewise constant density.
 
     Arguments:
-        u: numbers in [0, 1), (n,): the fraction of the probability that lies below each result.
+        u: the fraction of the probability that lies below each result, in [0, 1), (n,).
         probabilities: the relative probability of each piece (K,).
 
     Returns:
@@ -53,7 +53,7 @@ class PiecewiseTimes(TimeSampler):
 
     Arguments:
         edges: K + 1 increasing times in [0, 1].
-        masses: the relative probability of each of the K pieces, a positive number. None means the same for all.
+        masses: the relative probability of each of the K pieces, a positive number. None means equal probabilities.
 
     Raises:
         ValueError: the times do not increase, or there is not one positive mass for each piece.
@@ -88,14 +88,16 @@ class PiecewiseTimes(TimeSampler):
 
 
 class GridTimes(PiecewiseTimes):
-    """Random steps of a time grid, to estimate a sum over the steps of a chain.
+    """A density of times that draws steps of a time grid, to estimate a sum over the steps of a chain.
 
-    Each drawn time is the middle of a step. The loss of a chain is constant within a step, so the mean of weight times loss is
-    its integral. Draws are stratified. With equal masses and a multiple of N draws, every step is drawn equally often.
+    Each drawn time is the middle of a step. The loss of a chain is constant within a step, so the mean of
+    `weight * loss` is the integral of the loss. Draws are stratified. With equal masses and a multiple of N draws,
+    every step is drawn equally often.
 
     Arguments:
         grid: the times of the chain.
-        masses: the relative probability of each step, from t_min up, a positive number. None means the same for all.
+        masses: the relative probability of each step, a positive number. The first step is the one at t_min. None means
+            equal probabilities.
     """
 
     def __init__(self, grid: TimeGrid, masses: Masses | None = None) -> None:
@@ -126,7 +128,8 @@ def pilot_times(times: TimeSampler) -> PiecewiseTimes:
 def learned_times(times: TimeSampler, t: Tensor, loss: Tensor) -> PiecewiseTimes:
     """Return a density of times that is proportional to the root mean square of measured losses.
 
-    A tenth of the draws follow `pilot_times`. This bounds the weights where the measurement missed large losses.
+    A tenth of the draws follow `pilot_times`. So the weights are bounded at times at which the measurement missed large
+    losses.
 
     Arguments:
         times: the density to improve; the result has the same interval and, for a chain, the same steps.

@@ -2,7 +2,8 @@
 
 `nn.Dropout` draws its mask from the global generator, so the mask of an example depends on the batch around it. Here the
 mask is a hash of the example's seed, the layer and the position. So an example has the same mask on every device, and also
-if the batch is divided into parts or over processes. The training step is then a function of tensors and can be compiled.
+if the batch is divided into parts or over processes. The training step then uses no random state outside its input
+tensors, so it can be compiled.
 
     with seeded(sample.seeds):
         loss = ...
@@ -45,7 +46,7 @@ def current_seeds() -> Tensor | None:
 
 @contextmanager
 def seeded(seeds: Tensor | None) -> Iterator[None]:
-    """A context in which every `Dropout` makes its masks from these seeds, int64 (B,). With None it uses torch's generator."""
+    """A context in which every `Dropout` makes its masks from these seeds, int64 (B,). None means torch's generator."""
     before, _CURRENT.seeds = _CURRENT.seeds, seeds
     try:
         yield
@@ -55,16 +56,17 @@ def seeded(seeds: Tensor | None) -> Iterator[None]:
 
 @contextmanager
 def repeated(times: int) -> Iterator[None]:
-    """A context that repeats the seeds, for a network call on a batch that is repeated along its first axis."""
+    """A context that repeats the seeds. Use it for a network call on a batch that is repeated along its first axis."""
     seeds = current_seeds()
     with seeded(None if seeds is None else seeds.repeat(times)):
         yield
 
 
 class Dropout(nn.Module):
-    """Dropout with a mask for each example: zero numbers with probability p in training, and scale others by 1 / (1 - p).
+    """Dropout with one random mask for each example, which depends only on the seed of the example.
 
-    Outside a `seeded` context it is the same as `nn.Dropout`.
+    In training, each number is set to zero with probability p, and the others are multiplied by 1 / (1 - p). Outside a
+    `seeded` context this layer is the same as `nn.Dropout`.
 
     Arguments:
         p: the probability that a number is set to zero.
@@ -82,7 +84,10 @@ class Dropout(nn.Module):
         return self.training and self.p > 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply dropout: (k B, ...) -> the same shape. The k rows of an example are adjacent.
+        """Apply dropout: (k B, ...) -> the same shape, for the B seeds of B examples.
+
+        The first axis has k consecutive rows for each example. k is above 1 if a network cuts each example into k parts,
+        such as attention windows. All rows of an example use its seed.
 
         Raises:
             ValueError: the number of rows is not a multiple of the number of seeds.
@@ -93,7 +98,7 @@ class Dropout(nn.Module):
         if seeds is None or self.p == 1:
             return F.dropout(x, self.p)
         if len(x) % len(seeds):
-            raise ValueError(f"a batch of {len(x)} rows was given {len(seeds)} seeds, expected a multiple of them")
+            raise ValueError(f"a batch of {len(x)} rows was given {len(seeds)} seeds, expected a multiple of {len(seeds)} rows")
         kept = _kept(seeds, self.layer, x.numel() // len(seeds), self.p)
         return x * kept.view(x.shape).to(x.dtype).mul_(1 / (1 - self.p))
 
@@ -106,7 +111,7 @@ class Dropout(nn.Module):
 
 
 def number_layers(module: nn.Module) -> int:
-    """Number the dropout layers with p > 0 in a module, so that their masks differ. Return how many there are."""
+    """Number the dropout layers with p > 0 in a module, so that their masks differ. Return the number of these layers."""
     layers = [layer for layer in module.modules() if isinstance(layer, Dropout) and layer.p > 0]
     for number, layer in enumerate(layers):
         layer.layer = number
@@ -114,7 +119,7 @@ def number_layers(module: nn.Module) -> int:
 
 
 def _shifted(z: Tensor, bits: int, width: int) -> Tensor:
-    """Shift signed integers of `width` bits to the right logically: the new high bits are 0."""
+    """Shift signed integers of `width` bits to the right. The new high bits are 0 (a logical shift)."""
     return (z >> bits) & ((1 << (width - bits)) - 1)
 
 
@@ -133,7 +138,7 @@ def _signed(value: int, width: int) -> int:
 
 
 def _kept(seeds: Tensor, layer: int, size: int, p: float) -> Tensor:
-    """Return which of the `size` numbers of each example are kept: bool (B, size)."""
+    """Return the mask of each example: bool (B, size), True for the numbers that are kept."""
     keys = _keys(seeds, layer)
     halves = torch.stack([keys.to(torch.int32), (keys >> 32).to(torch.int32)], 1)  # (B, 2); int32 keeps the low bits
     position = torch.arange(size, dtype=torch.int32, device=seeds.device)

@@ -6,13 +6,15 @@ The discrete engine applies this rule to logarithms of probabilities or rates, t
 epsilon. g = 0 is the unconditional model and g = 1 the conditional model. g > 1 follows the condition more strongly.
 Guidance is often motivated by the distribution
 
-    p_g(x_0) ~ p(x_0)^{1-g} p(x_0 | y)^g
+    p_g(x_0) = p(x_0)^{1-g} p(x_0 | y)^g / Z
 
-but guided samples do not follow p_g. The rule gives p_g only at the last noise level, not at the earlier ones. The
-distribution of guided samples also depends on the method. docs/guidance.md measures its distance from p_g.
+but guided samples do not follow p_g. The rule is exact for p_g only at the end of sampling (t = 0), not at earlier noise
+levels. The distribution of guided samples also depends on the method of guidance and on the sampler. docs/guidance.md
+measures its distance from p_g.
 
 A `GuidanceScale` gives g as a function of time. The guided denoisers of each engine are in its `guidance.py`. This module has
-the rule, the doubled batch that evaluates both models in one network call, and the gradients of a classifier.
+three parts: the rule; a function that doubles the batch, so that one network call evaluates both the conditional and the
+unconditional model; and the gradients of a classifier.
 
 References:
     Classifier-free diffusion guidance (Ho & Salimans, 2022) | https://arxiv.org/abs/2207.12598
@@ -52,7 +54,7 @@ __all__ = [
 ]
 
 Classifier = nn.Module | Callable[[Tensor, Tensor], Tensor]
-"""A classifier of noisy data: (x, c (B,)) -> logits (B, K) of K classes. c is the time in the dtype of its parameters."""
+"""A classifier of noisy data: (x, c (B,)) -> logits (B, K) of K classes. c is the time, in the weights' dtype."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,14 @@ class GuidanceScale(CheckedArguments, ABC):
     """The strength of guidance as a function of time.
 
     Arguments:
-        g: the strength: 0 is unconditional, 1 is conditional, and larger values follow the condition more strongly.
+        g: the strength. 0 is unconditional, 1 is conditional, and larger values follow the condition more strongly.
     """
 
     g: NonNegative = 1.0
 
     @abstractmethod
     def __call__(self, t: Tensor) -> Tensor:
-        """Return g at time t, with the shape and dtype of t, () or (B,)."""
+        """Return g at time t. The result has the shape of t, () or (B,), and the dtype of t."""
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,9 @@ class IntervalScale(GuidanceScale):
         (Kynkäänniemi et al., 2024) | https://arxiv.org/abs/2404.07724
 
     Arguments:
-        g: the strength inside the interval: 0 is unconditional, 1 is conditional.
-        low: the time at which guidance ends.
-        high: the time at which guidance begins, at least `low`; sampling runs from t = 1 to t = 0.
+        g: the strength inside the interval. 0 is unconditional, 1 is conditional.
+        low: the smallest time with guidance. Sampling runs from t = 1 to t = 0, so guidance ends at this time.
+        high: the largest time with guidance, at which guidance begins; at least `low`.
     """
 
     low: Share = 0.2
@@ -115,7 +117,7 @@ class PowerCosineScale(GuidanceScale):
         Masked diffusion transformer is a strong image synthesizer (Gao et al., 2023) | https://arxiv.org/abs/2303.14389
 
     Arguments:
-        g: the strength at t = 0: 0 is unconditional, 1 is conditional.
+        g: the strength at the data (t = 0). 0 is unconditional, 1 is conditional.
         power: the exponent of the time; with a larger power, guidance increases later.
     """
 
@@ -126,15 +128,21 @@ class PowerCosineScale(GuidanceScale):
 
 
 def guided(cond: Tensor, uncond: Tensor, g: Tensor) -> Tensor:
-    """Return `uncond + g (cond - uncond)`, exact at g = 0 and g = 1: two tensors (B, ...), and g () or (B,) -> (B, ...)."""
+    """Return `uncond + g (cond - uncond)`: (B, ...). cond and uncond are (B, ...), and g has the shape () or (B,).
+
+    The result is exactly `uncond` at g = 0 and exactly `cond` at g = 1.
+    """
     return torch.lerp(uncond, cond, per_example(g.to(cond.dtype), cond))
 
 
 def guided_logs(cond: Tensor, uncond: Tensor, g: Tensor) -> Tensor:
-    """Return `log(cond^g uncond^{1-g})`, given the two logarithms (B, ...) and g () or (B,): (B, ...).
+    """Return `log(p_cond^g p_uncond^{1-g})` (B, ...), where cond (B, ...) and uncond (B, ...) are log p_cond and log p_uncond.
 
-    -inf is the logarithm of 0. The result is -inf if either input is -inf, so `0^{1-g}` counts as 0 also for g > 1. Two cases
-    are bit-exact copies of an input: g = 0 returns `uncond` and g = 1 returns `cond`.
+    g has the shape () or (B,).
+
+    g = 0 returns exactly `uncond`, and g = 1 returns exactly `cond`. For all other g, the result is -inf, the logarithm
+    of 0, if either input is -inf. So for these g, an outcome with unconditional probability 0 stays impossible, although
+    `0^{1-g}` is infinite for g > 1.
     """
     g = per_example(g.to(cond.dtype), cond)
     possible = (cond > -torch.inf) & (uncond > -torch.inf)
@@ -143,11 +151,13 @@ def guided_logs(cond: Tensor, uncond: Tensor, g: Tensor) -> Tensor:
 
 
 def null_values(denoiser: Denoiser[object], null: Mapping[str, Null] | None = None) -> dict[str, Null]:
-    """Return the null values of the conditions that are guided or dropped.
+    """Return a dict from names of conditions to their null values, which mean "no condition".
+
+    These are the conditions that guidance, or label dropout in training, replaces by their null values.
 
     Arguments:
         denoiser: the denoiser, whose network lists its conditions.
-        null: for each condition, the value that means "no condition". None means the null class of the labels y.
+        null: the dict, if it is given. None means only the labels y, with the null class of the network.
 
     Raises:
         ValueError: `null` is None and the network has no labels, `null` is empty or names a condition that the network does
@@ -160,7 +170,7 @@ def null_values(denoiser: Denoiser[object], null: Mapping[str, Null] | None = No
             raise ValueError(f"{type(network).__name__} lists no conditions: give null, such as {{'y': the null class}}")
         if "y" not in conditions:
             has = ", ".join(conditions) or "none"
-            raise ValueError(f"the network has the conditions: {has}; guidance and label dropout need y or an explicit null")
+            raise ValueError(f"the network has the conditions: {has}; expected y among them, or null for another condition")
         null = {"y": conditions["y"]}
     if not null:
         raise ValueError("null = {}, expected the null value of at least one condition")
@@ -183,8 +193,8 @@ def doubled(
 
     Raises:
         TypeError: a condition is not a tensor.
-        ValueError: a condition that has a null value is missing, a condition does not have B rows, labels are not (B,)
-            integers, or a null value does not have the shape of one row.
+        ValueError: a condition that has a null value is missing, a condition does not have B rows, the labels are not
+            integers of shape (B,), or a null value does not have the shape of one row.
     """
     for name in null:
         if name not in cond:
@@ -198,11 +208,11 @@ def doubled(
 
 
 def taken_labels(cond: dict[str, Tensor], batch: int) -> Tensor:
-    """Remove the labels y (B,) from the conditions and return them. Only the classifier needs them, not the denoiser.
+    """Remove the labels y (B,) from the conditions and return the labels. The classifier needs them; the denoiser does not.
 
     Raises:
         TypeError: a condition is not a tensor.
-        ValueError: there are no labels, they are not (B,) integers, or a condition does not have B rows.
+        ValueError: there are no labels, the labels are not integers of shape (B,), or a condition does not have B rows.
     """
     if "y" not in cond:
         raise ValueError("y is missing: a classifier needs the labels to guide towards")
@@ -215,13 +225,15 @@ def class_log_prob(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> T
     """Return `log p(y | x, t)` in nats, from a classifier of noisy data: (B,).
 
     Arguments:
-        classifier: (x, c (B,)) -> logits (B, K).
+        classifier: (x, c (B,)) -> logits (B, K). c is the time t of each example, in the dtype of the classifier's
+            parameters.
         x: noisy data (B, ...), in the form that the classifier accepts.
         t: the time, () or (B,).
         y: labels (B,) in 0 .. K - 1.
 
     Raises:
-        ValueError: labels are not (B,) integers or out of range, or the logits are not (B, K).
+        ValueError: the labels are not integers of shape (B,), a label is out of range, or the logits do not have the shape
+            (B, K).
         NotFiniteError: the largest logit of an example is not finite. The logit of a class of probability 0 may be -inf.
     """
     check_labels(y, len(x))
@@ -241,7 +253,8 @@ def class_slope(classifier: Classifier, x: Tensor, t: Tensor, y: Tensor) -> Tens
     The arguments are those of `class_log_prob`.
 
     Raises:
-        ValueError: labels are not (B,) integers or out of range, or the logits are not (B, K).
+        ValueError: the labels are not integers of shape (B,), a label is out of range, or the logits do not have the shape
+            (B, K).
         NotFiniteError: the largest logit of an example is not finite, or the gradient is not finite. The gradient is not
             finite if the label has probability 0.
     """

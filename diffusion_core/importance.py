@@ -1,8 +1,8 @@
 """Importance sampling of training times: draw times with a large loss more often.
 
-The mean of `loss / density` has the smallest variance if the density is `p(t) ~ sqrt(E[loss(t)^2])`. The weights 1 / p keep the
-mean the same as for uniform times. A variational bound needs this in training, because its terms differ by orders
-of magnitude.
+The mean of `loss / density` has the smallest variance if the density p(t) is proportional to `sqrt(E[loss(t)^2])`. The
+weights 1 / p keep the mean the same as for uniform times. Training with a variational bound needs this, because its
+terms differ by orders of magnitude.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ __all__ = ["ImportanceTimes"]
 
 
 class ImportanceTimes(TimeSampler):
-    """Times from a density that is learned during training: it is large where recent losses are large.
+    """A density of times that is learned during training: times with large recent losses are drawn more often.
 
     The density is constant on bins of equal length. It is uniform until every bin has `history` losses. Draws are
-    stratified. In distributed training each process learns a density from its own losses. Its weights are 1 / density.
+    stratified. In distributed training each process learns a density from its own losses, and its weights are 1 / this
+    density.
 
     Arguments:
         t_min: the smallest time that is drawn.
         t_max: the largest time that is drawn.
         bins: the number of bins of equal length. For the loss of a chain of N steps, use N bins.
         history: the number of recent losses that each bin keeps.
-        uniform_share: the fraction of draws that stay uniform, so that every bin is still drawn.
+        uniform_share: the fraction of draws that are uniform, so that every bin is still drawn.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol & Dhariwal, 2021) | https://arxiv.org/abs/2102.09672

@@ -2,13 +2,14 @@
 
     x_s ~ step(x_t, t -> s);   x_s[known] ~ q(x_s | x_0)[known];   at the end x_0[known] exactly
 
-Replacement gives the denoiser known dimensions with the right noise level. But the known dimensions of x_s are drawn
-independently of the unknown ones, so the two parts may not be consistent. The samples therefore do not follow
+With replacement, the denoiser gets known dimensions with the right noise level. But the known dimensions of x_s are
+drawn independently of the unknown ones, so the two parts may not be consistent. The samples therefore do not follow
 p(x_0 | known), even in the limit of many steps.
 
-Resampling reduces this bias. After a step t -> s, the forward process adds noise to all of x_s up to time t. Then the step is
-repeated. It is done `resample` times in total. Each round moves the pair (known, unknown) closer to its joint distribution at
-that noise level. The cost is proportional to the number of rounds. docs/guidance.md measures how fast the bias decreases.
+Resampling reduces this bias. After a step t -> s, the forward process adds noise to all dimensions of x_s up to time t.
+Then the step is repeated. Each step is done `resample` times in total. Each round moves the distribution of (known,
+unknown) closer to the joint distribution at that noise level. The cost is proportional to the number of rounds.
+docs/guidance.md measures how fast the bias decreases.
 
 References:
     Score-based generative modeling through stochastic differential equations (Song et al., 2021) | https://arxiv.org/abs/2011.13456
@@ -31,12 +32,14 @@ __all__ = ["Inpainting"]
 
 
 class Inpainting(Sampler[object]):
-    """Inpainting: a sampler whose samples equal given data in the known dimensions, by replacement and resampling.
+    """Inpainting with a model that was not trained for it: samples that equal given data in the known dimensions.
+
+    The method is replacement with resampling (RePaint).
 
     Arguments:
         sampler: the sampler to use, with its denoiser, grid and last step.
-        x_0: clean data, (*event) for all chains or (B, *event) for B chains; only known dimensions are used.
-        known: which dimensions are known: bool, broadcastable to (*event) or (B, *event).
+        x_0: clean data, (*event) for all samples or (B, *event) for B samples; only known dimensions are used.
+        known: which dimensions are known, bool. It must be broadcastable to (*event) or (B, *event).
         resample: how many times each step is done; the number of network calls is proportional to it.
 
     Raises:
@@ -69,19 +72,19 @@ class Inpainting(Sampler[object]):
         """Return the state of the wrapped sampler at t_max, with the known dimensions drawn from q(x_t | x_0).
 
         Raises:
-            ValueError: as in `Sampler.start`, or x_0 has B examples and the number of chains is not B.
+            ValueError: `Sampler.start` raises it, or x_0 has B examples and the number of samples is not B.
         """
         state = self.sampler.start(n, generator, seeds)
         batch = len(state.x)
         if len(self.x_0) not in (1, batch):
-            raise ValueError(f"x_0 has {len(self.x_0)} examples for {batch} chains, expected 1 or {batch}")
+            raise ValueError(f"x_0 has {len(self.x_0)} examples for {batch} samples, expected 1 or {batch}")
         x_0, known = (kept.to(state.x.device).expand_as(state.x) for kept in (self.x_0, self.known))
         # x_0 may have another precision than x. If one is integer and the other floating, the process raises an error.
         alike = x_0.is_floating_point() == state.x.is_floating_point()
         return self._replaced(state, x_0.to(state.x.dtype) if alike else x_0, known)
 
     def _replaced(self, state: State, x_0: Tensor, known: Tensor) -> State:
-        """Draw the known dimensions of a state again at its time. The memory of the result begins with x_0 and known."""
+        """Draw the known dimensions of a state again at its time. Put x_0 and known in front of its memory."""
         drawn = self.denoiser.process.sample(x_0, state.t, state.randomness)
         return replace(state, x=torch.where(known, drawn, state.x), memory=(x_0, known, *state.memory))
 

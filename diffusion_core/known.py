@@ -1,11 +1,13 @@
-"""Known positions: which positions of an example are given to a conditional model, in training and in sampling.
+"""Known positions, for models that complete examples.
 
-A conditional model completes examples. The clean values of some positions are known. They stay clean at all times: training
-neither noises nor scores them (`Denoiser.active`), and sampling never changes them (`State.known`). The network is told which
-positions are known by its condition `known`, bool (B, *event).
+Such a model gets the clean values of some positions of an example, and generates the values of the other positions. The
+given positions are called known. They stay clean at all times. In training they get no noise and do not count in the
+loss (`Denoiser.active`). Sampling never changes them (`State.known`). The condition `known` of the network, bool
+(B, *event), marks the known positions.
 
-A `KnownMask` draws the known positions of training examples. All kinds see an example as a grid. For an event shape (..., H, W)
-the grid has H rows and W columns, and all channels of a grid cell are known together. A sequence (L,) has L rows of one column.
+A `KnownMask` draws the known positions of training examples. Every kind of `KnownMask` treats an example as a grid. For
+an event shape (..., H, W) the grid has H rows and W columns, and all channels of a grid cell are known together. A
+sequence (L,) has L rows of one column.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022), the experiment with music, where the
@@ -44,7 +46,7 @@ def check_known(known: Tensor, shape: Sequence[int]) -> None:
 
 
 class KnownMask(CheckedArguments, ABC):
-    """How the known positions of an example are drawn. The network is given their values, and draws the other positions.
+    """The known positions of training examples. The network gets their values and learns to generate the other positions.
 
     A subclass draws known cells on a grid of rows and columns.
     """
@@ -71,10 +73,10 @@ class KnownMask(CheckedArguments, ABC):
 
 @dataclass(frozen=True)
 class HalfMask(KnownMask):
-    """One half of the example is known. If the number of rows or columns is odd, the middle one is unknown.
+    """One half of the example is known. If the number of rows or columns is odd, the middle row or column is unknown.
 
     Arguments:
-        side: the known half; random draws one of the four for each example.
+        side: the known half. With the value random, one of the four halves is chosen for each example.
     """
 
     side: Literal["upper", "lower", "left", "right", "random"] = "upper"
@@ -97,10 +99,10 @@ class HalfMask(KnownMask):
 
 @dataclass(frozen=True)
 class RectangleMask(KnownMask):
-    """All is known but a rectangle. Its height, width and position are uniform, and independent of each other.
+    """Everything is known except one rectangle. Its height, width and position are uniform and independent.
 
     Arguments:
-        sides: the smallest and the largest side of the unknown rectangle, as shares of the sides of the example.
+        sides: the smallest and the largest side of the unknown rectangle, as fractions of the sides of the example.
     """
 
     sides: Annotated[tuple[float, float], Range(above=0, most=1)] = (0.25, 0.75)
@@ -122,10 +124,11 @@ class RectangleMask(KnownMask):
 
 @dataclass(frozen=True)
 class RandomPixelsMask(KnownMask):
-    """Every grid cell is known with the same probability, independent of the others.
+    """Each grid cell is known with the same probability, independently of the other cells.
 
     Arguments:
-        share: the smallest and the largest probability. The probability of an example is uniform between them.
+        share: the smallest and the largest probability that a cell is known. Each example has its own probability,
+            which is uniform between these two.
     """
 
     share: Annotated[tuple[float, float], Range(least=0, most=1)] = (0.0, 0.5)
@@ -142,10 +145,10 @@ class RandomPixelsMask(KnownMask):
 
 @dataclass(frozen=True)
 class PrefixMask(KnownMask):
-    """The first rows are known. Their number is uniform between two shares of all rows.
+    """The first rows of the example are known. Their number is drawn uniformly.
 
     Arguments:
-        share: the smallest and the largest share of known rows.
+        share: the smallest and the largest number of known rows, as fractions of the number of rows.
     """
 
     share: Annotated[tuple[float, float], Range(least=0, most=1)] = (0.0, 0.75)
@@ -160,7 +163,7 @@ class PrefixMask(KnownMask):
 
 
 def _places(size: tuple[int, int], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Return the numbers of rows (H, 1) and of columns (1, W)."""
+    """Return the index of each row (H, 1) and of each column (1, W)."""
     return torch.arange(size[0], device=device)[:, None], torch.arange(size[1], device=device)[None]
 
 
@@ -170,6 +173,6 @@ def _check_order(name: str, pair: tuple[float, float]) -> None:
 
 
 def _whole_number(n: int, shares: tuple[float, float], u: Tensor, least: int = 0) -> Tensor:
-    """Draw whole numbers between two shares of n, rounded, and not below `least`: uniforms (B,) -> float64 (B,)."""
+    """Draw whole numbers between two fractions of n, rounded, and at least `least`: uniform u (B,) -> float64 (B,)."""
     low, high = (max(least, round(n * share)) for share in shares)
     return low + (u * (high - low + 1)).floor()

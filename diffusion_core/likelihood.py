@@ -6,13 +6,14 @@
 The prior term is exact. The other two terms are Monte-Carlo means over times and noise. Each engine implements its terms in
 a subclass of `Bound`.
 
-Variance reduction: times follow a density that is learned on other images (`Bound.learn_times`). Each image has its own
-times. There are `draws / 2` strata of times, each with two draws that are symmetric about the middle of the stratum.
+Variance reduction: times are drawn from a density that is learned on other images (`Bound.learn_times`). Each image has
+its own times. There are `draws / 2` strata of times, each with two draws that are symmetric about the middle of the
+stratum.
 
-Error estimate: the two draws of a stratum are averaged. The averages of neighbouring strata differ mainly by their noise,
-because their times are close. So half of their mean squared difference estimates the variance of one average. The estimate
-also contains half the squared difference of the means of neighbouring strata. So its expectation is slightly too large,
-never too small.
+Error estimate: the two draws of a stratum are averaged. The averages of neighbouring strata differ mainly by their
+random errors, because their times are close. So half of their mean squared difference estimates the variance of one
+average. The estimate also contains half the squared difference of the means of neighbouring strata. So the expectation
+of the estimate is slightly too large, never too small.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -46,12 +47,12 @@ P = TypeVar("P")
 
 
 def _reconstructions(draws: int) -> int:
-    """Return the number of draws of x_tmin for each image: a quarter of the draws of times, as their variance is smaller."""
+    """Return the number of draws of x_tmin per image: a quarter of the draws of times, because their variance is smaller."""
     return max(2, draws // 4)
 
 
 def _monte_carlo_variance(diffusion: Tensor, reconstruction: Tensor) -> Tensor:
-    """Estimate the variance of the estimate of each image: draws (n, K), the two of a stratum adjacent, and (n, J) -> (n,)."""
+    """Return the Monte-Carlo variance of the bound of each image: (n,), from draws (n, K) in adjacent pairs, and (n, J)."""
     strata = diffusion.unflatten(1, (-1, 2)).mean(-1)
     variance: Tensor = (
         strata.diff(dim=1).square().mean(1) / (2 * strata.shape[1]) + reconstruction.var(1) / reconstruction.shape[1]
@@ -60,7 +61,7 @@ def _monte_carlo_variance(diffusion: Tensor, reconstruction: Tensor) -> Tensor:
 
 
 def _image_spread(images: Tensor, variance: Tensor) -> float:
-    """Return the standard deviation between images, given noisy estimates (n,) and the variances of their noise (n,)."""
+    """Return the standard deviation between images, from estimates (n,) and the variances of their Monte-Carlo errors (n,)."""
     if len(images) < 2:
         return math.nan
     return (images.var() - variance.mean()).clamp(min=0).sqrt().item()
@@ -96,7 +97,7 @@ class BitsPerDim:
         diffusion_draws: weighted integrands in bits per dimension (n, K), float64; the two draws of a stratum are adjacent.
         reconstruction_draws: -log2 p(x_0 | x_tmin) / D (n, J), float64.
         prior_terms: KL(q_tmax(. | x_0) || prior) in bits per dimension (n,), float64.
-        weights: 1 / density at the drawn times (n, K).
+        weights: 1 / (the probability density with which each time was drawn), (n, K).
     """
 
     diffusion_draws: Tensor
@@ -173,10 +174,11 @@ class BitsPerDim:
         return (self.diffusion_draws.sum().square() / self.diffusion_draws.square().sum()).item()
 
     def difference(self, other: BitsPerDim) -> BitsDifference:
-        """Return how many more bits per dimension this model needs than the other one.
+        """Return the bits per dimension of this model minus those of the other one.
 
-        The draws of the two bounds are paired. If both used the same density of times and generators with the same seed, the
-        common part of the error cancels. The error of the difference is then smaller than the errors of the two bounds.
+        The draws of the two bounds are paired. Use the same density of times and generators with the same seed for
+        both. The common part of the error then cancels, and the error of the difference is smaller than the errors of
+        the two bounds.
 
         Raises:
             ValueError: the two bounds have different numbers of images or draws.
@@ -192,7 +194,7 @@ class BitsPerDim:
         return BitsDifference(images.mean().item(), error, _image_spread(images, variance), len(images))
 
     def summary(self) -> dict[str, Any]:
-        """Return the numbers for a report, by name."""
+        """Return the numbers for a report, as a dict."""
         names = ("value", "standard_error", "image_spread", "image_error", "diffusion", "prior", "reconstruction")
         diagnostics = ("largest_weight", "largest_share", "effective_draws")
         return {"num_images": len(self), **{name: getattr(self, name) for name in (*names, *diagnostics)}}
@@ -201,8 +203,8 @@ class BitsPerDim:
 class Bound(ABC, Generic[P]):
     """The terms of the variational bound on the likelihood of given images, for any density of times.
 
-    An engine implements the prior and the reconstruction term. If `Denoiser.active` selects some of the positions, the bound
-    is on -log p(active | the others), in bits per active position.
+    Each engine implements the prior and the reconstruction term. If `Denoiser.active` selects some of the positions,
+    the bound is on -log p(active | the others), in bits per active position.
 
     Arguments:
         denoiser: the model.
@@ -226,26 +228,26 @@ class Bound(ABC, Generic[P]):
         self.active = active_positions(denoiser, x_0, **cond)
 
     def score(self, loss: Loss[P], rows: Tensor, t: Tensor, randomness: Randomness) -> Tensor:
-        """Return a loss for the images with indices `rows` (b,), noised to times t, () or (b,): (b,)."""
+        """Add noise up to times t, () or (b,), to the images with indices `rows` (b,), and return their losses: (b,)."""
         active = None if self.active is None else self.active[rows]
         sample = loss.draw(self.denoiser.process, self.x_0[rows], t, randomness, active)
         return loss(self.denoiser, sample, **{name: value[rows] for name, value in self.cond.items()})
 
     @abstractmethod
     def reconstruction(self, rows: Tensor, t_min: Tensor, randomness: Randomness) -> Tensor:
-        """Return -log p(x_0 | x_tmin) in nats, with one draw of x_tmin for each image in `rows` (b,), at t_min (): (b,)."""
+        """Return -log p(x_0 | x_tmin) in nats (b,), with one draw of x_tmin for each image in `rows` (b,)."""
 
     @abstractmethod
     def prior(self) -> Tensor:
         """Return KL(q_tmax(. | x_0) || prior) in nats for each image: (n,)."""
 
     def _dimensions(self) -> Tensor:
-        """Return the number of scored positions of each image: (n, 1)."""
+        """Return the number of positions of each image that count in the bound: (n, 1)."""
         every = torch.ones_like(self.x_0, dtype=torch.float64)
         count = event_sum(every, self.active)
         counts = listed(count, unseen=1)
         if 0 in counts:
-            raise ValueError(f"example {counts.index(0)} has no active position, expected at least one to score")
+            raise ValueError(f"example {counts.index(0)} has no active position, expected at least one that counts")
         return count[:, None]
 
     def _integrals(self, times: TimeSampler, draws: int, batch_size: int, randomness: Randomness) -> tuple[Tensor, ...]:
@@ -262,8 +264,8 @@ class Bound(ABC, Generic[P]):
         """Estimate the bound of every image.
 
         Arguments:
-            draws: the number of times, each with its own noise, for each image: even and at least 4. The reconstruction term
-                uses a quarter as many draws of x_tmin, at least 2.
+            draws: the number of random draws for each image, an even number of at least 4. A draw is a time and the noise at
+                this time. The reconstruction term uses a quarter as many draws of x_tmin, at least 2.
             batch_size: the number of noisy images in one network call.
             generator: the source of all randomness.
 

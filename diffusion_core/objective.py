@@ -26,26 +26,27 @@ P = TypeVar("P")
 class Objective(nn.Module, Generic[P]):
     """The training objective: a denoiser, its loss and the density of training times.
 
-        sample, cond = objective.draw(x_0, generator, **cond)     # draw times, noise, which conditions are dropped, seeds
-        losses = objective(sample, **cond)                        # no random numbers: can be compiled or wrapped in DDP
+        sample, cond = objective.draw(x_0, generator, **cond)     # draw times, noise, conditions to drop, dropout seeds
+        losses = objective(sample, **cond)                        # draw nothing: can be compiled or wrapped in DDP
         objective.learn(sample, losses)                           # update the density of times, if it is learned
 
-    The loss of each example is multiplied by 1 / density of its time. So the mean loss does not depend on the density:
-    `E[forward(draw(x_0))] = E_x0 int loss(x_0, t) dt`.
+    The loss of each example is divided by the probability density with which its time was drawn. So the mean loss does
+    not depend on this density: `E[forward(draw(x_0))] = E_x0 int loss(x_0, t) dt`.
 
     Arguments:
         denoiser: the denoiser to train.
         loss: the unreduced loss.
         times: the density of training times.
         label_dropout: the probability that the conditions of an example are replaced by their null values.
-        null: the conditions that label dropout replaces, and for each of them the value that means "no condition". None
-            means only the labels y, which are replaced with the null class of the network.
-        known: draws the known positions of each example. The network gets their clean values and the condition `known`.
-            They are neither noised nor scored. None means no given positions.
+        null: a dict. Its keys are the names of the conditions that label dropout replaces. Its values are their null
+            values, which mean "no condition". None means only the labels y, with the null class of the network.
+        known: draws the known positions of each example, for a model that completes examples. Known positions get no
+            noise and do not count in the loss. The network gets their clean values and the condition `known`. None means
+            no known positions.
 
     Raises:
-        ValueError: the loss refuses the denoiser or the times (`Loss.check`). Or label_dropout > 0 and the null values
-            are missing: `null` is None and the network has no labels, or `null` is not valid (`null_values`).
+        ValueError: the loss cannot train the denoiser, or does not fit the times (`Loss.check`). There are two more reasons
+            if label_dropout > 0: `null` is None, but the network has no labels; or `null_values` does not accept `null`.
     """
 
     def __init__(
@@ -74,11 +75,12 @@ class Objective(nn.Module, Generic[P]):
         Arguments:
             x_0: clean data (B, *event).
             generator: the source of randomness.
-            cond: conditions of the network by name, with B rows. If `known`, bool (B, *event), is among them, it is not drawn.
+            cond: conditions of the network by name, with B rows. If you give `known`, bool (B, *event), it is not
+                drawn.
 
         Returns:
-            The sample, and the conditions: with the drawn `known`, and with null values for the examples whose conditions
-            are dropped.
+            The sample and the conditions. The conditions include `known` if it was drawn. They have null values for the
+            examples whose conditions are dropped.
 
         Raises:
             TypeError: a condition is not a tensor.
@@ -93,9 +95,8 @@ class Objective(nn.Module, Generic[P]):
             check_known(cond["known"], x_0.shape)
         t, weight = (values.to(x_0.device) for values in self.times(len(x_0), randomness))
         given = self._some(cond, x_0, randomness) if self.null and cond else cond
-        active = active_positions(
-            self.denoiser, x_0, **given
-        )  # of an example whose known positions are dropped, all are noised
+        # If the condition `known` of an example is dropped, all its positions get noise.
+        active = active_positions(self.denoiser, x_0, **given)
         sample = self.loss.draw(self.denoiser.process, x_0, t, randomness, active)
         seeds = None
         if self.has_dropout and self.training:
@@ -103,13 +104,13 @@ class Objective(nn.Module, Generic[P]):
         return sample._replace(weight=weight, seeds=seeds), given
 
     def forward(self, sample: Sample, **cond: Tensor) -> Tensor:
-        """Return the loss of each example times its weight, in nats or squared units: (B,)."""
+        """Return the loss of each example times its weight: (B,). The loss is in nats or squared units."""
         with seeded(sample.seeds):
             loss = self.loss(self.denoiser, sample, **cond)
         return loss if sample.weight is None else loss * sample.weight
 
     def learn(self, sample: Sample, losses: Tensor) -> None:
-        """Update the density of times with the losses (B,) that `forward` returned for a sample. Do not use held-out data."""
+        """Update the density of times with the losses (B,) that `forward` returned for a sample. Use only training data."""
         losses = losses.detach() if sample.weight is None else losses.detach() / sample.weight
         self.times.update(sample.t.detach(), losses)
 

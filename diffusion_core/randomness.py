@@ -2,7 +2,8 @@
 
 Every random draw of both engines uses a `Randomness`. A `SharedRandomness` wraps an ordinary generator. It is fast, but the
 draws of an example depend on its batch. A `PerSampleRandomness` has one generator for each example, so the draws of an
-example depend only on its seed. They do not depend on the batch size, the position in the batch or the rank.
+example depend only on its seed. They do not depend on the batch size, the position in the batch or the process (rank)
+of a distributed run.
 """
 
 from __future__ import annotations
@@ -114,11 +115,11 @@ class Randomness(ABC):
 
     @abstractmethod
     def split(self, size: int) -> list[Randomness]:
-        """Return one source for each consecutive sub-batch of `size` examples."""
+        """Split the examples into consecutive sub-batches of `size` examples, and return a source for each sub-batch."""
 
     @abstractmethod
     def stratified(self, n: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-        """Draw stratified U[0, 1) numbers, one for each example in its own interval of equal length: (n,)."""
+        """Draw stratified U[0, 1) numbers: [0, 1) is divided into n equal intervals, with one number in each. (n,)."""
 
 
 class SharedRandomness(Randomness):
@@ -193,7 +194,8 @@ class PerSampleRandomness(Randomness):
 
     Arguments:
         seeds: one integer in 0 .. 2^63 - 1 for each example.
-        offset: the index of the first example in the global batch, for stratified draws.
+        offset: the index that the first of these examples has in the global batch. If a training runs on
+            several devices, the global batch is that of all devices together. Only stratified draws use the offset.
         total: the size of the global batch; None means the number of seeds.
 
     Raises:
@@ -211,7 +213,7 @@ class PerSampleRandomness(Randomness):
 
     @classmethod
     def keyed(cls, seed: int, step: int, first: int, n: int, total: int | None = None) -> PerSampleRandomness:
-        """Make streams keyed by (seed, step, global sample index) for the n examples from index `first` on."""
+        """Make a stream for each of n examples, with the key (seed, step, index in the global batch), from index `first` on."""
         return cls([stream_seed(seed, step, first + i) for i in range(n)], offset=first, total=total)
 
     def __len__(self) -> int:
@@ -219,7 +221,7 @@ class PerSampleRandomness(Randomness):
 
     def _check(self, batch: int) -> None:
         if batch != len(self):
-            raise ValueError(f"a batch of {batch} examples was given {len(self)} seeds")
+            raise ValueError(f"a batch of {batch} examples was given {len(self)} seeds, expected one for each example")
 
     def uniform(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
         return self._fill(np.random.Generator.random, shape, dtype, device)
@@ -264,7 +266,7 @@ class PerSampleRandomness(Randomness):
         return parts
 
     def padded(self, size: int) -> PerSampleRandomness:
-        """Return the same streams followed by unused ones, for `size` examples in total."""
+        """Return streams for `size` examples: these streams, and then streams for the examples of the padding."""
         whole = PerSampleRandomness([0] * (size - len(self)), self._offset, self._total)
         whole._generators = self._generators + whole._generators
         return whole

@@ -1,10 +1,11 @@
-"""Check that constructor arguments are in range. The range of an argument is written only in its annotation.
+"""Check that arguments are in range. The range of an argument is written only in its annotation.
 
     class Ring:
         def __init__(self, drift: Annotated[float, Range(least=-1, most=1)] = 0.0, width: Count = 1) -> None:
             check_arguments(Ring, locals())
 
-A dataclass inherits from `CheckedArguments` instead. `range_of(Ring, "drift")` returns the range. The configuration uses it.
+A dataclass inherits from `CheckedArguments`, which calls `check_arguments`. `range_of(Ring, "drift")` returns the range
+of an argument. The configuration uses it to describe its keys.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ __all__ = [
     "check_arguments",
     "fits",
     "range_of",
+    "union",
 ]
 
 
 def _is_float(number: Any) -> bool:
-    """Return whether a number, such as an integer, has a value as a float."""
+    """Return whether a number can be converted to a finite float. Very large integers cannot."""
     try:
         return math.isfinite(number)
     except OverflowError:
@@ -90,7 +92,8 @@ class Range:
         Arguments:
             name: the name of the argument, for the error message.
             value: a number, or a collection of numbers.
-            kind: the type: float, int, a sequence or a tuple of these (each item is checked), or a union of these and None.
+            kind: the type. It is float, int, a sequence or a tuple of these, or a union of these and None. Each item of a
+                sequence is checked.
 
         Raises:
             ValueError: the value is out of range or has another type. True and 2.0 are not integers.
@@ -106,7 +109,7 @@ class Range:
             one = "an integer" if integer else "a finite number"
         if isinstance(value, Collection) and not isinstance(value, str):
             return f"each {one}"
-        return one if {int, float} & {*_members(kind)} else f"several, each {one}"
+        return one if {int, float} & {*union(kind)} else f"several, each {one}"
 
 
 Finite = Annotated[float, Range()]
@@ -117,19 +120,20 @@ Count = Annotated[int, Range(least=1)]
 CountOrZero = Annotated[int, Range(least=0)]
 
 
-def _members(kind: Any) -> tuple[Any, ...]:
+def union(kind: Any) -> tuple[Any, ...]:
     """Return the types of a union, or the type itself if it is not a union."""
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
 def fits(value: object, kind: Any, allowed: Range | None = None) -> bool:
-    """Return whether a value has a type and its numbers are in a range. Without a range the numbers must be finite.
+    """Return whether a value has the type `kind` and all its numbers are in the range `allowed`.
 
-    True is not a number. 2 is a valid float, but 2.0 is not a valid integer. All items of a collection must have the item
-    type. A tuple type of fixed length also fixes the number of items.
+    Without a range, the numbers must be finite. True and False are not numbers. The integer 2 is a valid float, but 2.0 is
+    not a valid integer. In a collection, every item must have the item type. If `kind` is a tuple type of fixed length,
+    the number of items must match.
     """
-    if len(_members(kind)) > 1:
-        return any(fits(value, each, allowed) for each in _members(kind))
+    if len(union(kind)) > 1:
+        return any(fits(value, each, allowed) for each in union(kind))
     origin, inner = get_origin(kind), get_args(kind)
     if isinstance(origin, type) and issubclass(origin, Sequence):
         length = len(inner) if origin is tuple and Ellipsis not in inner else None
@@ -142,7 +146,7 @@ def fits(value: object, kind: Any, allowed: Range | None = None) -> bool:
 
 
 def _holds(kind: Any, number: type) -> bool:
-    """Return whether a type is `number` or contains it, as `tuple[int, ...]` contains int."""
+    """Return whether a type is `number` or contains it. For example, `tuple[int, ...]` contains int."""
     return kind is number or any(_holds(each, number) for each in get_args(kind))
 
 
@@ -169,7 +173,7 @@ class Argument(NamedTuple):
 
 @cache
 def arguments(target: Callable[..., object]) -> Mapping[str, Argument]:
-    """Return the arguments of a class or a function by name, without `*args` and `**kwargs`."""
+    """Return a dict of the arguments of a class or a function, without `*args` and `**kwargs`."""
     fields = not isinstance(target, type) or is_dataclass(target)
     source = target if fields else target.__init__
     kinds, hints = get_type_hints(source), get_type_hints(source, include_extras=True)
@@ -186,7 +190,7 @@ def arguments(target: Callable[..., object]) -> Mapping[str, Argument]:
 
 @cache
 def _numbers(target: Callable[..., object]) -> Mapping[str, tuple[Any, Range]]:
-    """Return the type and the range of each argument that has a range, by name."""
+    """Return a dict of the arguments that have a range, each with its type and its range."""
     return {name: (each.kind, each.allowed) for name, each in arguments(target).items() if each.allowed is not None}
 
 
@@ -214,7 +218,7 @@ def check_arguments(target: Callable[..., object], values: Mapping[str, object])
 
 
 class CheckedArguments:
-    """A base class for dataclasses: checks the arguments at construction. numpy integers become Python integers."""
+    """A base class for dataclasses. It checks the arguments at construction, and converts numpy integers to Python integers."""
 
     def __post_init__(self) -> None:
         target: Callable[..., object] = type(self)

@@ -2,12 +2,12 @@
 
     x_1 ~ prior;   x_s ~ step(x_t, t -> s)  for t, s along the grid;   x_0 ~ finish(x_tmin)
 
-A sampler is a class with two methods, `step` and `finish`. The loop passes a `State` from step to step. A state holds the
-samples, their time, their randomness and their counters, so a loop can be inspected and stopped at any step. Times are
-float64 tensors of shape () on the device of x. They are made once for the whole grid.
+A sampler is a class with two methods, `step` and `finish`. The loop passes a `State` from step to step. A state
+contains the samples, their time, their randomness and their counters. So you can inspect and stop the loop after any
+step. Times are float64 tensors of shape () on the device of x. All times of the grid are made at once.
 
-With seeds, the network is called on sub-batches of one fixed size. The last sub-batch is padded. So a sample depends only on
-its seed, not on the other samples of its batch.
+If the samples have seeds, the network is called on sub-batches of one fixed size, and the last sub-batch is padded. So
+a sample depends only on its seed, not on the other samples of its batch.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = ["Sampler", "State", "evaluate"]
 
 @dataclass(frozen=True)
 class State:
-    """The state of a batch of chains between two sampling steps.
+    """The state of a batch of samples between two sampling steps.
 
     Arguments:
         x: the current sample (B, *event).
         t: the current time, float64 of shape ().
         randomness: the source of the next random draws.
-        nfe: the number of function evaluations (network calls) of each chain so far.
-        counts: counters of the sampler by name, each int64 (B,), such as the number of "rejected" or "clamped" dimensions. An
-            absent name counts as 0.
-        memory: tensors (B, ...) that the sampler keeps for each chain from step to step.
+        nfe: the number of function evaluations (network calls) for each sample so far.
+        counts: a dict of the sampler's counters, each int64 (B,), such as the number of "rejected" or "clamped"
+            dimensions so far. A counter that is absent is 0.
+        memory: tensors (B, ...) that the sampler keeps for each sample from step to step.
         known: the known positions, bool (B, *event); None if no position is known.
-        given: the clean values of the known positions, (B, *event); other positions have no meaning. A state has these values
-            in x whatever x it is made with. So samplers and correctors need no code for known positions: they make each
-            new state with `dataclasses.replace`.
+        given: the clean values of the known positions, (B, *event); its values at other positions are not used. The
+            constructor of a state writes the known values into x. So samplers and correctors need no code for known
+            positions. They only have to make each new state with `dataclasses.replace`.
     """
 
     x: Tensor
@@ -65,15 +65,15 @@ class State:
             object.__setattr__(self, "x", torch.where(self.known, self.given, self.x))
 
     def count(self, name: str) -> Tensor:
-        """Return the counter of a name for each example, 0 if the name is absent: (B,)."""
+        """Return the value of a counter for each sample: (B,). It is 0 if the counter is absent."""
         return self.counts.get(name, torch.zeros(len(self.x), dtype=torch.int64, device=self.x.device))
 
     def counted(self, **more: Tensor) -> State:
-        """Return this state with its counters increased by the given numbers, by name, each (B,)."""
+        """Return this state with some counters increased. Each argument is the name of a counter and its increase, (B,)."""
         return replace(self, counts={**self.counts, **{name: self.count(name) + n for name, n in more.items()}})
 
     def split(self, size: int) -> list[State]:
-        """Split into consecutive sub-batches of exactly `size` chains. The last one is padded with copies of the last chain."""
+        """Split the batch into sub-batches of exactly `size` samples. The last one is padded with copies of the last sample."""
         randomness = self.randomness.split(size)
         states = []
         for i, source in enumerate(randomness):
@@ -88,7 +88,7 @@ class State:
         return states
 
     def merged(self, parts: Sequence[State]) -> State:
-        """Join the sub-batches `parts` of this state after a step, without the padding."""
+        """Join the sub-batches of this state after a step, and remove the padding."""
         n = len(self.x)
         names = dict.fromkeys(name for part in parts for name in part.counts)
         return replace(
@@ -107,12 +107,16 @@ def evaluate(denoiser: Denoiser[P], state: State, t: Tensor, **cond: Tensor) -> 
 
 
 class Sampler(ABC, Generic[P]):
-    """A sampler: draws samples from a denoiser by steps along a time grid, from noise to data.
+    """A sampler: it draws samples from a denoiser by steps along a time grid, from noise to data.
+
+    The docstrings of many samplers have a section `Proven:`. It lists properties for which a test compares the code with an
+    exact result, and names these tests.
 
     Arguments:
         denoiser: the denoiser to sample from.
         grid: the times of the steps.
-        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
+        sub_batch: the number of samples in one network call if `sample` gets seeds. Without seeds, all samples share
+            one call.
     """
 
     def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: Count = 16) -> None:
@@ -141,12 +145,12 @@ class Sampler(ABC, Generic[P]):
         """Return the state at t_max: n draws from the prior, or a given noisy batch.
 
         Arguments:
-            n: the number of chains, or the noisy batch (B, *event) to start from.
+            n: the number of samples, or the noisy batch (B, *event) to start from.
             generator: the source of randomness, one stream for the batch.
-            seeds: one integer for each chain, in place of a generator.
+            seeds: one integer for each sample, in place of a generator.
 
         Raises:
-            ValueError: n < 1, the batch has a wrong shape, the number of seeds is not the number of chains, or both a
+            ValueError: n < 1, the batch has a wrong shape, the number of seeds is not the number of samples, or both a
                 generator and seeds are given.
             TypeError: seeds is a single number.
         """
@@ -154,12 +158,12 @@ class Sampler(ABC, Generic[P]):
             raise ValueError("give a generator or seeds, not both")
         batch = len(n) if isinstance(n, Tensor) else operator.index(n)
         if seeds is not None and not isinstance(seeds, Iterable):
-            raise TypeError(f"seeds = {seeds}, expected one integer for each chain, such as range({batch})")
+            raise TypeError(f"seeds = {seeds}, expected one integer for each sample, such as range({batch})")
         randomness = as_randomness(generator) if seeds is None else PerSampleRandomness(list(seeds))
         if batch < 1:
             raise ValueError(f"n = {batch} samples, expected at least 1")
         if isinstance(randomness, PerSampleRandomness) and len(randomness) != batch:
-            raise ValueError(f"{len(randomness)} seeds were given for {batch} samples")
+            raise ValueError(f"{len(randomness)} seeds were given for {batch} samples, expected one for each sample")
         if isinstance(n, Tensor):
             self.denoiser.check_event(n)
             x = n
@@ -168,7 +172,7 @@ class Sampler(ABC, Generic[P]):
         return State(x, torch.tensor(self.grid.t_max, dtype=torch.float64, device=x.device), randomness)
 
     def completing(self, state: State, given: Tensor, known: Tensor) -> State:
-        """Return a state with known positions. Their clean values stay in x until the end.
+        """Return the state with known positions. Their clean values stay in x until the end.
 
         Arguments:
             state: the state.
@@ -187,7 +191,7 @@ class Sampler(ABC, Generic[P]):
         return replace(state, known=known, given=given.to(state.x.dtype))
 
     def _move(self, state: State, s: Tensor | None, cond: Mapping[str, Tensor]) -> State:
-        """Do one step to s, or the last step if s is None. With seeds it is done in sub-batches."""
+        """Do one step to s, or the last step if s is None. If the samples have seeds, it is done in sub-batches."""
         end = torch.zeros_like(state.t) if s is None else s
 
         def advance(part: State, given: Mapping[str, Tensor]) -> State:
@@ -216,22 +220,22 @@ class Sampler(ABC, Generic[P]):
         given: Tensor | None = None,
         **cond: Tensor,
     ) -> Iterator[State]:
-        """Yield the state at t_max, after each of the N steps, and after the last step (x_0).
+        """Yield the state at t_max, the state after each of the N steps, and the state after the last step (x_0).
 
         Arguments:
-            n: the number of chains, or the noisy batch (B, *event) to start from.
+            n: the number of samples, or the noisy batch (B, *event) to start from.
             generator: the source of randomness, one stream for the batch.
-            seeds: one integer for each chain, in place of a generator.
+            seeds: one integer for each sample, in place of a generator.
             progress: whether to show a progress bar.
-            given: clean data (B, *event) to complete. The condition `known`, bool (B, *event), names the known positions.
-                They have the given values at every time, and the sampler draws the others. Only for a network that was
-                trained with known positions; `Inpainting` completes with other networks.
+            given: clean data (B, *event) to complete. The condition `known`, bool (B, *event), marks the known
+                positions. They have the given values at every time, and the sampler generates the other positions. This
+                needs a network that was trained with known positions. With other networks, use `Inpainting`.
             cond: conditions of the network by name, batch first, such as labels y (B,).
 
         Raises:
-            ValueError: as in `start` and `completing`, a condition does not have one row for each chain, or only one of
-                `given` and `known` is there.
-            TypeError: as in `start`, or a condition is not a tensor.
+            ValueError: `start` or `completing` raises it, a condition does not have one row for each sample, or only one
+                of `given` and `known` is passed.
+            TypeError: `start` raises it, or a condition is not a tensor.
         """
         state = self.start(n, generator, seeds)
         check_conditions(cond, len(state.x))

@@ -1,4 +1,4 @@
-"""Checks of time tensors, the dtype of a network, and helpers to broadcast and to sum values of examples."""
+"""Check time tensors, find the dtype of a network, and broadcast or sum the values of examples."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def check_time(t: Tensor, batch: int) -> None:
 
 
 def batch_time(t: Tensor, batch: int) -> Tensor:
-    """Return the time of each example: () or (B,) -> (B,)."""
+    """Return the time of each example (B,), for times t of shape () or (B,)."""
     return t.expand(batch)
 
 
 def per_example(value: Tensor, like: Tensor) -> Tensor:
-    """Append axes to a value of each example, () or (B,), so that it broadcasts over `like` (B, ...)."""
+    """Append axes to one value, (), or one value per example, (B,), so that it broadcasts over `like` (B, ...)."""
     return value if value.ndim == 0 else value.reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def event_sum(values: Tensor, active: Tensor | None = None) -> Tensor:
-    """Sum the values of each example, over its active positions if these are given: (B, *event) -> (B,)."""
+    """Sum the values of each example: (B, *event) -> (B,). If `active` is given, only active positions are summed."""
     return (values if active is None else torch.where(active, values, 0.0)).flatten(1).sum(1)
 
 

@@ -1,8 +1,9 @@
 """Time grids for sampling, and densities of times for training.
 
-A grid of N steps is a decreasing list t_0 = t_max > ... > t_N = t_min. Most grids are given by a shape: a function of
-u = i / N that decreases from 1 to 0. A time sampler draws a time t for each example of a batch. It also returns the weight
-1 / density of each time, so that losses do not need to know the density.
+A grid of N steps is a decreasing list t_0 = t_max > ... > t_N = t_min. Most grids are given by a shape, which is a
+function of u = i / N that decreases from 1 to 0. A time sampler draws a time t for each example of a batch. It also
+returns a weight for each time: 1 / (the probability density with which the time was drawn). So losses do not need to
+know the density.
 """
 
 from __future__ import annotations
@@ -53,14 +54,14 @@ def check_interval(t_min: float, t_max: float) -> None:
 
 
 def clamped(t: Tensor, t_min: float, t_max: float) -> Tensor:
-    """Round training times to float32 in [t_min, t_max). They must stay below t_max, where a rate may be infinite."""
+    """Round training times to float32 in [t_min, t_max). They must stay below t_max, because a rate may be infinite there."""
     below = float(np.nextafter(np.float32(t_max), np.float32(0.0)))
     return t.float().clamp(t_min, below)
 
 
 @dataclass(frozen=True)
 class TimeGrid(CheckedArguments, ABC):
-    """A time grid: the decreasing times that a sampler visits.
+    """A time grid: the decreasing times at which a sampler evaluates the network.
 
     Arguments:
         steps: the number N of reverse steps.
@@ -87,7 +88,7 @@ class ShapedGrid(TimeGrid):
 
     @abstractmethod
     def shape(self, u: float) -> float:
-        """Return the fraction of the interval that is left after a fraction u of the steps. It decreases from 1 to 0."""
+        """Return the fraction of [t_min, t_max] that is left after a fraction u of the steps. It decreases from 1 to 0."""
 
     def times(self) -> list[float]:
         inner = [self.t_min + (self.t_max - self.t_min) * self.shape(i / self.steps) for i in range(1, self.steps)]
@@ -96,7 +97,7 @@ class ShapedGrid(TimeGrid):
 
 @dataclass(frozen=True)
 class UniformGrid(ShapedGrid):
-    """A time grid with steps of equal length: `1 - u`."""
+    """A time grid with steps of equal length: the shape is `1 - u`."""
 
     def shape(self, u: float) -> float:
         return 1 - u
@@ -104,7 +105,7 @@ class UniformGrid(ShapedGrid):
 
 @dataclass(frozen=True)
 class QuadraticGrid(ShapedGrid):
-    """A time grid whose steps become shorter towards the data: `(1 - u)^2`."""
+    """A time grid whose steps become shorter towards the data: the shape is `(1 - u)^2`."""
 
     def shape(self, u: float) -> float:
         return (1 - u) ** 2
@@ -112,7 +113,7 @@ class QuadraticGrid(ShapedGrid):
 
 @dataclass(frozen=True)
 class CosineGrid(ShapedGrid):
-    """A time grid with long steps in the noise and short steps near the data: `1 - sin(pi u / 2)`."""
+    """A time grid with long steps near the noise and short steps near the data: the shape is `1 - sin(pi u / 2)`."""
 
     def shape(self, u: float) -> float:
         return 1 - math.sin(math.pi * u / 2)
@@ -122,8 +123,8 @@ class CosineGrid(ShapedGrid):
 class RespacedGrid(TimeGrid):
     """A time grid of N + 1 evenly spaced timesteps out of T: `t = (round(k (T - 1) / N) + 1) / T` for k = N .. 0.
 
-    It is for a model that was trained on T discrete timesteps. The sampler visits N + 1 of them: N steps and the last step.
-    N = T - 1 visits all timesteps.
+    Use it for a model that was trained on T discrete timesteps. The sampler uses N + 1 of them, for N steps and the
+    last step. With N = T - 1 it uses all timesteps.
 
     Arguments:
         steps: the number N of reverse steps, from 1 to T - 1.
@@ -181,7 +182,7 @@ class CustomGrid(TimeGrid):
 
 
 class TimeSampler(CheckedArguments, ABC):
-    """A density of training times on an interval [t_min, t_max], and how to draw from it."""
+    """A time sampler: it draws training times from a density on an interval [t_min, t_max]."""
 
     t_min: float
     t_max: float
@@ -192,20 +193,20 @@ class TimeSampler(CheckedArguments, ABC):
 
     @abstractmethod
     def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inverse CDF at u, and the weights 1 / density: (n,) in [0, 1) -> (t, weight), both (n,) and float32.
+        """Return times t and weights 1 / density, both (n,) and float32, for numbers u (n,) in [0, 1).
 
-        If u is uniform, t are draws from the density.
+        t is the inverse CDF of the density at u. So if u is uniform, t has this density.
         """
 
     def __call__(self, n: int, generator: Generator = None) -> tuple[Tensor, Tensor]:
-        """Draw n times, one in each of n strata: (t, weight), both (n,). E[weight] is the length of the interval."""
+        """Draw n times, one in each of n strata. Return t and weight, both (n,). E[weight] is the length of the interval."""
         return self.at(as_randomness(generator).stratified(n, torch.float64))
 
     def update(self, t: Tensor, loss: Tensor) -> None:
         """Update the density from the losses (n,) at the times t (n,). A fixed density ignores them."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the learned state as tensors. A checkpoint stores it, so that a resumed training draws the same times."""
+        """Return the learned state as a dict of tensors. A checkpoint stores it, so a resumed training draws the same times."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -216,7 +217,7 @@ class TimeSampler(CheckedArguments, ABC):
         """
         if state:
             raise ValueError(
-                f"the state holds {', '.join(sorted(state))}, expected nothing: {type(self).__name__} does not learn"
+                f"the state contains {', '.join(sorted(state))}, expected an empty state: {type(self).__name__} does not learn"
             )
 
 
@@ -243,7 +244,9 @@ class UniformTimes(TimeSampler):
 
 @dataclass(frozen=True)
 class StratifiedTimes(UniformTimes):
-    """Stratified uniform times: one in each of n equal strata. Means stay the same, with a smaller variance.
+    """Stratified uniform times: one in each of n equal strata.
+
+    The expected loss stays the same, and its estimate has a smaller variance.
 
     References:
         Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630

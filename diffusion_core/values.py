@@ -1,7 +1,8 @@
-"""Read the values of tensors where that is possible and fast.
+"""Read the values of tensors, if that is possible and fast.
 
-Reading one number from an accelerator waits for all work launched before. Under `torch.compile` it breaks the graph. A fake
-tensor has no values at all. So checks and shortcuts use this module to read values. They also work if no value can be read.
+To read one number from an accelerator, the program has to wait for all work launched before. Under `torch.compile`,
+reading a number breaks the graph. A fake tensor has no values at all. So checks and shortcuts read values with the
+functions of this module, which also work if no value can be read.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ANYTHING: Ends = (-math.inf, math.inf)
 """The smallest and largest possible value, if nothing is known about the values."""
 
 NOTHING: Ends = (math.inf, -math.inf)
-"""The minimum and maximum of an empty set of values, so that every range check passes."""
+"""The minimum and maximum of an empty set of values. Every range check passes with them."""
 
 
 def readable(tensor: Tensor) -> bool:

@@ -1,4 +1,12 @@
-"""The discrete engine: diffusion of integer data with continuous-time Markov chains."""
+"""The discrete engine: diffusion of integer data with continuous-time Markov chains.
+
+Notation of this package: B is the size of a batch and `event` the shape of one example, so data have the shape (B, *event).
+A dimension d is one entry of an example, and D is their number. S is the number of values of the data. n is the number of
+states of the noisy data: S, or S + 1 with a mask. A law is a probability distribution. The marginal q_t is the law of the
+noisy data x_t. `x with d -> y` is x with the value y in dimension d.
+
+A section `Proven:` in a docstring lists properties that tests compare with exact results, and the names of these tests.
+"""
 
 from discrete_diffusion.denoisers import (
     AbsorbingDenoiser,

@@ -2,24 +2,26 @@
 
     l(x_0) = sum_{y != x} R_t[y, x] w_y phi(r_y / w_y),   phi(z) = z - 1 - log z
 
+w_y is the conditional ratio and r_y the posterior ratio (see `process.py`).
+
 The three terms of phi cancel where z is near 1. So all three are computed from the same rounded number `z = r / w`.
 Then `z - 1` is exact, `log z` is accurate to the last digit, and the error of phi is one rounding error of `z - 1`.
 The form `m - log1p(m)` with `m = (r - w) / w` is not used. It loses all digits where r is much smaller than w, because m
-is then rounded to -1. `weighted_phi` is accurate relative to its value, for any r and w.
+is then rounded to -1. The function `weighted_phi` has a small relative error for any r and w.
 
 In the leave-one-out parameterisation, `r_y = u_y / u_x` with `u = p P`. One autograd function computes the integrand for
-a few images at a time, so that the tensors stay in cache. It computes the gradient with respect to the logits in the
+a few images at a time, so that the tensors stay in the cache. It computes the gradient with respect to the logits in the
 same pass:
 
     dl/dr_y = R_t[y, x] (1 - w_y / r_y),   dl/du_y = dl/dr_y / u_x,   dl/du_x = -sum_y dl/dr_y r_y / u_x
     dl/dp = dl/du P^T,   dl/dlogits = p (dl/dp - <p, dl/dp>)
 
-Here phi is as accurate as z. The rounding error of l is small compared to `sum_y R_t[y, x] w_y`, which is the exit rate
-at x of the reverse process given x_0.
+In this function phi is as accurate as z. The rounding error of l is small compared to `sum_y R_t[y, x] w_y`. This sum is
+the exit rate of the reverse process given x_0, at the state x.
 
 Precision: near t = 0 transition probabilities underflow in float32. Near t = 1 the difference r - w cancels. Examples at
-such times are computed in float64, the others in float32. On an accelerator all examples are computed in float64,
-because a look at the times would stall the accelerator.
+such times are computed in float64, the others in float32. On an accelerator all examples are computed in float64, because
+the program would have to wait for the accelerator to get the times.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ class _WeightedPhi(torch.autograd.Function):
 
 
 def weighted_phi(r: Tensor, w: Tensor) -> Tensor:
-    """Return `w phi(r / w)` for every entry, accurate relative to its value and differentiable in r.
+    """Return `w phi(r / w)` for every entry, with a small relative error and differentiable in r.
 
     The value is r where w = 0, and infinite where r = 0 < w.
 
@@ -91,7 +93,7 @@ def conditional_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, r
         x_0: clean states (B, *event).
         x_t: noisy states (B, *event).
         t: the time, () or (B,).
-        r: the model's posterior ratio (B, *event, n). The result has its dtype, or float64 if the time needs it.
+        r: the model's posterior ratio (B, *event, n). The result has the dtype of r, or float64 if the time needs it.
     """
     dtype = torch.promote_types(process.rate_dtype(t), r.dtype)
     w = process.conditional_ratio(x_0, x_t, t, dtype)
@@ -113,7 +115,7 @@ def rate_divergence(process: CTMC, x_0: Tensor, x_t: Tensor, t: Tensor, scores: 
         scores: log p_loo (B, *event, S), up to a constant for each dimension.
 
     Returns:
-        the integrand of every dimension in nats / unit of t: (B, *event).
+        The integrand of every dimension (B, *event), in nats / unit of t.
     """
     values: Tensor = _LeaveOneOutDivergence.apply(scores.flatten(1, -2), process, x_0.flatten(1), x_t.flatten(1), t)
     return values.reshape(x_0.shape)

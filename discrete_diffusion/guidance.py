@@ -1,27 +1,29 @@
 """Guided denoisers of the discrete engine, in four forms.
 
-The target of guidance is `p_g(x_0) ~ p(x_0)^{1-g} p(x_0 | y)^g`. The four forms approximate it in different ways. They are
-written here for one dimension at one noise level. p_c is the posterior with the label and p_u the posterior without it.
-Rhat_c and Rhat_u are the reverse rates with and without the label.
+Guidance aims at the distribution p_g, which is proportional to `p(x_0)^{1-g} p(x_0 | c)^g` for a label c. g is the guidance
+scale. The four forms approximate p_g in different ways. They are written here for one dimension at one noise level. p_c is
+the posterior with the label and p_u the posterior without it. Rhat_c and Rhat_u are the reverse rates with and without the
+label.
 
-- posterior form: `p_g(x_0^d | x_t) ~ p_c^g p_u^{1-g}`, normalised in each dimension. The rates are computed from p_g.
+- posterior form: the product `p_c^g p_u^{1-g}`, normalised in each dimension, replaces the posterior p(x_0^d | x_t). The
+  rates are computed from this guided posterior.
 - rate form: `Rhat_g = Rhat_c^g Rhat_u^{1-g}`, without normalisation.
-- classifier form: `Rhat_g(x, y) = Rhat_u(x, y) (p(c | y, t) / p(c | x, t))^g`. With an exact classifier this is the rate
-  form, by Bayes' rule.
+- classifier form: `Rhat_g(x, y) = Rhat_u(x, y) (p(c | y, t) / p(c | x, t))^g`. With an exact classifier this is equal to
+  the rate form, by Bayes' rule.
 - Taylor form: a first-order expansion of the classifier form. It needs one gradient instead of D n evaluations.
 
 The rate form takes powers of a sum over x_0. The posterior form sums powers over x_0. The two forms differ where x_0 is
-not certain. In both forms g = 0 gives the unconditional process and g = 1 the conditional one. With a mask, both forms
-unmask to the same values. The rate form does so `sum_y p_c^g p_u^{1-g}` times as fast as the posterior form.
+not certain. In both forms g = 0 gives the unconditional process and g = 1 the conditional process. With a mask, both forms
+unmask to the same values. In the rate form, unmasking is `sum_y p_c^g p_u^{1-g}` times as fast as in the posterior form.
 
-Every sampler draws a clean value in its last step. The ancestral sampler draws one in each step. For these draws the
-rate form uses the posterior form. The classifier forms use `p_u(x_0^d | x_t) (p(c | x_t with d -> x_0, t) / p(c | x_t, t))^g`,
-which is correct with a mask and at small t. So use rate guidance with samplers that draw from rates: `Euler` and
-`TauLeaping`. With a score model no clean value is drawn. The rate form and the classifier forms guide all its steps,
-including the last one.
+Every sampler draws a clean value in its last step, and the ancestral sampler draws one in each step. For these draws, the
+rate form uses the posterior form. The classifier forms use the probabilities
+`p_u(x_0^d | x_t) (p(c | x_t with d -> x_0, t) / p(c | x_t, t))^g`, normalised. This is correct with a mask and at small t.
+So use rate guidance with samplers that draw from rates: `Euler` and `TauLeaping`. With a score model no clean value is
+drawn. The rate form and the classifier forms guide all its steps, including the last one.
 
-In the leave-one-out parameterisation the posterior form combines the network's distributions. The evidence P_t[x_0, x] of
-the dimension then has the power g + (1 - g) = 1.
+In the leave-one-out parameterisation, the posterior form combines the network's distributions p_loo. The evidence
+P_t[x_0, x] of the dimension then has the power g + (1 - g) = 1.
 
 References:
     Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
@@ -151,10 +153,10 @@ class _Guidance(Denoiser[P]):
 
     @abstractmethod
     def distribution(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Distribution:
-        """Return the guided distribution that clean values are drawn from: (B, *event).
+        """Return the guided distribution from which clean values are drawn: (B, *event).
 
-        Without a classifier, this distribution is in the wrapped denoiser's parameterisation. So in the leave-one-out
-        parameterisation it does not contain the evidence P_t[x_0, x_t].
+        Without a classifier, this distribution has the meaning of the network's output in the wrapped denoiser. So in the
+        leave-one-out parameterisation it does not contain the evidence P_t[x_0, x_t].
         """
 
 
@@ -191,17 +193,18 @@ def _some(distribution: Distribution, part: slice) -> Distribution:
 
 
 class PosteriorGuidance(ClassifierFree[X0Posterior]):
-    """Guidance in posterior form: `p_g(x_0^d | x_t) ~ p(x_0^d | x_t, y)^g p(x_0^d | x_t)^{1-g}`.
+    """Guidance in posterior form: the posterior of each dimension becomes `p(x_0^d | x_t, y)^g p(x_0^d | x_t)^{1-g} / Z`.
 
-    The reverse rates are computed from p_g, and clean values are drawn from p_g.
+    y is the label, and Z normalises. The reverse rates are computed from this guided posterior. Clean values are also drawn
+    from it.
 
     References:
         Simple guidance mechanisms for discrete diffusion models (Schiff et al., 2024) | https://arxiv.org/abs/2412.10193
 
     Proven:
-        Tests compute the exact law of guided samples by enumeration, and random samples agree with this law (chi-square
-        test). It is not the tilted law `p(x_0) p(y | x_0)^g / Z`, which guidance aims at. docs/guidance.md has tables of
-        the distance between the two laws.
+        Tests list all states of small chains and compute the exact distribution of guided samples. Random samples agree with
+        this distribution (chi-square test). It is not the distribution `p(x_0) p(y | x_0)^g / Z` at which guidance aims.
+        docs/guidance.md has tables of the distance between the two.
 
         discrete_diffusion/test_guidance.py::test_runs_agree_with_the_exact_law
         discrete_diffusion/test_guidance.py::test_documented_distances_are_those_of_the_benchmark
@@ -214,8 +217,9 @@ class PosteriorGuidance(ClassifierFree[X0Posterior]):
             y only, with the network's null class as this value.
 
     Raises:
-        ValueError: `null` is None and the network has no labels, `null` names a condition that the network does not have,
-            or the denoiser is a score model.
+        ValueError: `null` is None, and the network has no labels.
+        ValueError: `null` names a condition that the network does not have.
+        ValueError: the denoiser is a score model, which has no p(x_0 | x_t).
     """
 
     def __init__(self, denoiser: Denoiser[X0Posterior], scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
@@ -224,17 +228,18 @@ class PosteriorGuidance(ClassifierFree[X0Posterior]):
 
 
 class RateGuidance(ClassifierFree[P]):
-    """Guidance in rate form: `Rhat_g(x, y) = Rhat(x, y | label)^g Rhat(x, y)^{1-g}`.
+    """Guidance in rate form: the reverse rates are `Rhat_g(x, z) = Rhat(x, z | y)^g Rhat(x, z)^{1-g}`, for a label y.
 
-    Use it with samplers that draw from rates. Draws of clean values use the posterior form.
+    Use it with samplers that draw from rates: `Euler` and `TauLeaping`. Draws of clean values use the posterior form (see
+    `PosteriorGuidance`).
 
     References:
         Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
 
     Proven:
-        Tests compute the exact law of guided samples by enumeration, and random samples agree with this law (chi-square
-        test). It is not the tilted law `p(x_0) p(y | x_0)^g / Z`, which guidance aims at. docs/guidance.md has tables of
-        the distance between the two laws.
+        Tests list all states of small chains and compute the exact distribution of guided samples. Random samples agree with
+        this distribution (chi-square test). It is not the distribution `p(x_0) p(y | x_0)^g / Z` at which guidance aims.
+        docs/guidance.md has tables of the distance between the two.
 
         discrete_diffusion/test_guidance.py::test_runs_agree_with_the_exact_law
         discrete_diffusion/test_guidance.py::test_documented_distances_are_those_of_the_benchmark
@@ -247,8 +252,8 @@ class RateGuidance(ClassifierFree[P]):
             y only, with the network's null class as this value.
 
     Raises:
-        ValueError: `null` is None and the network has no labels, or `null` names a condition that the network does not
-            have.
+        ValueError: `null` is None, and the network has no labels.
+        ValueError: `null` names a condition that the network does not have.
     """
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
@@ -293,19 +298,19 @@ class _ByClassifier(_Guidance[P]):
 
 
 class ClassifierGuidance(_ByClassifier[P]):
-    """Guidance by a classifier: `Rhat_g(x, z) = Rhat(x, z) (p(y | z, t) / p(y | x, t))^g`.
+    """Guidance by a classifier: the reverse rates are `Rhat_g(x, z) = Rhat(x, z) (p(y | z, t) / p(y | x, t))^g`.
 
-    The classifier is evaluated at every neighbour z of x. This takes D n evaluations for each example, so it is meant for
-    small spaces.
+    The classifier p(y | x, t) is evaluated at every neighbour z of x: every state that differs from x in one dimension. This
+    takes D n evaluations for each example, so use it only for small D and n.
 
     References:
         Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
 
     Arguments:
-        denoiser: the unconditional denoiser. If its network takes labels, it is called without them.
+        denoiser: the unconditional denoiser. If its network takes labels, the network is called without labels.
         classifier: (x_t (B, *event) integer, c (B,)) -> logits (B, K).
         scale: the guidance scale g as a function of time.
-        chunk: the number of neighbours in one call of the classifier.
+        chunk: the largest number of neighbours in one call of the classifier.
     """
 
     def __init__(self, denoiser: Denoiser[P], classifier: Classifier, scale: GuidanceScale, chunk: Count = 4096) -> None:
@@ -328,16 +333,17 @@ class ClassifierGuidance(_ByClassifier[P]):
 
 
 class TaylorClassifierGuidance(_ByClassifier[P]):
-    """Guidance by a first-order expansion of a classifier: one gradient for each step.
+    """Guidance by a first-order expansion of a classifier. A step needs one gradient of the classifier.
 
-    `log p(y | z, t) - log p(y | x, t)` is expanded to first order in the one-hot coding of x.
+    The rates are those of `ClassifierGuidance`, but with `log p(y | z, t) - log p(y | x, t)` replaced by its first-order
+    expansion in the one-hot coding of x.
 
     References:
         Oops I took a gradient: scalable sampling for discrete distributions (Grathwohl et al., 2021) | https://arxiv.org/abs/2102.04509
         Unlocking guidance for discrete state-space diffusion and flow models (Nisonoff et al., 2024) | https://arxiv.org/abs/2406.01572
 
     Arguments:
-        denoiser: the unconditional denoiser. If its network takes labels, it is called without them.
+        denoiser: the unconditional denoiser. If its network takes labels, the network is called without labels.
         classifier: (one-hot x_t (B, *event, n) floating, c (B,)) -> logits (B, K), differentiable.
         scale: the guidance scale g as a function of time.
     """

@@ -1,17 +1,17 @@
-"""Reverse and forward jump rates as objects that samplers draw from.
+"""Reverse and forward jump rates, as objects from which samplers draw jumps.
 
-At a fixed time, dimension d of a chain jumps from x^d to y with some rate. A sampler needs three things: the exit rate,
-a destination for each jump, and all rates for the exact law of a step. A `Jumps` gives these three. Only the last one
-needs a vector of n rates for each dimension.
+At a fixed time, dimension d of a chain jumps from its value x^d to another value y with a rate rate_d(y). A sampler needs
+the exit rate and a destination for each jump. The exact law of a step also needs the list of all rates. A `Jumps` object
+gives these three. Only the last one needs a vector of n rates for each dimension.
 
     exit_rates   Lambda_d = sum_{y != x^d} rate_d(y)
-    draw         y ~ rate_d(y) / Lambda_d
-    rows         rate_d(.)
+    draw         y with the probability rate_d(y) / Lambda_d
+    rows         rate_d(y) for every y
 
 The reverse rates are `R_t[y, x] (w P)_y / (w P)_x` with weights w over the clean value. w is p_loo in the leave-one-out
-parameterisation and p / P[., x] in the x0 parameterisation. The exit rate is an inner product with one column of
-`H = P R_offdiagonal`. A destination is drawn in two stages: `x_0 ~ w(x_0) H[x_0, x]`, then `y ~ P[x_0, y] R[y, x]`.
-So the product (w P) is not formed.
+parameterisation and p / P[., x] in the x0 parameterisation. The exit rate is an inner product of w with one column of
+`H = P R_offdiagonal`. A destination is drawn in two stages: first x_0 with a probability proportional to
+`w(x_0) H[x_0, x]`, then y with a probability proportional to `P[x_0, y] R[y, x]`. So the product w P is not computed.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -58,18 +58,18 @@ class Jumps(ABC):
     @property
     @abstractmethod
     def exit_rates(self) -> Tensor:
-        """The exit rate of every dimension: (B, *event)."""
+        """The exit rate of every dimension, the sum of its rates: (B, *event)."""
 
     @abstractmethod
     def rows(self, positions: Tensor) -> Tensor:
-        """Return all rates of some dimensions, and zero for the current state: flat positions (M,) -> (M, n)."""
+        """Return all rates of some dimensions; the rate to the current state is zero. Flat positions (M,) -> (M, n)."""
 
     def draw(self, positions: Tensor, u: Tensor) -> Tensor:
-        """Draw one jump destination for each position: flat positions (M,), uniforms (M, 3) in float64 -> (M,)."""
+        """Draw one jump destination for each position: flat positions (M,), uniform numbers (M, 3) in float64 -> (M,)."""
         return inverse_cdf(self.rows(positions), u[:, 0])
 
     def matrix(self) -> Tensor:
-        """Return all rates of all dimensions: (B, *event, n)."""
+        """Return all rates of all dimensions, and zero for the current states: (B, *event, n)."""
         positions = torch.arange(self.x.numel(), device=self.x.device)
         return self.rows(positions).reshape(*self.x.shape, self.num_states)
 
@@ -96,14 +96,14 @@ class ListedJumps(Jumps):
 
 
 class ReverseJumps(Jumps):
-    """Jumps of the reverse process: rates `R_t[y, x] (w P)_y / (w P)_x`, or `R_t[y, x] (w P)_y`.
+    """Jumps of the reverse process, with the rates `R_t[y, x] (w P)_y / (w P)_x`, or `R_t[y, x] (w P)_y`.
 
     Arguments:
         process: the forward process.
         x: the noisy states x_t (B, *event).
         t: the time, ().
-        scores: log w (B, *event, S) over the clean value. With `divided`, a constant may be added in each dimension.
-        divided: whether (w P)_y is divided by (w P)_x.
+        scores: log w (B, *event, S) over the clean value. If `divided`, a constant for each dimension has no effect.
+        divided: whether the rates are divided by (w P)_x.
     """
 
     def __init__(self, process: CTMC, x: Tensor, t: Tensor, scores: Tensor, divided: bool = True) -> None:
@@ -122,7 +122,7 @@ class ReverseJumps(Jumps):
 
     def rows(self, positions: Tensor) -> Tensor:
         # Matrix products with few rows and with many rows are rounded differently. The number of rows is rounded up to a
-        # multiple of 64, so that the draws of one chain do not depend on the other chains.
+        # multiple of 64, so that the draws of one sample do not depend on the other samples.
         padded = F.pad(positions, (0, -len(positions) % 64))
         shift = self._inflow.shift.flatten().index_select(0, padded)
         weights = self._scores.flatten(0, -2).index_select(0, padded).sub_(shift[:, None])
@@ -139,7 +139,7 @@ class ReverseJumps(Jumps):
 
 
 class UnmaskingJumps(Jumps):
-    """Reverse jumps of absorbing processes: a masked dimension becomes y with rate `-alpha'/(1 - alpha) p(y | x_t)`.
+    """Reverse jumps of absorbing processes: a masked dimension jumps to y with rate `-alpha'/(1 - alpha) p(y | x_t)`.
 
     Arguments:
         x: the noisy states x_t (B, *event).
@@ -167,7 +167,7 @@ class ForwardJumps(Jumps):
 
     Arguments:
         process: the forward process.
-        x: the noisy states x_t (B, *event).
+        x: the current states (B, *event).
         t: the time, ().
         dtype: the dtype of the rates.
     """
@@ -222,7 +222,7 @@ class SumJumps(Jumps):
 
 
 class StillJumps(Jumps):
-    """Other jumps, where some dimensions do not jump.
+    """The jumps of another `Jumps`, except in known dimensions, which do not jump.
 
     Arguments:
         jumps: the jumps of a batch.
@@ -246,18 +246,22 @@ class StillJumps(Jumps):
 
 
 def still(jumps: Jumps, known: Tensor | None) -> Jumps:
-    """Return the jumps of a step: none in known dimensions, bool (B, *event). None means that no dimension is known.
+    """Return the given jumps without those of known dimensions.
 
-    A state keeps its known values anyway. Without this function, jumps of known dimensions would be drawn and counted, with
-    rates of a network that was never trained on these dimensions.
+    A `State` keeps its known values anyway. Without this function, jumps of known dimensions would be drawn and counted,
+    with rates of a network that was never trained on these dimensions.
+
+    Arguments:
+        jumps: the jumps of a batch.
+        known: the known dimensions, bool (B, *event). None means that no dimension is known.
     """
     return jumps if known is None else StillJumps(jumps, known)
 
 
 def unmasking_rate(process: CTMC, t: Tensor, like: Tensor) -> Tensor:
-    """Return the rate `-alpha'/(1 - alpha)` of an absorbing process, in a shape that broadcasts over `like`.
+    """Return the rate `-alpha'/(1 - alpha)` at which a masked dimension of an absorbing process is unmasked.
 
-    The rate is finite even where beta is infinite.
+    The rate is finite even where beta is infinite. Its shape broadcasts over `like`.
     """
     # 1 - alpha is computed from tau, because the difference loses all digits near t = 0.
     return per_example(process.schedule.survival(t.double())[1] / torch.expm1(-process.tau(t)), like)

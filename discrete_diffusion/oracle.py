@@ -1,15 +1,17 @@
 """Exact results for small chains, by enumeration of all states.
 
-With D dimensions of S values there are S^D clean states and n^D noisy states. They are listed in lexicographic order.
-The lists give the marginals q_t and the posteriors p(x_0^d | x_t) in both parameterisations. They also give the expected
-ELBO of any denoiser, and the exact law of any sampler after N steps. Nothing here is random. All results are finite sums
-in float64, except the time integral of the bound, which is a Gauss-Legendre quadrature.
+With D dimensions of S values there are S^D clean states and n^D noisy states. They are listed in lexicographic order. Sums
+over these lists give the marginals q_t and the posteriors p(x_0^d | x_t), in the x0 and the leave-one-out parameterisation.
+They also give the expected ELBO of any denoiser, and the exact law of any sampler after N steps. A law is a probability
+distribution. Nothing here is random. All results are finite sums in float64, except the time integral of the bound, which
+is a Gauss-Legendre quadrature.
 
-For the exact posterior, every term of the expected bound is known:
+For the exact posterior, the expected bound can also be computed from entropies:
 
     E[bound] = H(p_0) + KL(q_1 || prior) + sum_d H(x_0^d | x_tmin) - H(x_0 | x_tmin)
 
-The last difference is the total correlation that a decoder of independent dimensions loses at t_min.
+The last difference arises because the last step draws the dimensions of x_0 independently. It is the total correlation of
+x_0 given x_tmin.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def _enumerate(values: int, dimensions: int) -> Tensor:
 
 
 class EnumeratedCTMC:
-    """A process and a data law on D dimensions, with exact results from the list of all states.
+    """A process and a data distribution on D dimensions, with exact results from the list of all states.
 
     Arguments:
         process: the forward process, on the CPU.
@@ -80,7 +82,8 @@ class EnumeratedCTMC:
         dimensions: the number D of dimensions.
 
     Raises:
-        ValueError: data_law is not a law over S^D states, or there are more than 20,000 noisy states.
+        ValueError: data_law does not have the shape (S^D,), has a negative entry, or does not have the sum 1.
+        ValueError: there are more than 20,000 noisy states.
     """
 
     def __init__(self, process: CTMC, data_law: Tensor, dimensions: int) -> None:
@@ -89,7 +92,7 @@ class EnumeratedCTMC:
         self.num_states = process.rates.num_states
         self.data_states = process.rates.data_states
         if self.num_states**dimensions > _LIMIT:
-            raise ValueError(f"{self.num_states}^{dimensions} states, expected at most {_LIMIT}")
+            raise ValueError(f"the process has {self.num_states}^{dimensions} noisy states, expected at most {_LIMIT}")
         if data_law.shape != (self.data_states**dimensions,):
             raise ValueError(f"data_law has shape {tuple(data_law.shape)}, expected ({self.data_states**dimensions},)")
         if bool((data_law < 0).any()) or abs(data_law.sum().item() - 1) > 1e-9:
@@ -123,7 +126,7 @@ class EnumeratedCTMC:
         return law.flatten()
 
     def prior_law(self) -> Tensor:
-        """Return the law that sampling starts from, over the noisy states: (n^D,)."""
+        """Return the law from which sampling starts, over the noisy states: (n^D,)."""
         one = self.process.prior_law(torch.device("cpu"))
         law = torch.ones((), dtype=torch.float64)
         for _ in range(self.dimensions):
@@ -161,9 +164,9 @@ class EnumeratedCTMC:
         return -torch.where(p > 0, p * p.log(), 0.0).sum().item()
 
     def decoder_gap(self, t_min: float) -> float:
-        """Return the loss of a decoder of independent dimensions at t_min, in nats.
+        """Return how much the bound grows because the last step draws the dimensions independently, in nats.
 
-        The loss is `E_q[ KL(p(x_0 | x) || prod_d p(x_0^d | x)) ]`.
+        The result is `E_q[ KL(p(x_0 | x) || prod_d p(x_0^d | x)) ]` for x ~ q at t_min.
         """
         t = torch.tensor(t_min, dtype=torch.float64)
         joint = self._joint(self._joint_columns(self.noisy, t))
@@ -178,7 +181,7 @@ class EnumeratedCTMC:
         return (q[q > 0] * gaps).sum().item()
 
     def exact_bound(self, t_min: float) -> float:
-        """Return the expected bound of the exact posterior in nats, computed from entropies and divergences only."""
+        """Return the expected bound of the exact posterior in nats. It is computed from entropies and divergences only."""
         return self.entropy() + kl_divergence(self.marginal(1.0), self.prior_law()) + self.decoder_gap(t_min)
 
     def bound(self, denoiser: Denoiser[X0Posterior], t_min: float, nodes: int = 120, t_max: float = 1.0) -> float:
@@ -186,9 +189,9 @@ class EnumeratedCTMC:
 
         Arguments:
             denoiser: a denoiser of this process with event shape (D,).
-            t_min: the time at which the chain ends.
+            t_min: the lower end of the integral. The reconstruction term is evaluated at this time.
             nodes: the number of Gauss-Legendre nodes in log t on [t_min, t_max].
-            t_max: the upper end of the integral. The prior term is evaluated here.
+            t_max: the upper end of the integral. The prior term is evaluated at this time.
         """
         points, weights = np.polynomial.legendre.leggauss(nodes)
         span = -np.log(t_min / t_max)
@@ -210,7 +213,7 @@ class EnumeratedCTMC:
 
     @torch.no_grad()
     def integrand(self, denoiser: Denoiser[Posterior], t: float) -> float:
-        """Return the expected ELBO integrand `E[ l_t(x_0) ]` in nats / unit of t."""
+        """Return the expected ELBO integrand `E[ l_t(x_0) ]` over the data and the noise, in nats / unit of t."""
         x_0, x_t, weight = self._pairs(t)
         posterior = denoiser(x_t, torch.tensor(t, dtype=torch.float64))
         return float((weight * posterior.rate_divergence(x_0).sum(-1)).sum())
@@ -221,7 +224,7 @@ class EnumeratedCTMC:
         return -float((weight * denoiser(x_t, torch.tensor(t, dtype=torch.float64)).log_prob(x_0).sum(-1)).sum())
 
     def generator_at(self, sampler_jumps: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return the generator (n^D, n^D) over all noisy states.
+        """Return the rate matrix of all dimensions together, over all noisy states: (n^D, n^D).
 
         Arguments:
             sampler_jumps: the jump rates in each dimension, as a function of the states: (N, D) -> (N, D, n).
@@ -237,7 +240,13 @@ class EnumeratedCTMC:
         return generator - torch.diag(generator.sum(1))
 
     def compose(self, law: Tensor, stage: Stage) -> Tensor:
-        """Return the law over the noisy states after one stage: (n^D,) -> (n^D,). Dimensions move independently."""
+        """Return the law over the noisy states after one stage of a step: (n^D,) -> (n^D,).
+
+        Arguments:
+            law: the law before the stage (n^D,).
+            stage: a function from all states to the probabilities of the n states of each dimension. Given the state before
+                the stage, dimensions move independently.
+        """
         return self._moved(law, stage(self.noisy).double())
 
     def _moved(self, law: Tensor, moves: Tensor) -> Tensor:
@@ -255,13 +264,13 @@ class EnumeratedCTMC:
     def sampler_law(
         self, sampler: Sampler[Posterior], start: Tensor | None = None, finish: bool = True, y: int | None = None
     ) -> Tensor:
-        """Return the exact law of a sampler's output.
+        """Return the exact law of the samples of a sampler.
 
         Arguments:
             sampler: any sampler of the discrete engine on this process.
             start: the law over the noisy states at grid.t_max. None means the exact marginal at this time.
             finish: whether to include the last step to clean data. Without it, the result is the law of x_tmin.
-            y: the label of all chains, if the denoiser takes labels.
+            y: the label of all samples, if the denoiser takes labels.
 
         Returns:
             the law over clean states (S^D,), or over noisy states (n^D,) without the last step.
@@ -276,11 +285,13 @@ class EnumeratedCTMC:
 
     @torch.no_grad()
     def completion_law(self, sampler: Sampler[Posterior], given: Tensor, known: Tensor) -> Tensor:
-        """Return the exact law over clean states (S^D,) of a sampler that completes an example, from the prior.
+        """Return the exact law of samples that complete one example with known dimensions: over clean states, (S^D,).
+
+        Sampling starts from the prior.
 
         Arguments:
             sampler: any sampler of the discrete engine, with a denoiser that takes the condition `known`.
-            given: the clean values, (D,); only those of known dimensions are used.
+            given: the clean values (D,). Only the values of known dimensions are used.
             known: the known dimensions, bool (D,).
         """
         times = torch.tensor(sampler.grid.times(), dtype=torch.float64)
@@ -299,12 +310,12 @@ class EnumeratedCTMC:
 
     @torch.no_grad()
     def inpainting_law(self, inpainting: Inpainting, sampler: Sampler[Posterior], y: int | None = None) -> Tensor:
-        """Return the exact law over clean states (S^D,) of an `Inpainting` around a sampler of the discrete engine.
+        """Return the exact law of the samples of an `Inpainting`: over clean states, (S^D,).
 
         Arguments:
-            inpainting: the inpainting; only its first x_0 is used.
-            sampler: the sampler that it wraps.
-            y: the label of all chains, if the denoiser takes labels.
+            inpainting: the inpainting. Only its first x_0 is used.
+            sampler: the sampler of the discrete engine that the inpainting wraps.
+            y: the label of all samples, if the denoiser takes labels.
         """
         times, cond = torch.tensor(sampler.grid.times(), dtype=torch.float64), self._labels(y)
         x_0, known = inpainting.x_0[:1], inpainting.known[0]

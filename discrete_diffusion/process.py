@@ -2,12 +2,13 @@
 
     q(x_t^d | x_0^d) = P_t[x_0^d, x_t^d],   P_t = exp(tau(t) R),   R_t = beta(t) R
 
-The following holds for one dimension. x_0 is the clean state, x = x_t the noisy state and y any state.
+R is the rate matrix (generator). beta(t) is the rate factor of the schedule and tau(t) its integral from 0 to t. The
+following holds for one dimension. x_0 is the clean state, x = x_t the noisy state and y any state.
 
     w_y = P_t[x_0, y] / P_t[x_0, x]                          conditional ratio
     r_y = sum_{x_0} p(x_0 | x) w_y(x_0)                      posterior ratio of the x0 parameterisation
     R_t[y, x] w_y,   R_t[y, x] r_y                           reverse rates given x_0, and of the model
-    q(x_s | x_0, x_t) ~ P_s[x_0, x_s] P_{s -> t}[x_s, x_t]   bridge
+    q(x_s | x_0, x_t)                                        bridge, proportional to P_s[x_0, x_s] P_{s -> t}[x_s, x_t]
 
 tau and P are computed in float64 for every dtype of t. Ratios are in float32 where this is accurate enough
 (see `rate_dtype`). Elsewhere they are in float64, because transition probabilities underflow at small t.
@@ -35,7 +36,7 @@ __all__ = ["CTMC", "draw_independent"]
 
 
 def draw_independent(law: Tensor, shape: Sequence[int], generator: Generator = None) -> Tensor:
-    """Draw all dimensions independently from one law (n,), float64. The result has the given shape and dtype int64."""
+    """Draw all dimensions independently from one law (n,), float64. The result is int64 and has the given shape."""
     # All dimensions have the same law, so one binary search is enough. `inverse_cdf` needs a copy of the law for each.
     cumulative = law.cumsum(0)
     u = as_randomness(generator).uniform(shape, torch.float64, law.device)
@@ -48,8 +49,8 @@ class CTMC(diffusion_core.Process):
     """A continuous-time Markov chain for each dimension, given by a rate matrix and a schedule.
 
     Arguments:
-        rates: the generator R on n states, of which the first S are data states.
-        schedule: beta(t) and its integral tau(t).
+        rates: the rate matrix (generator) R on n states. The first S states are the values of the data.
+        schedule: the rate factor beta(t) and its integral tau(t).
     """
 
     def __init__(self, rates: RateMatrix, schedule: Schedule) -> None:
@@ -61,74 +62,85 @@ class CTMC(diffusion_core.Process):
         """Draw x_t ~ q(x_t | x_0): (B, *event) -> (B, *event), int64.
 
         Raises:
-            ValueError: x_0 is not integer or has values outside 0 .. S - 1, or t is not () or (B,) in [0, 1].
+            ValueError: x_0 does not have an integer dtype, or has values outside 0 .. S - 1.
+            ValueError: t does not have the shape () or (B,), or has values outside [0, 1].
         """
         self.check_data(x_0)
         check_time(t, len(x_0))
         return self.rates.sample_from(x_0, self.tau(t), generator)
 
     def renoise(self, x_s: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
-        """Draw `x_t ~ P_{s -> t}[x_s, .]` for s <= t, each () or (B,): (B, *event) -> (B, *event), int64."""
+        """Add noise from time s to a later time t: draw `x_t ~ P_{s -> t}[x_s, .]`, (B, *event) -> (B, *event), int64.
+
+        s and t have the shape () or (B,).
+        """
         check_time(s, len(x_s))
         check_time(t, len(x_s))
         return self.rates.sample_from(x_s, remaining(self.tau(s), self.tau(t)), generator)
 
     def prior(self, shape: Sequence[int], generator: Generator = None) -> Tensor:
-        """Draw x_1 from the law that sampling starts from. The result has the given shape and dtype int64."""
+        """Draw the noise x_1 from which sampling starts. The result is int64 and has the given shape."""
         return draw_independent(self.prior_law(self.rates.stationary.device), shape, generator)
 
     def prior_law(self, device: torch.device) -> Tensor:
-        """Return the law of one dimension of x_1 that sampling starts from: (n,), float64."""
+        """Return the law of one dimension of x_1 from which sampling starts: (n,), float64."""
         return self.rates.prior(self.tau(torch.ones((), dtype=torch.float64, device=device)))
 
     def check_data(self, x_0: Tensor) -> None:
         """Raise an error if clean data are not integers in 0 .. S - 1.
 
         Raises:
-            ValueError: x_0 has no batch axis, a dtype that is not integer, or a value out of range.
+            ValueError: x_0 has no batch axis, does not have an integer dtype, or has a value out of range.
         """
         if x_0.ndim < 1:
             raise ValueError("x_0 has shape (), expected (B, *event)")
         check_states(x_0, self.rates.data_states, "x_0")
 
     def beta(self, t: Tensor) -> Tensor:
-        """Return the rate factor in 1 / unit of t, in float64 for every dtype of t."""
+        """Return the rate factor of the schedule in 1 / unit of t, in float64 for every dtype of t."""
         return self.schedule(t.double())[0]
 
     def tau(self, t: Tensor) -> Tensor:
-        """Return the integral of the rate factor, in float64 for every dtype of t."""
+        """Return the integral of the rate factor from 0 to t, in float64 for every dtype of t."""
         return self.schedule(t.double())[1]
 
     def kernel(self, t: Tensor, dtype: torch.dtype = torch.float32) -> TransitionKernel:
-        """Return P_t as a linear operator. t is () or (B,), and results of the operator have the given dtype."""
+        """Return P_t as a linear operator that returns tensors of the given dtype. t has the shape () or (B,)."""
         return self.rates.kernel(self.tau(t), dtype)
 
     def needs_float64(self, t: Tensor) -> Tensor:
-        """Return True where a transition probability is below 1e-18, so that ratios need float64: bool, like t."""
+        """Return a bool tensor with the shape of t: True where ratios need float64.
+
+        Ratios need float64 where a transition probability is below 1e-18.
+        """
         return self.tau(t) <= self.rates.float32_range[0]
 
     def nearly_mixed(self, t: Tensor) -> Tensor:
-        """Return True where all ratios w are so near 1 that their differences need float64: bool, like t."""
+        """Return a bool tensor with the shape of t: True where the noise is so strong that all ratios w are near 1.
+
+        The differences between such ratios lose their digits in float32, so they need float64.
+        """
         return self.tau(t) > self.rates.float32_range[1]
 
     def rate_dtype(self, t: Tensor) -> torch.dtype:
         """Return the dtype for ratios and rates at the times t: float64 if any of the times needs it, else float32.
 
-        On an accelerator it is always float64, because a look at the times would stall the accelerator.
+        On an accelerator the dtype is always float64. A choice would need the values of t. To read them, the program would
+        have to wait until the accelerator has finished its work.
         """
         return torch.float32 if least(self.tau(t)) > self.rates.float32_range[0] else torch.float64
 
     def divergence_dtypes(self, t: Tensor) -> list[torch.dtype]:
-        """Return a dtype for each time of t (B,), in which differences of ratios keep 4 digits."""
+        """Return a dtype for each time of t (B,). In this dtype, the difference of two ratios has about 4 correct digits."""
         wide = listed(self.needs_float64(t) | self.nearly_mixed(t), unseen=True)
         return [torch.float64 if needed else torch.float32 for needed in wide]
 
     def forward_rates(self, x: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return R_t[x, y] for every y, and zero at y = x: (B, *event) -> (B, *event, n)."""
+        """Return the forward rates out of x: R_t[x, y] for every y, and zero at y = x. (B, *event) -> (B, *event, n)."""
         return self._scaled(self.rates.rates_from(x, dtype), x, t)
 
     def rates_into(self, x: Tensor, t: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return R_t[y, x] for every y, and zero at y = x: (B, *event) -> (B, *event, n)."""
+        """Return the forward rates into x: R_t[y, x] for every y, and zero at y = x. (B, *event) -> (B, *event, n)."""
         return self._scaled(self.rates.rates_to(x, dtype), x, t)
 
     def _scaled(self, rates: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -140,7 +152,7 @@ class CTMC(diffusion_core.Process):
     def conditional_ratio(self, x_0: Tensor, x_t: Tensor, t: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return the conditional ratio `w_y = P_t[x_0, y] / P_t[x_0, x_t]`: (B, *event, n).
 
-        The ratio is zero where x_t is impossible given x_0.
+        The ratio is zero where x_t cannot be reached from x_0.
 
         Arguments:
             x_0: clean states (B, *event).
@@ -155,7 +167,7 @@ class CTMC(diffusion_core.Process):
     def posterior_ratio(self, p: Tensor, x_t: Tensor, t: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return the posterior ratio `r_y = sum_{x_0} p(x_0) P_t[x_0, y] / P_t[x_0, x_t]`: (B, *event, n).
 
-        The sum leaves out every x_0 for which x_t is impossible.
+        The sum leaves out each x_0 from which x_t cannot be reached.
 
         Arguments:
             p: p(x_0 | x_t) of every dimension (B, *event, S).
@@ -183,16 +195,24 @@ class CTMC(diffusion_core.Process):
         return torch.where(rates > 0, rates * r, 0.0)
 
     def bridge(self, x_0: Tensor, x_t: Tensor, s: Tensor, t: Tensor, generator: Generator = None) -> Tensor:
-        """Draw x_s ~ q(x_s | x_0, x_t) for s <= t, each () or (B,): (B, *event) -> (B, *event), int64.
+        """Draw x_s ~ q(x_s | x_0, x_t): (B, *event), int64.
 
-        Where x_t is impossible given x_0, x_s is drawn from `P_{s -> t}[., x_t]` alone.
+        If x_t cannot be reached from x_0, then x_0 is ignored, and x_s is drawn with a probability proportional to
+        `P_{s -> t}[x_s, x_t]`.
+
+        Arguments:
+            x_0: clean states (B, *event).
+            x_t: noisy states (B, *event).
+            s: the earlier time, () or (B,), at most t.
+            t: the later time, () or (B,).
+            generator: the source of randomness.
         """
         return self.rates.sample_bridge(x_0, x_t, self.tau(s), self.tau(t), generator)
 
     def bridge_law(self, x_t: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """Return q(x_s | x_0, x_t) for every clean x_0, in float64: (B, *event) -> (B, *event, S, n).
 
-        This needs much memory. It is meant for enumeration of small spaces.
+        The result needs much memory. Use it only for processes with few states and dimensions.
 
         Arguments:
             x_t: noisy states (B, *event).

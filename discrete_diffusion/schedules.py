@@ -1,11 +1,13 @@
-"""Noise schedules: a time-dependent factor beta(t) on the rate matrix.
+"""Noise schedules: a factor beta(t) that multiplies the rate matrix R at time t.
 
     R_t = beta(t) R,   tau(t) = int_0^t beta,   q_{t|0} = exp(tau(t) R),   alpha(t) = exp(-tau(t))
 
-The marginals depend on the schedule through tau alone. So a schedule is a change of time.
-alpha is the survival function: the probability of no event up to time t, for events with rate beta.
-A schedule can be defined by tau or by alpha. If alpha(1) = 0, then tau(1) = inf and beta is infinite at t = 1.
-The product `-d alpha/dt = beta alpha` stays finite.
+The marginals depend on the schedule only through tau(t). So changing the schedule only changes how fast the same chain
+runs. alpha(t) is called the survival. It is the probability that an event with the rate beta has not happened up to time t.
+With `AbsorbingRates`, the event is that a value becomes masked.
+
+A schedule can be defined by tau or by alpha. If alpha(1) = 0, then tau(1) = inf and beta is infinite at t = 1. The product
+`-d alpha/dt = beta alpha` stays finite.
 
 Results have the dtype of t. Times that are used for a transition matrix are float64.
 """
@@ -47,7 +49,7 @@ class Schedule(diffusion_core.Schedule):
         """Return beta(t) in 1 / unit of t, and tau(t). Both have the shape and dtype of t."""
 
     def survival(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `alpha(t) = exp(-tau(t))` and its derivative. The derivative is finite even where beta is infinite."""
+        """Return the survival `alpha(t) = exp(-tau(t))` and its derivative, which is finite even where beta is infinite."""
         beta, tau = self(t)
         alpha = torch.exp(-tau)
         return alpha, -beta * alpha
@@ -58,7 +60,7 @@ class Constant(Schedule):
     """A constant rate: `beta = rate`, `tau = rate t`.
 
     Arguments:
-        rate: beta, which is also tau at t = 1. The survival at t = 1 is exp(-rate): 2 % for a rate of 4.
+        rate: beta, and also tau at t = 1. The survival at t = 1, alpha(1), is exp(-rate): 2 % for a rate of 4.
     """
 
     rate: Positive = 4.0
@@ -71,13 +73,13 @@ class Constant(Schedule):
 class Exponential(Schedule):
     """A rate that grows exponentially: `beta = a ln(b) b^t`, `tau = a (b^t - 1)`.
 
-    Most of tau is accumulated near t = 1. This helps a rate matrix that mixes slowly.
+    tau grows most near t = 1. This is useful for a rate matrix whose chain converges slowly to its stationary law.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
 
     Arguments:
-        a: the scale of tau. tau at t = 1 is a (b - 1).
+        a: a factor of tau. tau at t = 1 is a (b - 1).
         b: the ratio of beta at t = 1 to beta at t = 0.
     """
 
@@ -93,8 +95,9 @@ class Exponential(Schedule):
 class Geometric(Schedule):
     """A geometric noise level: `tau = 1/2 sigma_min^2 ((sigma_max / sigma_min)^{2t} - 1)`.
 
-    tau is half the increase of a variance that grows geometrically from `sigma_min^2` to `sigma_max^2`. The published
-    birth-death process over 129 values has sigma_min = 1 and sigma_max = 100. Score entropy uses smaller values.
+    tau is half the increase of a variance, which grows geometrically from `sigma_min^2` to `sigma_max^2`. The published
+    birth-death process over 129 values (Campbell et al.) has sigma_min = 1 and sigma_max = 100. The paper on score entropy
+    (Lou et al.) uses smaller values.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -123,14 +126,14 @@ class Geometric(Schedule):
 class LogSquare(Schedule):
     """A rate that starts at zero: `beta = scale 2t / (1 + t^2)`, `tau = scale ln(1 + t^2)`.
 
-    tau at t = 1 is only 0.69 scale. Then the survival is 2^-scale. So the noise is far from stationary unless scale or the
-    scale of the rate matrix is large.
+    tau at t = 1 is only 0.69 times `scale`, and the survival alpha(1) is 2^-scale. So x_1 is far from the stationary law,
+    unless this scale or the scale of the rate matrix is large.
 
     References:
         Score-based continuous-time discrete diffusion models (Sun et al., 2023) | https://arxiv.org/abs/2211.16750
 
     Arguments:
-        scale: a factor for beta and tau. The published value is 1, with a rate constant in the rate matrix.
+        scale: a factor of beta and tau. The published value is 1; the published rate matrix has its own factor.
     """
 
     scale: Positive = 1.0
@@ -143,16 +146,16 @@ class LogSquare(Schedule):
 class CosineRoot(Schedule):
     """The square root of a cosine: `tau = scale (1 - sqrt(cos u))` with `u = pi/2 stop t`.
 
-    The published schedule has stop = 1. Its rate is infinite at t = 1, where tau is only scale. With a smaller stop, this
-    schedule covers the times 0 to stop of the published one, so that all rates are finite. The noise is far from stationary
-    at t = 1 unless scale or the scale of the rate matrix is large.
+    The published schedule has stop = 1. Its rate is infinite at t = 1, and its tau at t = 1 is only `scale`. With a smaller
+    stop, this schedule covers the times 0 to stop of the published schedule, so all rates are finite. x_1 is far from the
+    stationary law, unless this scale or the scale of the rate matrix is large.
 
     References:
         Score-based continuous-time discrete diffusion models (Sun et al., 2023) | https://arxiv.org/abs/2211.16750
 
     Arguments:
-        scale: a factor for beta and tau. The published value is 1, with a rate constant in the rate matrix.
-        stop: the time of the published schedule that is t = 1 here.
+        scale: a factor of beta and tau. The published value is 1; the published rate matrix has its own factor.
+        stop: the time in the published schedule that corresponds to t = 1.
     """
 
     scale: Positive = 1.0
@@ -194,7 +197,7 @@ class PolynomialSurvival(Schedule):
     """A polynomial survival: `alpha = 1 - t^power`.
 
     Arguments:
-        power: the exponent. A larger exponent adds the noise later; 1 is linear.
+        power: the exponent. With a larger exponent, the noise is added later. With 1, the survival is linear.
     """
 
     power: Annotated[float, Range(least=1)] = 2.0
@@ -243,8 +246,9 @@ class CosineSurvival(Schedule):
 class CosineAmplitude(Schedule):
     """The cosine schedule of Gaussian diffusion as a survival: `alpha = cos(pi t / 2)`, with tau(1) = inf.
 
-    This survival is the signal amplitude `sqrt(alpha_bar)` of the Gaussian cosine schedule. Scale the rate matrix so
-    that its slowest mode decays at rate 1. This mode then decays as the signal does in Gaussian diffusion.
+    This survival is equal to the signal amplitude `sqrt(alpha_bar)` of the Gaussian cosine schedule. Scale the rate matrix
+    so that its slowest eigenmode decays at rate 1: the eigenvalue of R that is nearest to zero, but not zero, is then -1.
+    This eigenmode then decays like the signal in Gaussian diffusion.
 
     References:
         Improved denoising diffusion probabilistic models (Nichol and Dhariwal, 2021) | https://arxiv.org/abs/2102.09672

@@ -3,7 +3,7 @@
     python examples/bits_per_dim.py runs/mnist_unet
     python examples/bits_per_dim.py runs/mnist_ddpm --images=2000 --draws=8
 
-Both engines bound the same number: the code length of a pixel value. It is log2(S) bits for an untrained model. The cost is
+Both engines bound the same number: the code length of a pixel value. Without a model, it is log2(S) bits. The cost is
 images x draws x 5/4 function evaluations, and 2,048 to learn a density of times. The weights are the moving average (EMA).
 """
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     run = load_run(arguments.run)
     splits, num_values = recipe.build_data(run.config), run.config.data.num_values
     images = splits.test.select(torch.arange(min(arguments.images, len(splits.test))))
-    bits = run_bits_per_dim(run, images, splits.train, arguments.draws, progress=True)
+    bits = run_bits_per_dim(run, images, splits.train, arguments.draws)
     print(f"{bits.value:.4f} +- {bits.standard_error:.4f} bits per dimension, {len(images)} images of {num_values} values")
     print(f"diffusion {bits.diffusion:.4f}  prior {bits.prior:.4f}  reconstruction {bits.reconstruction:.4f}")
     print(f"for other images +- {bits.image_error:.4f}: standard deviation of single images {bits.image_spread:.4f}")

@@ -21,7 +21,7 @@ from ctdiff import config as configuration
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Sample the same seeds with all samplers of the engine of each run."""
+    """Draw samples with the same seeds from each run, with all samplers of its engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="the folders of runs, such as a discrete and a continuous one")
     parser.add_argument("--calls", nargs="+", type=int, default=[8, 16, 32, 64, 128, 256], help="network calls for each sample")
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in arguments.runs:
         run = load_run(path)
         flags = [f"--config.sampler.t_max={arguments.t_max}", "--config.sampler.corrector.name=none"]
-        configuration.override(run.config, flags, lenient=True)  # correctors are of one engine
+        configuration.override(run.config, flags, lenient=True)  # only one engine has correctors
         for name in recipe.samplers_of(run.config.process.engine):
             columns.append(f"{path.name}, {name}")
             cost = comparison.nfe_of_steps(partial(run.sampler, name=name))

@@ -4,8 +4,8 @@
     python examples/compare_schedules.py --config.process.schedule.laplace.mu=0 --config.process.schedule.laplace.b=0.5
 
 A schedule defines how often training draws each noise level. The input of the networks is the noise level, not the time. So
-all are evaluated under one schedule, the cosine: by bits per dimension and by the error of x_0 at equal log-SNRs. Laplace and
-Cauchy are centred where the digit is decided. The second command uses the published Laplace schedule for photographs.
+all are evaluated with one schedule, the cosine, by bits per dimension and by the error of x_0 at equal log-SNRs. Laplace and
+Cauchy are centred where the digit is decided. The second command uses the Laplace schedule published for photographs.
 """
 
 from __future__ import annotations

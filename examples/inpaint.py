@@ -3,8 +3,8 @@
     python examples/inpaint.py runs/mnist
     python examples/inpaint.py runs/mnist_ddpm --resample=5 --out=halves.png
 
-Each row shows the digit, its known half, and completions with different seeds. `--resample` is how many times each step is
-done. More rounds make the halves more consistent. Network calls are proportional to the rounds (docs/guidance.md).
+Each row shows the digit, its known half, and completions with different seeds. `--resample` is the number of times that each
+step is made. More rounds make the two halves fit better. The network calls are proportional to the rounds (docs/guidance.md).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from diffusion_core import Inpainting
 def main(argv: Sequence[str] | None = None) -> None:
     """Complete a few test digits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="the folder of a run with an unconditional model")
+    parser.add_argument("run", help="the folder of a run that was trained without known pixels")
     parser.add_argument("--digits", type=int, default=6, help="the number of digits; each has one row")
     parser.add_argument("--completions", type=int, default=8, help="the number of completions of each digit")
     parser.add_argument("--steps", type=int, help="reverse steps; by default those of the run's configuration")

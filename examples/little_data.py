@@ -3,9 +3,9 @@
     python examples/little_data.py --config.data.fashion_mnist.download                      # Fashion-MNIST
     python examples/little_data.py --steps=200 --config.data.name=embedded_mnist
 
-Equal parameters: both make the same number of steps. Equal compute: both use the same number of multiply-accumulates. Metrics
-compare samples to all training images. `nearer` is the share of samples nearer to a training image than to any of as many
-held-out images: 0.5 without memorisation. Brackets are 95 % confidence intervals.
+With equal parameters, both networks are trained for the same number of steps. With equal compute, both trainings use the same
+number of multiply-accumulates. The metrics compare samples with all training images. `nearer` is the share of samples that are
+nearer to a training image than to any of as many held-out images. It is 0.5 without memorisation. Brackets are 95 % intervals.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             config = configuration.changed(configs[name], {"training.steps": steps, "data.fraction": part})
             train(config, folder)
             run, few = load_run(folder), recipe.build_data(config)
-            images = evaluation.draw(run, run.sampler(), list(range(given.num_samples)), progress=True).images
+            images = evaluation.draw(run, run.sampler(), list(range(given.num_samples))).images
             rows = everything.measure(images)
             nearer = metrics.Reference(extractor, few.train, few.test).memorisation(images)["nearer-to-train"]
             bits = metrics.likelihood(evaluation.run_bits_per_dim(run, held_out, few.train))

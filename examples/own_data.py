@@ -3,7 +3,8 @@
     python examples/own_data.py --data=images.npz
     python examples/own_data.py --data=photos --channels=3 --size=32 --steps=2000
 
-Without --data it trains on the Dataset of this file, with network and process of the preset `mnist`. It saves own_data.png.
+Without --data, it trains on the Dataset of this file. The network and the process are those of the preset `mnist`. The samples
+are saved in own_data.png.
 """
 
 from __future__ import annotations

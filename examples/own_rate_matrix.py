@@ -3,7 +3,7 @@
     python examples/own_rate_matrix.py
     python examples/own_rate_matrix.py --steps=2000 --out=fading.png
 
-Any matrix is allowed whose rows sum to zero and whose off-diagonal rates are not negative. This one is not reversible.
+In a rate matrix, the rows sum to zero and the off-diagonal rates are not negative. This one is not reversible.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from ctdiff import figures, load_run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Sample with the seeds 0, 1, 2, ..., so that every call gives the same pictures."""
+    """Draw samples with the seeds 0, 1, 2, ..., so that every call gives the same picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="the run's folder")
     parser.add_argument("--num_samples", type=int, default=64)

@@ -3,8 +3,8 @@
     python examples/swap_backbone.py
     python examples/swap_backbone.py --steps=500 --config=mnist_absorbing --config.training.batch_size=32
 
-The key `model.name` chooses the backbone. The section of that name has its arguments. On two cores, 500 steps of all four take
-several minutes. The picture compares the backbones after equal numbers of steps, not after equal times.
+The key `model.name` chooses the backbone, and the section `model.NAME` has its arguments. On two cores, 500 steps with all four
+take several minutes. The picture compares the backbones after equal numbers of steps, not after equal times.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+from discrete_diffusion.rates import dense
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,6 +63,37 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket.socket, "connect", local_only)
     monkeypatch.setattr(socket, "getaddrinfo", no_names)
+
+
+def _shared(cls: type) -> Callable[[np.ndarray, np.ndarray], Any]:
+    """The constructor of a class of tables, which returns one object for equal rates; the least recently used are dropped."""
+
+    @functools.lru_cache(maxsize=3)
+    def make(size: int, generator: bytes, stationary: bytes) -> Any:
+        made = cls(np.frombuffer(generator).reshape(size, size).copy(), np.frombuffer(stationary).copy())
+        if hasattr(made, "find_range"):
+            made.find_range = functools.cache(made.find_range)
+        return made
+
+    return lambda generator, stationary: make(len(generator), generator.tobytes(), stationary.tobytes())
+
+
+@pytest.fixture(scope="session")
+def _tables() -> dict[str, Callable[[np.ndarray, np.ndarray], Any]]:
+    return {name: _shared(getattr(dense, name)) for name in ("TransitionMatrices", "JumpSampler")}
+
+
+@pytest.fixture
+def shared_tables(_tables: dict[str, Any]) -> Iterator[None]:
+    """Processes of equal rates take the tables of the first, as copies of a process do.
+
+    For tests of what is above the engines: a run is built anew by each command, and tables of 256 values take longer than
+    two steps of training. What a table contains is tested with the engines.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name, make in _tables.items():
+            patch.setattr(dense, name, make)
+        yield
 
 
 @pytest.fixture(scope="session")

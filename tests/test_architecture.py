@@ -143,6 +143,8 @@ def test_no_circle_of_rooms() -> None:
     assert len(graph) > 15
     assert sum(map(len, graph.values())) > 40
     list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    assert graph["codecs"] == set(), "a codec knows pixels and clean data only"
+    assert "codecs" in graph["recipe"]
     assert "evaluation" in graph["comparison"]
     assert not {"evaluation", "comparison"} & graph["metrics"], "metrics are functions of tensors, and know no run"
     assert "metrics" in graph["evaluation"]

@@ -175,8 +175,11 @@ def plane():
         known = torch.zeros_like(x, dtype=torch.bool) if known is None else known
         alpha, sigma = (part[:, None] for part in process.schedule(t.double()))
         alpha, sigma = (torch.where(known, clean, part) for part, clean in ((alpha, 1.0), (sigma, 0.0)))
-        seen = alpha[:, :, None] * covariance * alpha[:, None] + torch.diag_embed(sigma**2)
-        x0 = mean + ((covariance * alpha[:, None]) @ torch.linalg.solve(seen, x - alpha * mean)[..., None])[..., 0]
+        a, c = (alpha**2 * covariance.diag() + sigma**2).unbind(-1)  # the covariance (a, b; b, c) of x, and its inverse
+        b = alpha.prod(-1) * covariance[0, 1]
+        u, v = (x - alpha * mean).unbind(-1)
+        solved = torch.stack([c * u - b * v, a * v - b * u], dim=-1) / (a * c - b**2)[:, None]
+        x0 = mean + (alpha * solved) @ covariance
         return torch.where(known, 0.0, (x - alpha * x0) / sigma.clamp(min=1e-9))
 
     return continuous.EpsilonDenoiser(process, network, (2,)), mean, covariance

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ctdiff.recipe import tables
 
@@ -74,3 +76,16 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_every_page_is_on_the_start_page() -> None:
     linked = set(re.findall(r"\]\((\w+\.md)\)", (DOCS / "README.md").read_text(encoding="utf-8")))
     assert linked == {page.name for page in DOCS.glob("*.md")} - {"README.md"}
+
+
+def test_the_citation_is_of_this_version() -> None:
+    """In the form of https://citation-file-format.github.io, with the version of setup.py."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    (setup,) = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "setup"]
+    given = {each.arg: each.value.value for each in setup.keywords if isinstance(each.value, ast.Constant)}
+    assert str(citation["version"]) == given["version"]
+    assert citation["title"].startswith(f"{given['name']}: ")
+    assert [author["name"] for author in citation["authors"]] == [given["author"]]
+    assert (citation["cff-version"], citation["type"], citation["license"]) == ("1.2.0", "software", "MIT")
+    assert {*citation} == {"cff-version", "message", "type", "title", "version", "license", "authors"}

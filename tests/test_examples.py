@@ -20,6 +20,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 # The presets, made small enough for a test: their classes stay.
 SMALL = [
     "--config.data.fraction=0.01",
+    "--config.data.num_values=8",
     "--config.data.image_size=(8, 8)",
     "--config.model.unet.widths=(8, 8)",
     "--config.model.unet.blocks=(1, 1)",
@@ -30,6 +31,7 @@ SMALL = [
     "--config.sampler.sub_batch=4",
     "--config.saving.validation_images=4",
 ]
+SCALE = "--config.process.rates.gaussian_target.scale=0.2"  # the slowest rate over 8 values is 1 / 5.2
 DIT = ["--config.model.dit.depth=1", "--config.model.dit.hidden_dim=16", "--config.model.dit.num_heads=2"]
 OTHERS = [
     *DIT,
@@ -65,8 +67,8 @@ def picture(path: Path) -> np.ndarray:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run of each engine, made by the example."""
     folder = tmp_path_factory.mktemp("runs")
-    for name in ("mnist", "mnist_ddpm"):
-        example("train_mnist")([f"--config={name}", f"--workdir={folder / name}", *SMALL, "--config.training.steps=2"])
+    for name, own in (("mnist", [SCALE]), ("mnist_ddpm", [])):
+        example("train_mnist")([f"--config={name}", f"--workdir={folder / name}", *SMALL, *own, "--config.training.steps=2"])
     return folder
 
 
@@ -101,7 +103,7 @@ def test_swap_backbone(tmp_path: Path) -> None:
     families = ["unet", "uvit", "dit", "diffit"]
     with pytest.raises(ValueError, match=r"config.model.uvit.dept is not a key, .* Did you mean depth\?"):
         example("swap_backbone")([f"--out={tmp_path}", "--config.model.uvit.dept=3"])
-    example("swap_backbone")(["--steps=2", "--num_samples=2", f"--out={tmp_path}", *SMALL, *OTHERS])
+    example("swap_backbone")(["--steps=2", "--num_samples=2", f"--out={tmp_path}", *SMALL, SCALE, *OTHERS])
     picture(tmp_path / "backbones.png")
     assert [load_run(tmp_path / name).config.model.name for name in families] == families
 
@@ -148,7 +150,7 @@ def test_compare_samplers(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 def test_bits_per_dim(run: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     example("bits_per_dim")([str(runs / run), "--images=12", "--draws=4"])
     first, second, third = capsys.readouterr().out.splitlines()
-    match = re.fullmatch(r"([\d.]+) \+- ([\d.]+) bits per dimension, 12 images of 256 values", first)
+    match = re.fullmatch(r"([\d.]+) \+- ([\d.]+) bits per dimension, 12 images of 8 values", first)
     assert match is not None, first
     terms = [float(number) for number in re.findall(r"[\d.]+", second)]
     assert sum(terms) == pytest.approx(float(match[1]), abs=2e-4)
@@ -193,7 +195,7 @@ def test_compare_schedules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_table_has_a_heading_for_every_picture(tmp_path: Path) -> None:
     sheet = torch.zeros(3, 4, 4, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"rows of \[2, 1\] pictures, expected 2 rows of 2"):
+    with pytest.raises(ValueError, match=r"the rows have \[2, 1\] pictures, expected 2 rows of 2"):
         figures.save_table(tmp_path / "table.png", [[sheet, sheet], [sheet]], ["a", "b"], ["c", "d"])
 
 

@@ -225,7 +225,7 @@ def test_a_distribution_knows_which_examples_are_undefined():
     assert Categorical(torch.zeros(0, 3, VALUES)).defined().shape == (0,)
     for read in ("sample", "mode"):
         arguments = [torch.full((4, 3), 0.5)] if read == "sample" else []
-        with pytest.raises(ValueError, match="a location or a scale is not a number"):
+        with pytest.raises(ValueError, match="a location or a scale is NaN"):
             getattr(logistic(place, torch.zeros(4, 3)), read)(*arguments)
     assert logistic(odd[[0, 2, 3], None], torch.zeros(3, 1)).mode().flatten().tolist() == [2, VALUES - 1, 0]
 

@@ -162,7 +162,8 @@ def test_classes_of_the_documents_train(line: list[str], capsys: pytest.CaptureF
     small = [f"--config.{key}" for key in ("sampler.num_samples=2", "saving.preview_samples=2", "saving.validation_images=4")]
     if "model.name" not in " ".join(line):
         small += [f"--config.model.unet.{key}" for key in ("widths=8", "blocks=1", "time_dim=8")]
-    assert main(["train", *line, *short, *small, "--config.training.precision=float32", "--workdir=run"]) == 0
+    settings = {word.partition("=")[0]: word for word in [*line, *short, *small, "--config.training.precision=float32"]}
+    assert main(["train", *settings.values(), "--workdir=run"]) == 0
     assert '"my_module:' in Path("run/config.json").read_text(encoding="utf-8")
     user_classes._TRUSTED.clear()
     assert main(["sample", "run"]) == 2

@@ -28,6 +28,8 @@ TOP_LEVEL = {"backbones", "configs", "continuous_diffusion", "ctdiff", "diffusio
 # The preset, made small enough for a test: its classes stay.
 SMALL = [
     "--config.training.batch_size=4",
+    "--config.data.num_values=8",
+    "--config.process.rates.gaussian_target.scale=0.2",
     "--config.model.unet.widths=(8, 8)",
     "--config.model.unet.blocks=(1, 1)",
     "--config.model.unet.num_heads=1",
@@ -55,10 +57,6 @@ class Installed:
     wheel: Path
     python: Path
     folder: Path
-
-    def ctdiff(self, *arguments: str | Path) -> str:
-        """Run `python -m ctdiff`."""
-        return run(self.python, "-m", "ctdiff", *arguments, cwd=self.folder)
 
 
 @pytest.fixture(scope="module")
@@ -138,23 +136,38 @@ def test_dependencies_are_what_is_imported(wheel: Path, project_files: list[Path
     assert {names.get(name, name) for name in foreign} - optional == needed
 
 
-def test_the_installed_copy_is_what_runs(installed: Installed) -> None:
-    code = "import sys, importlib; print(*[importlib.import_module(name).__file__ for name in sys.argv[1:]], sep='\\n')"
-    files = run(installed.python, "-c", code, *sorted(TOP_LEVEL), cwd=installed.folder).split()
+PROBE = """
+import importlib, json, sys
+from ctdiff.cli import main
+from ctdiff.data import embedded_mnist
+files = [importlib.import_module(name).__file__ for name in sys.argv[1:]]
+digits = embedded_mnist()
+print(json.dumps([files, [len(digits.train), len(digits.test), digits.num_classes]]))
+sys.exit(main(["train", "--config=mnist", "--dry_run"]))
+"""
+SAMPLE = """
+import runpy, sys
+try:
+    runpy.run_module("ctdiff", run_name="__main__", alter_sys=True)
+except SystemExit as ended:
+    assert not ended.code, ended.code
+import ctdiff
+print("loaded", sum(p.numel() for p in ctdiff.load_run("run").denoiser.parameters()) > 0)
+"""
+
+
+def test_the_installed_copy_finds_its_digits_and_describes_a_training(installed: Installed) -> None:
+    first, described = run(installed.python, "-c", PROBE, *sorted(TOP_LEVEL), cwd=installed.folder).split("\n", 1)
+    files, digits = json.loads(first)
     environment = installed.python.parents[1]
     assert len(files) == len(TOP_LEVEL)
     assert all(Path(file).is_relative_to(environment) for file in files), files
-
-
-def test_installed_digits_are_found(installed: Installed) -> None:
-    code = "from ctdiff.data import embedded_mnist as m; s = m(); print(len(s.train), len(s.test), s.num_classes)"
-    assert run(installed.python, "-c", code, cwd=installed.folder).split() == ["8000", "2000", "10"]
+    assert digits == [8000, 2000, 10]
+    assert "parameters" in described
+    assert list(installed.folder.iterdir()) == [], "a dry run leaves nothing behind"
 
 
 def test_installed_command_trains_samples_and_loads(installed: Installed) -> None:
-    described = installed.ctdiff("train", "--config=mnist", "--dry_run")
-    assert "parameters" in described
-    assert list(installed.folder.iterdir()) == [], "a dry run leaves nothing behind"
     script = installed.python.with_name("ctdiff")
     run(script, "train", "--config=mnist", "--workdir=run", "--config.training.steps=2", *SMALL, cwd=installed.folder)
     assert (installed.folder / "run" / "loss.png").is_file()
@@ -162,7 +175,6 @@ def test_installed_command_trains_samples_and_loads(installed: Installed) -> Non
     records = [json.loads(line) for line in (installed.folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert max(record["step"] for record in records) == 2
     before = set(installed.folder.rglob("*.npz"))
-    installed.ctdiff("sample", "run", "--num_samples=3", "--steps=2", "--seeds=0-2")
+    sample = ["sample", "run", "--num_samples=3", "--steps=2", "--seeds=0-2"]  # as python -m ctdiff, then from Python
+    assert run(installed.python, "-c", SAMPLE, *sample, cwd=installed.folder).endswith("loaded True\n")
     assert set(installed.folder.rglob("*.npz")) - before
-    code = "import ctdiff; print(sum(p.numel() for p in ctdiff.load_run('run').denoiser.parameters()) > 0)"
-    assert run(installed.python, "-c", code, cwd=installed.folder).split() == ["True"]

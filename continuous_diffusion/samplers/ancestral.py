@@ -1,8 +1,8 @@
-"""Ancestral sampling: draw from the bridge with x0hat in place of x_0.
+"""Ancestral sampling: draw x_s from the bridge, with the prediction x0hat of the network in place of x_0.
 
     x_s = c_0 x0hat + c_t x_t + sqrt(var) z,        (c_0, c_t, beta~) from the bridge q(x_s | x_t, x_0)
 
-The mean is that of the bridge. The variance is a choice, which `variances.py` explains.
+The mean is the mean of the bridge. The variance can be chosen, as `variances.py` explains.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ class Ancestral(Sampler):
 
     Proven:
         Whole trajectories equal those of DDPM in diffusers for the same network and noise, to 1e-10 in double precision.
-        With the exact posterior, the law of the samples at t_min converges to the exact law of the noisy data there: the
-        total variation decreases at first order in 1 / N for N steps. The data are a Gaussian or a mixture of Gaussians.
+        With the exact posterior, the distribution of the samples at t_min converges to the exact distribution of the
+        noisy data at t_min. The total variation decreases at first order in 1 / N for N steps. The data are a Gaussian
+        or a mixture of Gaussians.
 
         continuous_diffusion/test_against_diffusers.py::test_ddpm
         continuous_diffusion/test_samplers.py::test_order_on_a_gaussian
@@ -36,14 +37,15 @@ class Ancestral(Sampler):
         denoiser: the denoiser to sample from.
         grid: the times of the steps, with t_min > 0.
         variance: the variance of the noise of each step.
-        clip: the bound of the predicted x_0, which is clipped to [-clip, clip]. Use 1 for images. None means no clipping.
-        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
+        clip: each prediction of x_0 is clipped to [-clip, clip]. Use 1 for images. None means no clipping.
+        sub_batch: the number of samples in one network call if `sample` gets seeds. Without seeds, all samples share
+            one call.
 
     References:
         Denoising diffusion probabilistic models (Ho et al., 2020) | https://arxiv.org/abs/2006.11239
 
     Raises:
-        ValueError: the variance is a learned one and the denoiser has none.
+        ValueError: `variance` uses a learned variance and the denoiser learns none.
     """
 
     def __init__(

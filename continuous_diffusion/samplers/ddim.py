@@ -4,9 +4,11 @@
     eta_s = eta sigma_s sqrt(1 - snr_t / snr_s)
 
 For variance-preserving schedules eta_s is `eta (sigma_s / sigma_t) sqrt(1 - alpha_t^2 / alpha_s^2)`, as published.
-eta = 1 is ancestral sampling with the variance of the bridge. eta = 0 adds no noise. The sampler is then a deterministic
-map from x_1 to x_0, the first-order solver of an ordinary differential equation. The equation can also be solved from the
-data to the noise. With `epshat = (x_t - alpha_t x0hat) / sigma_t` the step has two coefficients and noise:
+eta = 1 is ancestral sampling with the variance of the bridge q(x_s | x_t, x_0). eta = 0 adds no noise. The sampler is
+then a deterministic map from x_1 to x_0: a first-order solver of an ordinary differential equation. This equation can
+also be solved from the data to the noise (`DDIM.encode`).
+
+If we insert `epshat = (x_t - alpha_t x0hat) / sigma_t`, the step is a sum of x0hat, x_t and noise:
 
     x_s = (alpha_s - c alpha_t) x0hat + c x_t + eta_s z,        c = sqrt(sigma_s^2 - eta_s^2) / sigma_t
 """
@@ -33,10 +35,10 @@ class DDIM(Sampler):
     """DDIM, the sampler of denoising diffusion implicit models, on any grid of times.
 
     Proven:
-        Whole trajectories equal those of DDIM in diffusers for the same network and noise (eta = 0, 0.5 and 1), to 1e-10
-        in double precision. With the exact posterior, the law of the samples at t_min converges to the exact law of the
-        noisy data there: the total variation decreases at first order in 1 / N for N steps. The data are a Gaussian or,
-        for eta = 0, a mixture of Gaussians.
+        Whole trajectories equal those of DDIM in diffusers for the same network and noise (eta = 0, 0.5 and 1), to
+        1e-10 in double precision. Convergence is tested with Gaussian data, and for eta = 0 also with data from a
+        mixture of Gaussians. With the exact posterior, the distribution of the samples at t_min converges to the exact
+        distribution of the noisy data at t_min. The total variation decreases at first order in 1 / N for N steps.
 
         continuous_diffusion/test_against_diffusers.py::test_ddim
         continuous_diffusion/test_samplers.py::test_order_on_a_gaussian
@@ -46,16 +48,18 @@ class DDIM(Sampler):
         denoiser: the denoiser to sample from.
         grid: the times of the steps, with t_min > 0.
         eta: the noise of each step relative to ancestral sampling; 0 is deterministic.
-        clip: the bound of the predicted x_0, which is clipped to [-clip, clip]. Use 1 for images. None means no clipping.
-        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
-        variance: the variance of the noise of a step. The step multiplies this variance by eta^2. FixedSmall() gives the
-            published step. The coefficient of the predicted noise always uses FixedSmall().
+        clip: each prediction of x_0 is clipped to [-clip, clip]. Use 1 for images. None means no clipping.
+        sub_batch: the number of samples in one network call if `sample` gets seeds. Without seeds, all samples share
+            one call.
+        variance: the variance of the added noise for eta = 1. For other eta it is multiplied by eta^2. FixedSmall()
+            gives the published step. Another variance changes only the noise that is added. The coefficients of x0hat and
+            epshat in the step stay the same.
 
     References:
         Denoising diffusion implicit models (Song et al., 2021) | https://arxiv.org/abs/2010.02502
 
     Raises:
-        ValueError: the variance is a learned one and the denoiser has none.
+        ValueError: `variance` uses a learned variance and the denoiser learns none.
     """
 
     def __init__(
@@ -88,18 +92,19 @@ class DDIM(Sampler):
 
     @torch.no_grad()
     def encode(self, x_0: Tensor, **cond: Tensor) -> Tensor:
-        """Invert the deterministic map: from clean data to x at t_max, which `sample` decodes.
+        """Map clean data to x at t_max: the inverse of the deterministic map. `sample(x)` decodes the result.
 
-        A step upwards uses x0hat and epshat at the start of the step: `x_t = alpha_t x0hat(x_s, s) + sigma_t epshat(x_s, s)`.
-        A step downwards does the same. The two are inverse up to first order in the length of the steps. There are N + 1
-        network calls.
+        A step towards noise, from s to t > s, is `x_t = alpha_t x0hat(x_s, s) + sigma_t epshat(x_s, s)`. Its predictions
+        are those at its start s. A step towards data, from t to s, uses the predictions at t. So the two are not exact
+        inverses. The error of encoding and decoding is of first order in the length of the steps. There are N + 1 network
+        calls.
 
         Arguments:
             x_0: clean data (B, *event).
             cond: conditions of the network by name, batch first.
 
         Raises:
-            ValueError: eta > 0, because a step with noise has no inverse, or x_0 or a condition has a wrong shape.
+            ValueError: eta > 0 (a step with noise has no inverse), or x_0 or a condition has a wrong shape.
         """
         if self.eta > 0:
             raise ValueError(f"eta = {self.eta}, expected 0 to encode: a step with noise has no inverse")

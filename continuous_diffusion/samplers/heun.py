@@ -12,13 +12,13 @@ All its terms are finite at both ends. With constant predictions, x / r rotates 
 
     x' = alpha_s x0hat + sigma_s epshat
 
-Heun's method evaluates the network again at x'. At the start of the step the velocity is that of the rotation. At the end
-it differs from the rotation by
+Heun's method evaluates the network again at x'. At the start of the step, v is the velocity of the rotation. At the end
+of the step, v differs from the velocity of the rotation by
 
     w = v(x', s) - (-sin(phi_s) x0hat + cos(phi_s) epshat) = -(x0hat(x', s) - x0hat(x_t, t)) / sin(phi_s)
 
-because both pairs of predictions give the same x'. The trapezoidal rule adds the mean of 0 and w over the step. With
-`sin(phi_s) = sigma_s / r_s`,
+because (x0hat, epshat) at x_t and at x' give the same point x'. The trapezoidal rule adds the mean of 0 and w over the
+step. With `sin(phi_s) = sigma_s / r_s`,
 
     x_s = x' - r_s delta w / 2 = x' + r_s^2 delta / (2 sigma_s) (x0hat(x', s) - x0hat(x_t, t))
 """
@@ -45,10 +45,10 @@ class Heun(Sampler):
         Elucidating the design space of diffusion-based generative models (Karras et al., 2022) | https://arxiv.org/abs/2206.00364
 
     Proven:
-        Steps equal those of a second implementation of the trapezoidal rule, to 1e-9. With the exact posterior, the law of
-        the samples at t_min converges to the exact law of the noisy data there: the total variation decreases at second
-        order in 1 / N for N steps. The data are a Gaussian or a mixture of Gaussians. There is no comparison with another
-        library.
+        Steps equal those of a second implementation of the trapezoidal rule, to 1e-9. With the exact posterior, the
+        distribution of the samples at t_min converges to the exact distribution of the noisy data at t_min. The total
+        variation decreases at second order in 1 / N for N steps. The data are a Gaussian or a mixture of Gaussians.
+        There is no comparison with another library.
 
         continuous_diffusion/test_samplers.py::TestTextbook::test_heun
         continuous_diffusion/test_samplers.py::test_order_on_a_gaussian

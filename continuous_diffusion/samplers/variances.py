@@ -2,11 +2,11 @@
 
 It is between two extremes:
 
-    beta~ = (sigma_s^2 / sigma_t^2) beta   the variance of the bridge, exact if x_0 is known exactly
-    beta  = sigma_t^2 (1 - snr_t / snr_s)  the variance of the forward step, exact for white data of variance 1
+    beta~ = (sigma_s^2 / sigma_t^2) beta   the variance of the bridge q(x_s | x_t, x_0), exact if all data are equal
+    beta  = sigma_t^2 (1 - snr_t / snr_s)  the variance of the forward step, exact for x_0 ~ N(0, I) if alpha^2 + sigma^2 = 1
 
-The true variance is between them. They differ at second order in the length of the step. All choices therefore have the
-same limit for many steps, and different results for few steps.
+The difference of the two extremes is of second order in the length of the step. So all choices have the same limit for
+many steps. For few steps their results differ.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["FixedLarge", "FixedSmall", "LearnedRange", "ReverseVariance"]
 
 
 class ReverseVariance(ABC):
-    """The base class of the variances of reverse steps."""
+    """The variance of the noise that a reverse step adds."""
 
     learned: bool = False
-    """Whether the class uses a variance that the network has learned."""
+    """Whether the class uses a variance that the network predicts."""
 
     @abstractmethod
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
-        """Return the standard deviation of x_s given x_t in the step t -> s: (), or (B, *event) for each dimension.
+        """Return the standard deviation of x_s given x_t in the step t -> s. Its shape is () or (B, *event).
 
         Arguments:
             process: the forward process.
@@ -43,7 +43,7 @@ class ReverseVariance(ABC):
         """
 
     def check(self, denoiser: Denoiser[Posterior]) -> None:
-        """Check that the denoiser has what this variance needs.
+        """Check that the denoiser learns a variance, if this class needs one.
 
         Raises:
             ValueError: this class needs a learned variance and the denoiser has none.
@@ -57,7 +57,7 @@ class ReverseVariance(ABC):
 
 @dataclass(frozen=True)
 class FixedSmall(ReverseVariance):
-    """The lower bound of the variance of a reverse step, that of the bridge: `beta~ = (sigma_s^2 / sigma_t^2) beta`."""
+    """The variance of the bridge, the lower bound of the variance of a reverse step: `beta~ = (sigma_s^2 / sigma_t^2) beta`."""
 
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         return small.sqrt()
@@ -65,7 +65,7 @@ class FixedSmall(ReverseVariance):
 
 @dataclass(frozen=True)
 class FixedLarge(ReverseVariance):
-    """The upper bound of the variance of a reverse step, that of the forward step: `beta = sigma_t^2 (1 - snr_t / snr_s)`."""
+    """The variance of the forward step, the upper bound of that of a reverse step: `beta = sigma_t^2 (1 - snr_t / snr_s)`."""
 
     def __call__(self, process: GaussianProcess, s: Tensor, t: Tensor, small: Tensor, posterior: Posterior) -> Tensor:
         return process.added_variance(s, t).sqrt()

@@ -23,11 +23,14 @@ from diffusion_core.values import NOTHING, ends, number
 __all__ = ["Schedule", "VariancePreserving"]
 
 CLEAN = 0.1
-"""The largest sigma at t_min for which the last step without noise still gives a good sample."""
+"""The largest sigma at t_min with which the last step, which adds no noise, still gives a good sample."""
 
 
 class Schedule(diffusion_core.Schedule):
-    """A noise schedule. alpha_t >= 0 never rises with t, sigma_t >= 0 never falls, and the log-SNR falls."""
+    """A noise schedule (alpha_t, sigma_t). As t rises, alpha_t never rises, sigma_t never falls, and the log-SNR falls.
+
+    alpha_t and sigma_t are at least 0.
+    """
 
     @abstractmethod
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,13 +42,13 @@ class Schedule(diffusion_core.Schedule):
         return (2 * (alpha.log() - sigma.log())).to(t.dtype)
 
     def log_snr_rate(self, t: Tensor) -> Tensor:
-        """Return `-d logSNR / dt`, which is positive, in 1 / unit of t: the shape of t, float64."""
+        """Return `-d logSNR / dt` in 1 / unit of t, which is positive, as float64 in the shape of t."""
         time = t.detach().double().reshape(-1)
         rate: Tensor = torch.func.grad(lambda times: -self.log_snr(times).sum())(time)
         return rate.reshape(t.shape)
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """Return the time in [0, 1] of a log-SNR, or the nearest end if there is none: the shape of log_snr, float64."""
+        """Return the time of a log-SNR, or 0 or 1 if the schedule does not have it, as float64 in the shape of log_snr."""
         low, high = torch.zeros_like(log_snr, dtype=torch.float64), torch.ones_like(log_snr, dtype=torch.float64)
         for _ in range(64):  # bisection: the bracket is narrower than the spacing of doubles near 1
             middle = (low + high) / 2
@@ -54,7 +57,7 @@ class Schedule(diffusion_core.Schedule):
         return (low + high) / 2
 
     def check_clean_end(self, t_min: float) -> None:
-        """Check that x_t is nearly clean at the last time of sampling.
+        """Check that x_t has almost no noise at the last time of sampling.
 
         Raises:
             ValueError: sigma at t_min is above `CLEAN`, 0.1.
@@ -68,14 +71,14 @@ class Schedule(diffusion_core.Schedule):
 
 
 class VariancePreserving(Schedule):
-    """A schedule with `alpha_t^2 + sigma_t^2 = 1`. If the data have variance 1, so has x_t.
+    """A schedule with `alpha_t^2 + sigma_t^2 = 1`. If the data have variance 1, x_t has variance 1 too.
 
     sigma is computed from `sigma^2 = -expm1(log abar)`, which keeps all digits when sigma is small.
     """
 
     @abstractmethod
     def log_abar(self, t: Tensor) -> Tensor:
-        """Return the logarithm of alpha_t^2, which is about 0 at t = 0 and falls: the shape of t, float64."""
+        """Return log alpha_t^2 as float64 in the shape of t. It is about 0 at t = 0 and decreases with t."""
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (alpha_t, sigma_t), each in the shape and dtype of t."""

@@ -1,10 +1,11 @@
-"""Schedules given by their log-SNR: `abar = sigmoid(logSNR)`.
+"""Schedules given by their log-SNR: `abar = sigmoid(logSNR)`, where `abar = alpha^2`.
 
-With uniform t, a schedule defines a density over log-SNR, `p(lambda) = -dt/dlambda`. It is how often training sees each
-noise level. The Laplace and the Cauchy schedule are designed for training. Their log-SNR is infinite at both ends, so t
-is in the open interval (0, 1). Do not sample with equal steps of t: on the times i/1000 the Laplace schedule starts at
-alpha = 0.207, which is not pure noise, and ends at sigma = 0.207, with visible noise left. Sample on a
-`BoundedLogSNRGrid`, which goes from nearly pure noise to nearly clean data.
+If training draws t uniformly, a schedule defines a density over the log-SNR lambda, `p(lambda) = -dt/dlambda`. This
+density says how often training sees each noise level. The Laplace and the Cauchy schedule are designed for training.
+Their log-SNR is infinite at both ends, so t must be in the open interval (0, 1). Do not sample from them with equal
+steps of t: on the times i/1000 the Laplace schedule starts at alpha = 0.207, which is not pure noise, and ends at
+sigma = 0.207, which is visible noise. Sample on a `BoundedLogSNRGrid`, which goes from nearly pure noise to nearly
+clean data.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ __all__ = ["CauchySchedule", "LaplaceSchedule", "LogSNRSchedule", "ShiftedCosine
 
 
 class LogSNRSchedule(VariancePreserving):
-    """A schedule given by its log-SNR: `abar = sigmoid(logSNR)`."""
+    """A schedule given by its log-SNR: `abar = sigmoid(logSNR)`, where `abar = alpha^2`."""
 
     @abstractmethod
     def curve(self, t: Tensor) -> Tensor:
-        """Return logSNR(t), which falls with t, for t in float64: the shape of t."""
+        """Return logSNR(t) for float64 times t. It falls with t. The result has the shape of t."""
 
     def log_abar(self, t: Tensor) -> Tensor:
         return torch.nn.functional.logsigmoid(self.curve(t.double()))
@@ -38,16 +39,16 @@ class LogSNRSchedule(VariancePreserving):
 
 def _check_falling(high: float, low: float) -> None:
     if high <= low:
-        raise ValueError(f"log_snr_max = {high}, log_snr_min = {low}: expected the first one larger")
+        raise ValueError(f"log_snr_min = {low}, log_snr_max = {high}: expected log_snr_min < log_snr_max")
 
 
 @dataclass(frozen=True)
 class SigmoidSchedule(LogSNRSchedule):
-    """The schedule whose log-SNR is linear in time: `abar = sigmoid(log_snr_max + t (log_snr_min - log_snr_max))`.
+    """The schedule with a log-SNR that is linear in time: `abar = sigmoid(log_snr_max + t (log_snr_min - log_snr_max))`.
 
     Arguments:
-        log_snr_max: the log-SNR at t = 0; 10 is sigma = 0.007.
-        log_snr_min: the log-SNR at t = 1; -10 is alpha = 0.007.
+        log_snr_max: the log-SNR at t = 0; a log-SNR of 10 means sigma = 0.007.
+        log_snr_min: the log-SNR at t = 1; a log-SNR of -10 means alpha = 0.007.
 
     References:
         Variational diffusion models (Kingma et al., 2021) | https://arxiv.org/abs/2107.00630
@@ -71,9 +72,9 @@ class SigmoidSchedule(LogSNRSchedule):
 class ShiftedCosineSchedule(LogSNRSchedule):
     """The cosine schedule with more noise for larger images: `logSNR = -2 log tan(pi t / 2) + 2 log(64 / d)`.
 
-    An image of d x d pixels that is averaged down to 64 x 64 has less noise per pixel. The shift corrects for that: after
-    averaging, the log-SNR is that of the cosine schedule. The schedule is truncated, so that the log-SNR before the shift is
-    in [log_snr_min, log_snr_max].
+    If a noisy image of d x d pixels is averaged down to 64 x 64, it has less noise per pixel. The shift adds noise to
+    correct this: after averaging, the log-SNR is that of the cosine schedule. The log-SNR before the shift is limited
+    to [log_snr_min, log_snr_max].
 
     Arguments:
         side: the side d of the images in pixels; 64 means no shift.
@@ -111,7 +112,7 @@ class LaplaceSchedule(LogSNRSchedule):
     """A schedule with a Laplace density over log-SNR, for training: `logSNR(t) = mu - b sign(1/2 - t) log(1 - 2 |t - 1/2|)`.
 
     The log-SNR is infinite at t = 0 and t = 1: sample on a `BoundedLogSNRGrid`. The schedule `laplace` in diffusers is
-    different: its log-SNR rises with t.
+    different, because its log-SNR rises with t.
 
     Arguments:
         mu: the log-SNR at t = 1/2, where the density is highest.
@@ -139,9 +140,9 @@ class LaplaceSchedule(LogSNRSchedule):
 class CauchySchedule(LogSNRSchedule):
     """A schedule with a Cauchy density over log-SNR, for training: `logSNR(t) = mu + g tan(pi (1 - 2t) / 2)`.
 
-    The log-SNR is infinite at t = 0 and t = 1: sample on a `BoundedLogSNRGrid`. The tails of the density are heavy. In
-    single precision alpha is rounded to 0 (log-SNR below -200) for one of a few hundred times. Train with v, whose
-    coefficients contain no division.
+    The log-SNR is infinite at t = 0 and t = 1: sample on a `BoundedLogSNRGrid`. The density has heavy tails: about
+    one random time in a few hundred has a log-SNR below -200, and its alpha is rounded to 0 in single precision. Train with
+    the v parameterisation, whose coefficients contain no division by alpha.
 
     Arguments:
         mu: the log-SNR at t = 1/2, where the density is highest.

@@ -1,9 +1,9 @@
 """Schedules that were published as tables of T numbers: linear, quadratic and cosine.
 
-These schedules were published as T numbers, not as functions of time. Their closed forms have another end: abar(1) is
-4.32e-5 instead of 4.04e-5 (linear) and 4e-33 instead of 2.4e-9 (cosine). To reproduce the published numbers, the
-schedules here have a parameter T. log abar is piecewise linear through the published values: abar[i] at
-t = (i + 1) / T, and abar = 1 at t = 0. Between two of these times the noising rate is constant.
+These schedules were published as T numbers, not as functions of time. The closed formulas end at other values. At t =
+1, `abar = alpha^2` is 4.32e-5 instead of 4.04e-5 (linear) and 4e-33 instead of 2.4e-9 (cosine). To reproduce the
+published numbers, the schedules here have a parameter T. log abar is piecewise linear through the published values:
+abar[i] at t = (i + 1) / T, and abar = 1 at t = 0. Between two of these times the slope of log abar is constant.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class _ScaledSchedule(TabulatedSchedule):
     """A schedule of variances that were published for T = 1000 and end at 0.02. They are scaled by 1000 / T.
 
     Arguments:
-        T: the number of discrete times in the table. The last beta, 20 / T, must be below 1.
+        T: the number of discrete times in the table. It must be at least 21, so that the last beta, 20 / T, is below 1.
     """
 
     T: Annotated[int, Range(least=21)] = 1000
@@ -96,8 +96,8 @@ class LinearSchedule(_ScaledSchedule):
 class QuadraticSchedule(_ScaledSchedule):
     """The quadratic schedule: `sqrt(beta_i)` rises from 0.01 to sqrt(0.02) in equal steps for T = 1000.
 
-    For other T, beta is scaled by 1000 / T. The schedule adds less noise at early times than the linear one. diffusers
-    calls it `scaled_linear`.
+    For other T, beta is scaled by 1000 / T. The schedule adds less noise at small t than the linear one. Its name in
+    diffusers is `scaled_linear`.
 
     References:
         High-resolution image synthesis with latent diffusion models (Rombach et al., 2022) | https://arxiv.org/abs/2112.10752

@@ -1,4 +1,4 @@
-"""A comparison as dataclasses: the content of comparison.json, key by key."""
+"""Dataclasses with the content of comparison.json. Each field is a key of the file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Cell", "CellResult", "Comparison", "ComparisonSettings", "RunCard", 
 
 @dataclass(frozen=True)
 class CellResult:
-    """The measurements of one sampler of one run at one budget of network calls.
+    """The measurements of one sampler of one run within one budget of network calls.
 
     Arguments:
         steps: the number of sampling steps.
         network_calls: the number of function evaluations (NFE) of a sample, at most the budget.
         seconds_per_sample: the time of a sample.
-        metrics: the metrics by short name.
+        metrics: a dictionary from short names of metrics, such as FID, to measurements.
     """
 
     steps: int
@@ -37,7 +37,7 @@ class Cell(CellResult):
     Arguments:
         run: the run's name.
         sampler: the sampler's name; `tau_leaping+2` makes two corrector moves after each step.
-        calls: the budget of network calls.
+        calls: the budget, which is the largest number of network calls for a sample.
         cell: the name of the cell's files.
     """
 
@@ -65,7 +65,7 @@ class Shown:
     Arguments:
         cell: the name of the cell's files.
         sampler: the sampler's name.
-        calls: the budget of network calls.
+        calls: the budget, which is the largest number of network calls for a sample.
         network_calls: the number of function evaluations (NFE) of a sample.
         steps: the number of sampling steps.
         samples: the number of samples in the picture.
@@ -101,7 +101,7 @@ class RunCard:
     Arguments:
         name: the run's name.
         path: the run's folder.
-        step: the training step of the weights.
+        step: the number of training steps that the weights have had.
         weights: the SHA-256 of the weights.
         process: the name of the engine in the configuration.
         engine: the process in words.
@@ -109,11 +109,11 @@ class RunCard:
         backbone_settings: the hash of the backbone's settings.
         parameters: the number of parameters.
         training: the training.
-        command: the command that trains such a run.
-        samplers: the settings of each sampler, by name.
-        bits_per_dim: the bound on held-out images; None if it was not measured.
+        command: a command that trains a run with the same configuration.
+        samplers: a dictionary from the names of the samplers to their settings.
+        bits_per_dim: the upper bound on the bits per dimension of held-out images; None if it was not measured.
         shown: the samples that the page shows; None if no cell was measured.
-        proven: the proven properties of each sampler and of bits per dimension, by name.
+        proven: a dictionary from the name of each sampler, and "bits per dimension", to the proven properties.
     """
 
     name: str
@@ -135,12 +135,12 @@ class RunCard:
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """Everything that was chosen for a comparison.
+    """The settings of a comparison.
 
     Arguments:
         seeds: the seeds of the samples, such as 0-499.
-        device: where the samples were computed.
-        extractor: the network that made the features.
+        device: the device that computed the samples.
+        extractor: the network that computed the features.
         reference: the settings of the metrics.
         calls: the budgets of network calls.
         samplers: the chosen samplers; None means all.
@@ -165,7 +165,7 @@ class Comparison:
     """A comparison of runs and samplers.
 
     Arguments:
-        settings: what was chosen.
+        settings: the settings of the comparison.
         data: the real images.
         environment: the software and the machine.
         runs: the runs.

@@ -1,4 +1,4 @@
-"""The runs and samplers of a comparison: each run with each of the chosen samplers that it has."""
+"""The pairs of a run and a sampler that a comparison measures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Contender:
     """A run and one of its samplers.
 
     Arguments:
-        run: the run; its configuration chooses the sampler.
+        run: the run. Its configuration chooses the sampler.
         name: the run's name.
         sampler: the sampler's name; `tau_leaping+2` makes two corrector moves after each step.
         weights: the SHA-256 of the run's weights.
@@ -47,16 +47,16 @@ class Contender:
     weights: str
 
     def sampler_with(self, steps: int) -> Sampler[object]:
-        """The sampler with the given number of steps."""
+        """Make the sampler with a number of steps."""
         return self.run.sampler(steps)
 
     def trained(self) -> dict[str, str]:
-        """The trained network, as hashes of its weights and of its configuration."""
+        """Return hashes of the weights of the network and of its configuration."""
         config = self.run.config.to_dict()
         return {"weights": self.weights, "trained": digest({key: config[key] for key in ("data", "model", "process")})}
 
     def describe(self) -> dict[str, Any]:
-        """Everything that a cell depends on, without the number of steps."""
+        """Return everything that the samples depend on, except their seeds and the number of steps."""
         settings = self.run.config.sampler.to_dict()
         sampler = {key: value for key, value in settings.items() if key not in ("steps", "num_samples")}
         return {**self.trained(), "sampler": sampler}
@@ -65,14 +65,14 @@ class Contender:
 def contenders_of(
     paths: Sequence[str | Path], samplers: Sequence[str] | None, overrides: Sequence[str], device: str
 ) -> list[Contender]:
-    """Each run with each of the chosen samplers that it has.
+    """Pair each run with those of the chosen samplers that it has.
 
     Arguments:
         paths: the runs' folders.
         samplers: names; `NAME+K` makes K corrector moves after each step. None means all samplers.
         overrides: flags that change the configuration, for example "--config.sampler.ddim.eta=0.5". A flag changes only the
             samplers that have its setting.
-        device: where to compute.
+        device: the device that computes.
 
     Raises:
         ValueError: no run has a chosen sampler, a run has none of the chosen samplers, or a run is given twice.
@@ -102,13 +102,13 @@ def contenders_of(
 
 
 def _named(paths: Sequence[str | Path]) -> dict[str, str | Path]:
-    """The runs by the names of their folders, or by their paths if two names are equal."""
+    """Return a dictionary from names to runs. A name is that of the folder, or its path if two names are equal."""
     if not paths:
         raise ValueError("there are no runs, expected at least one")
     names = [Path(path).name for path in paths]
     chosen = names if len(set(names)) == len(names) else [str(path) for path in paths]
     if len(set(chosen)) < len(chosen):
-        raise ValueError(f"runs {', '.join(chosen)}: expected different ones")
+        raise ValueError(f"runs {', '.join(chosen)}: expected different runs")
     return dict(zip(chosen, paths, strict=True))
 
 
@@ -117,11 +117,11 @@ def _check_overrides(overrides: Sequence[str]) -> None:
     for argument in overrides:
         name = argument.lstrip("-").partition("=")[0].removeprefix("config.sampler.")
         if name in _FLAGS:
-            raise configuration.ConfigError(f"{argument} cannot act on a comparison, expected {_FLAGS[name]}")
+            raise configuration.ConfigError(f"{argument} has no effect on a comparison, expected {_FLAGS[name]}")
 
 
 def _parsed(label: str) -> tuple[str, int | None]:
-    """The name of a sampler and its number of corrector moves; None if the label does not contain the number."""
+    """Return the name of a sampler and its number of corrector moves. The number is None if the label does not contain it."""
     match = re.fullmatch(r"([\w.:]+)(?:\+(\d+))?", label)
     if match is None:
         raise ValueError(f"sampler = {label!r}, expected a name, or a name and its corrector steps: tau_leaping+2")
@@ -129,7 +129,7 @@ def _parsed(label: str) -> tuple[str, int | None]:
 
 
 def _offered(config: ConfigDict) -> list[str]:
-    """The samplers of a run: the samplers of its engine, and the one in its configuration, which may be a user's class."""
+    """Return the samplers of a run: those of its engine, and the one in its configuration, which may be a user's class."""
     return list(dict.fromkeys([*recipe.samplers_of(config.process.engine), str(config.sampler.name)]))
 
 
@@ -154,7 +154,7 @@ def _check_samplers(runs: Mapping[str, ConfigDict], samplers: Sequence[str]) -> 
 
 
 def _with_sampler(run: Run, label: str) -> tuple[Run, list[str]]:
-    """A copy of the run with its own configuration, and the flags that choose the sampler.
+    """Return a copy of the run with its own configuration, and the flags that choose the sampler.
 
     The flags are not applied here. A sampler's settings are keys only if the sampler is chosen. So the choice and its settings
     must be changed together.
@@ -169,7 +169,7 @@ def _with_sampler(run: Run, label: str) -> tuple[Run, list[str]]:
 
 
 def common_data(contenders: Sequence[Contender]) -> tuple[Splits, DataRecord]:
-    """The real images of all runs, and their record.
+    """Return the real images, which are the same for all runs, and a record of them.
 
     Raises:
         ValueError: two runs were trained on different images.
@@ -183,7 +183,7 @@ def common_data(contenders: Sequence[Contender]) -> tuple[Splits, DataRecord]:
             changed = [key for key in sorted({*one, *two}) if one.get(key) != two.get(key)]
             keys = [f"{key} = {one.get(key)!r} and {two.get(key)!r}" for key in changed]
             raise ValueError(
-                f"{first.name} and {other.name} were trained on different images ({'; '.join(keys) or 'of one name'}), "
-                "expected the same: all samples are compared with one set of real images"
+                f"{first.name} and {other.name} were trained on different images ({'; '.join(keys) or 'with equal settings'}), "
+                "expected the same images: all samples are compared with one set of real images"
             )
     return splits, record

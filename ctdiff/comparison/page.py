@@ -1,8 +1,8 @@
 """A comparison as one HTML page: pictures, bits per dimension, curves, all numbers, proven properties, and the commands.
 
-The page is a function of comparison.json and the pictures. It computes nothing, and all its numbers are in the JSON. This
-module makes the texts, and `comparison.html` is the layout. The template escapes all values, because runs, paths and machines
-can have any names. The page is one file without scripts, and it loads nothing from the network.
+The page depends only on comparison.json and the pictures. All its numbers are in the JSON file. This module makes the texts,
+and `comparison.html` is the template. The template escapes all values, because runs, paths and machines can have any names. The
+page is one file without scripts, and it loads nothing from the network.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _embedded(picture: bytes) -> str:
 
 
 def overlap(one: Measurement, other: Measurement) -> bool:
-    """Whether two intervals overlap. An interval with an end that is NaN overlaps with all others."""
+    """Return whether two intervals overlap. An interval with an end that is NaN overlaps with all others."""
     return not (one.low > other.high or other.low > one.high)
 
 
@@ -51,7 +51,7 @@ def _trained(card: RunCard) -> str:
 
 
 def _alike(cards: Sequence[RunCard]) -> str:
-    """A sentence on what all runs have in common; empty if their backbones differ."""
+    """Return a sentence about what all runs have in common. It is empty if their backbones differ."""
     if len(cards) < 2 or len({card.backbone_settings for card in cards}) > 1:
         return ""
     same_training = f", trained for the same {_trained(cards[0])}" if len({_trained(card) for card in cards}) == 1 else ""
@@ -60,7 +60,7 @@ def _alike(cards: Sequence[RunCard]) -> str:
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of the table of cells: the cell, its metric, and a mark, "best", "near" (overlaps with the best) or empty."""
+    """A line of the table of cells: the cell, its metric, and a mark: "best", "near" (overlaps with the best) or empty."""
 
     cell: Cell
     row: Measurement
@@ -118,10 +118,12 @@ def _commands(comparison: Comparison) -> list[str]:
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
-    """Everything else that the numbers depend on."""
+    """Return everything else that the numbers depend on, in words."""
     settings, data = comparison.settings, comparison.data
     extractor, bound = settings.extractor, settings.likelihood
-    bits = {"bits per dimension": f"{bound.draws} times and noises an image, of the first {bound.images} held-out images"}
+    bits = {
+        "bits per dimension": f"{bound.draws} random times and noises an image, of the first {bound.images} held-out images"
+    }
     return {
         **{f"weights of {card.name}, step {card.step}": f"SHA-256 {card.weights}" for card in comparison.runs},
         "training images": f"{data.train.count:,}, SHA-256 {data.train.sha256}",
@@ -135,7 +137,7 @@ def _facts(comparison: Comparison) -> dict[str, str]:
 
 
 def _articles(comparison: Comparison, pictures: Mapping[str, bytes]) -> list[dict[str, Any]]:
-    """What the template needs of each run."""
+    """Return the values of each run for the template."""
     plotted = list(dict.fromkeys(cell.run for cell in comparison.cells))
     colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(plotted)}
     return [
@@ -151,12 +153,12 @@ def _articles(comparison: Comparison, pictures: Mapping[str, bytes]) -> list[dic
 
 
 def comparison_page(comparison: Comparison, curve: bytes, pictures: Mapping[str, bytes]) -> str:
-    """A comparison as an HTML page in one file.
+    """Return the HTML page of a comparison, in one file.
 
     Arguments:
         comparison: the comparison.
         curve: the content of comparison.png.
-        pictures: the PNG of each run with samples to show, by the run's name.
+        pictures: a dictionary from the names of the runs to PNG files. A run without samples to show is not in it.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only a page needs them
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ctdiff.comparison.comparison_format import Comparison
-from ctdiff.evaluation.plots import DPI, decades, draw_floor, draw_intervals, not_finite_note, scale_metric
+from ctdiff.evaluation.plots import decades, draw_floor, draw_intervals, not_finite_note, scale_metric
+from ctdiff.figures import save_figure
 
 __all__ = ["COLOURS", "comparison_plot"]
 
@@ -25,7 +26,7 @@ _STYLES: tuple[tuple[Any, str], ...] = (
 
 
 def comparison_plot(path: str | Path, comparison: Comparison, metric: str) -> None:
-    """Write a PNG of one metric over network calls and over time. A colour is a run, a line style a sampler.
+    """Write a PNG of one metric over network calls and over time. Each run has a colour, each sampler a line style.
 
     Arguments:
         path: the file.
@@ -55,7 +56,7 @@ def comparison_plot(path: str | Path, comparison: Comparison, metric: str) -> No
     figure.suptitle(title + not_finite_note(rows))
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=9)
-    figure.savefig(path, dpi=DPI)
+    save_figure(path, figure)
 
 
 def _draw_series(left: Any, right: Any, comparison: Comparison, metric: str) -> None:

@@ -1,13 +1,14 @@
 """The proven properties of samplers, correctors, guidance and bounds, from the section `Proven:` of their docstrings.
 
-The section contains a few sentences, then the tests that prove them, one `folder/file.py::test` a line, relative to `tests`:
+A property is called proven if a test compares the code with an exact result. The section first states the properties in a few
+sentences. Then it lists the tests, one `folder/file.py::test` a line, relative to `tests`:
 
     Proven:
         With the exact posterior, the law of the samples converges at first order.
 
         discrete_diffusion/test_samplers.py::test_first_order_in_total_variation
 
-These properties do not depend on a trained network. The measurements of a comparison do.
+These properties do not depend on a trained network, but the measurements of a comparison do.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ _MISSING = "Nothing: its docstring has no section `Proven:`."
 
 @dataclass(frozen=True)
 class Statement:
-    """Proven properties.
+    """Proven properties, and the tests that compare them with exact results.
 
     Arguments:
-        text: the sentences.
-        tests: the tests that prove them, `folder/file.py::test`, relative to `tests`.
+        text: the sentences that state the properties.
+        tests: the tests, `folder/file.py::test`, relative to `tests`.
     """
 
     text: str
@@ -45,7 +46,7 @@ class Statement:
 
 
 def proven(part: Callable[..., object]) -> Statement:
-    """The proven properties of a class or function. If its docstring has no section, the statement says so.
+    """Return the proven properties of a class or function. Without a section `Proven:`, the text says that there are none.
 
     The docstring of a base class is not used: a subclass may behave differently.
 
@@ -61,7 +62,7 @@ def proven(part: Callable[..., object]) -> Statement:
 
 
 def of_sampler(sampler: Sampler[object], guided: bool) -> Statement:
-    """The proven properties of a sampler with its corrector and its guidance.
+    """Return the proven properties of a sampler, including those of its corrector and its guidance.
 
     Arguments:
         sampler: the sampler of a run.
@@ -77,10 +78,10 @@ def of_sampler(sampler: Sampler[object], guided: bool) -> Statement:
 
 
 def stated(package: ModuleType) -> dict[str, Statement]:
-    """The proven properties of all classes and functions with a section `Proven:`, by name.
+    """Return a dictionary from the names of all classes and functions with a section `Proven:` to their properties.
 
     Arguments:
-        package: the package of an engine; what it and its package `samplers` export is read.
+        package: the package of an engine. The exports of this package and of its package `samplers` are searched.
     """
     modules = (importlib.import_module(f"{package.__name__}.samplers"), package)
     found = {name: proven(getattr(module, name)) for module in modules for name in module.__all__}
@@ -88,7 +89,7 @@ def stated(package: ModuleType) -> dict[str, Statement]:
 
 
 def proven_table() -> str:
-    """All proven properties of both engines, as a Markdown table."""
+    """Return a Markdown table of all proven properties of both engines."""
     lines = ["| engine | part | proven | tests |", "|---|---|---|---|"]
     for engine in recipe.engines().values():
         for name, found in stated(engine.package).items():

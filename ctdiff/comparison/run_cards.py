@@ -1,7 +1,7 @@
-"""Run cards: a description of each run in a comparison, its bits per dimension, and a grid of its samples.
+"""Makes the run cards of a comparison. A run card describes one run, with its bits per dimension and a grid of its samples.
 
-The words come from the configuration, so they describe what was trained. The bound and the grid are kept in files. A
-comparison that was interrupted, or that has more cells, reads them again.
+The description is made from the configuration of the run. The bits per dimension and the grid are saved in files. A comparison
+that continues after an interruption, or that gets more cells, uses these files again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ctdiff.evaluation.drawing import draw, run_bits_per_dim
 from ctdiff.evaluation.records import Parts, as_json, digest, keep_result, kept_result
 from ctdiff.evaluation.report_format import Bound, BoundSettings
 from ctdiff.files import write_atomically
+from ctdiff.recipe.engine import tree
 from ctdiff.runs import Run
 from ctdiff.sampling import chosen_labels
 
@@ -50,11 +51,11 @@ SHOWN = 64
 _COLUMNS = 8
 
 _BACKBONES = {"unet": "U-Net", "uvit": "U-ViT", "dit": "DiT", "diffit": "DiffiT", "latent_diffit": "DiffiT for latents"}
-"""Names of backbones for readers. A backbone that is not here keeps the name in the configuration."""
+"""The names of backbones on a run card. Other backbones have the name in the configuration."""
 
 
 def engine_in_words(config: ConfigDict) -> str:
-    """`Markov chain on 256 grey levels, Gaussian target rates, cosine amplitude schedule`."""
+    """Describe a process: `Markov chain on 256 grey levels, Gaussian target rates, cosine amplitude schedule`."""
     labels = f", {config.model.num_classes} classes" if config.model.num_classes else ""
     schedule = config.process.schedule.name.replace("_", " ")
     return f"{recipe.engine_of(config).described(config)}, {schedule} schedule{labels}"
@@ -66,9 +67,9 @@ def _presets() -> dict[str, ConfigDict]:
 
 
 def _changes(preset: ConfigDict, config: ConfigDict) -> dict[str, Any]:
-    """The settings to change in a preset to train such a run, by key. Choices come before settings."""
+    """Return the settings of a configuration that differ from a preset, by key. Choices come before settings."""
     preset = ConfigDict(preset.to_dict())
-    recipe.set_absolute_path(preset)  # a run has an absolute path too
+    recipe.set_absolute_path(preset)  # the configuration of a run has an absolute path too
     given, wanted = configuration.flatten(preset), configuration.flatten(config)
     changed = [key for key, value in wanted.items() if key not in given or given[key] != value]
     trained = [key for key in changed if key.split(".")[0] not in configuration.FREE_SECTIONS and key != "training.device"]
@@ -76,7 +77,11 @@ def _changes(preset: ConfigDict, config: ConfigDict) -> dict[str, Any]:
 
 
 def training_command(run: Run) -> str:
-    """The command that trains such a run: the preset of its engine with the fewest changes, and the changes."""
+    """Return a command that trains a run with the same configuration.
+
+    The command has a preset and the settings that differ from it. It is the preset with the fewest different settings, if
+    possible of the same engine.
+    """
     changes = {name: _changes(preset, run.config) for name, preset in _presets().items()}
     # A preset is written for one engine. Its networks and losses are not useful for another engine.
     name = min(changes, key=lambda preset: ("process.engine" in changes[preset], len(changes[preset])))
@@ -85,17 +90,17 @@ def training_command(run: Run) -> str:
 
 
 def backbone_settings(config: ConfigDict) -> dict[str, Any]:
-    """The name and the arguments of the backbone: the part of the section `model` that does not depend on the engine."""
-    others = {"num_classes", "known", *recipe.engine_of(config).fields()["model"]}
+    """Return the name and the arguments of the backbone. They are the settings of `model` that do not depend on the engine."""
+    others = tree(config.process.engine).inner("model").fields
     return {key: value for key, value in config.model.to_dict().items() if key not in others}
 
 
 def run_card(contenders: Sequence[Contender], bound: Bound | None) -> RunCard:
-    """The card of a run, without samples to show.
+    """Make the card of a run. The card has no samples yet: its field `shown` is None.
 
     Arguments:
-        contenders: the run with each of its samplers, at least one.
-        bound: the bits per dimension.
+        contenders: one or more contenders. A contender is this run with one of its samplers.
+        bound: the bits per dimension; None if they were not measured.
     """
     first, config = contenders[0], contenders[0].run.config
     backbone, training = config.model.name, config.training
@@ -118,7 +123,7 @@ def run_card(contenders: Sequence[Contender], bound: Bound | None) -> RunCard:
 
 
 def _proven(contenders: Sequence[Contender], bounded: bool) -> dict[str, Statement]:
-    """The proven properties of each sampler of a run, and of its bits per dimension, by name."""
+    """Return the proven properties of each sampler of a run, and of its bits per dimension, as a dictionary."""
     found = {}
     for each in contenders:
         guided = each.run.config.sampler.guidance.g != 1
@@ -128,23 +133,23 @@ def _proven(contenders: Sequence[Contender], bounded: bool) -> dict[str, Stateme
 
 
 def kept_bound(
-    folder: Path, run: Run, splits: Splits, key: Mapping[str, Any], settings: BoundSettings, fresh: bool, progress: bool
+    folder: Path, run: Run, splits: Splits, key: Mapping[str, Any], settings: BoundSettings, fresh: bool
 ) -> Bound | None:
-    """The run's bits per dimension, from the folder or newly computed. None if they are computed on 0 images.
+    """Return the bits per dimension of a run. They are computed if the folder does not have them.
 
     Arguments:
-        folder: where bounds are kept, one file for each.
+        folder: the folder of the results, with one file for each result.
         run: the run.
-        splits: its real images.
-        key: everything else that the bound depends on, without these settings and the sampler's settings.
-        settings: the number of images and of draws, and the seed.
-        fresh: whether to compute them again.
-        progress: whether to show a progress bar.
+        splits: the real images of the run.
+        key: everything that the result depends on, except `settings` and the settings of the sampler.
+        settings: the number of images, the number of draws for each image, and the seed. With 0 images, the function returns
+            None.
+        fresh: whether to compute the result again if the folder has it.
     """
     if settings.images == 0:
         return None
     sampler = run.config.sampler
-    # A chain of T times may be on the sampler's grid, and the floor changes the posterior.
+    # The times of the bound may come from the sampler's grid, and `evidence_floor` changes the posterior.
     used = {name: value for name, value in sampler.to_dict().items() if name in ("grid", "evidence_floor")}
     what = {**key, "sampler": used, "likelihood": settings}
     path, parts = folder / f"{digest(what)}.json", Parts(folder, what)
@@ -153,7 +158,7 @@ def kept_bound(
     elif (found := kept_result(path, BOUND_FORMAT, what, Bound)) is not None:
         return found
     held_out = splits.test.select(torch.arange(settings.images))
-    bits = run_bits_per_dim(run, held_out, splits.train, settings.draws, settings.seed, parts, progress)
+    bits = run_bits_per_dim(run, held_out, splits.train, settings.draws, settings.seed, parts)
     bound = Bound.of(bits)
     folder.mkdir(parents=True, exist_ok=True)
     keep_result(path, BOUND_FORMAT, what, bound)
@@ -162,25 +167,24 @@ def kept_bound(
 
 
 def keep_picture(path: Path, images: Tensor, num_values: int) -> None:
-    """Write the first samples as a grid.
+    """Write a picture of the first samples in a grid.
 
     Arguments:
         path: the PNG file.
         images: integers (N, C, H, W), in the order of their seeds.
-        num_values: S.
+        num_values: S, the number of values of a pixel.
     """
     write_atomically(path, figures.grid_png(images[:SHOWN], num_values, min(_COLUMNS, len(images))))
 
 
-def kept_picture(path: Path, run: Run, steps: int, seeds: Sequence[int], progress: bool) -> bytes:
-    """The picture in a file. If the file is missing or damaged, the same samples are drawn again and the file is written.
+def kept_picture(path: Path, run: Run, steps: int, seeds: Sequence[int]) -> bytes:
+    """Return the content of a picture file. If the file is missing or damaged, draw the same samples and write it again.
 
     Arguments:
         path: the PNG file.
-        run: the run; its configuration chooses the sampler.
+        run: the run. Its configuration chooses the sampler.
         steps: the number of sampling steps.
         seeds: the seeds of all samples.
-        progress: whether to show a progress bar.
     """
     try:
         content = path.read_bytes()
@@ -189,7 +193,7 @@ def kept_picture(path: Path, run: Run, steps: int, seeds: Sequence[int], progres
     except Exception:  # missing, or damaged in any way: a sample depends only on its seed, so it can be drawn again
         chosen = list(seeds[:SHOWN])
         cond = chosen_labels(run.config, None, len(chosen))
-        samples = draw(run, run.sampler(steps), chosen, cond, title=f"picture of {run.path.name}", progress=progress)
+        samples = draw(run, run.sampler(steps), chosen, cond, title=f"picture of {run.path.name}")
         keep_picture(path, samples.images, run.config.data.num_values)
         return path.read_bytes()
     return content

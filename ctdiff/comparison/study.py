@@ -1,9 +1,8 @@
 """Compare samplers and runs: quality over network calls and over time.
 
 A comparison consists of cells. A cell is one run with one sampler and one budget of network calls. All cells use the same
-seeds and the same real images. A cell is written to its own file when it is done, and its first samples to a picture just
-before. So an interrupted comparison continues with the next cell, and a comparison with more cells computes only the new
-ones.
+seeds and the same real images. When a cell is done, a picture of its first samples is written, and then a file with its
+results. So an interrupted comparison continues with the next cell, and a comparison that gets more cells computes only these.
 
 The cost of a sample is the number of function evaluations (NFE), not the number of steps. A cell makes as many steps as its
 budget allows (see `nfe`).
@@ -15,9 +14,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import Annotated, Any
 
 from ctdiff.comparison.comparison_format import Cell, CellResult, Comparison, ComparisonSettings, RunCard, Shown, Skipped
 from ctdiff.comparison.contenders import Contender, common_data, contenders_of
@@ -31,9 +28,11 @@ from ctdiff.evaluation.evaluator import Evaluator
 from ctdiff.evaluation.records import digest, environment, keep_result, kept_result, to_json
 from ctdiff.evaluation.report import likelihood_settings
 from ctdiff.evaluation.report_format import ExtractorRecord, ReferenceSettings
-from ctdiff.files import locked, write_atomically
+from ctdiff.files import expanded, locked, write_atomically
 from ctdiff.metrics.features import Extractor
+from ctdiff.progress import tracked
 from ctdiff.sampling import chosen_labels, numbers, spans
+from diffusion_core.ranges import Count, CountOrZero, Range
 
 __all__ = ["CELL_FORMAT", "compare_runs"]
 
@@ -45,18 +44,17 @@ def compare_runs(
     paths: Sequence[str | Path],
     extractor: Extractor,
     *,
-    calls: Sequence[int],
+    calls: str | Sequence[int] = "4,8,16,32,64",
     samplers: Sequence[str] | None = None,
-    num_samples: int = 500,
+    num_samples: Count = 500,
     overrides: Sequence[str] = (),
     device: str = "cpu",
     replicates: int = 50,
     metric: str = "FID",
-    likelihood_images: int | None = None,
-    draws: int = 8,
+    likelihood_images: CountOrZero | None = None,
+    draws: Annotated[int, Range(least=4)] = 8,
     out: str | Path = "comparison",
     fresh: bool = False,
-    progress: bool = False,
 ) -> Comparison:
     """Measure every sampler of every run at the same budgets of network calls.
 
@@ -65,26 +63,27 @@ def compare_runs(
     was made with the same weights, settings, images and environment, the cell is not computed again.
 
     Arguments:
-        paths: the runs' folders; all runs were trained on the same images.
+        paths: the folders of the runs. All runs must have been trained on the same images.
         extractor: the network that computes the features of images.
-        calls: the budgets: the largest numbers of network calls (NFE) for one sample. There is one cell per run, sampler and
-            budget. A cell makes as many steps as its budget allows.
-        samplers: names; `NAME+K` makes K corrector moves after each step. If the engine of a run does not have a sampler, the
-            run has no cell with it. None means all samplers.
-        num_samples: the number of samples in a cell, with the seeds 0, 1, 2, ... The samples of a conditional run have the
-            classes 0, 1, 2, ..., and after the last class 0 again.
+        calls: the budgets, such as 4,8,16. A budget is the largest number of network calls (NFE) that a sampler may use for one
+            image. Each sampler of each run is measured with each budget, and makes as many steps as the budget allows.
+        samplers: the samplers to compare, such as ancestral,ddim. NAME+K makes K corrector steps after each step, as in
+            tau_leaping+2. A run leaves out the samplers that its engine does not have. None means all samplers of each run.
+        num_samples: the number of images to draw for each run, sampler and budget, with the seeds 0, 1, 2 and so on. The images
+            of a conditional run have the classes 0, 1, 2 and so on. After the last class, the classes start again at 0.
         overrides: flags that change the configuration, for example "--config.sampler.ddim.eta=0.5". A flag changes only the
             samplers that have the setting named in the flag.
-        device: where to compute.
-        replicates: the number of random halves of the samples. Each metric is computed on every half, and the spread of the
-            results gives the confidence interval.
-        metric: the metric that is plotted and that decides which sampler of a run is the best.
-        likelihood_images: the number of held-out images for bits per dimension of each run. None means 200, or all if there
-            are fewer.
-        draws: the number of random pairs of a time and a noise for each of these images.
+        device: the device that computes, such as cpu, cuda, cuda:1 or mps.
+        replicates: how often a random half of the samples is drawn. Each metric is computed on every such half, and the spread
+            of the results gives the confidence interval.
+        metric: the metric that is plotted and that decides which sampler of a run is the best, such as FID, KID or coverage.
+            All metrics are measured.
+        likelihood_images: the number of held-out images for the bits per dimension of each run; 0 leaves out the bits per
+            dimension. None means 200, or all if there are fewer.
+        draws: the number of random draws for each held-out image, an even number. A draw is a time and the noise at this time.
+            More draws reduce the error of the bits per dimension.
         out: the folder of the results.
-        fresh: whether to compute all cells and bits per dimension again.
-        progress: whether to show progress bars.
+        fresh: measure everything again, including finished measurements.
 
     Returns:
         The content of comparison.json.
@@ -93,8 +92,9 @@ def compare_runs(
         FolderError, CheckpointError, ConfigError, ValueError: a run or an argument cannot be used, or another comparison uses
             the folder.
     """
+    calls = numbers(calls, "calls")
     if not calls or min(calls) < 1:
-        raise ValueError(f"calls = {list(calls)}, expected positive numbers")
+        raise ValueError(f"calls = {calls}, expected positive numbers")
     contenders = contenders_of(paths, samplers, overrides, device)
     splits, data = common_data(contenders)
     evaluator = Evaluator.of(contenders[0].run.config, splits, extractor, replicates=replicates)
@@ -110,18 +110,18 @@ def compare_runs(
         metric=metric,
         likelihood=likelihood_settings(splits, likelihood_images, draws, _LIKELIHOOD_IMAGES),
     )
-    folder, here = Path(out).expanduser(), environment()
+    folder, here = expanded(out), environment()
     made_of = {"data": data, "environment": here, "device": device}
     with locked(folder, "comparison", "--out"):
         what = {**made_of, "seeds": settings.seeds, "extractor": extractor.describe(), "reference": settings.reference}
-        cells, skipped = _cells(contenders, settings, what, evaluator, folder / "cells", fresh, progress)
+        cells, skipped = _cells(contenders, settings, what, evaluator, folder / "cells", fresh)
         cards: list[RunCard] = []
         pictures: dict[str, bytes] = {}
         for name in dict.fromkeys(each.name for each in contenders):
             own = [each for each in contenders if each.name == name]
             key = {**made_of, **own[0].trained()}
-            bound = kept_bound(folder / "bounds", own[0].run, splits, key, settings.likelihood, fresh, progress)
-            card, picture = _shown(run_card(own, bound), own, cells, settings, folder / "cells", progress)
+            bound = kept_bound(folder / "bounds", own[0].run, splits, key, settings.likelihood, fresh)
+            card, picture = _shown(run_card(own, bound), own, cells, settings, folder / "cells")
             cards.append(card)
             pictures |= {} if picture is None else {name: picture}
         comparison = Comparison(settings, data, here, cards, cells, skipped)
@@ -144,9 +144,8 @@ def _cells(
     evaluator: Evaluator,
     folder: Path,
     fresh: bool,
-    progress: bool,
 ) -> tuple[list[Cell], list[Skipped]]:
-    """All cells, from the folder or newly computed, and those whose budget is too small for one step.
+    """Return all cells, read from the folder or computed, and the cells whose budget is too small for one step.
 
     Raises:
         ValueError: all budgets are too small.
@@ -155,13 +154,13 @@ def _cells(
     costs = {each: nfe_of_steps(each.sampler_with, **chosen_labels(each.run.config, None, 1)) for each in contenders}
     cells, skipped = [], []
     plan = list(itertools.product(contenders, settings.calls))
-    for contender, calls in tqdm(plan, desc="cells", unit="cell", disable=not progress, leave=False):
+    for contender, calls in tracked(plan, "cells"):
         what = {**shared, **contender.describe(), "calls": calls}
         name = digest(what)
         path = folder / f"{name}.json"
         if fresh or (result := kept_result(path, CELL_FORMAT, what, CellResult)) is None:
             seeds, picture = numbers(settings.seeds), path.with_suffix(".png")
-            result = _run_cell(contender, calls, seeds, evaluator, costs[contender], picture, progress)
+            result = _run_cell(contender, calls, seeds, evaluator, costs[contender], picture)
             if result is None:
                 skipped.append(Skipped(contender.name, contender.sampler, calls, name))
                 continue
@@ -180,7 +179,6 @@ def _run_cell(
     evaluator: Evaluator,
     cost: Callable[[int], int | None],
     picture: Path,
-    progress: bool,
 ) -> CellResult | None:
     """Compute one cell. None if the budget is too small for one step."""
     with contender.run.named():
@@ -189,16 +187,16 @@ def _run_cell(
         return None
     cond = chosen_labels(contender.run.config, None, len(seeds))
     title = f"{contender.name}, {contender.sampler}, {calls} calls"
-    samples = draw(contender.run, contender.sampler_with(steps), seeds, cond, title=title, progress=progress)
+    samples = draw(contender.run, contender.sampler_with(steps), seeds, cond, title=title)
     keep_picture(picture, samples.images, contender.run.config.data.num_values)  # first: a finished cell has a picture
     metrics = evaluator.measure(samples.images, cond.get("y"))
     return CellResult(steps, samples.nfe, samples.seconds / len(seeds), metrics)
 
 
 def _shown(
-    card: RunCard, own: Sequence[Contender], cells: Sequence[Cell], settings: ComparisonSettings, folder: Path, progress: bool
+    card: RunCard, own: Sequence[Contender], cells: Sequence[Cell], settings: ComparisonSettings, folder: Path
 ) -> tuple[RunCard, bytes | None]:
-    """The card with the samples to show: those of the best sampler at the run's largest budget, and their picture."""
+    """Return the card with the samples of the best sampler at the largest budget of the run, and their picture."""
     measured = [cell for cell in cells if cell.run == card.name]
     most = max((cell.calls for cell in measured), default=0)
     best = best_cell((cell for cell in measured if cell.calls == most), settings.metric)
@@ -207,7 +205,7 @@ def _shown(
     run = next(each.run for each in own if each.sampler == best.sampler)
     seeds = numbers(settings.seeds)
     shown = Shown(best.cell, best.sampler, best.calls, best.network_calls, best.steps, min(SHOWN, len(seeds)))
-    return replace(card, shown=shown), kept_picture(folder / f"{best.cell}.png", run, best.steps, seeds, progress)
+    return replace(card, shown=shown), kept_picture(folder / f"{best.cell}.png", run, best.steps, seeds)
 
 
 def _write(folder: Path, comparison: Comparison, pictures: Mapping[str, bytes]) -> None:

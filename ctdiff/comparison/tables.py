@@ -15,7 +15,7 @@ __all__ = ["best_cell", "comparison_csv", "comparison_table"]
 
 
 def comparison_table(comparison: Comparison, metric: str) -> str:
-    """The text that `ctdiff compare` prints: a line for each cell.
+    """Return the text that `ctdiff compare` prints, with a line for each cell.
 
     Arguments:
         comparison: the comparison.
@@ -27,19 +27,19 @@ def comparison_table(comparison: Comparison, metric: str) -> str:
         cost = [str(cell.network_calls), str(cell.steps)]
         taken = milliseconds(cell.seconds_per_sample)
         rows.append([cell.run, cell.sampler, *cost, with_interval(row), floor_value(row), taken])
-    skipped = [f"{cell.run}, {cell.sampler}: not with {cell.calls} calls" for cell in comparison.skipped]
+    skipped = [f"{cell.run}, {cell.sampler}: {cell.calls} calls are too few for one step" for cell in comparison.skipped]
     return "\n".join([aligned(rows), *skipped])
 
 
 def _numbers(row: Measurement | None) -> list[object]:
-    """Value, interval and floor; empty where there is none."""
+    """Return value, interval and floor. Missing numbers are empty."""
     if row is None:
         return [""] * 4
     return [as_json(row.value), as_json(row.low), as_json(row.high), "" if row.floor is None else as_json(row.floor.value)]
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """A comparison as CSV. Each line is a cell: its cost, and all metrics with interval and floor."""
+    """Return a comparison as CSV. Each line has the cost of a cell, and each metric with its interval and floor."""
     table, names = io.StringIO(), list(dict.fromkeys(name for cell in comparison.cells for name in cell.metrics))
     keys = ["run", "sampler", "calls", "steps", "network_calls", "seconds_per_sample"]
     writer = csv.writer(table, lineterminator="\n")
@@ -51,5 +51,5 @@ def comparison_csv(comparison: Comparison) -> str:
 
 
 def best_cell(cells: Iterable[Cell], metric: str) -> Cell | None:
-    """The cell with the best value of a metric. None if there are no cells."""
+    """Return the cell with the best value of a metric. None if there are no cells."""
     return min(cells, key=lambda cell: distance_from_best(metric, cell.metrics[metric].value), default=None)

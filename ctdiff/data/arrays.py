@@ -1,6 +1,6 @@
-"""Array files of images: the embedded digits, and files of the user.
+"""Reads images from array files: the embedded digits, and files of the user.
 
-The functions return `Splits` of uint8 images with 256 values. A file without a test set is split at random, by a seed.
+The functions return `Splits` of uint8 images with 256 values. If a file has no test set, its images are split at random.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ctdiff.data.images import Splits, as_images, split
 from ctdiff.data.labels import as_labels, with_classes
+from ctdiff.files import expanded
 
 __all__ = ["array_file", "embedded_mnist"]
 
@@ -30,7 +31,7 @@ _SVHN_KEYS = ("X", "y")
 
 
 def _read_arrays(path: Path | Traversable) -> dict[str, np.ndarray]:
-    """Return the arrays of a .npz by name, or the array of a .npy as `images`. Pickles are refused."""
+    """Return a dictionary of the arrays of a .npz, or of the array of a .npy with the key `images`. Pickles are refused."""
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -49,17 +50,17 @@ def _read_svhn(path: Path) -> dict[str, np.ndarray]:
     try:
         from scipy.io import loadmat  # here, because nothing else needs scipy
     except ImportError as error:
-        raise ModuleNotFoundError(f"{path} can be read where scipy is installed: pip install 'ctdiff[matlab]'") from error
+        raise ModuleNotFoundError(f"{path} can only be read if scipy is installed: pip install 'ctdiff[matlab]'") from error
     with path.open("rb") as file:
         try:
             loaded = loadmat(file)
         except Exception as error:  # arbitrary bytes fail in arbitrary ways
             raise ValueError(
-                f"{path} is truncated or no MATLAB file before version 7.3 ({error}): {path.stat().st_size} bytes found"
+                f"{path} is truncated or not a MATLAB file of a version before 7.3 ({error}): {path.stat().st_size} bytes found"
             ) from error
     found = {key: value for key, value in loaded.items() if not key.startswith("__")}
     if not {"X"} <= set(found) <= set(_SVHN_KEYS):
-        raise ValueError(f"{path} has the keys {sorted(found)}, expected those of SVHN, X and perhaps y")
+        raise ValueError(f"{path} has the keys {sorted(found)}, expected the keys of SVHN: X, and optionally y")
     if (images := found["X"]).ndim != 4:
         raise ValueError(f"{path}: X has shape {images.shape}, expected (H, W, C, N)")
     arrays = {"images": np.moveaxis(images, 3, 0)}
@@ -86,7 +87,7 @@ def _splits_from_arrays(arrays: Mapping[str, np.ndarray], name: str, test_fracti
         if {whole[0]} <= keys <= set(whole):
             return split(with_classes(_set(arrays, whole, name))[0], test_fraction, seed)
     known = [", ".join(pair) for pair in _WHOLE_KEYS] + [", ".join((*train, *test)) for train, test, _ in _SPLIT_KEYS]
-    raise ValueError(f"{name} has the keys {sorted(keys)}, expected {'; or '.join(known)} (the labels may be absent)")
+    raise ValueError(f"{name} has the keys {sorted(keys)}, expected {'; or '.join(known)} (the labels are optional)")
 
 
 def embedded_mnist() -> Splits:
@@ -105,36 +106,37 @@ def embedded_mnist() -> Splits:
     splits = _splits_from_arrays(_read_arrays(path), str(path), 0.2, 0)
     found = (len(splits.train), len(splits.test), splits.train.shape)
     if found != (8000, 2000, (1, 28, 28)):
-        raise ValueError(f"{path} holds {found}, expected 8000 training and 2000 test images of shape (1, 28, 28)")
+        raise ValueError(f"{path} contains {found}, expected 8000 training and 2000 test images of shape (1, 28, 28)")
     return splits
 
 
 def array_file(path: str | Path, test_fraction: float = 0.1, seed: int = 0) -> Splits:
     """Read a .npy file of images, a .npz file of images and optional labels, or a .mat file of SVHN.
 
-    A .npz has one of these sets of keys. The labels may be missing:
+    A .npz has one of these sets of keys, with or without the labels:
 
     - images, labels; or arr_0, arr_1, which `np.savez` writes for arrays without names. The images are split at random.
     - train_images, train_labels, test_images, test_labels, as in MedMNIST; or x_train, y_train, x_test, y_test, as in Keras.
       A validation set (val_images and val_labels, or x_val and y_val) is not used.
 
-    Images have shape (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3; the second axis is the channels if it has 1 or 3
-    entries. They are uint8, other integers in 0 .. 255, or booleans, which become 0 and 255. Labels have shape (N,) or (N, 1).
-    They are integers or strings. Strings are names of classes, which are numbered in natural order.
+    Images have shape (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3. If the second axis has 1 or 3 entries, it is the
+    axis of the channels. Pixels are uint8, other integers in 0 .. 255, or booleans, which become 0 and 255. Labels have shape
+    (N,) or (N, 1). They are integers or strings. Strings are names of classes, which are numbered in natural order.
 
-    A .mat file has X (H, W, C, N) and optionally y, where 10 means 0. It is split at random. It needs scipy.
+    A .mat file has the keys X (H, W, C, N) and optionally y. The label 10 means the digit 0. The images are split at random.
+    scipy must be installed.
 
     Arguments:
         path: the file.
         test_fraction: the share of the images that becomes the test set, if the file has none.
-        seed: the seed of this choice.
+        seed: the seed of the random split.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ModuleNotFoundError: the file is a .mat and scipy is not installed.
         ValueError: the file is damaged, or has other keys, shapes or dtypes.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix.lower() not in (".npy", ".npz", ".mat"):
         raise ValueError(f"{path} has the suffix {path.suffix!r}, expected .npy, .npz or .mat")
     arrays = _read_svhn(path) if path.suffix.lower() == ".mat" else _read_arrays(path)

@@ -1,8 +1,9 @@
-"""Training batches: batch k is a function of (seed, k).
+"""Training batches. Batch k depends only on the images, the seed and k.
 
-The order of the images in epoch e is a permutation keyed by (seed, e). The epochs form one endless sequence. Batch k has its
-entries k B .. (k + 1) B - 1. So every image is used once before one is used again. A run that resumes at step k takes batch k,
-and there is no state to save. Rotations and flips are keyed by (seed, k, place in the batch).
+The order of the images in epoch e is a random permutation that depends on (seed, e). The epochs form one endless sequence.
+Batch k consists of the entries k B .. (k + 1) B - 1 of this sequence. So every image is used once before one is used again. A
+run that resumes at step k takes batch k, so there is no state to save. Random rotations and flips depend on (seed, k, place in
+the batch).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from diffusion_core import PerSampleRandomness, Randomness, stream_seed
 
 __all__ = ["Batches", "Encoding", "Flip", "Rotation"]
 
-# Random streams that differ from those of training noise, which are keyed by (seed, step, sample).
+# Random streams that differ from those of the training noise, which depend on (seed, step, sample).
 _ORDER, _ROTATION, _FLIP = 0x6F72646572, 0x726F74617465, 0x666C6970
 
 
@@ -32,7 +33,7 @@ class Rotation:
     """Rotates every image about its centre by a random angle, uniform on [-degrees, degrees].
 
     Values are interpolated bilinearly and rounded. Outside the image, the nearest pixel of the border is repeated. Values must
-    be ordered, such as grey levels, because interpolation of categories has no meaning.
+    be ordered, like grey levels. Interpolation between unordered categories has no meaning.
 
     Arguments:
         degrees: the largest angle, in (0, 180].
@@ -64,7 +65,7 @@ class Rotation:
 class Flip:
     """Mirrors each image left to right with probability 1/2.
 
-    Use it for photographs, not for digits: the mirror image of a photograph is as likely, the mirror image of a digit is not.
+    Use it for photographs, not for digits. A mirrored photograph is as likely as the original, but a mirrored digit is not.
     """
 
     def __call__(self, images: Tensor, randomness: Randomness) -> Tensor:
@@ -89,7 +90,7 @@ class Batches:
         encode: a function from pixels (B, C, H, W) int64 to x_0; None means x_0 = pixels.
 
     Raises:
-        ValueError: batch_size is below 1, or `ImageData` refuses the images or the labels.
+        ValueError: batch_size is below 1, or the images or the labels are not valid for `ImageData`.
     """
 
     images: Tensor

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from ctdiff.data.images import ImageData, Splits
+from ctdiff.files import expanded
 
 __all__ = ["CIFAR10_ARCHIVE", "CIFAR10_FOLDER", "read_cifar10"]
 
@@ -40,7 +41,7 @@ def _records(content: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     records = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
     labels = records[:, 0]
     if labels.max() > 9:
-        raise ValueError(f"{name} is no file of CIFAR-10: it holds the label {labels.max()}, expected 0 .. 9")
+        raise ValueError(f"{name} is not a file of CIFAR-10: it has the label {labels.max()}, expected 0 .. 9")
     return records[:, 1:].reshape(-1, *_SHAPE), labels
 
 
@@ -58,7 +59,7 @@ def _from_contents(contents: Mapping[str, bytes], source: Path) -> Splits:
 
 
 def _archived(path: Path) -> dict[str, bytes]:
-    """Return the contents of the files of a tar archive by name, without unpacking them to the disk."""
+    """Return a dictionary from names to contents of the files in a tar archive. Nothing is unpacked to the disk."""
     contents = {}
     try:
         with tarfile.open(path) as archive:
@@ -66,7 +67,7 @@ def _archived(path: Path) -> dict[str, bytes]:
                 file = archive.extractfile(member) if member.isfile() else None
                 if file is not None and (name := Path(member.name).name) in (*_TRAIN, _TEST):
                     contents[name] = file.read()
-            while archive.fileobj is not None and archive.fileobj.read(2**20):  # to the checksum at the very end
+            while archive.fileobj is not None and archive.fileobj.read(2**20):  # reads on to the checksum at the end
                 continue
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(":")
@@ -78,13 +79,13 @@ def read_cifar10(path: str | Path) -> Splits:
     """Read the six files data_batch_1.bin .. data_batch_5.bin and test_batch.bin, from a folder or a tar archive.
 
     Arguments:
-        path: the folder, or the archive, compressed or not.
+        path: the folder, or the archive. The archive may be compressed.
 
     Raises:
         FileNotFoundError: the folder, the archive or one of the six files is missing.
         ValueError: a file is damaged.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         files = {name: path / name for name in (*_TRAIN, _TEST)}
         return _from_contents({name: file.read_bytes() for name, file in files.items() if file.is_file()}, path)

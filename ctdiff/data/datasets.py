@@ -1,4 +1,4 @@
-"""Any map-style torch `Dataset`, read into memory."""
+"""Reads any map-style torch `Dataset` into memory."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _read(
     for i, label in enumerate(labels):
         if isinstance(label, str) != isinstance(labels[0], str):
             raise ValueError(
-                f"{name}[{i}] has the label {label!r} and {name}[0] has {labels[0]!r}, expected integers alone or strings alone"
+                f"{name}[{i}] has the label {label!r} and {name}[0] has {labels[0]!r}, expected only integers or only strings"
             )
     return images, np.array(labels, None if isinstance(labels[0], str) else np.int64) if labels else None
 
@@ -95,23 +95,23 @@ def from_dataset(
     image, img, pixel_values, and optionally one of label, labels, target. Its other keys are not read.
 
     An image is a PIL image, or a tensor or array of shape (H, W), (C, H, W) or (H, W, C) with C = 1 or 3. Its dtype is uint8,
-    another integer type with values in 0 .. 255, or bool, whose values become 0 and 255. PIL images are converted as by
-    `image_folder`: turned upright, put over `ground`, and reduced to 8 bits.
+    another integer type with values in 0 .. 255, or bool, whose values become 0 and 255. A PIL image is turned upright, its
+    transparent pixels show the grey level `ground`, and its values are reduced to 8 bits.
 
     A label is an integer of at least 0, or a string. Strings are names of classes. The classes of both sets are numbered in
     natural order: "2" comes before "10".
 
     Arguments:
         dataset: the training set, with `len` and `[]`.
-        test: the test set; None means that `dataset` is split.
+        test: the test set. None means that `dataset` is split at random.
         channels: the channels of converted PIL images, 1 (grey) or 3 (RGB). None means 1 for grey images and 3 for others.
-        image_size: as in `image_folder`.
+        image_size: the side, or (height, width), of the resized images. None if all images have the same size.
         test_fraction: the share of the images that becomes the test set, if `test` is None.
-        seed: the seed of this choice.
+        seed: the seed of the random split.
         ground: the grey level behind transparent pixels of PIL images, 0 .. 255.
 
     Raises:
-        TypeError: a data set has no `len` or `[]`, or is a dictionary of several.
+        TypeError: a data set has no `len` or `[]`, or it is a dictionary of several data sets.
         ValueError: an item has another form, such as a float image or a one-hot label, or the sizes of images differ.
     """
     if channels is not None:

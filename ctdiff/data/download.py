@@ -1,9 +1,9 @@
 """MNIST and Fashion-MNIST in the folders of torchvision, and CIFAR-10.
 
-torchvision has the names, the checksums and the folder (`ROOT/MNIST/raw`) of the files. So a folder that torchvision has
-filled can be read. Files are downloaded only if the caller allows it, over TLS and with checked certificates. The downloader of
-torchvision is not used, because it falls back to plain HTTP. The CIFAR-10 of torchvision is a set of pickles, which can execute
-code. So the images are read from the binary archive of the same authors.
+The names, the checksums and the folder (`ROOT/MNIST/raw`) of the files are those of torchvision. So files that torchvision has
+downloaded can be read. Files are downloaded only if the caller allows it, over TLS and with checked certificates. The
+downloader of torchvision is not used, because it may use plain HTTP. torchvision reads CIFAR-10 from pickles, which can execute
+code. Here, the images are read from the binary archive of the same authors.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from ctdiff.data.cifar import CIFAR10_ARCHIVE, CIFAR10_FOLDER, read_cifar10
 from ctdiff.data.idx import find_idx, idx_folder
 from ctdiff.data.images import Splits
+from ctdiff.files import expanded
 from ctdiff.https import fetch
 
 __all__ = ["cifar10", "torchvision_fashion_mnist", "torchvision_mnist"]
@@ -29,7 +30,7 @@ def _fetch(url: str, target: Path, md5: str) -> None:
     """Download a file to `target`. It has another name until its checksum is verified."""
     content = fetch(url)
     if (found := hashlib.md5(content, usedforsecurity=False).hexdigest()) != md5:
-        raise OSError(f"{len(content)} bytes with checksum {found} arrived, expected {md5}")
+        raise OSError(f"the download has {len(content)} bytes with checksum {found}, expected {md5}")
     part = target.with_name(target.name + ".part")
     part.write_bytes(content)
     os.replace(part, target)
@@ -39,7 +40,7 @@ def _read(root: str | Path, name: str, mirror: str, download: bool) -> Splits:
     """Read the data set `name` (a class of torchvision.datasets) from ROOT/name/raw."""
     import torchvision.datasets  # here, because it is slow to import and most runs do not need it
 
-    folder = Path(root).expanduser() / name / "raw"
+    folder = expanded(root) / name / "raw"
     missing = find_idx(folder)[1]
     files = [(file, md5) for file, md5 in getattr(torchvision.datasets, name).resources if Path(file).stem in missing]
     by_hand = f"put {', '.join(file for file, _ in files)} (gzipped or not) into {folder}"
@@ -72,7 +73,7 @@ def torchvision_mnist(root: str | Path, download: bool = False) -> Splits:
 def torchvision_fashion_mnist(root: str | Path, download: bool = False) -> Splits:
     """Read Fashion-MNIST, 60,000 training and 10,000 test images (1, 28, 28), from ROOT/FashionMNIST/raw.
 
-    Arguments and errors are those of `torchvision_mnist`.
+    The arguments and the errors are those of `torchvision_mnist`.
 
     References:
         Fashion-MNIST: a novel image dataset for benchmarking machine learning algorithms (Xiao et al., 2017)
@@ -96,18 +97,18 @@ def cifar10(root: str | Path, download: bool = False) -> Splits:
         | https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf
 
     Raises:
-        FileNotFoundError: both are missing and download is False, or a file is missing.
+        FileNotFoundError: the archive and the folder are missing and download is False, or one of their files is missing.
         ConnectionError: the download failed.
         ValueError: a file is damaged.
     """
-    root = Path(root).expanduser()
+    root = expanded(root)
     if root.is_file() or any(root.glob("*_batch*.bin")):
         return read_cifar10(root)
     folder, archive = root / CIFAR10_FOLDER, root / CIFAR10_ARCHIVE
     found = next((path for path in (folder, archive) if path.exists()), None)
     if found is not None:
         return read_cifar10(found)
-    by_hand = f"put {CIFAR10_ARCHIVE} (of {_CIFAR10}cifar.html, the binary version) into {root}"
+    by_hand = f"put {CIFAR10_ARCHIVE} (from {_CIFAR10}cifar.html, the binary version) into {root}"
     if not download:
         raise FileNotFoundError(f"CIFAR-10 is not in {root}: {by_hand}, or allow the download (download=True)")
     root.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Folders of images, with a subfolder for each class."""
+"""Reads folders of images, with an optional subfolder for each class."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ctdiff.data.image_cache import LeftOut, cached_images
 from ctdiff.data.images import ImageData, Splits
 from ctdiff.data.listing import ListedImage, list_images
 from ctdiff.data.photographs import DamagedImageError, check_channels, check_ground, fitted, open_image
 from ctdiff.data.transforms import image_extent
+from ctdiff.files import expanded
+from ctdiff.progress import tracked
 
 __all__ = ["image_folder"]
 
@@ -27,7 +28,7 @@ def _opened(
     files: Sequence[Path], channels: int, ground: int, extent: tuple[int, int] | None, left_out: LeftOut | None
 ) -> Iterator[tuple[str, Tensor]]:
     """Decode files one after the other. Damaged files are added to `left_out`; if it is None, they raise an error."""
-    for i, file in enumerate(tqdm(files, desc="reading images", unit="image", delay=1, leave=False, dynamic_ncols=True)):
+    for i, file in enumerate(tracked(files, "reading images")):
         try:
             image = open_image(file, channels, ground, extent)
         except DamagedImageError as error:
@@ -37,7 +38,7 @@ def _opened(
         else:
             yield str(file), image
     if left_out is not None and len(left_out) == len(files):
-        raise ValueError(f"none of {len(files)} images can be read, the first because {left_out[0]}")
+        raise ValueError(f"none of {len(files)} images can be read. The first error is: {left_out[0]}")
 
 
 def image_folder(
@@ -49,39 +50,39 @@ def image_folder(
     ground: int = 255,
     skip_damaged: bool = False,
 ) -> Splits:
-    """Read all images of a folder. If the images are in subfolders, each subfolder is a class. Class 2 comes before class 10.
+    """Read all images of a folder. If the images are in subfolders, each subfolder is a class.
 
-    If the only subfolders are `train` and `test` (or `val`), they are the training set and the test set. Hidden files are left
-    out, and links are followed.
+    Classes are numbered in natural order: "2" comes before "10". If the only subfolders are `train` and `test` (or `val`), they
+    are the training set and the test set. Hidden files are left out, and links are followed.
 
-    Images are turned upright by their EXIF orientation. Transparent pixels show `ground`. 16 bits per channel become 8 by
-    `value >> 8`, and floats in [0, 1] by `round(255 value)`.
+    Images are turned upright by their EXIF orientation. Transparent pixels show the grey level `ground`. A value of 16 bits
+    becomes `value >> 8`, and a float in [0, 1] becomes `round(255 value)`.
 
-    One original is in memory at a time. The converted images are kept in `$XDG_CACHE_HOME/ctdiff/images` (or in `~/.cache`)
-    and mapped into memory. The next time, no original is opened unless a file has changed.
+    Only one original image is in memory at a time. The converted images are saved in `$XDG_CACHE_HOME/ctdiff/images` (or in
+    `~/.cache`) and mapped into memory. The next call uses these files if no original has changed.
 
     Arguments:
         path: the folder.
         channels: 1 for grey, 3 for RGB; every image is converted.
-        image_size: the side, or (height, width), of the resized images. An image with another aspect ratio is cut at its
-            centre first. None if all images already have one size.
+        image_size: the side, or (height, width), of the resized images. An image with another aspect ratio is cropped
+            around its centre first. None if all images already have the same size.
         test_fraction: the share of the images that becomes the test set, if the folder has none.
-        seed: the seed of this choice.
+        seed: the seed of the random split.
         ground: the grey level behind transparent pixels, 0 .. 255: 255 is white.
         skip_damaged: whether to leave out images that cannot be read, with a warning.
 
     Raises:
         FileNotFoundError: the folder does not exist, or has no image.
-        ValueError: an image is damaged, or sizes differ and no image_size was given; some images are in class folders and
-            some are not; or the two sets have different classes.
+        ValueError: an image is damaged, or sizes differ and no image_size was given. Or some images are in class folders and
+            some are not, or the two sets have different classes.
 
     Warns:
-        UserWarning: images are left out, or cannot be kept for the next time.
+        UserWarning: damaged images are left out, or the converted images cannot be saved for the next call.
     """
     check_channels(channels)
     check_ground(ground)
     extent = None if image_size is None else image_extent(image_size)
-    root = Path(path).expanduser()
+    root = expanded(path)
     listing = list_images(root, test_fraction, seed)
     listed = (*listing.train, *listing.test)
     files = [root / each.name for each in listed]

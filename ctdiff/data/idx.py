@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST and of its many successors.
+"""Reads IDX files, the format of MNIST and of similar data sets.
 
     0x00 0x00 type rank | rank sizes, 32 bits each, big-endian | the values, last axis fastest
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from ctdiff.data.images import ImageData, Splits, as_images
+from ctdiff.files import expanded
 
 __all__ = ["IDX_FILES", "find_idx", "idx_folder", "read_idx"]
 
@@ -51,14 +52,14 @@ def read_idx(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is truncated, too long, of another type, or no IDX file.
+        ValueError: the file is truncated or too long, has values of another type, or is not an IDX file.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     content = _content(path)
     if len(content) < 4 or content[:2] != b"\0\0" or not 1 <= content[3] <= 4:
         raise ValueError(f"{path} is not an IDX file: it begins with {content[:4].hex(' ')!r}, expected '00 00 08 0n'")
     if content[2] != 0x08:
-        raise ValueError(f"{path} holds values of IDX type 0x{content[2]:02x}, expected 0x08 (unsigned bytes)")
+        raise ValueError(f"{path} has values of IDX type 0x{content[2]:02x}, expected 0x08 (unsigned bytes)")
     rank = content[3]
     header = 4 + 4 * rank
     if len(content) < header:
@@ -80,7 +81,7 @@ def find_idx(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     for name in (name for pair in IDX_FILES.values() for name in pair):
         stem, rank, _ = name.rsplit("-", 2)
         names = [f"{stem}{mark}{rank}{end}" for mark in "-." for end in ("-ubyte", ".ubyte", "")]
-        candidates = (Path(folder).expanduser() / f"{other}{suffix}" for suffix in ("", ".gz") for other in names)
+        candidates = (expanded(folder) / f"{other}{suffix}" for suffix in ("", ".gz") for other in names)
         path = next((path for path in candidates if path.is_file()), None)
         if path is None:
             missing.append(name)
@@ -90,15 +91,16 @@ def find_idx(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def idx_folder(path: str | Path) -> Splits:
-    """Read a folder of IDX files under the names of MNIST, gzipped or not, also with a dot (`.idx3-ubyte`) or without `-ubyte`.
+    """Read a folder of four IDX files with the names of the MNIST files. They may be gzipped.
 
-    Debian's package dataset-fashion-mnist is such a folder: /usr/share/datasets/fashion-mnist.
+    A dot in the names (`.idx3-ubyte`) is allowed, and `-ubyte` may be missing. The Debian package dataset-fashion-mnist
+    installs such a folder: /usr/share/datasets/fashion-mnist.
 
     Raises:
         FileNotFoundError: the folder or one of the four files is missing.
-        ValueError: a file is damaged, or images and labels do not fit.
+        ValueError: a file is damaged, or there is not one label for each image.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_dir():
         raise FileNotFoundError(f"there is no folder {path}")
     found, missing = find_idx(path)
@@ -110,7 +112,7 @@ def idx_folder(path: str | Path) -> Splits:
         if images.ndim != 3:
             raise ValueError(f"{found[images_name]} has shape {images.shape}, expected (N, H, W)")
         if labels.shape != images.shape[:1]:
-            raise ValueError(f"{found[labels_name]} has shape {labels.shape}, expected {images.shape[:1]}: one label an image")
+            raise ValueError(f"{found[labels_name]} has shape {labels.shape}, expected {images.shape[:1]}: a label an image")
         return ImageData(as_images(images.copy(), str(found[images_name])), torch.from_numpy(labels.astype(np.int64)))
 
     return Splits(part(*IDX_FILES["train"]), part(*IDX_FILES["test"]))

@@ -3,8 +3,8 @@
     $XDG_CACHE_HOME/ctdiff/images/<hash>/  images.npy    (N, C, H, W) uint8, mapped into memory, never loaded as a whole
     (or ~/.cache/...)                      index.json    the hash of the images, and which files were left out
 
-The hash is that of everything that the images depend on. A folder is written under another name and then renamed. No content
-is executed. The folder can be deleted at any time.
+<hash> is a hash of everything that the images depend on. A folder is written under another name and then renamed. No code is
+executed when the cache is loaded. The cache can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from torch import Tensor
 from ctdiff.files import discard, remove_leftovers, write_atomically
 from ctdiff.hashes import bytes_hash, json_hash
 
-__all__ = ["LeftOut", "Read", "cached_images"]
+__all__ = ["LeftOut", "Read", "cache_folder", "cached_images"]
 
 LeftOut: TypeAlias = dict[int, str]
-"""The reasons of images that were left out, by index."""
+"""A dictionary from the index of each image that was left out to the reason."""
 
 Read: TypeAlias = Callable[[LeftOut], Iterator[Tensor]]
 """A function that yields at least one image (1, C, H, W), and adds the images that it leaves out to its argument."""
@@ -38,21 +38,21 @@ _DAY = 86400.0  # seconds
 
 
 def cached_images(what: Mapping[str, Any], count: int, read: Read) -> tuple[Tensor, LeftOut]:
-    """Return the images of the cache, or read them and write the cache.
+    """Return images from the cache. If they are not there, read them and write them to the cache.
 
     Arguments:
         what: everything that the images depend on, as JSON content.
         count: the number of images, including those that are left out.
-        read: reads the images.
+        read: the function that reads the images if they are not in the cache.
 
     Returns:
-        Images (N, C, H, W), mapped from the file, and the images that were left out.
+        The images (N, C, H, W), mapped from the file, and the reasons why others were left out.
 
     Warns:
         UserWarning: the cache cannot be written.
     """
     try:
-        place = _home() / json_hash(what)
+        place = cache_folder() / json_hash(what)
         found = _load(place, count)
         if found is None:
             _store(place, count, read)
@@ -60,11 +60,16 @@ def cached_images(what: Mapping[str, Any], count: int, read: Read) -> tuple[Tens
         if found is not None:
             return found
     except OSError as error:  # of the cache, because `read` raises ValueErrors
-        warnings.warn(f"the images cannot be kept for the next start ({error}); training goes on without", stacklevel=2)
+        warnings.warn(f"the images cannot be saved for the next start ({error}); the program continues", stacklevel=2)
     return _in_memory(count, read)
 
 
-def _home() -> Path:
+def cache_folder() -> Path:
+    """Return the folder of the cache.
+
+    Raises:
+        OSError: the home folder of the user is not known.
+    """
     given = os.environ.get("XDG_CACHE_HOME", "")
     try:
         home = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"

@@ -1,7 +1,7 @@
 """A data set: a uint8 tensor of images, optional labels, and the number of values of a pixel.
 
-Images have values 0 .. S - 1 (`num_values` = S; 256 as read from a file) and shape
-(N, C, H, W) with 1 or 3 channels. uint8 keeps 60,000 digits in 47 MB.
+Images have the shape (N, C, H, W) with 1 or 3 channels, and values 0 .. S - 1. S is `num_values`. It is 256 for
+images from a file. As uint8, 60,000 digits need 47 MB.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ImageData:
     Arguments:
         images: (N, C, H, W) uint8, values in 0 .. num_values - 1.
         labels: (N,) int64, non-negative, or None.
-        num_values: the number of values of a pixel, S, 2 .. 256.
+        num_values: S, the number of values that a pixel can have, 2 .. 256.
         class_names: the names of the labels 0, 1, ...; empty if they have no names.
 
     Raises:
@@ -45,23 +45,23 @@ class ImageData:
         if images.dtype != torch.uint8:
             raise ValueError(f"images have dtype {images.dtype}, expected torch.uint8 (integers 0 .. 255)")
         if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-            raise ValueError(f"images have shape {tuple(images.shape)}, expected (N, C, H, W), none empty, C = 1 or 3")
+            raise ValueError(f"images have shape {tuple(images.shape)}, expected (N, C, H, W) with C = 1 or 3 and no side of 0")
         if not 2 <= self.num_values <= 256:
             raise ValueError(f"num_values = {self.num_values}, expected 2 .. 256")
         if self.num_values < 256 and (largest := int(images.max())) >= self.num_values:
-            raise ValueError(f"images hold the value {largest}, expected 0 .. {self.num_values - 1}")
+            raise ValueError(f"images have the value {largest}, expected 0 .. {self.num_values - 1}")
         if labels is None:
             if self.class_names:
-                raise ValueError(f"{len(self.class_names)} class_names and no labels, expected none")
+                raise ValueError(f"there are {len(self.class_names)} class_names and no labels, expected no class_names")
             return
         if labels.dtype != torch.int64:
             raise ValueError(f"labels have dtype {labels.dtype}, expected torch.int64")
         if labels.shape != images.shape[:1]:
-            raise ValueError(f"labels have shape {tuple(labels.shape)}, expected ({len(images)},): one an image")
+            raise ValueError(f"labels have shape {tuple(labels.shape)}, expected ({len(images)},): one for each image")
         if int(labels.min()) < 0:
-            raise ValueError(f"labels hold the value {int(labels.min())}, expected 0 or more")
+            raise ValueError(f"labels have the value {int(labels.min())}, expected 0 or more")
         if self.class_names and (largest := int(labels.max())) >= len(self.class_names):
-            raise ValueError(f"labels hold the value {largest}, expected less than the {len(self.class_names)} class_names")
+            raise ValueError(f"labels have the value {largest}, expected less than the {len(self.class_names)} class_names")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -74,7 +74,7 @@ class ImageData:
 
     @property
     def num_classes(self) -> int:
-        """The number of class names, or the largest label plus one; 0 without labels."""
+        """The number of class names. Without names, it is the largest label plus one; without labels, it is 0."""
         if self.class_names:
             return len(self.class_names)
         return 0 if self.labels is None else int(self.labels.max()) + 1
@@ -87,7 +87,7 @@ class ImageData:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A training and a test set of the same kind.
+    """A training set and a test set of images of one shape, with the same values and the same classes.
 
     Raises:
         ValueError: the sets differ in image shape, in num_values or in class_names, or only one of them has labels.
@@ -106,7 +106,7 @@ class Splits:
 
     @property
     def num_classes(self) -> int:
-        """The largest label of both sets plus one; 0 without labels."""
+        """The number of class names. Without names, the largest label of both sets plus one; without labels, 0."""
         return max(self.train.num_classes, self.test.num_classes)
 
     @property
@@ -120,7 +120,7 @@ class Splits:
 
 
 def data_record(splits: Splits) -> dict[str, Any]:
-    """Return what identifies the images of a data set, wherever the files are: their numbers, their shape and their hashes."""
+    """Return the number, the shape and the hashes of the images of a data set. The place of the files has no influence."""
 
     def record(data: ImageData) -> dict[str, Any]:
         labels = [] if data.labels is None else [data.labels]
@@ -131,9 +131,14 @@ def data_record(splits: Splits) -> dict[str, Any]:
 
 
 def split_indices(count: int, test_fraction: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Return the indices of training images and of test images, in ascending order. They depend on the seed only.
+    """Choose training images and test images at random. Return the indices of both, in ascending order.
 
-    The test set has round(test_fraction N) images. Both sets have at least one.
+    The test set has `round(test_fraction * count)` images, but both sets have at least one image.
+
+    Arguments:
+        count: the number of images.
+        test_fraction: the share of the images that becomes the test set.
+        seed: the seed of the random choice.
 
     Raises:
         ValueError: the fraction is not in (0, 1), or there are fewer than two images.
@@ -168,7 +173,7 @@ def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
         name: the name of the images, for errors.
 
     Raises:
-        ValueError: another dtype (floats, say), values outside 0 .. 255, or another shape.
+        ValueError: the images have another dtype, such as float32, values outside 0 .. 255, or another shape.
     """
     images = as_bytes(array, name)
     if images.ndim == 3:
@@ -178,6 +183,6 @@ def as_images(array: np.ndarray | Tensor, name: str) -> Tensor:
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise ValueError(
             f"{name}: images have shape {tuple(array.shape)}, "
-            "expected (N, H, W), (N, C, H, W) or (N, H, W, C), none empty, C = 1 or 3"
+            "expected (N, H, W), (N, C, H, W) or (N, H, W, C) with C = 1 or 3 and no side of 0"
         )
     return images.contiguous()

@@ -1,4 +1,4 @@
-"""Labels as class numbers: integers stay the same, strings are numbered in natural order."""
+"""Converts labels to class numbers. Integers stay the same, and strings are numbered in natural order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctdiff.data.listing import natural_order
 __all__ = ["as_labels", "item_label", "with_classes"]
 
 _REPR = Repr()
-_REPR.maxother = 80  # of a tensor or an array
+_REPR.maxother = 80  # letters of a tensor or an array
 
 
 def item_label(label: object, name: str) -> int | str:
@@ -49,11 +49,11 @@ def as_labels(array: np.ndarray, count: int, name: str) -> np.ndarray:
         name: the name of the labels, for errors.
 
     Raises:
-        ValueError: the labels have another shape, a dtype that is no integer, boolean or string, or a value below 0.
+        ValueError: the labels have another shape, a value below 0, or a dtype other than integer, boolean or string.
     """
     if array.shape not in ((count,), (count, 1)):
         raise ValueError(
-            f"{name}: labels have shape {array.shape}, expected ({count},) or ({count}, 1): one an image; "
+            f"{name}: labels have shape {array.shape}, expected ({count},) or ({count}, 1): one for each image; "
             "one-hot rows become integers with labels.argmax(1)"
         )
     if array.dtype.kind not in "biuU":
@@ -68,9 +68,10 @@ def as_labels(array: np.ndarray, count: int, name: str) -> np.ndarray:
 
 
 def with_classes(*sets: tuple[Tensor, np.ndarray | None]) -> list[ImageData]:
-    """Return data sets that belong together, such as a training and a test set, with class numbers as labels.
+    """Convert the labels of several sets, such as a training and a test set, to class numbers.
 
-    The different strings of all sets are the names of the classes, in natural order.
+    If labels are strings, they are names of classes. The names of all sets together are numbered in natural order: "2" comes
+    before "10".
 
     Arguments:
         sets: images (N, C, H, W) and labels (N,), integers or strings. None means a set without labels.

@@ -4,8 +4,8 @@
     photos/cat/a.png, dog/b.png              a class for each folder
     photos/train/cat/..., test/cat/...       with a separate test set
 
-Links to folders are followed, except a link to a folder that contains the link. Folders of the system, of file managers and of
-archives are left out.
+Links to folders are followed, except a link to a folder that contains the link. Folders that operating systems, file managers
+and archive programs create, such as __MACOSX, are left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TRAIN, _TEST, _VALIDATION = ("train", "training"), ("test", "testing"), ("val",
 
 @dataclass(frozen=True)
 class ListedImage:
-    """An image file that was not opened yet.
+    """An image file. The file was not opened.
 
     Arguments:
         name: the path of the file, relative to the listed folder.
@@ -59,7 +59,7 @@ class Listing:
 
 
 def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
-    """Return a sort key: numbers in a name are compared by value, so 2 comes before 10, and upper and lower case are equal."""
+    """Return a sort key. Numbers in a name are compared by value: 2 comes before 10. Upper and lower case are equal."""
     pieces = re.split(r"(\d+)", name)
     return tuple(int(piece) if i % 2 else piece.casefold() for i, piece in enumerate(pieces)), name
 
@@ -67,7 +67,7 @@ def natural_order(name: str) -> tuple[tuple[str | int, ...], str]:
 def _files(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
     """Yield the image files of a folder and of its subfolders."""
     real = os.path.realpath(folder)
-    if real in above:  # a link to a folder that contains it would never end
+    if real in above:  # following a link to a folder that contains it would never end
         return
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.lower() in _LEFT_BEHIND:
@@ -91,7 +91,7 @@ def _parts(root: Path, names: Sequence[str]) -> tuple[str, str | None] | None:
         return None
     train, held_out = found[_TRAIN][0], [*found[_TEST], *found[_VALIDATION]]
     if len(held_out) == 2:
-        warnings.warn(f"{root} has {', '.join([train, *held_out])}: {held_out[1]} is left alone", stacklevel=2)
+        warnings.warn(f"{root} has {', '.join([train, *held_out])}: {held_out[1]} is not used", stacklevel=2)
     return train, held_out[0] if held_out else None
 
 
@@ -101,7 +101,9 @@ def _classes(root: Path, part: str, names: Sequence[str]) -> list[str | None]:
     classes = [name.partition("/")[0] if "/" in name else None for name in inside]
     if None in classes and (named := [each for each in classes if each is not None]):
         loose = root / names[classes.index(None)]
-        raise ValueError(f"{loose} is in no class folder, but {named[0]!r} is one: expected all or none in subfolders")
+        raise ValueError(
+            f"{loose} is in no class folder, but {named[0]!r} is one: expected all images in class folders, or none"
+        )
     return classes
 
 
@@ -118,13 +120,13 @@ def _differing(root: Path, train: str, test: str, classes: tuple[set[str | None]
 def list_images(root: Path, test_fraction: float, seed: int) -> Listing:
     """List the images of a folder.
 
-    If the only subfolders are `train` and `test` (or `val`), they are the two sets. If there are all three, `val` is left out.
-    Without a test set, a random one is chosen.
+    If the only subfolders are `train` and `test` (or `val`), they are the training set and the test set. If all three exist,
+    `val` is not used. If there is no test set, test images are chosen at random.
 
     Arguments:
         root: the folder.
         test_fraction: the share of the images that becomes the test set, if the folder has none.
-        seed: the seed of this choice.
+        seed: the seed of the random choice.
 
     Raises:
         FileNotFoundError: the folder does not exist, or has no image.
@@ -132,13 +134,13 @@ def list_images(root: Path, test_fraction: float, seed: int) -> Listing:
             few images for two sets.
 
     Warns:
-        UserWarning: a validation set or a link to nothing is left out.
+        UserWarning: a validation set is not used, or a link to a missing file is left out.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
     names = [path.relative_to(root).as_posix() for path in _files(root)]
     if not names:
-        raise FileNotFoundError(f"{root} holds no image ({', '.join(sorted(image_suffixes()))})")
+        raise FileNotFoundError(f"{root} has no image ({', '.join(sorted(image_suffixes()))})")
     parts = _parts(root, names)
     if parts is None:
         return _drawn(root, names, _classes(root, "", names), test_fraction, seed)

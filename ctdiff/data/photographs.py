@@ -1,9 +1,9 @@
 """Converts an image file or a PIL image to pixels: upright, without transparency, 8 bits, grey or RGB, of one size.
 
-    stored pixels -> 8 bits a channel -> over the ground -> grey or RGB -> upright -> cut and resized
+    stored pixels -> 8 bits a channel -> no transparency -> grey or RGB -> upright -> cropped and resized
 
-The EXIF orientation says which side is up: cameras store upright photographs on their side. If a file has several frames or
-pages, the first one is used.
+Many cameras store upright photographs on their side. The EXIF orientation tells how to turn them. If a file has several frames
+or pages, the first one is used.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _named(name: str, found: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # arbitrary bytes fail in arbitrary ways
         why = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedImageError(f"{name} is damaged or no image ({why}){found}") from error
+        raise DamagedImageError(f"{name} is damaged or not an image ({why}){found}") from error
 
 
 @cache
@@ -107,14 +107,15 @@ def check_ground(ground: int) -> None:
 
 
 def is_grey(image: Image.Image) -> bool:
-    """Return whether the mode of an image is a grey one."""
+    """Return whether an image has a grey mode."""
     return image.mode in ("1", "L", "LA", "La", "I", "F") or image.mode.startswith("I;16")
 
 
 def to_array(image: Image.Image, channels: int, name: str, ground: int = 255) -> np.ndarray:
     """Return a PIL image as an upright uint8 array, grey (H, W) or RGB (H, W, 3).
 
-    Transparent pixels show the ground. 16 bits become 8 by `value >> 8`, and floats in [0, 1] by `round(255 value)`.
+    Transparent pixels show the grey level `ground`. A value of 16 bits becomes `value >> 8`. A float in [0, 1] becomes
+    `round(255 value)`.
 
     Arguments:
         image: the image.
@@ -159,7 +160,7 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "F":
         values = np.asarray(image)
         if not ((values >= 0) & (values <= 1)).all():
-            raise DamagedImageError(f"{name} holds floats {values.min():g} .. {values.max():g}, expected 0 .. 1")
+            raise DamagedImageError(f"{name} has floats {values.min():g} .. {values.max():g}, expected 0 .. 1")
         return Image.fromarray((255 * values).round().astype(np.uint8))
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         return _from_sixteen_bits(image)
@@ -198,24 +199,24 @@ def open_image(file: Path, channels: int, ground: int = 255, extent: tuple[int, 
 
     Arguments:
         file: the file.
-        channels: as in `to_array`.
-        ground: as in `to_array`.
+        channels: 1 (grey) or 3 (RGB).
+        ground: the grey level behind transparent pixels, 0 .. 255.
         extent: the (height, width) that the image will be resized to. A much larger JPEG is decoded at a half, a quarter or an
             eighth of its size, but at least at four times the extent. This saves time and memory.
 
     Raises:
-        DamagedImageError: the file cannot be opened, is damaged or is no image.
+        DamagedImageError: the file cannot be opened, is damaged, or is not an image.
     """
     size = os.path.getsize(file) if os.path.exists(file) else 0
     with _named(str(file), f"; {size} bytes found"), Image.open(file, formats=tuple(_formats())) as image:
         if extent is not None:
-            side = _OVERSAMPLED * max(extent)  # a square, because the image may lie on its side
+            side = _OVERSAMPLED * max(extent)  # a square, because the image may be turned by 90 degrees
             image.draft(None, (side, side))
         return as_images(_pixels(image, channels, str(file), ground)[None], str(file))
 
 
 def fitted(images: Iterable[tuple[str, Tensor]], image_size: int | tuple[int, int] | None) -> Iterator[Tensor]:
-    """Yield images (1, C, H, W) of one size, resized if image_size is given.
+    """Yield images (1, C, H, W) of one size. They are resized if image_size is given.
 
     Raises:
         ValueError: image_size is None, and an image does not have the size of the first one.
@@ -228,7 +229,7 @@ def fitted(images: Iterable[tuple[str, Tensor]], image_size: int | tuple[int, in
         first = first or (name, shape)
         if shape != first[1]:
             raise ValueError(
-                f"{name} has shape {shape}, expected {first[1]} as {first[0]}: give image_size to bring all to one size"
+                f"{name} has shape {shape}, expected {first[1]} as {first[0]}: give image_size to resize all images"
             )
         yield result
 

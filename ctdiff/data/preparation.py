@@ -1,4 +1,4 @@
-"""The preparation of the images of a source for training: size, values, share, and batches."""
+"""Prepares the images of a source for training: resizes and quantises them, selects a share, and makes batches."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class Preparation(CheckedArguments):
     """Settings of the section `data`: how the images of a source are prepared.
 
     Arguments:
-        image_size: height and width, or one number for both; other images are resized with antialiasing.
+        image_size: height and width, or one number for both; images of another size are resized with antialiasing.
         channels: 1 is grey, 3 is RGB.
-        num_values: the number of values of a pixel (S).
-        quantise: whether 256 levels are quantised to num_values; False keeps the values.
-        rotation: the largest random rotation in degrees. A few degrees help if there are few images.
-        flip: whether to mirror each training image with probability 1/2: for photographs, not for digits.
+        num_values: S, the number of values that a pixel can have.
+        quantise: whether 256 grey levels are quantised to num_values levels; False if the images already have these levels.
+        rotation: the largest angle of a random rotation of each training image, in degrees. A few degrees help if there are
+            few images.
+        flip: whether to mirror each training image with probability 1/2. Use it for photographs, not for digits.
         fraction: the share of the training set that is used, for studies with little data.
     """
 
@@ -57,7 +58,7 @@ class Preparation(CheckedArguments):
             seed: the seed of the choice of images, if `fraction` is below 1.
 
         Raises:
-            ValueError: the images have another number of channels, or all their pixels have the same value.
+            ValueError: the images have another number of channels, or all pixels of the training images have the same value.
         """
         if splits.train.shape[0] != self.channels:
             raise ValueError(f"the images have {splits.train.shape[0]} channels, config.data.channels = {self.channels}")
@@ -67,7 +68,7 @@ class Preparation(CheckedArguments):
         if low == high:
             raise ValueError(
                 f"every pixel of the training images is {low} of config.data.num_values = {self.num_values} values, expected "
-                "two or more: images that hold 0 .. num_values - 1 are taken as they are by config.data.quantise = False"
+                "two or more: if the images already have the values 0 .. num_values - 1, use config.data.quantise = False"
             )
         return splits
 

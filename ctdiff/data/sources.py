@@ -17,6 +17,7 @@ from ctdiff.data.download import cifar10, torchvision_fashion_mnist, torchvision
 from ctdiff.data.folders import image_folder
 from ctdiff.data.idx import idx_folder
 from ctdiff.data.images import Splits
+from ctdiff.files import expanded
 from diffusion_core.ranges import CheckedArguments, Range
 
 __all__ = ["CIFAR10", "IDX", "MNIST", "Array", "EmbeddedMNIST", "FashionMNIST", "Folder", "Source"]
@@ -26,7 +27,7 @@ TestFraction: TypeAlias = Annotated[float, Range(above=0, below=1)]
 
 def _absolute(path: str) -> Path:
     """Return an absolute path; `~` is the home folder."""
-    return Path(path).expanduser().absolute()
+    return expanded(path).absolute()
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class CIFAR10(Source):
 
 @dataclass(frozen=True)
 class IDX(Source):
-    """A folder of four IDX files under the names of MNIST, gzipped or not.
+    """A folder of four IDX files with the names of the MNIST files, gzipped or not.
 
     Arguments:
         path: the folder.
@@ -137,10 +138,10 @@ class Folder(Source):
     Arguments:
         path: the folder.
         test_fraction: the share of the images that becomes the test set, if there is no folder `test` or `val`.
-        ground: the grey level behind transparent pixels: 0 is black, 255 is white.
+        ground: the grey level behind transparent pixels. 0 is black, 255 is white.
         skip_damaged: whether to leave out images that cannot be read, with a warning.
         channels: 1 for grey, 3 for RGB; every image is converted.
-        image_size: height and width; every image is cut at its centre and resized.
+        image_size: height and width; every image is cropped around its centre and resized.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Transforms from grey levels to states: resizing, quantising, and smaller sets.
+"""Transforms of images: resizing, quantising grey levels to states, and selecting a share of the images.
 
 256 levels become S states by `floor(x S / 256)`. The bins have equal width. At S = 256 nothing changes.
 """
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ctdiff.data.images import ImageData
+from ctdiff.progress import tracked
 from diffusion_core import stream_seed
 
 __all__ = ["as_states", "fit_image", "fraction", "image_extent", "quantise", "resized"]
 
-_CHUNK = 4096  # images at once, which bounds the memory for integer arithmetic and for float copies
+_CHUNK = 4096  # images at once, to limit the memory of integer and float copies
 
 
 def quantise(data: ImageData, num_values: int) -> ImageData:
@@ -60,21 +61,22 @@ def image_extent(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def fit_image(images: Tensor, height: int, width: int) -> Tensor:
-    """Cut images at their centre to the target aspect ratio and resize them with antialiasing: (N, C, h, w) -> (N, C, H, W)."""
-    from torchvision.transforms.v2 import functional  # slow to import; most runs do not resize
-
+    """Crop images around their centre to the new aspect ratio and resize them: (N, C, h, w) -> (N, C, height, width)."""
     h, w = images.shape[-2:]
     if (h, w) == (height, width):
         return images
+    from torchvision.transforms.v2 import functional  # slow to import; most runs do not resize
+
     cut_h, cut_w = min(h, max(1, round(w * height / width))), min(w, max(1, round(h * width / height)))
     top, left = (h - cut_h) // 2, (w - cut_w) // 2
     cut = images[..., top : top + cut_h, left : left + cut_w]
-    parts: list[Tensor] = [functional.resize(part, [height, width], antialias=True) for part in cut.split(_CHUNK)]
-    return torch.cat(parts)
+    parts = tracked(cut.split(_CHUNK), "resizing images")
+    done: list[Tensor] = [functional.resize(part, [height, width], antialias=True) for part in parts]
+    return torch.cat(done)
 
 
 def resized(data: ImageData, image_size: int | tuple[int, int]) -> ImageData:
-    """Resize images with antialiasing. Images with another aspect ratio are cut at their centre.
+    """Resize images with antialiasing. Images with another aspect ratio are cropped around their centre first.
 
     Resize before `quantise`, because averages of 256 levels are finer than averages of S levels.
 
@@ -91,8 +93,8 @@ def resized(data: ImageData, image_size: int | tuple[int, int]) -> ImageData:
 def fraction(data: ImageData, share: float, seed: int = 0) -> ImageData:
     """Keep a share of the images, for studies with little data.
 
-    The choice depends on the seed only. Every class keeps the same share, and at least one image. A smaller share is a subset
-    of a larger one.
+    Every class keeps the same share of its images, and at least one image. With the same seed, the images of a smaller share
+    are a subset of the images of a larger share.
 
     Arguments:
         data: the images.

@@ -1,7 +1,7 @@
-"""Samples of a run, and the bits per dimension of held-out images. Both are computed in pieces that can be kept.
+"""Draws samples of a run, and computes bits per dimension of held-out images. Both work in pieces that can be saved.
 
-A sample depends only on its seed. So samples can be drawn in pieces, and after an interruption, and are the same. The
-likelihood bound is computed for blocks of images. Each block has its own random numbers, for the same reason.
+A sample depends only on its seed. So samples that are drawn in pieces, or after an interruption, are the same. The likelihood
+bound is computed for blocks of images. Each block has its own random numbers, for the same reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ctdiff import recipe
+from ctdiff import progress, recipe
 from ctdiff.data import ImageData
 from ctdiff.evaluation.records import Parts
 from ctdiff.runs import Run
@@ -26,10 +26,9 @@ from diffusion_core.densities import pilot_times
 
 __all__ = ["Samples", "draw", "likelihood_times", "run_bits_per_dim"]
 
-_PIECE = 128  # the most samples that an interruption loses
+_PIECE = 128  # the largest number of samples that an interruption loses
 _BLOCK = 32  # images in a block
 _PILOT = 64  # images that the density of times is learned on
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +52,9 @@ def _piece(
     begun = time.perf_counter()
 
     def moved() -> bool:
-        bar.update(min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n))  # thirds add up to more than 1 at times
+        bar.update(
+            min(len(seeds) / (sampler.grid.steps + 2), bar.total - bar.n)
+        )  # rounding may make the sum larger than the total
         return True
 
     with run.named():
@@ -70,7 +71,6 @@ def draw(
     cond: Mapping[str, Tensor] | None = None,
     parts: Parts | None = None,
     title: str = "samples",
-    progress: bool = False,
 ) -> Samples:
     """Draw a sample for each seed, in pieces.
 
@@ -78,10 +78,9 @@ def draw(
         run: the run.
         sampler: a sampler of the run.
         seeds: one seed for each sample.
-        cond: conditions of the network by name, N rows each; None means no conditions.
-        parts: where finished pieces are kept until all are done. None means that nothing is kept.
+        cond: a dictionary of the conditions of the network, tensors with one row for each seed. None means no conditions.
+        parts: saves finished pieces until all are done, so that an interrupted call can be continued. None saves nothing.
         title: the title of the progress bar.
-        progress: whether to show the progress bar.
 
     Raises:
         ValueError: the number of rows of a condition is not the number of seeds.
@@ -89,7 +88,7 @@ def draw(
     check_conditions(cond or {}, len(seeds))
     size = sampler.sub_batch * max(1, _PIECE // sampler.sub_batch)  # whole sub-batches: the last one alone is padded
     pieces = []
-    with tqdm(total=len(seeds), desc=title, bar_format=_BAR, disable=not progress, leave=False) as bar:
+    with progress.bar(title, len(seeds)) as bar:
         for first in range(0, len(seeds), size):
             chosen = seeds[first : first + size]
             given = {name: value[first : first + size] for name, value in (cond or {}).items()}
@@ -104,24 +103,26 @@ def draw(
 
 
 def likelihood_times(run: Run) -> TimeSampler:
-    """The times of a run's bound: the trained interval, or, for a Gaussian process, the steps of the chain of T times.
+    """Return the times at which the likelihood bound of a run is computed.
 
-    If the run samples on the grid `bounded_log_snr`, its schedule has no ends. The T steps are then those of this grid.
+    For a Markov chain, they are random times in the interval of training. For a Gaussian process, they are the T steps of its
+    chain, at uniform times. If the run samples on the grid `bounded_log_snr`, they are T steps of this grid. The log-SNR of
+    its schedule is infinite at t = 0 and t = 1.
     """
     return recipe.engine_of(run.config).bound_times(run.config)
 
 
 def _labelled(run: Run, data: ImageData) -> tuple[Tensor, dict[str, Tensor]]:
-    """Images as the process uses them, and their labels if the network is conditional.
+    """Return the clean data x_0 of images, and their labels if the network has classes.
 
     Raises:
-        ValueError: the network is conditional and the images have no labels.
+        ValueError: the network has classes and the images have no labels.
     """
     x_0 = run.encode(data.images)
     if not run.config.model.num_classes:
         return x_0, {}
     if data.labels is None:
-        raise ValueError("the images have no labels, expected some: the network is conditional")
+        raise ValueError("the images have no labels, expected a label for each image: the network has classes")
     return x_0, {"y": data.labels.to(x_0.device)}
 
 
@@ -136,24 +137,23 @@ def run_bits_per_dim(
     draws: int = 16,
     seed: int = 0,
     parts: Parts | None = None,
-    progress: bool = False,
 ) -> BitsPerDim:
-    """Compute bits per dimension of images under a run: a bound, its three terms and its errors.
+    """Compute an upper bound on the bits per dimension of images under the model of a run, with its terms and errors.
 
-    If the network has classes, the model is conditional and has no guidance. The images then need labels. Runs with the same
-    process, images, seed and `likelihood_times` use the same noise. Their differences are then more exact than their values.
+    If the network has classes, the images need labels, and guidance is not used. Runs with the same process, images, seed and
+    `likelihood_times` use the same noise. So the differences between such runs are more exact than their values.
 
     Arguments:
         run: the run, of either engine.
         data: images with the values that the run was trained on.
-        pilot: other images of this kind; the density of times is learned on the first 64.
-        draws: the number of random pairs of a time and a noise for each image: an even number, at least 4.
+        pilot: other images of the same data. The first 64 are used to learn the density of the random times.
+        draws: the number of random draws for each image, an even number of at least 4. A draw is a time and the noise at this
+            time.
         seed: the seed of the random numbers.
-        parts: where finished blocks of images are kept until all are done. None means that nothing is kept.
-        progress: whether to show a progress bar.
+        parts: saves finished blocks until all are done, so that an interrupted call can be continued. None saves nothing.
 
     Raises:
-        ValueError: draws are out of range, or the network is conditional and the images have no labels.
+        ValueError: `draws` is odd or below 4, or the network has classes and the images have no labels.
     """
     engine = recipe.engine_of(run.config)
     measures, denoiser, bits = engine.package, engine.sampled(run.config, run.denoiser), []
@@ -162,7 +162,7 @@ def run_bits_per_dim(
         return make() if parts is None else parts.get(name, make)
 
     total = len(data) + min(len(pilot), _PILOT)
-    with tqdm(total=total, desc="bits/dim", bar_format=_BAR, disable=not progress, leave=False) as bar:
+    with progress.bar("bits per dimension", total) as bar:
 
         def learn() -> dict[str, np.ndarray]:
             x_0, cond = _labelled(run, pilot.select(torch.arange(min(len(pilot), _PILOT))))

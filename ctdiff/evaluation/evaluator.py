@@ -1,6 +1,6 @@
-"""The real images that a run is compared with, the network that makes features, and the metrics that have a meaning.
+"""Chooses the real images, the network that computes features, and the metrics for the samples of a run.
 
-Metrics of a classifier's classes are used only if these classes are those of the data:
+Some metrics use the classes that the network predicts. They are measured only if these classes are the classes of the data:
 
     mnist-cnn    if the data are digits (`embedded_mnist`, `mnist`)
     inception    never, because its classes are objects in photographs; the Inception score is always measured
@@ -24,6 +24,7 @@ from ctdiff.metrics.features import Extractor
 from ctdiff.metrics.inception_v3 import inception
 from ctdiff.metrics.measurement import Measurement
 from ctdiff.metrics.reference import Reference, uniform_noise
+from ctdiff.recipe.errors import closest, one_of
 from ctdiff.runs import RunFolder
 
 __all__ = ["EXTRACTORS", "Evaluator", "build_extractor", "run_splits"]
@@ -37,33 +38,34 @@ EXTRACTORS: dict[str, Callable[[str, bool], Extractor]] = {
 _DIGITS = ("embedded_mnist", "mnist")
 
 
-def build_extractor(name: str, device: str = "cpu", download: bool = False) -> Extractor:
+def build_extractor(extractor: str = "mnist-cnn", device: str = "cpu", download: bool = False) -> Extractor:
     """Make an extractor by its name.
 
     Arguments:
-        name: one of `EXTRACTORS`.
-        device: where it computes.
-        download: whether to download weights that are missing.
+        extractor: the network whose features of images are compared. mnist-cnn: for digits and other grey images of 28 x 28.
+            inception: for images of any size, and for FID as in papers; it needs pip install 'ctdiff[evaluation]'.
+        device: the device that computes, such as cpu, cuda, cuda:1 or mps.
+        download: download the weights of Inception if this machine does not have them.
 
     Raises:
         ValueError: the name is unknown, or a package is missing.
         MissingWeights: the weights are missing.
     """
-    if name not in EXTRACTORS:
-        raise ValueError(f"extractor = {name!r}, expected one of {', '.join(EXTRACTORS)}")
+    if extractor not in EXTRACTORS:
+        raise ValueError(f"extractor = {extractor!r}, expected {one_of(EXTRACTORS)}{closest(extractor, EXTRACTORS)}")
     try:
-        return EXTRACTORS[name](device, download)
+        return EXTRACTORS[extractor](device, download)
     except ImportError as error:
-        raise ValueError(f"extractor = {name!r} cannot be made: {error}") from error
+        raise ValueError(f"extractor = {extractor!r} cannot be made: {error}") from error
 
 
 def run_splits(config: ConfigDict, labels: Sequence[int] | None = None, folder: RunFolder | None = None) -> Splits:
-    """The real images of a run. If samples have given classes, only the images of these classes.
+    """Load the real images of a run, or only the images of some classes.
 
     Arguments:
         config: the run's configuration.
-        labels: the classes; None, or the class that means no label, selects all images.
-        folder: the run's folder. Its record of the training images is checked.
+        labels: the classes to select. None selects all images, and so does the label that means no class.
+        folder: the run's folder. The images are compared with its record of the images of training. None skips this check.
 
     Raises:
         RunError: the images are not those that the run was trained on.
@@ -80,7 +82,7 @@ def run_splits(config: ConfigDict, labels: Sequence[int] | None = None, folder: 
 
 
 def _known_classes(extractor: Extractor, config: ConfigDict, splits: Splits) -> int:
-    """The number of classes of the extractor, if they are the classes of the data; else 0."""
+    """Return the number of classes of the extractor, if they are the classes of the data; otherwise 0."""
     logits = extractor.features(splits.train.images[:1], splits.train.num_values).logits
     if logits is None or extractor.reference:
         return 0
@@ -95,13 +97,13 @@ def _known_classes(extractor: Extractor, config: ConfigDict, splits: Splits) -> 
 
 @dataclass(frozen=True, eq=False)
 class Evaluator:
-    """Measures samples of a run: real images, an extractor, and whether its classes have a meaning.
+    """Measures the samples of a run by comparison with real images.
 
     Arguments:
         reference: the real images with their features.
-        classes: the number of classes of the extractor, if they are the classes of the data; else 0.
-        refused: why the extractor cannot read the images; None if it can. If it cannot, only metrics without an extractor
-            are measured.
+        classes: the number of classes of the extractor, if they are the classes of the data; otherwise 0.
+        refused: the reason why the extractor cannot process the images; None if it can. If it cannot, only the metrics that
+            need no extractor are measured.
     """
 
     reference: Reference
@@ -110,17 +112,17 @@ class Evaluator:
 
     @classmethod
     def of(cls, config: ConfigDict, splits: Splits, extractor: Extractor, needed: bool = True, **settings: Any) -> Evaluator:
-        """The evaluator for a run's samples.
+        """Make the evaluator for the samples of a run.
 
         Arguments:
-            config: the run's configuration.
-            splits: its real images.
-            extractor: the network that makes features.
-            needed: whether it is an error if the extractor cannot read the images.
-            settings: `neighbour`, `replicates` and `seed` of `Reference`.
+            config: the configuration of the run.
+            splits: the real images of the run.
+            extractor: the network that computes features.
+            needed: whether it is an error if the extractor cannot process the images.
+            settings: the arguments `neighbour`, `replicates` and `seed` of `Reference`.
 
         Raises:
-            ValueError: the extractor cannot read the images, or there are too few images.
+            ValueError: the extractor cannot process the images and is needed, or there are too few images.
         """
         try:
             extractor.features(splits.train.images[:1], splits.train.num_values)
@@ -132,7 +134,7 @@ class Evaluator:
         return cls(Reference(extractor, splits.train, splits.test, **settings), _known_classes(extractor, config, splits))
 
     def measure(self, images: Tensor, labels: Tensor | None = None) -> dict[str, Measurement]:
-        """Measure all metrics that have a meaning for these data, with their floors.
+        """Measure all metrics that can be used for these data, with their floors.
 
         Arguments:
             images: the samples, integers (N, C, H, W).
@@ -146,5 +148,5 @@ class Evaluator:
         return {name: row for name, row in rows.items() if name not in meaningless}
 
     def noise(self, count: int, labels: Tensor | None = None) -> dict[str, Measurement]:
-        """Measure images of independent uniform pixels in the same way."""
+        """Measure images of independent uniform pixels, for comparison with the samples."""
         return self.measure(uniform_noise(self.reference.train, count), labels)

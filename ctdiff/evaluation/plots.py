@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ctdiff.evaluation.report_format import Report
+from ctdiff.figures import save_figure
 from ctdiff.metrics.measurement import Measurement
 
-__all__ = ["DISTANCES", "DPI", "checkpoint_curve", "decades", "draw_floor", "draw_intervals", "not_finite_note", "scale_metric"]
-
-DPI = 120
-"""Dots an inch of all plots."""
+__all__ = ["DISTANCES", "checkpoint_curve", "decades", "draw_floor", "draw_intervals", "not_finite_note", "scale_metric"]
 
 DISTANCES = ("FID", "sFID")
 """Metrics that are positive and differ by orders of magnitude. Their axis is logarithmic."""
@@ -31,8 +29,8 @@ def draw_intervals(axes: Any, x: Sequence[float], rows: Sequence[Measurement], *
 
     Arguments:
         axes: axes of matplotlib.
-        x: the places on the horizontal axis.
-        rows: one measurement for each place.
+        x: the positions on the horizontal axis.
+        rows: one measurement for each position.
         style: further arguments of `axes.errorbar`.
     """
     values, low, high = ([_finite(getattr(row, key)) for row in rows] for key in ("value", "low", "high"))
@@ -43,7 +41,7 @@ def draw_intervals(axes: Any, x: Sequence[float], rows: Sequence[Measurement], *
 
 
 def not_finite_note(rows: Sequence[Measurement]) -> str:
-    """The end of a title that explains the crosses of `draw_intervals`; empty if all values are finite."""
+    """Return the end of a title that explains the crosses of `draw_intervals`. It is empty if all values are finite."""
     return "" if all(math.isfinite(row.value) for row in rows) else "; crosses at the top: not finite"
 
 
@@ -103,4 +101,4 @@ def checkpoint_curve(path: str | Path, report: Report) -> None:
             axes.legend(fontsize=8)
     sampler, drawn = report.settings.sampler, [each.metrics[name] for each in found for name in names]
     figure.suptitle(f"{report.run}: {sampler['name']}, {sampler['steps']} steps{not_finite_note(drawn)}")
-    figure.savefig(path, dpi=DPI)
+    save_figure(path, figure)

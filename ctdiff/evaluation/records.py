@@ -1,4 +1,4 @@
-"""Files that make numbers repeatable: dataclasses as strict JSON, hashes, the environment, and parts of interrupted work."""
+"""Saves results so that they can be repeated: dataclasses as JSON, hashes, the environment, and parts of unfinished work."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ W = TypeVar("W", bound=Written)
 
 
 def as_json(value: object) -> Any:
-    """A value as JSON has it: dataclasses as dictionaries, tuples as lists, infinities and NaN as strings that `float` reads.
+    """Convert a value to the types of JSON.
 
-    A dataclass with an attribute FORMAT begins with the key `format`.
+    Dataclasses become dictionaries, and tuples become lists. Infinities and NaN become strings that `float` accepts. If a
+    dataclass has an attribute FORMAT, it is the first key, `format`.
     """
     if is_dataclass(value) and not isinstance(value, type):
         heading = {"format": value.FORMAT} if hasattr(value, "FORMAT") else {}
@@ -62,19 +63,19 @@ def as_json(value: object) -> Any:
 
 
 def to_json(content: object) -> str:
-    """Strict JSON of dataclasses, dictionaries, lists and plain values, as `as_json` describes. Finite floats stay exact."""
+    """Return strict JSON text of dataclasses, dictionaries, lists and plain values. Finite floats stay exact."""
     return json.dumps(as_json(content), indent=1, allow_nan=False) + "\n"
 
 
 def from_json(cls: type[T], content: object, where: str) -> T:
-    """The dataclass that `as_json` wrote.
+    """Make a dataclass from the content that `as_json` returned for it.
 
     The types of the fields may be dataclasses, `list`, `dict`, unions with None, plain values and `Any`. A field with a
     default may be missing.
 
     Arguments:
         cls: the dataclass.
-        content: decoded JSON.
+        content: the parsed JSON.
         where: the file's name, for error messages.
 
     Raises:
@@ -85,7 +86,7 @@ def from_json(cls: type[T], content: object, where: str) -> T:
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
-    """A value of the given type from decoded JSON."""
+    """Return a value of the given type from parsed JSON."""
     if kind is Any:
         return value
     arguments = get_args(kind)
@@ -118,7 +119,7 @@ def _read_fields(cls: Any, content: dict[str, Any], where: str) -> Any:
 
 
 def read_json(path: Path, form: str) -> dict[str, Any]:
-    """The content of a JSON file of ctdiff, as a dictionary.
+    """Read a JSON file of ctdiff, and return its content as a dictionary.
 
     Arguments:
         path: the file.
@@ -138,10 +139,10 @@ def read_json(path: Path, form: str) -> dict[str, Any]:
 
 
 def read_record(path: Path, cls: type[W]) -> W:
-    """The dataclass that a JSON file holds.
+    """Read a JSON file, and return its content as a dataclass.
 
     Arguments:
-        path: the file, which `to_json` made.
+        path: a file with a text of `to_json`.
         cls: the dataclass, with an attribute FORMAT.
 
     Raises:
@@ -156,19 +157,19 @@ def keep_result(path: Path, form: str, what: Mapping[str, Any], result: object) 
     Arguments:
         path: the file.
         form: the value of its key `format`.
-        what: what the result depends on.
+        what: everything that the result depends on.
         result: the result, a dataclass.
     """
     write_atomically(path, to_json({"format": form, "what": what, "result": result}).encode())
 
 
 def kept_result(path: Path, form: str, what: Mapping[str, Any], cls: type[T]) -> T | None:
-    """The result that `keep_result` wrote. None if the file is missing or damaged, or if the result depends on something else.
+    """Read the result that `keep_result` wrote. Return None if the file is missing or damaged, or if `what` is different.
 
     Arguments:
         path: the file.
         form: the expected value of its key `format`.
-        what: what the result depends on.
+        what: everything that the result depends on.
         cls: the result's dataclass.
     """
     try:
@@ -179,10 +180,12 @@ def kept_result(path: Path, form: str, what: Mapping[str, Any], cls: type[T]) ->
 
 
 def unequal(one: Any, other: Any, ignore: Sequence[str] = (), name: str = "") -> list[tuple[str, Any, Any]]:
-    """The dotted names of values that differ between two contents, with both values. None means that a value is absent.
+    """List the values that differ between two contents: dotted name, first value, second value.
+
+    A value that one content does not have is None.
 
     Arguments:
-        one: the first content: dataclasses, dictionaries, lists and plain values.
+        one: the first content, made of dataclasses, dictionaries, lists and plain values.
         other: the second content.
         ignore: the keys, at any depth, that are not compared.
         name: the name of both contents, a prefix of the dotted names.
@@ -198,13 +201,13 @@ def unequal(one: Any, other: Any, ignore: Sequence[str] = (), name: str = "") ->
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that depend on the content, but not on the order of its keys."""
+    """Return a hash of the content, 16 hexadecimal digits. The order of the keys does not change it."""
     return json_hash(as_json(content))[:16]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """The software and the machine, which the last digits of numbers depend on.
+    """The software and the machine. The last digits of numbers depend on them.
 
     Arguments:
         ctdiff: the version of ctdiff, or "not installed".
@@ -226,7 +229,7 @@ class Environment:
 
 
 def environment() -> Environment:
-    """The present environment."""
+    """Return the environment of this process."""
     try:
         version = importlib.metadata.version("ctdiff")
     except importlib.metadata.PackageNotFoundError:  # imported from a folder
@@ -243,10 +246,10 @@ def environment() -> Environment:
 
 
 class Parts:
-    """Pieces of work that are kept in files until all of the work is done, so that an interruption loses little.
+    """Saves finished pieces of a long computation in files. After an interruption, only the unfinished piece is lost.
 
     Arguments:
-        folder: where the pieces are kept, in a subfolder for each `what`.
+        folder: the folder of the files. Each `what` has a subfolder.
         what: everything that the pieces depend on.
     """
 
@@ -254,7 +257,7 @@ class Parts:
         self.folder = folder / digest(what)
 
     def get(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """The arrays of a piece. If its file is missing or damaged, `make` computes them and they are kept."""
+        """Return the arrays of a piece. If its file is missing or damaged, `make` computes them, and they are saved."""
         path = self.folder / f"{name}.npz"
         try:
             with np.load(path, allow_pickle=False) as found:

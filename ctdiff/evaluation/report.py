@@ -1,10 +1,13 @@
-"""The report of a run: the metrics of its samples with floor and noise, and everything that is needed to repeat the numbers.
+"""The report of a run: the metrics of its samples, and everything that is needed to compute the numbers again.
 
     evaluate_run("runs/mnist", mnist_cnn())  ->  runs/mnist/evaluation.json
     repeat("runs/mnist/evaluation.json")     ->  the numbers that differ: none, on the same machine
 
-The settings are resolved first: names become hashes, and defaults become values. All numbers are computed from the resolved
-settings alone. So the file describes what was done, and a repetition runs the same code.
+Two values are given for comparison with each metric of the samples. The floor is the same metric of real held-out images. The
+noise is the same metric of images of independent uniform pixels.
+
+All settings are fixed before the computation: defaults become values, and the weights and the extractor are identified by
+hashes. All numbers are computed from these settings, which are saved in the file. So `repeat` can run the same code again.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -37,13 +40,14 @@ from ctdiff.evaluation.report_format import (
     ReportSettings,
     Weights,
 )
-from ctdiff.files import write_atomically
+from ctdiff.files import expanded, write_atomically
 from ctdiff.hashes import file_hash
 from ctdiff.metrics.features import Extractor
 from ctdiff.metrics.measurement import Measurement, likelihood
 from ctdiff.runs import Run, RunError, RunFolder, load_run
 from ctdiff.sampling import chosen_labels, chosen_seeds, class_numbers, numbers, spans
 from ctdiff.training.checkpoints import complete_checkpoints
+from diffusion_core.ranges import Count, CountOrZero, Range
 
 __all__ = ["evaluate_run", "evaluation_file", "likelihood_settings", "repeat", "weights_file"]
 
@@ -53,24 +57,24 @@ _NOT_COMPARED = ("seconds_per_sample",)
 
 
 def weights_file(run: Run, ema: bool = True) -> Path:
-    """The file with the weights of a run."""
+    """Return the path of the weights of a run."""
     return run.checkpoint / f"{'ema' if ema else 'model'}.safetensors"
 
 
 def evaluation_file(path: str | Path, out: str | Path | None = None) -> Path:
-    """The file of a report: `RUN/evaluation.json`, or a given .json file.
+    """Return the path of a report: `RUN/evaluation.json`, or a given .json file.
 
     Raises:
         ValueError: the given file does not end in .json.
     """
-    target = (Path(path) / "evaluation.json" if out is None else Path(out)).expanduser()
+    target = expanded(Path(path) / "evaluation.json" if out is None else out)
     if target.suffix != ".json":
         raise ValueError(f"out = {str(target)!r}, expected a file that ends in .json")
     return target
 
 
 def _steps(path: str | Path, wanted: str | Sequence[int], newest: int) -> list[int]:
-    """The steps of the chosen checkpoints.
+    """Return the steps of the chosen checkpoints.
 
     Raises:
         RunError: a checkpoint is missing.
@@ -80,33 +84,33 @@ def _steps(path: str | Path, wanted: str | Sequence[int], newest: int) -> list[i
     there = [step for step, _ in complete_checkpoints(RunFolder(Path(path)).checkpoints)]
     if wanted == "all":
         return there
-    steps = sorted(set(numbers(wanted, "checkpoints") if isinstance(wanted, str) else wanted))
+    steps = sorted(set(numbers(wanted, "checkpoints")))
     if missing := [step for step in steps if step not in there]:
-        raise RunError(f"{path} has no checkpoint {missing[0]}; there are {there}")
+        raise RunError(f"{path} has no checkpoint {missing[0]}, expected some of {there}")
     return steps
 
 
-def _seeds(run: Run, num_samples: int | None, seeds: Sequence[int] | None, fewest: int) -> list[int]:
+def _seeds(run: Run, num_samples: int | None, seeds: str | Sequence[int] | None, fewest: int) -> list[int]:
     chosen = chosen_seeds(run, _NUM_SAMPLES if num_samples is None and seeds is None else num_samples, seeds)
     if len(chosen) < fewest:
         raise ValueError(f"num_samples = {len(chosen)}, expected at least {fewest}")
     if len(set(chosen)) < len(chosen):
         twice = next(seed for seed in chosen if chosen.count(seed) > 1)
-        raise ValueError(f"seed {twice} is given twice, expected different ones: one seed is one sample")
+        raise ValueError(f"seed {twice} is given twice, expected different seeds: equal seeds give equal samples")
     return chosen
 
 
 def likelihood_settings(splits: Splits, images: int | None, draws: int, usual: int) -> BoundSettings:
-    """The settings of bits per dimension.
+    """Return the settings of bits per dimension.
 
     Arguments:
         splits: the real images.
         images: the number of held-out images. None means `usual`, or all images if there are fewer.
-        draws: the number of random pairs of a time and a noise for each image.
+        draws: the number of random draws for each image. A draw is a time and the noise at this time.
         usual: the default number of images.
 
     Raises:
-        ValueError: there are not as many images, or draws are not an even number of at least 4.
+        ValueError: there are fewer held-out images than `images`, or `draws` is odd or below 4.
     """
     there = len(splits.test)
     if images is not None and not 0 <= images <= there:
@@ -121,24 +125,23 @@ def evaluate_run(
     extractor: Extractor,
     *,
     checkpoints: str | Sequence[int] = "last",
-    num_samples: int | None = None,
-    seeds: Sequence[int] | None = None,
-    labels: Sequence[int | str] | None = None,
-    steps: int | None = None,
+    num_samples: Count | None = None,
+    seeds: str | Sequence[int] | None = None,
+    labels: str | Sequence[int | str] | None = None,
+    steps: Count | None = None,
     sampler: str | None = None,
     ema: bool = True,
     device: str = "cpu",
     overrides: Sequence[str] = (),
-    likelihood_images: int | None = None,
-    draws: int = 8,
+    likelihood_images: CountOrZero | None = None,
+    draws: Annotated[int, Range(least=4)] = 8,
     replicates: int = 50,
     out: str | Path | None = None,
     fresh: bool = False,
-    progress: bool = False,
 ) -> Report:
     """Evaluate a run: draw samples, measure them, compute bits per dimension, and write a report.
 
-    If the extractor cannot read the images, only the metrics that need no extractor are computed: bits per dimension, the
+    If the extractor cannot process the images, only the metrics that need no extractor are computed: bits per dimension, the
     fraction of samples that are copies of training images, and the fraction of samples whose nearest real image is a
     training image.
 
@@ -149,30 +152,38 @@ def evaluate_run(
     Arguments:
         path: the run's folder.
         extractor: the network that computes the features of images.
-        checkpoints: the steps of the checkpoints, or "all", or "last".
-        num_samples: the number of samples. None means the number of seeds, or 2000 without seeds.
-        seeds: one seed for each sample, all different. None means 0, 1, 2, ...
-        labels: classes by number or by name, for a conditional network. The first sample gets the first class, and so on; after
-            the last class the list starts again. The samples are then compared with real images of these classes. None means
-            all classes.
-        steps: the number of sampling steps. None means the number in the configuration.
-        sampler: the sampler's name. None means the name in the configuration.
-        ema: whether to use the averaged weights instead of the last ones.
-        device: where to compute.
+        checkpoints: the checkpoints to measure: last, all, or their training steps, such as 1000,2000.
+        num_samples: the number of images to draw. None means one for each of the seeds, or 2000 if there are no seeds.
+        seeds: the random seeds, one for each image and all different, as integers or as a text such as 0-63 or 1,5,7. A seed
+            always gives the same image; other seeds do not change it. None means 0, 1, 2 and so on.
+        labels: the classes to draw, as a list of numbers or names or as a text such as 0-9 or cat,dog. The first image gets the
+            first class, the second image the second class, and so on. After the last class, the list starts again. The
+            images are compared with real images of these classes. Only for a run that was trained with classes. None means all
+            classes.
+        steps: the number of steps from noise to image. More steps take longer, and the images usually look better. None means
+            the number in the configuration of the run.
+        sampler: the method that turns noise into images; `ctdiff --help` lists the names. None means the sampler of the run's
+            configuration.
+        ema: use the moving average of the weights, which usually draws better images, instead of the last weights.
+        device: the device that computes, such as cpu, cuda, cuda:1 or mps.
         overrides: flags that change the configuration, for example "--config.sampler.grid.name=cosine".
-        likelihood_images: the number of held-out images for bits per dimension. None means 400, or all if there are fewer.
-        draws: the number of random pairs of a time and a noise for each of these images.
-        replicates: the number of random halves of the samples. Each metric is computed on every half, and the spread of the
-            results gives the confidence interval.
-        out: the .json file. None means RUN/evaluation.json.
-        fresh: whether to evaluate again if the report file exists. Finished parts of an interrupted evaluation are still used.
-        progress: whether to show progress bars.
+        likelihood_images: the number of held-out images for the bits per dimension; 0 leaves out the bits per dimension. None
+            means 400, or all if there are fewer.
+        draws: the number of random draws for each held-out image, an even number. A draw is a time and the noise at this time.
+            More draws reduce the error of the bits per dimension.
+        replicates: how often a random half of the samples is drawn. Each metric is computed on every such half, and the spread
+            of the results gives the confidence interval.
+        out: the .json file to write. None means RUN/evaluation.json.
+        fresh: evaluate again if the report file exists. Finished parts of an interrupted evaluation are still used.
 
     Returns:
         The content of the file.
 
     Raises:
-        RunError, CheckpointError, ConfigError, ValueError: the run or an argument cannot be used.
+        RunError, CheckpointError: the run or a checkpoint cannot be used, or the images are not those of its training.
+        ConfigError: an override cannot be used, or this machine does not have the device.
+        ValueError: another argument cannot be used. Or the network of the run completes images: it needs an image of which some
+            pixels are known, and an evaluation has no such image.
     """
     target = evaluation_file(path, out)
     run = load_run(path, None, ema, device)
@@ -202,7 +213,7 @@ def evaluate_run(
         if _conditions(found) == _conditions(planned):
             return found
     target.parent.mkdir(parents=True, exist_ok=True)
-    report = _measured(run.path, planned, evaluator, splits, target.with_suffix(".parts"), progress)
+    report = _measured(run.path, planned, evaluator, splits, target.with_suffix(".parts"))
     write_atomically(target, to_json(report).encode())
     if len(loaded) > 1:
         checkpoint_curve(target.with_suffix(".png"), report)
@@ -210,12 +221,12 @@ def evaluate_run(
 
 
 def _conditions(report: Report) -> dict[str, Any]:
-    """Everything that the numbers of a report depend on, as JSON."""
+    """Return everything that the numbers of a report depend on, as JSON."""
     return {name: as_json(getattr(report, name)) for name in ("settings", "data", "environment")}
 
 
 def _resolved(path: Path, settings: ReportSettings, checkpoint: Weights) -> Run:
-    """A checkpoint with the sampler of the settings.
+    """Load a checkpoint with the sampler of the settings.
 
     Raises:
         RunError: the checkpoint has other weights.
@@ -223,13 +234,13 @@ def _resolved(path: Path, settings: ReportSettings, checkpoint: Weights) -> Run:
     run = load_run(path, checkpoint.step, settings.ema, settings.device)
     file, expected = weights_file(run, settings.ema), checkpoint.weights
     if (found := file_hash(file)) != expected:
-        raise RunError(f"{file} has the SHA-256 {found}, expected {expected}: it was trained anew")
+        raise RunError(f"{file} has the SHA-256 {found}, expected {expected}: the run was trained again")
     content = {**run.config.to_dict(), "sampler": settings.sampler}
     return replace(run, config=configuration.from_json(to_json(content), f"{path} with the sampler of the evaluation"))
 
 
-def _measured(path: Path, planned: Report, evaluator: Evaluator, splits: Splits, folder: Path, progress: bool) -> Report:
-    """The report with its measurements. The parts of the work are kept in the folder until all is done."""
+def _measured(path: Path, planned: Report, evaluator: Evaluator, splits: Splits, folder: Path) -> Report:
+    """Return the report with its measurements. Finished parts of the work are saved in the folder until all is done."""
     settings, checkpoints, kept = planned.settings, [], []
     seeds, bound = numbers(settings.seeds, "seeds"), settings.likelihood
     for each in settings.checkpoints:
@@ -239,11 +250,11 @@ def _measured(path: Path, planned: Report, evaluator: Evaluator, splits: Splits,
         parts = Parts(folder, what)
         kept.append(parts)
         cond = chosen_labels(run.config, settings.labels, len(seeds))
-        samples = draw(run, run.sampler(), seeds, cond, parts, f"{len(seeds)} samples of step {run.step}", progress)
+        samples = draw(run, run.sampler(), seeds, cond, parts, f"{len(seeds)} samples of step {run.step}")
         metrics, bits = evaluator.measure(samples.images, cond.get("y")), None
         if bound.images:
             held_out = splits.test.select(torch.arange(bound.images))
-            bits = run_bits_per_dim(run, held_out, splits.train, bound.draws, bound.seed, parts, progress)
+            bits = run_bits_per_dim(run, held_out, splits.train, bound.draws, bound.seed, parts)
             metrics["bits/dim"] = likelihood(bits)
         summary = None if bits is None else Bound.of(bits)
         checkpoints.append(CheckpointReport(run.step, samples.nfe, samples.seconds / len(seeds), metrics, summary))
@@ -258,7 +269,7 @@ def _measured(path: Path, planned: Report, evaluator: Evaluator, splits: Splits,
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Use the given number of threads: sums of floats depend on how they are divided among threads."""
+    """Use the given number of threads. The rounding of a sum depends on how it is divided among threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -271,19 +282,18 @@ def repeat(
     file: str | Path,
     extractor: Extractor | None = None,
     run: str | Path | None = None,
-    progress: bool = False,
 ) -> list[tuple[str, Any, Any]]:
     """Compute a report again, with its settings and its number of threads, and compare the numbers.
 
     Arguments:
         file: the report.
         extractor: the extractor of the report. None means that the extractor is made by the name in the report.
-        run: the run's folder, if it has moved. None means the folder in the report, or the folder of the file if there is no
-            run in the former.
-        progress: whether to show progress bars.
+        run: the run's folder, if it has moved. None means the folder in the report. If this folder has no run, it is the
+            folder of the file.
 
     Returns:
-        The numbers that are not equal in every bit: name, value in the file, value now. Times are not compared.
+        A list of (name, value in the file, value now) for the numbers that are not equal in every bit. Computing times are not
+        compared.
 
     Raises:
         RunError, ValueError: the run, the images or the extractor differ from those of the report.
@@ -291,7 +301,7 @@ def repeat(
     Warns:
         UserWarning: the environment differs.
     """
-    file = Path(file).expanduser()
+    file = expanded(file)
     old = read_record(file, Report)
     settings = old.settings
     if run is None:
@@ -306,9 +316,11 @@ def repeat(
         config = RunFolder(Path(run)).read_config()
         splits = run_splits(config, settings.labels)
         if changed := unequal(old.data, DataRecord.of(splits)):
-            raise ValueError(f"the real images are others: {changed[0][0]} was {changed[0][1]}, is now {changed[0][2]}")
+            raise ValueError(
+                f"the real images differ from those of the report: {changed[0][0]} was {changed[0][1]}, is now {changed[0][2]}"
+            )
         evaluator = Evaluator.of(config, splits, extractor, needed=False, **vars(settings.reference))
         planned = replace(old, environment=environment())
-        new = _measured(Path(run), planned, evaluator, splits, file.with_suffix(".repeat"), progress)
+        new = _measured(Path(run), planned, evaluator, splits, file.with_suffix(".repeat"))
     then, now = ({"checkpoints": each.checkpoints, "noise": each.noise} for each in (old, new))
     return unequal(then, now, ignore=_NOT_COMPARED)

@@ -1,4 +1,4 @@
-"""The report of a run as dataclasses: the content of evaluation.json, key by key."""
+"""Dataclasses with the content of evaluation.json. Each field is a key of the file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ImagesRecord:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """The real images that numbers depend on.
+    """The real images that samples are compared with.
 
     Arguments:
         shape: channels, height and width.
@@ -55,20 +55,20 @@ class DataRecord:
 
     @classmethod
     def of(cls, splits: Splits) -> DataRecord:
-        """The record of the given images."""
+        """Make the record of the given images."""
         return from_json(cls, data_record(splits), "data")
 
 
 @dataclass(frozen=True)
 class ExtractorRecord:
-    """The network that made the features.
+    """The network that computed the features.
 
     Arguments:
-        name: its name.
-        hash: 8 hexadecimal digits of its weights.
-        preprocessing: how images become its input.
+        name: the name of the network.
+        hash: 8 hexadecimal digits of the hash of its weights.
+        preprocessing: the conversion of images to the input of the network, in words.
         width: the number of features.
-        refused: why the extractor cannot read the images; None if it can.
+        refused: the reason why the network cannot process the images; None if it can.
     """
 
     name: str
@@ -83,8 +83,9 @@ class ReferenceSettings:
     """Settings of `ctdiff.metrics.Reference`.
 
     Arguments:
-        neighbour: k of precision, recall, density and coverage.
-        replicates: the number of random halves of the samples. The spread of a metric over the halves gives its interval.
+        neighbour: the number k of the nearest neighbour in precision, recall, density and coverage.
+        replicates: how often a random half of the samples is drawn. The spread of a metric over these halves gives its
+            interval.
         seed: the seed of the random halves, and of the random order of the real images.
     """
 
@@ -98,9 +99,9 @@ class BoundSettings:
     """Settings of bits per dimension.
 
     Arguments:
-        images: the number of held-out images, the first ones; 0 means no bits per dimension.
-        draws: the number of random pairs of a time and a noise for each image.
-        seed: the seed of the random times and noises.
+        images: the number of held-out images. The first images are used. With 0, no bits per dimension are computed.
+        draws: the number of random draws for each image. A draw is a time and the noise at this time.
+        seed: the seed of the random draws.
     """
 
     images: int
@@ -126,7 +127,7 @@ class Bound:
 
     @classmethod
     def of(cls, bits: BitsPerDim) -> Bound:
-        """The summary of a bound."""
+        """Make the summary of a bound."""
         return cls(**bits.summary())
 
 
@@ -145,16 +146,16 @@ class Weights:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """Everything that was chosen for a report. The numbers are computed from these settings alone.
+    """The settings of a report. Together with the data and the environment, they determine all numbers.
 
     Arguments:
         checkpoints: the weights that were measured.
         ema: whether the weights are averaged.
-        device: where the samples were computed.
+        device: the device that computed the samples.
         sampler: the configuration's section `sampler`.
         seeds: the seeds of the samples, such as 0-1999.
         labels: the classes of the samples; the list starts again after its end. None if no classes were given.
-        extractor: the network that made the features.
+        extractor: the network that computed the features.
         reference: the settings of the metrics.
         likelihood: the settings of bits per dimension.
     """
@@ -178,8 +179,8 @@ class CheckpointReport:
         step: the training step.
         network_calls: the number of function evaluations (NFE) of a sample.
         seconds_per_sample: the time of a sample.
-        metrics: the metrics by short name.
-        bits_per_dim: the bound on held-out images; None if it was not measured.
+        metrics: a dictionary from short names of metrics, such as FID, to measurements.
+        bits_per_dim: the upper bound on the bits per dimension of held-out images; None if it was not measured.
     """
 
     step: int
@@ -195,11 +196,11 @@ class Report:
 
     Arguments:
         run: the run's folder.
-        settings: what was chosen.
+        settings: the settings of the report.
         data: the real images.
         environment: the software and the machine.
         checkpoints: the measurements, one entry for each checkpoint.
-        noise: the metrics of uniform noise, by short name.
+        noise: a dictionary from short names to measurements: the same metrics of images of independent uniform pixels.
     """
 
     FORMAT: ClassVar[str] = "ctdiff-evaluation-1"

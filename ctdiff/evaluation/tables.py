@@ -32,42 +32,42 @@ _CURVE = ("FID", "KID", "precision", "recall", "coverage", "bits/dim")
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows with equally many cells as lines of text. The first column is aligned left, the others right."""
+    """Write rows of cells as lines of text. All rows have equally many cells. Only the first column is aligned left."""
     columns = ("left", *["right"] * (len(rows[0]) - 1))
     text: str = tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=columns)
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def distance_from_best(metric: str, value: float) -> float:
-    """A sort key for values of a metric: the smallest is the best value, and NaN is the worst."""
+    """Return a sort key for values of a metric. The best value has the smallest key, and NaN has the largest."""
     better = BETTER[metric]
     distance = value if better == "low" else -value if better == "high" else abs(value - float(better))
     return math.inf if math.isnan(distance) else distance
 
 
 def number(x: float) -> str:
-    """About four digits: `3.410`, `46.00`, `440`."""
+    """Write a number with about four digits: `3.410`, `46.00`, `440`."""
     return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3f}" if abs(x) < 10 else f"{x:.2f}"
 
 
 def decimals(x: float, digits: int) -> str:
-    """A fixed number of digits after the point: `3.410`. Infinities and NaN are `inf` and `nan`."""
+    """Write a number with a fixed number of digits after the point: `3.410`. Infinities and NaN are `inf` and `nan`."""
     return f"{x:.{digits}f}"
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits: `5.12`, `240`, `1,870`."""
+    """Write a time in seconds as milliseconds with three digits: `5.12`, `240`, `1,870`."""
     x = float(f"{1000 * seconds:.3g}")
     return f"{x:,.0f}" if x >= 1000 else f"{x:g}"
 
 
 def with_interval(row: Measurement) -> str:
-    """`3.410 [3.020, 3.800]`."""
+    """Write a measurement with its interval: `3.410 [3.020, 3.800]`."""
     return f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
 
 
 def floor_value(row: Measurement) -> str:
-    """The value of the floor; empty if there is none."""
+    """Write the value of the floor. The text is empty if there is no floor."""
     return "" if row.floor is None else number(row.floor.value)
 
 
@@ -117,7 +117,7 @@ def _bound_notes(bits: Bound) -> list[str]:
 
 
 def evaluation_table(report: Report) -> str:
-    """The text that `ctdiff evaluate` prints: a line for each checkpoint if there are several, and the last one in full."""
+    """Return the text that `ctdiff evaluate` prints: a line for each of several checkpoints, and a table of the last one."""
     blocks = [_curve_table(report.checkpoints)] if len(report.checkpoints) > 1 else []
     blocks.append(_checkpoint_table(report.checkpoints[-1], report.noise))
     return "\n\n".join([*blocks, "\n".join(_notes(report))])

@@ -2,8 +2,8 @@
 
     samples -> Extractor -> Features -> metrics -> Measurement (value, interval, floor)
 
-`Reference` holds the real images and applies all metrics. docs/evaluation.md explains what each metric measures and what it
-does not see.
+`Reference` has the real images and applies all metrics. docs/evaluation.md explains what each metric measures and what it
+does not detect.
 """
 
 from ctdiff.metrics.classes import ClassTotals, agreement, histogram_divergence, inception_score

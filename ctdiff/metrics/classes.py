@@ -1,10 +1,11 @@
 """Metrics from a classifier of the samples: the Inception score, the histogram of classes, agreement with labels.
 
-p_n are the classifier's probabilities for sample n, and p is their mean.
+p_n are the classifier's probabilities of the K classes for sample n, and p is their mean. h and h_real are the histograms of
+the most probable classes of the samples and of the real images.
 
     inception score   exp( mean_n KL(p_n || p) ), between 1 and K: large if each p_n is confident and the classes vary
-    histogram KL      KL(h || h_real) of the histograms of most probable classes: large if a class is missing or too frequent
-    agreement         the fraction of conditional samples whose most probable class is their label
+    histogram KL      KL(h || h_real): large if a class is missing or too frequent
+    agreement         the fraction of samples of given classes whose most probable class is their label
 
 A confident classifier does not show that an image is realistic: a classifier of digits is confident on most noise images.
 Always read these metrics together with a distance.
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# torchmetrics and torch-fidelity split the samples into 10 parts and have no sums that can be merged; so ours is kept.
+# torchmetrics and torch-fidelity split the samples into 10 parts and have no sums that can be merged; so this is our own code.
 __all__ = ["ClassTotals", "agreement", "histogram_divergence", "inception_score"]
 
 
@@ -30,7 +31,7 @@ class ClassTotals:
     """Sums over samples, from which the score and the histogram are computed.
 
     Arguments:
-        count: N.
+        count: N, the number of samples.
         probabilities: sum_n p_n, (K,) float64.
         negentropy: sum_n sum_k p_nk log p_nk.
         histogram: the number of samples for which each class is the most probable, (K,) int64.
@@ -43,7 +44,7 @@ class ClassTotals:
 
     @classmethod
     def of(cls, logits: Tensor) -> ClassTotals:
-        """The totals of logits (N, K), N at least 1.
+        """Compute the totals of logits (N, K), N at least 1.
 
         Raises:
             ValueError: the logits have another shape.
@@ -56,13 +57,13 @@ class ClassTotals:
         return cls(len(logits), p.sum(0), negentropy, logits.argmax(1).bincount(minlength=logits.shape[1]))
 
     def merge(self, other: ClassTotals) -> ClassTotals:
-        """The totals of both sets together.
+        """Return the totals of both sets together.
 
         Raises:
             ValueError: the numbers of classes differ.
         """
         if self.histogram.shape != other.histogram.shape:
-            raise ValueError(f"{len(other.histogram)} classes, expected {len(self.histogram)} as before")
+            raise ValueError(f"{len(other.histogram)} classes, expected {len(self.histogram)}, as in the other set")
         return ClassTotals(
             self.count + other.count,
             self.probabilities + other.probabilities,
@@ -72,13 +73,13 @@ class ClassTotals:
 
 
 def inception_score(totals: ClassTotals) -> float:
-    """The Inception score `exp( mean_n KL(p_n || p) )` of all samples together."""
+    """Return the Inception score `exp( mean_n KL(p_n || p) )` of all samples together."""
     mean = totals.probabilities / totals.count
     return math.exp(max(0.0, totals.negentropy / totals.count - float(torch.xlogy(mean, mean).sum())))
 
 
 def histogram_divergence(real: ClassTotals, fake: ClassTotals) -> float:
-    """`KL(h || h_real)` in nats. It is infinite if the fakes have a class that the real images do not have.
+    """Return `KL(h || h_real)` in nats. It is infinite if the samples have a class that the real images do not have.
 
     Raises:
         ValueError: the numbers of classes differ.
@@ -90,13 +91,15 @@ def histogram_divergence(real: ClassTotals, fake: ClassTotals) -> float:
 
 
 def agreement(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the most probable class of each sample is its label: (N, K), (N,) -> (N,) bool. The mean is the metric.
+    """Return whether the most probable class of each sample is its label: (N, K), (N,) -> (N,) bool. Its mean is the metric.
 
     Raises:
         ValueError: the shapes differ, or a label is not one of the K classes.
     """
     if labels.shape != logits.shape[:1]:
-        raise ValueError(f"labels have shape {tuple(labels.shape)}, expected ({len(logits)},): one a sample")
+        raise ValueError(f"labels have shape {tuple(labels.shape)}, expected ({len(logits)},): one for each sample")
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
-        raise ValueError(f"labels hold {int(labels.min())} .. {int(labels.max())}, expected 0 .. {logits.shape[1] - 1}")
+        raise ValueError(
+            f"labels have the values {int(labels.min())} .. {int(labels.max())}, expected 0 .. {logits.shape[1] - 1}"
+        )
     return logits.argmax(1) == labels

@@ -2,8 +2,8 @@
 
 Inception-v3 was trained on colour photographs. Features of digits are better from a network that was trained on digits. This
 network is small (57 thousand parameters), so its weights are part of the package. It was trained on the 8,000 embedded
-training digits by `python -m ctdiff.metrics.train_mnist_cnn`. Metrics depend on the weights by a factor of up to two. So one
-set of weights is committed, and its hash is part of every metric's name.
+training digits by `python -m ctdiff.metrics.train_mnist_cnn`. With other weights, a metric can change by a factor of two. So
+everyone uses these weights, and their hash is part of every metric's name.
 
     x (1, 28, 28) -> 3 convolutional levels -> spatial (48, 7, 7) -> features (64,) -> logits (10,)
 """
@@ -33,8 +33,9 @@ def _convolution(in_channels: int, out_channels: int, kernel: int = 3) -> nn.Seq
 class DigitClassifier(nn.Module):
     """A small convolutional classifier of 28 x 28 grey images in 10 classes.
 
-    Its features are the normalised input of the last nonlinearity. On digits their mean is about 0 and their variance about
-    1. The Frechet distance assumes a normal distribution, and these features are closer to one than features after a ReLU.
+    Its features are the normalised input of the last nonlinearity. On digits, their mean is about 0 and their variance is
+    about 1. The Frechet distance assumes normal distributions. These features are closer to a normal distribution than
+    features after a ReLU.
     """
 
     width = 64
@@ -56,17 +57,17 @@ class DigitClassifier(nn.Module):
         self.classify = nn.Sequential(nn.ReLU(), nn.Dropout(0.3), nn.Linear(self.width, self.num_classes))
 
     def forward(self, x: Tensor) -> Features:
-        """Features and logits of images (B, 1, 28, 28) with values in [0, 1]."""
+        """Compute features and logits of images (B, 1, 28, 28) with values in [0, 1]."""
         spatial = self.body(x)  # (B, 48, 7, 7)
         pooled = self.project(spatial)
         return Features(pooled, self.classify(pooled), spatial[:, :_SPATIAL_CHANNELS].flatten(1))
 
 
 def mnist_cnn(device: str | torch.device = "cpu") -> Extractor:
-    """The extractor `mnist-cnn`: 64 features, 10 classes and 343 spatial features of grey images of 28 x 28.
+    """Make the extractor `mnist-cnn`: 64 features, 10 classes and 343 spatial features of grey images of 28 x 28.
 
     Arguments:
-        device: where the network runs.
+        device: the device of the network.
 
     Raises:
         FileNotFoundError: the weights are missing from the installation.

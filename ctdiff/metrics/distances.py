@@ -1,17 +1,18 @@
 r"""Distances between two sets of features: the Frechet distance between normal distributions, and the kernel distance.
 
-The Frechet distance assumes that both sets are normal:
+The Frechet distance assumes that both sets have normal distributions, with the means m_1, m_2 and the covariances C_1, C_2:
 
     d^2 = |m_1 - m_2|^2 + tr C_1 + tr C_2 - 2 tr (C_1^{1/2} C_2 C_1^{1/2})^{1/2}
 
-At every finite N it is biased upwards, by an amount that depends on the set. The kernel distance
+The estimate from a finite number of examples is too large on average. This bias depends on the number and on the features.
+The kernel distance between examples x, x' of one set and y, y' of the other, with D features each, is
 
     MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y),     k(x, y) = (x^T y / D + 1)^3
 
-has an unbiased estimate (means over pairs of different examples). The estimate can therefore be negative.
+It has an unbiased estimate, from the means over pairs of different examples. So the estimate can be negative.
 
-The matrix under the root is symmetric and positive, so the trace is a sum of roots of eigenvalues. `eigvalsh` in float64
-computes them. A general matrix square root is slower and can have complex results.
+The matrix under the root is symmetric and positive semidefinite, so the trace is a sum of roots of eigenvalues. `eigvalsh` in
+float64 computes them. A general matrix square root is slower and can have complex results.
 
 References:
     GANs trained by a two time-scale update rule converge to a local Nash equilibrium (Heusel et al., 2017)
@@ -26,17 +27,17 @@ from torch import Tensor
 
 from ctdiff.metrics.moments import Statistics
 
-# torchmetrics and torch-fidelity use a matrix that is not symmetric for FID, and random subsets for KID; so ours are kept.
+# torchmetrics and torch-fidelity use a matrix that is not symmetric for FID, and random subsets for KID. So this is our code.
 __all__ = ["KernelReference", "frechet_distance", "kernel_distance", "kernel_subsets"]
 
 _CHUNK = 128  # rows of a kernel matrix at once: few enough for the cache
 
 
 def frechet_distance(real: Statistics, fake: Statistics) -> float:
-    """The squared Frechet distance d^2 of two normal distributions.
+    """Compute the squared Frechet distance d^2 of two normal distributions.
 
     Arguments:
-        real: the statistics of one set; the root of its covariance is computed once and kept.
+        real: the statistics of one set. The root of its covariance is computed once and cached.
         fake: the statistics of the other set.
 
     Raises:
@@ -59,7 +60,7 @@ def _kernel_sums(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _within(x: Tensor) -> float:
-    """The mean of k over all ordered pairs of different examples of one set."""
+    """Return the mean of the kernel k over all ordered pairs of different examples of one set."""
     diagonal = (x.square().sum(1) / x.shape[1] + 1).pow(3)
     return float((_kernel_sums(x, x) - diagonal).sum() / (len(x) * (len(x) - 1)))
 
@@ -71,7 +72,7 @@ def _checked(features: Tensor, name: str) -> Tensor:
 
 
 class KernelReference:
-    """One set of features, with the terms of the kernel distance that do not depend on the other set.
+    """One set of features, with the term of the kernel distance that does not depend on the other set.
 
     Arguments:
         real: features (M, D), M at least 2.
@@ -82,11 +83,11 @@ class KernelReference:
         self.within = _within(self.real)
 
     def cross(self, fake: Tensor) -> Tensor:
-        """The mean of k between each example of the other set and this one: (N, D) -> (N,)."""
+        """Return, for each given example, the mean of the kernel k over the examples of this set: (N, D) -> (N,)."""
         return _kernel_sums(fake.double(), self.real) / len(self.real)
 
     def distance(self, fake: Tensor, cross: Tensor | None = None) -> float:
-        """The unbiased estimate of MMD^2 from all pairs.
+        """Return the unbiased estimate of MMD^2 from all pairs.
 
         Arguments:
             fake: features (N, D), N at least 2.
@@ -98,15 +99,15 @@ class KernelReference:
 
 
 def kernel_distance(real: Tensor, fake: Tensor) -> float:
-    """The unbiased estimate of MMD^2 between features (M, D) and (N, D), from all pairs."""
+    """Return the unbiased estimate of MMD^2 between features (M, D) and (N, D), from all pairs."""
     return KernelReference(real).distance(fake)
 
 
 def kernel_subsets(real: Tensor, fake: Tensor, size: int = 1000, subsets: int = 100, seed: int = 0) -> Tensor:
-    """Kernel distances between random subsets. Their mean is the KID of the literature.
+    """Compute kernel distances between random subsets. Their mean is the KID of the literature.
 
-    The mean estimates the same number as `kernel_distance` and is faster for large sets. The spread of the values, which
-    papers print, is the error for sets of `size`, not for the given sets.
+    The mean estimates the same number as `kernel_distance`, and is faster for large sets. Papers often print the standard
+    deviation of these values. It is the error of one pair of subsets, not the error of the mean or of the whole sets.
 
     Arguments:
         real: features (M, D).

@@ -1,13 +1,13 @@
-"""Features of images, from a network whose name and weights are part of each metric's name.
+"""Computes features of images with a network. The name of each metric contains the name and the hash of this network.
 
-A distance between sets of images is computed from features of a network. So it depends on the network as well as on the
-images: with two classifiers of equal accuracy, the same images can have distances that differ by a factor of two. An
-`Extractor` therefore has a name and the hash of its weights, and both are part of each metric's name:
+A distance between sets of images is computed from features of a network. So it depends on the network too. With two
+classifiers of equal accuracy, the distances between the same images can differ by a factor of two. So an `Extractor` has
+a name and a hash of its weights. Both are part of the name of each metric:
 
     FID-mnist-cnn-1a2b3c4d        the name `FID` alone is used only with the Inception network of the literature
 
-Images are integers 0 .. S - 1, as in data sets and from samplers. The extractor's `preprocess` makes the network's input
-from grey levels 0 .. 255.
+Images are integers 0 .. S - 1. They become grey levels 0 .. 255. The extractor's `preprocess` converts the levels to the input
+of the network.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ctdiff.hashes import weights_hash
+from ctdiff.progress import tracked
 
 __all__ = ["Extractor", "Features", "GreyImages", "grey_levels", "module_extractor"]
 
@@ -32,8 +33,9 @@ class Features:
 
     Arguments:
         pooled: (N, D), the features that metrics compare.
-        logits: (N, K), if the network is a classifier; else None.
-        spatial: (N, E), a few channels before pooling, flattened, which depend on positions; or None.
+        logits: (N, K), if the network is a classifier; otherwise None.
+        spatial: (N, E), a few flattened channels before pooling. They depend on positions in the image. None if the network
+            does not return them.
     """
 
     pooled: Tensor
@@ -57,7 +59,7 @@ class Features:
         return cls(torch.cat([part.pooled for part in listed]), logits, spatial)
 
     def select(self, indices: Tensor) -> Features:
-        """The features of the images with the given indices (n,), in this order."""
+        """Return the features of the images with the given indices (n,), in this order."""
         logits = None if self.logits is None else self.logits[indices]
         return Features(self.pooled[indices], logits, None if self.spatial is None else self.spatial[indices])
 
@@ -73,16 +75,16 @@ def _joined(parts: list[Tensor | None]) -> Tensor | None:
 
 
 def grey_levels(images: Tensor, num_values: int = 256) -> Tensor:
-    """States 0 .. S - 1 as levels 0 .. 255, round(255 x / (S - 1)): integers (N, C, H, W) -> uint8.
+    """Convert states 0 .. S - 1 to grey levels `round(255 x / (S - 1))`: integers (N, C, H, W) -> uint8.
 
     Raises:
-        ValueError: the images are not integers (N, C, H, W), or have other values (such as a mask).
+        ValueError: the images are not integers (N, C, H, W), or have values outside 0 .. S - 1, such as masked pixels.
     """
     if images.is_floating_point() or images.ndim != 4:
         raise ValueError(f"images are {images.dtype} of shape {tuple(images.shape)}, expected integers (N, C, H, W)")
     low, high = (int(images.min()), int(images.max())) if images.numel() else (0, 0)
     if low < 0 or high >= num_values:
-        raise ValueError(f"images hold values {low} .. {high}, expected 0 .. {num_values - 1}")
+        raise ValueError(f"images have values {low} .. {high}, expected 0 .. {num_values - 1}")
     if num_values == 256:
         return images.to(torch.uint8)
     return (images.double() * (255 / (num_values - 1))).round().to(torch.uint8)
@@ -90,7 +92,7 @@ def grey_levels(images: Tensor, num_values: int = 256) -> Tensor:
 
 @dataclass(frozen=True)
 class GreyImages:
-    """Preprocessing for grey images of one size: levels 0 .. 255 become x / 255.
+    """Preprocessing for grey images of one size: a level x in 0 .. 255 becomes x / 255.
 
     Arguments:
         height: H, in pixels.
@@ -101,7 +103,7 @@ class GreyImages:
     width: int
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, 1, H, W) -> float (B, 1, H, W) in [0, 1].
+        """Convert uint8 (B, 1, H, W) to floats (B, 1, H, W) in [0, 1].
 
         Raises:
             ValueError: the images have another shape.
@@ -113,15 +115,15 @@ class GreyImages:
 
 @dataclass(frozen=True, eq=False)
 class Extractor:
-    """A network that makes features from images.
+    """A network that computes features of images.
 
     Arguments:
-        name: its name, without spaces.
-        hash: 8 hexadecimal digits that change with its weights.
-        network: input -> `Features`, or a tensor of pooled features.
-        preprocess: uint8 images (B, C, H, W) -> the network's input.
+        name: the name of the network, without spaces.
+        hash: 8 hexadecimal digits of the hash of its weights.
+        network: the network. It returns `Features`, or a tensor of pooled features.
+        preprocess: a function from uint8 images (B, C, H, W) to the input of the network.
         width: D, the number of pooled features.
-        reference: whether this is the network of the literature, so that metrics need no suffix.
+        reference: whether this is the Inception network of the literature. The names of its metrics have no suffix.
     """
 
     name: str
@@ -133,38 +135,38 @@ class Extractor:
 
     def __post_init__(self) -> None:
         if not self.name or any(letter.isspace() for letter in self.name):
-            raise ValueError(f"name = {self.name!r}, expected a word")
+            raise ValueError(f"name = {self.name!r}, expected a name without spaces")
         self.network.eval().requires_grad_(False)
 
     @property
     def label(self) -> str:
-        """Name and hash: `mnist-cnn-1a2b3c4d`."""
+        """The name and the hash: `mnist-cnn-1a2b3c4d`."""
         return f"{self.name}-{self.hash}"
 
     def metric(self, name: str) -> str:
-        """The full name of a metric: `FID` -> `FID-mnist-cnn-1a2b3c4d`; with the network of the literature, `FID`."""
+        """Return the full name of a metric: `FID-mnist-cnn-1a2b3c4d`, or `FID` with the network of the literature."""
         return name if self.reference else f"{name}-{self.label}"
 
     def describe(self) -> dict[str, Any]:
-        """Name, hash, preprocessing and width, for a report."""
+        """Return the name, the hash, the preprocessing and the width, for a report."""
         preprocessing = repr(self.preprocess) if not hasattr(self.preprocess, "__name__") else self.preprocess.__name__
         return {"name": self.name, "hash": self.hash, "preprocessing": preprocessing, "width": self.width}
 
     @torch.no_grad()
     def features(self, images: Tensor, num_values: int = 256) -> Features:
-        """The features of images, computed batch by batch and returned on the CPU.
+        """Compute the features of images in batches, and return them on the CPU.
 
         Arguments:
             images: integers 0 .. num_values - 1, (N, C, H, W), N at least 1.
             num_values: S, the number of values of a pixel.
 
         Raises:
-            ValueError: the network cannot read the images, or its features are not (N, width) finite numbers.
+            ValueError: the network cannot process the images, or its features are not finite numbers (N, width).
         """
         if len(images) == 0:
             raise ValueError("there are no images, expected at least 1")
         device = next((tensor.device for tensor in self.network.state_dict().values()), torch.device("cpu"))
-        return Features.cat(self._batch(part, num_values, device) for part in images.split(_BATCH))
+        return Features.cat(self._batch(part, num_values, device) for part in tracked(images.split(_BATCH), "features"))
 
     def _batch(self, images: Tensor, num_values: int, device: torch.device) -> Features:
         output = self.network(self.preprocess(grey_levels(images, num_values).to(device)))
@@ -182,10 +184,10 @@ def module_extractor(
     """Make an extractor from any network. The hash is computed from its state dict.
 
     Arguments:
-        name: its name, a part of the names of metrics.
-        network: input -> (B, width) features, or `Features`.
-        preprocess: uint8 images (B, C, H, W) -> the network's input.
+        name: the name of the network, a part of the names of metrics.
+        network: the network. It returns features (B, width), or `Features`.
+        preprocess: a function from uint8 images (B, C, H, W) to the input of the network.
         width: the number of features.
-        device: where the network runs.
+        device: the device of the network.
     """
     return Extractor(name, weights_hash(network), network.to(device), preprocess, width)

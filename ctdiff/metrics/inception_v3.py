@@ -2,13 +2,14 @@
 
 Published FIDs are distances between 2048 features of one network: Inception-v3 in TensorFlow's version of 2015, with
 TensorFlow's resizing to 299 x 299 and its pooling. The package `torch-fidelity` (which torchmetrics uses too) has this network
-in PyTorch. The optional extra `evaluation` installs it. The weights (95 MB) are not part of ctdiff. They are searched
+in PyTorch. `pip install 'ctdiff[evaluation]'` installs it. The weights (95 MB) are not part of ctdiff. They are searched in
+these places, in this order:
 
-    1. in the file that the argument names,
-    2. in the file that the environment variable CTDIFF_INCEPTION names,
-    3. in torch's hub cache, where other programs keep them,
+    1. the file that is given as an argument,
+    2. the file that the environment variable CTDIFF_INCEPTION names,
+    3. torch's hub cache, where other programs save them too.
 
-and downloaded if this is allowed. The hash of the file is always checked.
+If they are missing, they are downloaded if the caller allows it. The hash of the file is always checked.
 
 The file is read as plain tensors (`weights_only=True`). sFID uses the first 7 of the 192 channels of the layer that
 TensorFlow calls mixed_6/conv, 17 x 17 each.
@@ -41,12 +42,13 @@ __all__ = [
     "MissingWeights",
     "colour_levels",
     "find_inception",
+    "hub_folder",
     "inception",
 ]
 
 VARIABLE = "CTDIFF_INCEPTION"
 INCEPTION_HASH = "6726825d"
-"""The first digits of the SHA-256 of the file; they are part of its name too."""
+"""The first digits of the SHA-256 of the file. The name of the file contains them too."""
 
 INCEPTION_FILES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 """The names of the file in torch-fidelity and in pytorch-fid."""
@@ -60,15 +62,15 @@ class MissingWeights(FileNotFoundError):
     """The weights of the Inception network are missing. The message explains how to get them."""
 
 
-def _cache() -> Path:
-    """The folder of torch's hub for files."""
+def hub_folder() -> Path:
+    """Return the folder of torch's hub for files."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _advice(expected_hash: str) -> str:
     return (
         f"put {INCEPTION_FILES[0]} (or {INCEPTION_FILES[1]}, the same file; SHA-256 {expected_hash}...) "
-        f"of {INCEPTION_URL} into {_cache()}, name it in the environment variable {VARIABLE}, "
+        f"from {INCEPTION_URL} into {hub_folder()}, or set the environment variable {VARIABLE} to its path, "
         "or allow the download (download=True)"
     )
 
@@ -79,14 +81,14 @@ def find_inception(path: str | Path | None = None, download: bool = False, expec
     Arguments:
         path: the file. None means the file that the variable CTDIFF_INCEPTION names, or the file in the hub cache.
         download: whether to download a missing file into the hub cache.
-        expected_hash: the first digits of the SHA-256; other weights than those of the literature have other digits.
+        expected_hash: the first digits of the SHA-256 of the file. The default belongs to the weights of the literature.
 
     Raises:
         MissingWeights: the file is missing and may not be downloaded, or the download failed.
         ValueError: the file has another hash.
     """
     named = path if path is not None else os.environ.get(VARIABLE)
-    candidates = [Path(named)] if named else [_cache() / name for name in INCEPTION_FILES]
+    candidates = [Path(named)] if named else [hub_folder() / name for name in INCEPTION_FILES]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None and download and not named:
         found = _download(candidates[0], expected_hash)
@@ -105,7 +107,9 @@ def _download(target: Path, expected_hash: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(fetch(INCEPTION_URL))
         if not (digest := file_hash(part)).startswith(expected_hash):
-            raise OSError(f"{part.stat().st_size} bytes with SHA-256 {digest[:8]}... arrived, expected {expected_hash}...")
+            raise OSError(
+                f"the download has {part.stat().st_size} bytes with SHA-256 {digest[:8]}..., expected {expected_hash}..."
+            )
         part.replace(target)
     except OSError as error:  # URLError, timeouts and refused certificates are OSErrors
         part.unlink(missing_ok=True)
@@ -146,7 +150,7 @@ class _Inception(nn.Module):
         self._spatial = output[:, :_SPATIAL_CHANNELS].flatten(1)
 
     def forward(self, x: Tensor) -> Features:
-        """Features, logits without bias (as the Inception score uses them), and spatial features (B, 2023)."""
+        """Compute features, logits without bias (for the Inception score), and spatial features (B, 2023)."""
         pooled, logits = self.network(x)
         spatial, self._spatial = self._spatial, None
         return Features(pooled, logits, spatial)
@@ -171,14 +175,14 @@ def inception(
     expected_hash: str = INCEPTION_HASH,
     device: str | torch.device = "cpu",
 ) -> Extractor:
-    """The extractor `inception`: 2048 features, 1008 classes and 2023 spatial features of images of any size.
+    """Make the extractor `inception`: 2048 features, 1008 classes and 2023 spatial features of images of any size.
 
     Arguments:
         path: the file of weights. None means the file that the variable CTDIFF_INCEPTION names, or the file in the hub cache.
         download: whether to download a missing file into the hub cache.
-        expected_hash: the first digits of the file's SHA-256. With other weights than those of the literature, the names of
-            metrics contain the extractor and its hash.
-        device: where the network runs.
+        expected_hash: the first digits of the file's SHA-256. If you use other weights than those of the literature, the
+            names of metrics contain the name and the hash of the extractor.
+        device: the device of the network.
 
     Raises:
         MissingWeights: the file is missing; the message contains its name, address and hash.
@@ -191,10 +195,10 @@ def inception(
     except Exception as error:  # an archive can be broken in many ways, and torch names most of them RuntimeError
         raise ValueError(f"{file} cannot be read as tensors ({type(error).__name__})") from error
     if not isinstance(weights, Mapping):
-        raise ValueError(f"{file} holds a {type(weights).__name__}, expected the weights of Inception-v3 by name")
+        raise ValueError(f"{file} contains a {type(weights).__name__}, expected a dictionary of the weights of Inception-v3")
     try:
         network = _network(weights)
     except RuntimeError as error:
-        raise ValueError(f"{file} does not hold the weights of Inception-v3: {str(error)[:300]}") from error
+        raise ValueError(f"{file} does not contain the weights of Inception-v3: {str(error)[:300]}") from error
     digest = file_hash(file)[:8]
     return Extractor("inception", digest, _Inception(network).to(device), colour_levels, _WIDTH, digest == INCEPTION_HASH)

@@ -1,14 +1,15 @@
 r"""A metric with its uncertainty and its floor.
 
 The value of a metric depends on the number of samples, by chance and by bias. So a measurement contains the number of images,
-an interval for chance, and, for the bias, the *floor*: the same metric of as many real held-out images.
+a confidence interval for the chance, and the *floor*. The floor is the same metric of as many real held-out images. It shows
+the bias.
 
 The interval is computed from random halves. Draw half of the samples without replacement, many times, and compute the metric
 of each half. For a mean over n samples with variance v, the halves have the variance v (2 / n - 1 / n) = v / n around it. This
 is the variance of the metric of all n samples, so no rescaling is needed (b of n samples have the variance v / b - v / n). The
-interval is value +- 1.96 standard deviations of the halves. It describes other n samples of the same model, with the same real
-images. The usual bootstrap draws with replacement. Its copies are neighbours at distance 0, which makes metrics of neighbours
-wrong.
+interval is value +- 1.96 standard deviations of the halves. It describes how the value varies between sets of n samples of the
+same model, with the same real images. The usual bootstrap draws with replacement. It makes copies of samples, which are
+neighbours at distance 0, so metrics of nearest neighbours would be wrong.
 
 References:
     A general theory for jackknife variance estimation (Shao and Wu, 1989) | https://doi.org/10.1214/aos/1176347263
@@ -23,9 +24,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ctdiff.progress import tracked
 from diffusion_core import BitsPerDim
 
-# torchmetrics and torch-fidelity have no intervals from halves and no floors; so ours are kept.
+# torchmetrics and torch-fidelity have no intervals from halves and no floors; so ctdiff has its own code.
 __all__ = ["Measurement", "likelihood", "measured"]
 
 _NORMAL = 1.959964  # 95 % of a normal distribution are within so many standard deviations
@@ -36,10 +38,10 @@ class Measurement:
     """One metric of one set of samples.
 
     Arguments:
-        name: the metric with its extractor, `FID-mnist-cnn-1a2b3c4d`.
-        value: the metric.
-        low: the lower end of the 95 % interval for chance.
-        high: the upper end.
+        name: the name of the metric with its extractor, such as `FID-mnist-cnn-1a2b3c4d`.
+        value: the value of the metric.
+        low: the lower end of the 95 % confidence interval.
+        high: the upper end of this interval.
         n_real: the number of real images that the samples are compared with.
         n_fake: the number of samples.
         floor: the same metric of real held-out images instead of samples; None if this measurement is a floor or has none.
@@ -54,7 +56,7 @@ class Measurement:
     floor: Measurement | None = None
 
     def beside(self, floor: Measurement) -> Measurement:
-        """The same measurement with a floor.
+        """Return this measurement with a floor.
 
         Raises:
             ValueError: the floor is another metric.
@@ -65,7 +67,7 @@ class Measurement:
 
 
 def likelihood(bits: BitsPerDim) -> Measurement:
-    """The measurement of a likelihood bound. The interval is for the draws of times and noise, not for other images."""
+    """Return a likelihood bound as a measurement. Its interval is for other draws of times and noise, not for other images."""
     reach = _NORMAL * bits.standard_error
     return Measurement("bits/dim", bits.value, bits.value - reach, bits.value + reach, len(bits), 0)
 
@@ -85,7 +87,8 @@ def measured(
         statistic: a function from indices (n,) of samples, in ascending order, to the metrics of these samples.
         n_real: the number of real images that the samples are compared with.
         n_fake: the number of samples, at least 4.
-        replicates: the number of random halves of the samples; 50 give the standard deviation to 10 %.
+        replicates: how often a random half of the samples is drawn. With 50 halves, the standard deviation has an error of
+            about 10 %.
         seed: the seed of the random halves.
 
     Raises:
@@ -96,7 +99,8 @@ def measured(
     values = statistic(torch.arange(n_fake))
     generator, half = torch.Generator().manual_seed(seed), n_fake // 2
     halves = [torch.randperm(n_fake, generator=generator)[:half].sort().values for _ in range(replicates)]
-    table = torch.tensor([list(statistic(chosen)) for chosen in halves], dtype=torch.float64)  # (replicates, metrics)
+    rows_of_halves = [list(statistic(chosen)) for chosen in tracked(halves, f"interval of {names[0]}")]
+    table = torch.tensor(rows_of_halves, dtype=torch.float64)  # (replicates, metrics)
     reach = table.std(0) * (_NORMAL * math.sqrt(half / (n_fake - half)))  # the root is 1, except for odd n
     rows = zip(names, values, reach.tolist(), strict=True)
     return tuple(Measurement(name, value, value - r, value + r, n_real, n_fake) for name, value, r in rows)

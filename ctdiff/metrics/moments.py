@@ -8,8 +8,8 @@ Two sets a and b together have N = N_a + N_b and, with d = m_b - m_a,
 
     m = m_a + d N_b / N,    M = M_a + M_b + d d^T N_a N_b / N
 
-So a stream is added batch by batch, and each process of a distributed job sends three tensors. Centred sums in float64 have no
-cancellation, even if the features are far from zero.
+So batches can be added one after the other, and each process of a distributed job sends only three tensors. The sums are
+centred and in float64, so no digits are lost if the features are far from zero.
 
 References:
     Updating formulae and a pairwise algorithm for computing sample variances (Chan et al., 1979)
@@ -31,7 +31,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ctdiff.files import write_atomically
+from ctdiff.files import expanded, write_atomically
 
 # torchmetrics merges sums that are not centred, and torch-fidelity keeps all features; centred sums are exact and merge.
 __all__ = ["Moments", "Statistics", "load_statistics"]
@@ -44,8 +44,8 @@ class Statistics:
     Arguments:
         mean: (D,) float64.
         covariance: (D, D) float64, with N - 1 in the denominator.
-        count: N; None if a file does not contain it.
-        extractor: the label of the extractor that made the features; empty if a file does not contain it.
+        count: N, the number of examples; None if a file does not contain it.
+        extractor: the label of the extractor that computed the features; empty if a file does not contain it.
     """
 
     mean: Tensor
@@ -62,7 +62,7 @@ class Statistics:
         if self.mean.dtype != torch.float64 or self.covariance.dtype != torch.float64:
             raise ValueError(f"mean {self.mean.dtype} and covariance {self.covariance.dtype}, expected torch.float64")
         if not bool(self.mean.isfinite().all() and self.covariance.isfinite().all()):
-            raise ValueError("mean or covariance hold numbers that are not finite")
+            raise ValueError("mean or covariance has numbers that are not finite")
 
     @cached_property
     def root(self) -> Tensor:
@@ -77,7 +77,7 @@ class Statistics:
         Raises:
             ValueError: the file has another suffix.
         """
-        path = Path(path).expanduser()
+        path = expanded(path)
         tensors = {"mu": self.mean.cpu(), "sigma": self.covariance.cpu(), "count": torch.tensor(self.count or 0)}
         if path.suffix == ".safetensors":
             write_atomically(path, safetensors.torch.save(tensors, metadata={"extractor": self.extractor}))
@@ -91,13 +91,13 @@ class Statistics:
 
 
 def load_statistics(path: str | Path) -> Statistics:
-    """Read statistics from a file of `Statistics.save` or of another program that uses the keys `mu` and `sigma`.
+    """Read a file of `Statistics.save`, or of another program that uses the keys `mu` and `sigma`.
 
     Raises:
         FileNotFoundError: the file is missing.
         ValueError: the file has another suffix, is damaged, or does not contain statistics.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix not in (".npz", ".safetensors"):
         raise ValueError(f"{path} has the suffix {path.suffix!r}, expected .npz or .safetensors")
     try:
@@ -108,7 +108,7 @@ def load_statistics(path: str | Path) -> Statistics:
         raise
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
         raise ValueError(
-            f"{path} holds no statistics ({error}), expected an intact file with mu (D,) and sigma (D, D)"
+            f"{path} has no statistics ({error}), expected an intact file with mu (D,) and sigma (D, D)"
         ) from error
 
 
@@ -127,7 +127,7 @@ class Moments:
     """The sums from which mean and covariance are computed.
 
     Arguments:
-        count: N.
+        count: N, the number of examples.
         mean: m (D,), float64.
         scatter: M (D, D), float64.
     """
@@ -138,7 +138,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> Moments:
-        """The moments of features (N, D), N at least 1.
+        """Compute the moments of features (N, D), N at least 1.
 
         Raises:
             ValueError: the features have another shape.
@@ -152,17 +152,17 @@ class Moments:
 
     @classmethod
     def of_stream(cls, batches: Iterable[Tensor]) -> Moments:
-        """The moments of batches (B, D), with one batch in memory at a time."""
+        """Compute the moments of all batches (B, D) together, with one batch in memory at a time."""
         return reduce(cls.merge, (cls.of(batch) for batch in batches))
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both sets together.
+        """Return the moments of both sets together.
 
         Raises:
             ValueError: the numbers of features differ.
         """
         if self.mean.shape != other.mean.shape:
-            raise ValueError(f"{len(other.mean)} features an image, expected {len(self.mean)} as before")
+            raise ValueError(f"{len(other.mean)} features an image, expected {len(self.mean)}, as in the other set")
         count = self.count + other.count
         difference = other.mean - self.mean
         mean = self.mean + difference * (other.count / count)
@@ -170,7 +170,7 @@ class Moments:
         return Moments(count, mean, scatter)
 
     def statistics(self, extractor: str = "") -> Statistics:
-        """Mean and covariance, labelled with the extractor.
+        """Return the mean and the covariance, with the label of the extractor.
 
         Raises:
             ValueError: there are fewer than 2 examples.

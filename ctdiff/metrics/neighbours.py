@@ -1,11 +1,12 @@
 """Precision, recall, density and coverage: sets of features are compared by nearest neighbours.
 
-Each feature of a set has a ball around it whose radius is the distance to its k-th nearest neighbour in the same set. The
-union of the balls approximates the support of the set.
+A fake is the feature vector of a sample, and a real is that of a real image. Each has a ball around it. The radius of this ball
+is the distance to the k-th nearest neighbour in the same set. The union of the balls approximates the support of the set.
 
     precision   the fraction of fakes in some real ball                are samples like the data?
     recall      the fraction of reals in some fake ball                can the model make the data?
-    density     the mean number of real balls around a fake, over k    precision with less influence of single outliers
+    density     the mean number of real balls that contain a fake,     precision with less influence of single outliers
+                divided by k
     coverage    the fraction of real balls that contain a fake         recall from real balls only
 
 Outliers and small numbers of samples make fake balls large. Recall then hardly shows that a class is missing, but coverage
@@ -24,8 +25,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ctdiff.progress import tracked
+
 # torch-fidelity has precision and recall only; here one matrix of distances gives all four and their intervals.
 __all__ = ["NeighbourDistances", "Neighbours", "precision_recall"]
+
+_ROWS = 256  # rows of a matrix of distances that are computed at once
 
 
 class Neighbours(NamedTuple):
@@ -39,7 +44,11 @@ class Neighbours(NamedTuple):
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:
     """Euclidean distances (N, M), from differences: the product form is inexact for small distances, as between copies."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    distances = x.new_empty(len(x), len(y))
+    for first in tracked(range(0, len(x), _ROWS), "distances of features"):
+        rows = x[first : first + _ROWS]
+        distances[first : first + _ROWS] = torch.cdist(rows, y, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances
 
 
 def _radii(distances: Tensor, k: int) -> Tensor:
@@ -48,14 +57,14 @@ def _radii(distances: Tensor, k: int) -> Tensor:
 
 
 class NeighbourDistances:
-    """All distances between two sets. The four metrics of any subset of the fakes are computed from them.
+    """All distances between two sets of features. The four metrics of any subset of the fakes are computed from them.
 
     It needs 8 M N + 8 N^2 bytes of memory, or 1.6 GB for 10,000 examples of each set.
 
     Arguments:
         real: features (M, D), M above k.
         fake: features (N, D), N above k.
-        k: the neighbour that defines the radius of a ball.
+        k: the radius of a ball is the distance to the k-th nearest neighbour.
 
     Raises:
         ValueError: k is below 1, a set is too small, or the numbers of features differ.
@@ -73,7 +82,7 @@ class NeighbourDistances:
         self.among = _distances(fake, fake)  # (N, N)
 
     def of(self, chosen: Tensor | None = None) -> Neighbours:
-        """The four metrics of all fakes, or of those with the given indices (n,), n above k.
+        """Return the four metrics of all fakes, or of those with the given indices (n,), n above k.
 
         Raises:
             ValueError: too few fakes are chosen.
@@ -94,5 +103,5 @@ class NeighbourDistances:
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 5) -> Neighbours:
-    """Precision, recall, density and coverage of features (N, D) against real ones (M, D)."""
+    """Compute precision, recall, density and coverage of samples (N, D) and real images (M, D), given as features."""
     return NeighbourDistances(real, fake, k).of()

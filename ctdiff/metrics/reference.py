@@ -1,14 +1,15 @@
-"""All metrics of a set of samples, each with its floor, from comparison with real images.
+"""Compares a set of samples with real images: all metrics, each with its floor.
 
     reference = Reference(mnist_cnn(), splits.train, splits.test)
     rows = reference.measure(samples)          # {"FID": Measurement(...), "KID": ..., ...}
 
 Samples are compared with the training images, because the model was trained to imitate them. The floor is the same metric of
-held-out images, as many as there are samples. If a model is at its floor, the metric shows no difference to the data. A model
-below its floor is too close to the training images.
+held-out images, as many as there are samples. If the value of a model is equal to its floor, the metric shows no difference
+between the samples and the data. A distance below its floor means that the samples are too close to the training images.
 
-`measure` calls the functions of the other modules once with all samples, and once for each half for the interval. In a
-distributed job, each process makes the `features` of its samples, and one process measures `Features.cat` of them.
+`measure` computes each metric once with all samples. For the confidence interval, it computes each metric with many random
+halves of the samples. In a distributed job, each process computes the `features` of its samples, and one process measures
+`Features.cat` of them.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ __all__ = ["PIXEL_METRICS", "Reference", "uniform_noise"]
 PIXEL_METRICS = ("nearer-to-train", "copies")
 """The metrics that need no extractor."""
 
-_MOST_NEIGHBOURS = 10_000  # images of either kind in the neighbour metrics, whose memory grows with the square
+_MOST_NEIGHBOURS = (
+    10_000  # the largest number of images of each kind in the neighbour metrics, whose memory grows with its square
+)
 
 
 def uniform_noise(like: ImageData, count: int, seed: int = 0) -> Tensor:
-    """Images of independent uniform pixels, for comparison: uint8 (N, C, H, W)."""
+    """Draw images of independent uniform pixels, for comparison with samples: uint8 (N, C, H, W)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(like.num_values, (count, *like.shape), generator=generator, dtype=torch.uint8)
 
@@ -69,15 +72,15 @@ class Reference:
             need no features.
         train: the images that the model was trained on.
         held_out: other images of the same kind.
-        neighbour: k of precision, recall, density and coverage.
-        replicates: the number of random halves of the samples. Each metric is computed on every half, and the spread of the
-            results gives the confidence interval.
+        neighbour: the number k of the nearest neighbour in precision, recall, density and coverage.
+        replicates: how often a random half of the samples is drawn. Each metric is computed on every such half, and the spread
+            of the results gives the confidence interval.
         seed: the seed of the random halves, and of the random order of the real images. Some metrics use only the first real
             images in this order.
 
     Raises:
         ValueError: the images of `train` and `held_out` have different shapes or numbers of values, a set has at most
-            2 neighbour + 1 images, or the extractor cannot read the images.
+            2 * neighbour + 1 images, or the extractor cannot process the images.
     """
 
     def __init__(
@@ -112,12 +115,12 @@ class Reference:
         self._floors: dict[tuple[int, bool], dict[str, Measurement]] = {}
 
     def features(self, images: Tensor) -> Features:
-        """The features of samples, integers (N, C, H, W) with the values of the real images."""
+        """Compute the features of samples: integers (N, C, H, W) in the range of the real images."""
         return self._network().features(images, self.train.num_values)
 
     def _network(self) -> Extractor:
         if self.extractor is None:
-            raise ValueError(f"there is no extractor: the metrics are {', '.join(PIXEL_METRICS)}, which need none")
+            raise ValueError(f"there is no extractor: only {', '.join(PIXEL_METRICS)} can be measured")
         return self.extractor
 
     def measure(self, images: Tensor, labels: Tensor | None = None, features: Features | None = None) -> dict[str, Measurement]:
@@ -130,7 +133,7 @@ class Reference:
             features: the result of `features` for the images, if it is known.
 
         Raises:
-            ValueError: the images have another shape, are too few, or have labels while the extractor is no classifier.
+            ValueError: the images have another shape or are too few, or labels are given and the extractor is not a classifier.
         """
         if images.shape[1:] != self.train.shape:
             raise ValueError(f"images have shape {tuple(images.shape)}, expected (N, {', '.join(map(str, self.train.shape))})")
@@ -147,7 +150,7 @@ class Reference:
         return {name: row.beside(floors[name]) if name in floors else row for name, row in rows.items()}
 
     def memorisation(self, images: Tensor) -> dict[str, Measurement]:
-        """Measure `PIXEL_METRICS` only, without floors. No features are needed."""
+        """Measure only `PIXEL_METRICS`, without floors. They need no features."""
         return self._memorisation(self._neighbours(images))
 
     def floor(self, count: int, labelled: bool = False) -> dict[str, Measurement]:

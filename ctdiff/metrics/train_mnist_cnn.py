@@ -5,7 +5,7 @@ with a one-cycle learning rate. The result is the moving average of the weights,
 2,000 held-out digits are used once, at the end. It takes a few minutes on one core.
 
 The seed fixes all random draws, so the same machine computes the same weights. Another machine rounds differently and computes
-other weights with another hash. So the weights are committed.
+other weights with another hash. So the weights are part of the package.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from ctdiff.data import ImageData, embedded_mnist
+from ctdiff.files import write_atomically
 from ctdiff.hashes import bytes_hash
 from ctdiff.metrics.digits import DigitClassifier
 from ctdiff.metrics.features import GreyImages
@@ -56,7 +57,7 @@ def _batches(data: ImageData, generator: torch.Generator) -> Iterator[tuple[Tens
 
 @torch.no_grad()
 def accuracy(network: DigitClassifier, data: ImageData) -> float:
-    """The fraction of images whose most probable class is their label."""
+    """Return the fraction of images whose most probable class is their label."""
     assert data.labels is not None
     prepare = GreyImages(*data.shape[1:])
     logits = torch.cat([network(prepare(part)).logits for part in data.images.split(500)])
@@ -64,7 +65,7 @@ def accuracy(network: DigitClassifier, data: ImageData) -> float:
 
 
 def train_classifier(data: ImageData, epochs: int = EPOCHS, seed: int = SEED) -> DigitClassifier:
-    """Train a classifier. Returns the network with averaged weights, in evaluation mode.
+    """Train a classifier. Return the network with averaged weights, in evaluation mode.
 
     Arguments:
         data: images (N, 1, 28, 28) with labels 0 .. 9.
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     digits = embedded_mnist()
     network = train_classifier(digits.train, arguments.epochs)
     content = safetensors.torch.save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
-    arguments.file.write_bytes(content)
+    write_atomically(arguments.file, content)
     logging.info("held-out accuracy %.4f", accuracy(network, digits.test))
     logging.info("%s: %d bytes, hash %s", arguments.file, len(content), bytes_hash(content)[:8])
 

@@ -1,9 +1,11 @@
-"""Configuration files of tauLDR and of the MNIST projects that descend from it, as presets of ours.
+"""Converts configuration files of tauLDR, and of MNIST projects that are based on it, to presets of ctdiff.
 
-keys.py         the table: each published key, its home here and what it does, or why it is gone
-contents.py     what a file assigns; files.py, python_files.py and yaml_files.py read it, and never execute anything
-translation.py  from published keys and values to ours; rules.py and values.py have what needs more than the table
-preset.py       the text of a preset
+A published key or value is one of such a file. A home of a published key is a key of ctdiff with the same meaning.
+
+keys.py         the table of all published keys with their homes
+contents.py     the content of a file; files.py, python_files.py and yaml_files.py read it without executing it
+translation.py  translates published keys and values; rules.py and values.py have the cases that need more than the table
+preset.py       writes the text of a preset
 """
 
 from ctdiff.published.contents import Leaf, Published, PublishedError, Skipped

@@ -1,4 +1,4 @@
-"""`python -m ctdiff.published FILE ...` writes the table of published keys of documents again."""
+"""`python -m ctdiff.published FILE ...` updates the table of published keys in documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a published configuration file assigns, however it is written."""
+"""The content of a published configuration file: the same for Python files and YAML files."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 __all__ = ["DEEPEST", "OPAQUE", "Leaf", "Published", "PublishedError", "Section", "Skipped", "flat", "limit"]
 
 DEEPEST = 8
-"""How many sections may be inside one another."""
+"""The largest depth of nested sections."""
 _MOST_KEYS = 2_000
 
 
 class PublishedError(ValueError):
-    """A file that is no published configuration; the message names the file and, where there is one, the line."""
+    """A file is not a published configuration, or cannot be translated. The message names the file and, if known, the line."""
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """A value of a file, and the line that assigns it."""
+    """A value in a file, and the number of the line that assigns it."""
 
     value: Any
     line: int
@@ -31,14 +31,17 @@ class Skipped:
     """A line that is not understood.
 
     Arguments:
-        line: its number, from 1 on.
-        text: the line, shortened.
+        line: the number of the line, counted from 1.
+        text: the shortened line.
         why: the part that is not understood.
     """
 
     line: int
     text: str
     why: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text} ({self.why})"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Published:
 
     Arguments:
         source: the name of the file, for messages.
-        leaves: the values by dotted key.
+        leaves: a dictionary from dotted keys to values.
         skipped: the lines that are not understood.
     """
 
@@ -57,7 +60,7 @@ class Published:
 
 
 class Section(dict[str, Any]):
-    """A section of the configuration: leaves, sections and `OPAQUE` by name."""
+    """A section of the configuration: a dictionary from names to leaves, sections and `OPAQUE`."""
 
 
 OPAQUE = object()
@@ -65,13 +68,13 @@ OPAQUE = object()
 
 
 def flat(section: Section, source: str) -> dict[str, Leaf]:
-    """The leaves of a section by dotted key.
+    """Return a dictionary from dotted keys to the leaves of a section.
 
     Raises:
         PublishedError: the section is nested too deeply, or has too many keys.
     """
     found: dict[str, Leaf] = {}
-    seen = count(1)  # sections can be the same object, so they can be more than the file has lines
+    seen = count(1)  # two names can have the same section, so there can be more keys than lines
 
     def walk(node: Section, path: tuple[str, ...]) -> None:
         for name, value in node.items():
@@ -88,10 +91,10 @@ def flat(section: Section, source: str) -> dict[str, Leaf]:
 
 
 def limit(keys: int, source: str) -> None:
-    """Refuse a file with more keys than a configuration has.
+    """Check that a file does not have too many keys for a configuration.
 
     Raises:
-        PublishedError: there are more.
+        PublishedError: there are too many keys.
     """
     if keys > _MOST_KEYS:
         raise PublishedError(f"{source}: more than {_MOST_KEYS} keys, expected a configuration")

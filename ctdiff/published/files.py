@@ -1,4 +1,4 @@
-"""Reads a published configuration file, without executing it."""
+"""Reads a published configuration file without executing it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def read_published(path: Path) -> Published:
     """Read a configuration file, .py, .yaml or .yml.
 
     Raises:
-        PublishedError: the file is damaged, or holds no configuration.
-        OSError: it cannot be read.
+        PublishedError: the file is damaged, or has no configuration.
+        OSError: the file cannot be read.
     """
     if path.suffix not in (".py", ".yaml", ".yml"):
         raise PublishedError(f"{path}: expected a .py or a .yaml file")

@@ -1,6 +1,6 @@
-"""The keys of the published configurations: each with its home here and what it does, or why it is gone.
+"""The table of published keys. A home is a key of ctdiff with the same meaning. A key without a home is gone.
 
-`python -m ctdiff.published docs/configuration.md` writes the table of a document again.
+`python -m ctdiff.published docs/configuration.md` updates the table in a document.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ctdiff.recipe import tables
 __all__ = ["BEGIN", "DATA", "END", "LOSSES", "NETWORKS", "RATES", "ROWS", "SAMPLERS", "Row", "fits", "table", "with_table"]
 
 BEGIN, END = "<!-- generated: the published keys -->", "<!-- end of the published keys -->"
-"""The lines of a document between which the table stands."""
+"""The lines before and after the table in a document."""
 
 Kind = Literal[
     "a text", "an integer", "a number", "True or False", "integers", "an integer, or integers", "a text or none", "any"
@@ -27,9 +27,10 @@ class Row:
 
     Arguments:
         key: the key. Several names of the same key are separated by commas.
-        kind: what its value may be.
-        homes: the keys here. `<model>` stands for the network, `<data>` for the data set. None means that the key is gone.
-        meaning: what it does here, or why it is gone.
+        kind: the kind of its value.
+        homes: the keys of ctdiff with the same meaning. `<model>` stands for the network, `<data>` for the data set. The tuple
+            is empty if the key is gone.
+        meaning: what the key does, or why it is gone.
     """
 
     key: str
@@ -44,7 +45,7 @@ class Row:
 
 
 def fits(value: Any, kind: Kind) -> bool:
-    """Whether a value is of a kind."""
+    """Return whether a value is of a kind."""
     if kind == "any":
         return True
     integer = isinstance(value, int) and not isinstance(value, bool)
@@ -61,7 +62,7 @@ def fits(value: Any, kind: Kind) -> bool:
 
 
 _TORCHRUN = "Gone: training on several devices comes with `torchrun`, which starts a process for each device"
-_EXACT = "Gone: ratios of probabilities are exact here, also where a probability is tiny, so nothing is added to them."
+_EXACT = "Gone: it is a number that is added to small probabilities. Here, their ratios are computed exactly."
 _FOLLOWS = "Gone: it follows from"
 
 ROWS = (
@@ -69,8 +70,8 @@ ROWS = (
     Row("device", "a text", ("training.device",), "Where to compute."),
     Row("distributed", "True or False", (), f"{_TORCHRUN}. It needs no key."),
     Row("num_gpus", "an integer", (), f"{_TORCHRUN}: `--nproc_per_node` is their number."),
-    Row("experiment_name, save_location", "a text", (), "Gone: `ctdiff train --workdir=FOLDER` says where a run is kept."),
-    Row("init_model_path", "a text or none", (), "Gone: a training starts from new weights, or continues its own run."),
+    Row("experiment_name, save_location", "a text", (), "Gone: `ctdiff train --workdir=FOLDER` chooses the folder of a run."),
+    Row("init_model_path", "a text or none", (), "Gone: a training starts with new weights, or continues its own run."),
     # loss
     Row(
         "loss.name",
@@ -83,24 +84,19 @@ ROWS = (
         "loss.nll_weight",
         "a number",
         ("loss.ct_elbo.nll_weight",),
-        "The weight of the cross-entropy, a mean over dimensions. It acts with the continuous-time ELBO only.",
+        "The weight of the cross-entropy, a mean over dimensions. Only the continuous-time ELBO uses it.",
     ),
-    Row(
-        "loss.min_time",
-        "a number",
-        ("process.t_min",),
-        "The smallest time. Training, the sampler and the likelihood share it.",
-    ),
+    Row("loss.min_time", "a number", ("process.t_min",), "The smallest time of training, the sampler and the likelihood."),
     Row(
         "loss.one_forward_pass",
         "True or False",
         ("loss.ct_elbo.one_forward_pass",),
-        "Whether the network is called once, at the state after the jump. It acts with the continuous-time ELBO only.",
+        "Whether the network is called once, at the state after the jump. Only the continuous-time ELBO uses it.",
     ),
     # training
-    Row("training.train_step_name", "a text", (), "Gone: there is one training loop. `Standard` is what it does."),
+    Row("training.train_step_name", "a text", (), "Gone: there is only one training loop, which is equal to `Standard`."),
     Row("training.n_iters", "an integer", ("training.steps",), "The number of steps of the optimiser."),
-    Row("training.clip_grad", "True or False", ("training.clip",), "False is 0, which does not clip."),
+    Row("training.clip_grad", "True or False", ("training.clip",), "Whether gradients are clipped. False becomes 0."),
     Row(
         "training.grad_norm",
         "a number",
@@ -111,10 +107,10 @@ ROWS = (
         "training.warmup",
         "an integer",
         ("optimizer.schedule.warmup",),
-        "The steps in which the learning rate grows. It is constant afterwards: `optimizer.schedule.name=constant`.",
+        "The number of steps in which the learning rate grows. Then it is constant: `optimizer.schedule.name=constant`.",
     ),
-    Row("training.max_t", "a number", ("process.t_max",), "The largest time. Training and the sampler share it."),
-    Row("training.resume", "True or False", (), "Gone: the same command continues a run. `--resume` insists on it."),
+    Row("training.max_t", "a number", ("process.t_max",), "The largest time of training and of the sampler."),
+    Row("training.resume", "True or False", (), "Gone: the same command continues a run. `--resume` fails without a run."),
     # data
     Row(
         "data.name",
@@ -123,7 +119,7 @@ ROWS = (
         "`DiscreteMNIST` and `BinMNIST` are `mnist`, `DiscreteFashionMNIST` is `fashion_mnist`, and `DiscreteCIFAR10` is "
         "`cifar10`.",
     ),
-    Row("data.train", "True or False", (), "Gone: a run reads both sets, one to train and the other to measure."),
+    Row("data.train", "True or False", (), "Gone: a run uses both sets, one for training and the other for measurements."),
     Row("data.download", "True or False", ("data.<data>.download",), "Whether to download missing files."),
     Row("data.S", "an integer", ("data.num_values",), "The number of values of a pixel."),
     Row("data.batch_size", "an integer", ("training.batch_size",), "The number of images of a training step."),
@@ -134,19 +130,19 @@ ROWS = (
         "data.use_augm",
         "True or False",
         ("data.rotation",),
-        "False is no augmentation. For True, choose the largest angle of `data.rotation`, or `data.flip`.",
+        "Whether images are augmented. False becomes 0. For True, choose the angle `data.rotation`, or `data.flip`.",
     ),
-    Row("data.random_flips", "True or False", ("data.flip",), "Whether every other image is mirrored in training."),
+    Row("data.random_flips", "True or False", ("data.flip",), "Whether each training image is mirrored with probability 1/2."),
     Row("data.location, data.root", "a text", ("data.<data>.path",), "The folder of the images."),
     # model: the network
     Row(
         "model.name",
         "a text",
         ("model.name", "process.rates.name"),
-        "It joins a rate matrix and a network here: `GaussianLogDiTEMA` is `gaussian_target` with `dit`, `GaussianUViTEMA` "
-        "with `uvit`, `GaussianTargetRateImageX0PredEMA` with `unet`. Without `EMA` at the end, `training.ema_decay` is 0.",
+        "It chooses a rate matrix and a network: `GaussianLogDiTEMA` is `gaussian_target` with `dit`, `GaussianUViTEMA` with "
+        "`uvit`, and `GaussianTargetRateImageX0PredEMA` with `unet`. Without `EMA` at the end, `training.ema_decay` is 0.",
     ),
-    Row("model.ema_decay", "a number", ("training.ema_decay",), "The share of the moving average that a step keeps."),
+    Row("model.ema_decay", "a number", ("training.ema_decay",), "The share of the moving average that is kept in each step."),
     Row("model.patch_size", "an integer", ("model.<model>.patch_size",), "The side of a patch in pixels."),
     Row("model.input_channel, model.input_channels", "an integer", ("data.channels",), "1 is grey, 3 is RGB."),
     Row("model.concat_dim", "an integer", (), f"{_FOLLOWS} `data.channels` and `data.image_size`."),
@@ -155,16 +151,16 @@ ROWS = (
         "model.depth",
         "an integer",
         ("model.<model>.depth",),
-        "The number of transformer blocks. A U-ViT has them without the middle block here, so 13 is 12.",
+        "The number of transformer blocks. For a U-ViT, the middle block is not counted, so 13 becomes 12.",
     ),
     Row("model.num_heads", "an integer", ("model.<model>.num_heads",), "The number of attention heads."),
-    Row("model.mlp_ratio", "a number", ("model.<model>.mlp_ratio",), "The width of the MLPs, in widths of a token."),
+    Row("model.mlp_ratio", "a number", ("model.<model>.mlp_ratio",), "The width of the MLPs, divided by the width of a token."),
     Row(
         "model.dropout",
         "a number",
         ("model.unet.dropout", "loss.label_dropout"),
-        "Of a U-Net, the dropout of its residual blocks. The published DiT reads it as the share of withheld labels, and the "
-        "published U-ViT does not read it. `model.dit.dropout` and `model.uvit.dropout` are dropout inside their blocks.",
+        "For a U-Net, the dropout of its residual blocks. The published DiT uses it as the share of withheld labels, and the "
+        "published U-ViT does not use it. `model.dit.dropout` and `model.uvit.dropout` are dropout inside their blocks.",
     ),
     Row("model.time_scale_factor", "a number", ("model.<model>.time_scale",), "The factor of the time in its embedding."),
     Row(
@@ -177,11 +173,11 @@ ROWS = (
         "model.fix_logistic",
         "True or False",
         (),
-        "Gone: it avoids an inaccurate formula in the tail of the logistic distribution. The formula here is exact everywhere.",
+        "Gone: it avoids an inaccurate formula in the tails of the logistic distribution. Here, the formula is accurate.",
     ),
     Row("model.data_min_max", "any", (), f"{_FOLLOWS} `data.num_values`: the values are scaled to [-1, 1]."),
     # model: the U-Net
-    Row("model.ch", "an integer", ("model.unet.widths",), "The number of channels, times `ch_mult`."),
+    Row("model.ch", "an integer", ("model.unet.widths",), "The number of channels. It is multiplied by `ch_mult`."),
     Row("model.ch_mult", "integers", ("model.unet.widths",), "The factor of `ch` at each level."),
     Row("model.num_res_blocks", "an integer", ("model.unet.blocks",), "The number of residual blocks of each level."),
     Row("model.num_scales", "an integer", (), f"{_FOLLOWS} `ch_mult`, which has one number for each level."),
@@ -189,22 +185,22 @@ ROWS = (
         "model.scale_count_to_put_attn",
         "an integer",
         ("model.unet.attention_levels",),
-        "The level that has attention; 0 is the finest. The middle has attention too.",
+        "The level that has attention. Level 0 has the largest maps. The middle has attention too.",
     ),
     Row(
         "model.attn_resolutions",
         "integers",
         ("model.unet.attention_levels",),
-        "The levels whose maps have this many pixels a side. `scale_count_to_put_attn` is used instead, if it is given.",
+        "The side in pixels of the maps that have attention. `scale_count_to_put_attn` is used instead, if it is given.",
     ),
     Row("model.skip_rescale", "True or False", ("model.unet.residual_scale",), "True is sqrt(1/2), False is 1."),
     Row(
         "model.time_embed_dim",
         "an integer",
         ("model.unet.time_features", "model.unet.time_dim"),
-        "The number of sinusoids. The embedding is four times as wide.",
+        "The number of sinusoidal features. The embedding is four times as wide.",
     ),
-    Row("model.padding", "True or False", (), f"{_FOLLOWS} the sizes: each level has to halve the one before exactly."),
+    Row("model.padding", "True or False", (), f"{_FOLLOWS} the sizes: each side is exactly half of that of the level before."),
     Row("model.is_img", "True or False", (), "Gone: all data are images."),
     # model: the forward process
     Row("model.rate_sigma", "a number", ("process.rates.gaussian_target.sigma_r",), "The typical distance of a jump."),
@@ -213,14 +209,16 @@ ROWS = (
         "model.time_exp, model.time_exponential",
         "a number",
         ("process.schedule.exponential.b",),
-        "b of the schedule `tau = a (b^t - 1)`.",
+        "The number b of the schedule `tau = a (b^t - 1)`.",
     ),
-    Row("model.time_base", "a number", ("process.schedule.exponential.a",), "a of the same schedule."),
+    Row(
+        "model.time_base", "a number", ("process.schedule.exponential.a",), "The number a of the schedule `tau = a (b^t - 1)`."
+    ),
     Row(
         "model.rate_const",
         "a number",
         ("process.rates.uniform.scale",),
-        "The rate from one value to another of uniform noise. The scale here is the rate of a uniform draw: S times as much.",
+        "The rate from one value to another one, for uniform noise. The scale is S times this rate: the rate of uniform draws.",
     ),
     Row(
         "model.t_func",
@@ -228,8 +226,8 @@ ROWS = (
         ("process.schedule.name",),
         "`log_sqr` is `log_square`, `sqrt_cos` is `cosine_root`, `log` is `exponential`.",
     ),
-    Row("model.sigma_min", "a number", ("process.schedule.geometric.sigma_min",), "Of birth-death noise."),
-    Row("model.sigma_max", "a number", ("process.schedule.geometric.sigma_max",), "Of birth-death noise."),
+    Row("model.sigma_min", "a number", ("process.schedule.geometric.sigma_min",), "The smallest sigma of birth-death noise."),
+    Row("model.sigma_max", "a number", ("process.schedule.geometric.sigma_max",), "The largest sigma of birth-death noise."),
     # optimizer
     Row(
         "optimizer.name",
@@ -239,11 +237,11 @@ ROWS = (
     ),
     Row("optimizer.lr", "a number", ("optimizer.lr",), "The learning rate."),
     # saving
-    Row("saving.checkpoint_freq", "an integer", ("saving.checkpoint_every",), "Steps between checkpoints."),
-    Row("saving.num_checkpoints_to_keep", "an integer", ("saving.keep",), "How many checkpoints stay."),
+    Row("saving.checkpoint_freq", "an integer", ("saving.checkpoint_every",), "The number of steps between checkpoints."),
+    Row("saving.num_checkpoints_to_keep", "an integer", ("saving.keep",), "The number of checkpoints that are kept."),
     Row("saving.sample_plot_path", "a text", (), "Gone: pictures are in the folder `samples` of the run."),
-    Row("saving.checkpoint_archive_freq", "an integer", (), "Gone: `saving.keep` says how many checkpoints stay."),
-    Row("saving.log_low_freq", "an integer", ("saving.preview_every",), "Steps between pictures of samples."),
+    Row("saving.checkpoint_archive_freq", "an integer", (), "Gone: `saving.keep` is the number of checkpoints that are kept."),
+    Row("saving.log_low_freq", "an integer", ("saving.preview_every",), "The number of steps between pictures of samples."),
     Row("saving.low_freq_loggers", "any", (), "Gone: pictures of samples and the loss of test images are always recorded."),
     Row(
         "saving.enable_preemption_recovery, saving.preemption_start_day_YYYYhyphenMMhyphenDD, "
@@ -258,11 +256,11 @@ ROWS = (
         "a text",
         ("sampler.name", "sampler.corrector.name"),
         "`TauL`, `TauLeaping`, `ElboTauL` and `PCTauLeaping` are `tau_leaping`, `LBJF` and `ElboLBJF` are `euler`, "
-        "`MidPointTauL` is `midpoint_tau_leaping`. The last step draws x_0 here; the published ones take its mode "
-        "(`sampler.argmax`).",
+        "`MidPointTauL` is `midpoint_tau_leaping`. The last step draws x_0. The last step of the published samplers takes the "
+        "most probable x_0 (`sampler.argmax`).",
     ),
     Row("sampler.num_steps", "an integer", ("sampler.steps",), "The number of steps."),
-    Row("sampler.min_t", "a number", ("sampler.t_min",), "Where the steps end, if it is not `loss.min_time`."),
+    Row("sampler.min_t", "a number", ("sampler.t_min",), "The time at which the steps end, if it is not `loss.min_time`."),
     Row("sampler.eps_ratio", "a number", (), f"{_EXACT} `sampler.evidence_floor` limits rates of the parameterisation x0."),
     Row(
         "sampler.initial_dist",
@@ -275,28 +273,34 @@ ROWS = (
         "sampler.num_corrector_steps",
         "an integer",
         ("sampler.corrector.corrector_steps",),
-        "The corrector moves after each step. 0 is no corrector, and so is `corrector_entry_time` 0.",
+        "The number of corrector moves after each step. If this or `corrector_entry_time` is 0, there is no corrector.",
     ),
     Row(
         "sampler.corrector_step_size_multiplier",
         "a number",
         ("sampler.corrector.step_multiplier",),
-        "The length of a move, in lengths of a step.",
+        "The length of a corrector move, as a multiple of the length of a step.",
     ),
-    Row("sampler.corrector_entry_time", "a number", ("sampler.corrector.entry_time",), "The time from which it moves."),
+    Row(
+        "sampler.corrector_entry_time",
+        "a number",
+        ("sampler.corrector.entry_time",),
+        "The largest time with corrector moves.",
+    ),
     Row(
         "sampler.is_ordinal",
         "True or False",
         ("sampler.tau_leaping.leap.name",),
-        "True is `ordinal`: jumps add up. False is `categorical`: a pixel with two jumps stays. The corrector has it too.",
+        "True is `ordinal`: the jumps of a pixel add up. False is `categorical`: a pixel with two jumps stays. The corrector "
+        "uses it too.",
     ),
     Row(
         "sampler.reject_multiple_jumps",
         "True or False",
         ("sampler.tau_leaping.leap.name",),
-        "True is `categorical`, False is `ordinal`, if there is no `is_ordinal`.",
+        "True is `categorical`, False is `ordinal`. `is_ordinal` is used instead, if it is given.",
     ),
-    Row("sampler.sample_freq", "an integer", ("saving.preview_every",), "Steps between pictures of samples."),
+    Row("sampler.sample_freq", "an integer", ("saving.preview_every",), "The number of steps between pictures of samples."),
 )
 
 DATA: Mapping[str, str] = {
@@ -320,18 +324,18 @@ RATES: Mapping[str, str] = {
     "BirthDeathRate": "birth_death",
     "BirthDeath": "birth_death",
 }
-"""How the name of a published model begins."""
+"""The rates by the first part of the name of a published model."""
 NETWORKS: Mapping[str, str] = {
     **dict.fromkeys(("LogDiT", "DiT"), "dit"),
     **dict.fromkeys(("LogUViT", "UViT"), "uvit"),
     **dict.fromkeys(("ImageX0Pred", "ImageX0PredPaul", "Unet", "UNet"), "unet"),
 }
-"""How it goes on, before `EMA`."""
+"""The network by the second part of the name, before `EMA`."""
 
 
 def table() -> str:
-    """The table of all published keys, as Markdown."""
-    lines = ["| published key | home here | what it does here, or why it is gone |", "|---|---|---|"]
+    """Return the table of all published keys, as Markdown."""
+    lines = ["| published key | key of ctdiff | what it does, or why ctdiff does not have it |", "|---|---|---|"]
     for row in ROWS:
         keys, homes = (", ".join(f"`{name}`" for name in names) for names in (row.names, row.homes))
         lines.append(f"| {keys} | {homes or '-'} | {row.meaning} |")
@@ -339,9 +343,9 @@ def table() -> str:
 
 
 def with_table(text: str) -> str:
-    """A document with its table written anew.
+    """Return a document with the present table.
 
     Raises:
-        ValueError: it has no lines `BEGIN` and `END`.
+        ValueError: the document does not have the lines `BEGIN` and `END`.
     """
     return tables.replaced(text, BEGIN, END, f"{table()}\n")

@@ -1,4 +1,4 @@
-"""The text of a preset: a Python file with a `get_config()` that says what differs from the defaults."""
+"""Writes the text of a preset: a Python file whose `get_config()` returns the values that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return what differs from the defaults."""
+    """Return the values that differ from the defaults."""
     return ConfigDict(
         {content}
     )
@@ -31,18 +31,18 @@ def get_config() -> ConfigDict:
 
 
 def preset_text(given: Mapping[str, Any], source: str) -> str:
-    """The text of a preset.
+    """Return the text of a preset.
 
     Arguments:
-        given: values by dotted key; those that are defaults are left out.
-        source: the name of the file that they come from.
+        given: a dictionary from dotted keys to values. Values that are equal to the defaults are left out.
+        source: the name of the published file.
     """
     content = _written(nested(_needed(given)), 8)
     return _TEMPLATE.format(source=re.sub(r"[^\w.\- ]", "_", source), content=content)
 
 
 def _needed(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values without which the whole configuration would be another."""
+    """Return the values that change the whole configuration. Without any one of them, it would be different."""
     needed = dict(given)
     whole = configuration.flatten(configuration.complete(nested(needed)))
     for key in given:
@@ -53,7 +53,7 @@ def _needed(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections from dotted keys, in the order of a whole configuration; choices come first."""
+    """Convert dotted keys to nested sections, in the order of a whole configuration. In a section, choices come first."""
     result: dict[str, Any] = {section: {} for section in tree("discrete").fields}
     for key, value in sorted(flat.items(), key=lambda item: item[0].count(".") if item[0].endswith(".name") else 9):
         *sections, name = key.split(".")
@@ -65,7 +65,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _written(value: Any, indent: int) -> str:
-    """A value as Python source, in one line where it fits."""
+    """Return a value as Python source, in one line if it fits."""
     if not isinstance(value, dict):
         return _literal(value)
     line = "{" + ", ".join(f"{_literal(key)}: {_written(each, 0)}" for key, each in value.items()) + "}"
@@ -77,6 +77,6 @@ def _written(value: Any, indent: int) -> str:
 
 
 def _literal(value: object) -> str:
-    """A value as Python source, texts in double quotes."""
+    """Return a value as Python source, with texts in double quotes."""
     text = repr(tuple(value) if isinstance(value, list) else value)
     return f'"{text[1:-1]}"' if isinstance(value, str) and text.startswith("'") and '"' not in text else text

@@ -1,7 +1,7 @@
-"""What a Python file assigns, without executing it.
+"""Finds the values that a Python configuration file assigns, without executing it.
 
-Assignments of `get_config()` are understood: literals, sections (`ml_collections.ConfigDict()`), arithmetic of numbers,
-references to earlier values, `int`, `float`, `tuple`, `list` and `os.path.join`. Everything else is listed with its line.
+Assignments in `get_config()` are understood if they have literals, sections (`ml_collections.ConfigDict()`), arithmetic of
+numbers, references to earlier values, `int`, `float`, `tuple`, `list` and `os.path.join`. All other lines are listed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _SCALARS = (str, int, float, bool, type(None))
 
 
 class _NotUnderstoodError(Exception):
-    """An expression that only execution could evaluate."""
+    """An expression that cannot be evaluated without executing the file."""
 
 
 def read_python(text: str, source: str) -> Published:
-    """The configuration of the text of a Python file.
+    """Read the configuration from the text of a Python file.
 
     Raises:
-        PublishedError: it is not Python, or returns no configuration.
+        PublishedError: the text is not Python, or its `get_config()` returns no configuration.
     """
     try:
         tree = ast.parse(text)
@@ -56,7 +56,7 @@ class _Reader:
         self.skipped: list[Skipped] = []
 
     def configuration(self, tree: ast.Module) -> Section:
-        """What `get_config()` returns."""
+        """Return the section that `get_config()` returns."""
         function = None
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == "get_config":
@@ -78,11 +78,13 @@ class _Reader:
         except _NotUnderstoodError:
             value = None
         if not isinstance(value, Section):
-            raise PublishedError(f"{self.source}, line {node.lineno}: get_config() returns no ConfigDict that it has made")
+            raise PublishedError(
+                f"{self.source}, line {node.lineno}: get_config() does not return a ConfigDict that it has made"
+            )
         return value
 
     def follow(self, node: ast.stmt) -> None:
-        """One statement."""
+        """Apply one statement to the known values."""
         if isinstance(node, ast.Assign):
             self.assign(node.targets, node.value, node)
         elif isinstance(node, ast.AnnAssign) and node.value is not None:
@@ -97,7 +99,7 @@ class _Reader:
         self.skipped.append(Skipped(node.lineno, self.lines[node.lineno - 1].strip()[:80], why))
 
     def forget(self, statement: ast.stmt) -> None:
-        """What a statement assigns is unknown from here on."""
+        """Mark everything that a statement assigns as not understood."""
         for node in ast.walk(statement):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
                 self.names[node.name] = OPAQUE
@@ -131,11 +133,11 @@ class _Reader:
                 self.skip(node, f"{ast.unparse(target)[:40]} is no key of a ConfigDict")
 
     def value(self, node: ast.expr) -> Any:
-        """The value of an expression.
+        """Return the value of an expression.
 
         Raises:
-            _NotUnderstoodError: only execution could tell it.
-            PublishedError: it names a variable or a key that there is not.
+            _NotUnderstoodError: the value is not known without executing the file.
+            PublishedError: the expression uses a variable or a key that does not exist.
         """
         match node:
             case ast.Constant(value=str() | int() | float() | None as value):
@@ -218,7 +220,7 @@ class _Reader:
 
 
 def _name_in(node: ast.Attribute | ast.Subscript) -> str | None:
-    """The name of `section.name` and of `section["name"]`."""
+    """Return `name` for `section.name` and for `section["name"]`."""
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.slice.value if isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, str) else None
@@ -242,7 +244,7 @@ _OPERATIONS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 def _arithmetic(operation: ast.operator, left: Any, right: Any) -> Any:
-    """A result of a bounded size: a file cannot fill the memory."""
+    """Return the result of an operation. Its size is limited, so that a file cannot fill the memory."""
     if isinstance(operation, ast.Add) and isinstance(left, str) and isinstance(right, str):
         if len(left) + len(right) <= _LONGEST_TEXT:
             return left + right

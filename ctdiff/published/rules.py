@@ -1,7 +1,7 @@
-"""The published keys whose values need a translation.
+"""Rules for the published keys whose values have to be translated.
 
-A rule takes the values of the file and the value of its key. It gives the values by our keys, and what to say about them: if
-they are changed, or if there are none.
+A rule gets all values of the file and the value of its key. It returns a dictionary from keys of ctdiff to values, and a text.
+If the value is changed, the text is a remark. If the dictionary is empty, the text is the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ctdiff.published.values import Homes, Values
 __all__ = ["RULES"]
 
 _STATIONARY = {"gaussian_target": "gaussian"}
-"""The stationary laws of rates, as initial laws; of other rates it is uniform."""
+"""The stationary law of each rate matrix, as an initial law. For other rate matrices it is uniform."""
 
 
 def _loss(values: Values, value: str) -> tuple[Homes, str]:
@@ -26,7 +26,7 @@ def _loss(values: Values, value: str) -> tuple[Homes, str]:
 def _of_ct_elbo(name: str) -> Callable[[Values, Any], tuple[Homes, str]]:
     def rule(values: Values, value: Any) -> tuple[Homes, str]:
         if values.named("loss.name", LOSSES) != "ct_elbo":
-            return {}, "it acts with the continuous-time ELBO only"
+            return {}, "it has an effect only with the continuous-time ELBO"
         return {f"loss.ct_elbo.{name}": value}, ""
 
     return rule
@@ -39,7 +39,7 @@ def _clip(values: Values, value: Any) -> tuple[Homes, str]:
 
 
 def _shape(values: Values) -> tuple[Homes, int]:
-    """Channels and size of the images, from all keys that say them, and their product."""
+    """Return the channels and the size of the images, from all keys that contain them, and the number of dimensions."""
     source = "cifar10" if values.data == "cifar10" else "mnist"
     channels, size = {"cifar10": (3, (32, 32)), "mnist": (1, (28, 28))}[source]
     side = values.get("data.image_size")
@@ -63,7 +63,7 @@ def _sizes(values: Values, value: Any) -> tuple[Homes, str]:
 
 def _augmentation(values: Values, value: bool) -> tuple[Homes, str]:
     if value:
-        return {}, "the published augmentation is not here. Choose data.rotation, the largest angle, or data.flip"
+        return {}, "ctdiff does not have the published augmentation. Choose data.rotation, the largest angle, or data.flip"
     return {"data.rotation": 0.0}, ""
 
 
@@ -90,9 +90,9 @@ def _dropout(values: Values, value: float) -> tuple[Homes, str]:
     if values.model == "unet":
         return {"model.unet.dropout": value}, ""
     if values.model == "dit":
-        why = "The published DiT reads it as the share of withheld labels, which acts with labels only."
+        why = "The published DiT uses it as the share of withheld labels. It has an effect only with labels."
         return {"loss.label_dropout": value}, f"{why} model.dit.dropout is dropout inside the blocks."
-    return {}, "the published U-ViT does not read it. model.uvit.dropout is dropout inside the blocks"
+    return {}, "the published U-ViT does not use it. model.uvit.dropout is dropout inside the blocks"
 
 
 def _head(values: Values, value: str) -> tuple[Homes, str]:
@@ -103,7 +103,7 @@ def _head(values: Values, value: str) -> tuple[Homes, str]:
 def _widths(values: Values, value: Any) -> tuple[Homes, str]:
     channels, factors = values.get("model.ch"), values.get("model.ch_mult")
     if channels is None or factors is None:
-        return {}, "model.ch and model.ch_mult act together only"
+        return {}, "model.ch and model.ch_mult have an effect only together"
     if not factors or values.get("model.num_scales", len(factors)) != len(factors):
         values.refuse("model.ch_mult", f"expected config.model.num_scales = {values.get('model.num_scales')} numbers")
     widths = tuple(channels * factor for factor in factors)
@@ -130,14 +130,14 @@ def _time_features(values: Values, value: int) -> tuple[Homes, str]:
 
 def _rate_constant(values: Values, value: float) -> tuple[Homes, str]:
     if values.rates != "uniform":
-        return {}, f"it acts with uniform rates only, and config.model.name has the rates {values.rates}"
+        return {}, f"it has an effect only with uniform rates, and config.model.name has the rates {values.rates}"
     scale = value * values.get("data.S", 256)
-    return {"process.rates.uniform.scale": scale}, "It is the rate of a uniform draw here, S times that of one value."
+    return {"process.rates.uniform.scale": scale}, "This is the rate of uniform draws, S times the rate of a jump to one value."
 
 
 def _time_function(values: Values, value: str) -> tuple[Homes, str]:
     if not values.published.leaves["model.name"].value.startswith("UniVar"):
-        return {}, "it acts with the rates UniVar only"
+        return {}, "it has an effect only with the rates UniVar"
     names = {"log_sqr": "log_square", "sqrt_cos": "cosine_root", "log": "exponential"}
     return {"process.schedule.name": values.named("model.t_func", names)}, ""
 
@@ -152,7 +152,7 @@ def _sampler(values: Values, value: str) -> tuple[Homes, str]:
     homes: Homes = {"sampler.name": values.named("sampler.name", SAMPLERS)}
     if _is_corrected(values):
         homes["sampler.corrector.name"] = "forward_backward"
-    return homes, "The last step draws x_0; sampler.argmax=True takes its mode, as published."
+    return homes, "The last step draws x_0. With sampler.argmax=True, it takes the most probable x_0, as published."
 
 
 def _is_corrected(values: Values) -> bool:
@@ -171,7 +171,7 @@ def _corrector(name: str) -> Callable[[Values, Any], tuple[Homes, str]]:
 
 def _end(values: Values, value: float) -> tuple[Homes, str]:
     if value == values.get("loss.min_time"):
-        return {}, "the same as loss.min_time, which the sampler shares"
+        return {}, "it is equal to loss.min_time, which the sampler uses too"
     return {"sampler.t_min": value}, ""
 
 
@@ -182,19 +182,19 @@ def _initial(values: Values, value: str) -> tuple[Homes, str]:
     }
     law = values.named("sampler.initial_dist", {name: name for name in laws})
     if law == _STATIONARY.get(values.rates, "uniform"):
-        return {}, "the stationary law of the rates, which samplers start from anyway"
+        return {}, "it is the stationary law of the rates, from which samplers start without this key"
     return {"sampler.tau_leaping.initial.name": law, **laws[law]}, "It is not the stationary law of the rates."
 
 
 def _leap(values: Values, value: bool) -> tuple[Homes, str]:
     if SAMPLERS.get(values.get("sampler.name", "TauL")) != "tau_leaping":
-        return {}, "it acts with tau-leaping only"
+        return {}, "it has an effect only with tau-leaping"
     return _leaps(values, "ordinal" if value else "categorical")
 
 
 def _rejection(values: Values, value: bool) -> tuple[Homes, str]:
     if values.get("sampler.is_ordinal") is not None:
-        return {}, "sampler.is_ordinal says which leap is taken"
+        return {}, "sampler.is_ordinal chooses the leap"
     return _leaps(values, "categorical" if value else "ordinal")
 
 

@@ -1,6 +1,8 @@
-"""From published keys and values to ours.
+"""Translates the keys and values of a published configuration to keys and values of ctdiff.
 
-Most values move unchanged to the home that `keys.ROWS` names. `rules.RULES` has those that need a translation.
+A published configuration is a configuration file of tauLDR, or of an MNIST project that is based on tauLDR. The home of a
+published key is the key of ctdiff with the same meaning. `keys.ROWS` lists the homes. Most values are copied unchanged to the
+home of their key. For the other published keys, `rules.RULES` has functions that translate the values.
 """
 
 from __future__ import annotations
@@ -21,18 +23,18 @@ from ctdiff.recipe.errors import ConfigError, UnknownKey, closest
 __all__ = ["Note", "Translation", "translated"]
 
 _IMPLIED: Mapping[str, object] = {"optimizer.schedule.name": "constant", "optimizer.schedule.warmup": 0}
-"""What the published training does without a key."""
+"""Settings of the published training that have no published key."""
 
 
 @dataclass(frozen=True)
 class Note:
-    """What to say about one published key.
+    """A message about one published key.
 
     Arguments:
-        line: the line of the file.
-        key: the key.
-        value: its value there.
-        text: what became of it, and why.
+        line: the number of the line in the file.
+        key: the published key.
+        value: the value in the file.
+        text: the result of the translation and the reason.
     """
 
     line: int
@@ -46,14 +48,14 @@ class Note:
 
 @dataclass
 class Translation:
-    """A published configuration in our keys.
+    """A published configuration, translated to keys of ctdiff.
 
     Arguments:
-        given: the values by our keys.
-        kept: the published keys that have a home.
-        changed: what became another value.
-        dropped: what has no home.
-        skipped: the lines of the file that are not understood.
+        given: a dictionary from keys of ctdiff to values.
+        kept: the published keys that were translated to keys of ctdiff.
+        changed: messages about values that were changed.
+        dropped: messages about published keys that were left out.
+        skipped: the lines of the file that were not understood.
     """
 
     given: Homes = field(default_factory=dict)
@@ -62,13 +64,20 @@ class Translation:
     dropped: list[Note] = field(default_factory=list)
     skipped: Sequence[Skipped] = ()
 
+    def __str__(self) -> str:
+        """Return what became of the keys, a line each."""
+        lines = [f"{len(self.kept)} keys were translated"]
+        for title, notes in (("changed", self.changed), ("dropped", self.dropped), ("not understood", self.skipped)):
+            lines += [f"{title}:", *(f"  {note}" for note in notes)] if notes else []
+        return "\n".join(lines)
+
 
 def translated(published: Published) -> Translation:
     """Translate a published configuration.
 
     Raises:
-        PublishedError: a value has a wrong type, is out of range, or names something that there is not. The message has the
-            line, the key, the value and what is allowed.
+        PublishedError: a value has a wrong type, is out of range, or is the name of something that does not exist. The message
+            has the line, the key, the value and the allowed values.
     """
     values = Values(published)
     result = Translation(skipped=published.skipped)
@@ -77,7 +86,7 @@ def translated(published: Published) -> Translation:
     moves: dict[str, Homes] = {}
     for key, leaf in published.leaves.items():
         if (row := rows.get(key)) is None:
-            why = f"not a published key that is known here{closest(key, list(rows))}"
+            why = f"this published key is not known{closest(key, list(rows))}"
             result.dropped.append(Note(leaf.line, key, leaf.value, why))
             continue
         moves[key], text = _moved(values, key, row)
@@ -94,7 +103,7 @@ def translated(published: Published) -> Translation:
 
 
 def _moved(values: Values, key: str, row: Row) -> tuple[Homes, str]:
-    """Where a key moves: values by our keys, and what to say if they are changed, or if there are none."""
+    """Return the values of a published key by keys of ctdiff, and a text if they are changed or left out."""
     value = values.get(key)
     if rule := RULES.get(key):
         return rule(values, value)
@@ -103,19 +112,19 @@ def _moved(values: Values, key: str, row: Row) -> tuple[Homes, str]:
 
 
 def _settle(published: Published, result: Translation, owners: Mapping[str, str]) -> None:
-    """Take out what cannot act on what is chosen, and refuse values that a key may not have.
+    """Remove keys that have no effect with the chosen classes, and check the values of the others.
 
     Arguments:
-        published: the configuration.
-        result: its translation so far.
-        owners: the published key of each of our keys.
+        published: the published configuration.
+        result: the translation so far.
+        owners: a dictionary from keys of ctdiff to the published keys that they come from.
     """
 
     def take_out(home: str) -> None:
         del result.given[home]
         if (key := owners.get(home)) is not None:
             leaf = published.leaves[key]
-            text = f"{home} is no key here, with {_chosen(home, result.given)}"
+            text = f"there is no key {home} with {_chosen(home, result.given)}"
             result.dropped.append(Note(leaf.line, key, leaf.value, text))
 
     while True:
@@ -140,7 +149,7 @@ def _settle(published: Published, result: Translation, owners: Mapping[str, str]
 
 
 def _chosen(home: str, given: Homes) -> str:
-    """The choices that a key depends on, in words."""
+    """Return the choices that a key depends on, in words."""
     parts = home.split(".")
     names = [".".join([*parts[: i + 1], "name"]) for i in range(len(parts))]
     found = [f"{name} = {given[name]!r}" for name in names if name in given and name != home]

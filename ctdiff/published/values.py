@@ -1,4 +1,4 @@
-"""The values of a published configuration, with their types checked."""
+"""Returns the values of a published configuration after a check of their types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ctdiff.recipe.errors import closest, one_of
 __all__ = ["Homes", "Values", "refuse"]
 
 Homes: TypeAlias = dict[str, Any]
-"""Values by our keys."""
+"""A dictionary from keys of ctdiff to values."""
 
 _UNET: Mapping[str, object] = {
     "patch_size": 1,
@@ -24,20 +24,20 @@ _UNET: Mapping[str, object] = {
     "upsample": "nearest_conv",
     "xavier": True,
 }
-"""The published U-Net, which is that of DDPM."""
+"""The settings of the published U-Net, which is the U-Net of DDPM."""
 
 
 def refuse(source: str, key: str, leaf: Leaf, text: str) -> NoReturn:
-    """Refuse a value.
+    """Raise an error about a value.
 
     Raises:
-        PublishedError: with the line, the key, the value and the text.
+        PublishedError: always. The message has the line, the key, the value and the text.
     """
     raise PublishedError(f"{source}, line {leaf.line}: config.{key} = {shortened(leaf.value)}: {text}")
 
 
 class Values:
-    """The values of a published configuration, and where they move.
+    """The values of a published configuration, with some keys of ctdiff that follow from them.
 
     Arguments:
         published: the configuration.
@@ -50,7 +50,7 @@ class Values:
         self.data = self.named("data.name", DATA)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """A value, checked for its type."""
+        """Return the value of a published key, after a check of its type. Without the key, return the default."""
         if (leaf := self.published.leaves.get(key)) is None:
             return default
         if not fits(leaf.value, self.kinds[key]):
@@ -60,30 +60,30 @@ class Values:
         return leaf.value
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A value as a float, checked for its type and size."""
+        """Return a value as a float, after a check of its type and size."""
         try:
             return float(self.get(key, default))
         except OverflowError:
             self.refuse(key, "expected a smaller number")
 
     def refuse(self, key: str, text: str) -> NoReturn:
-        """Refuse the value of a key, or its absence.
+        """Raise an error about the value of a key, or about a missing key.
 
         Raises:
-            PublishedError: with the line, the key, the value and the text.
+            PublishedError: always. The message has the line, the key, the value and the text.
         """
         if (leaf := self.published.leaves.get(key)) is None:
             raise PublishedError(f"{self.published.source}: config.{key} is missing, {text}")
         refuse(self.published.source, key, leaf, text)
 
     def named(self, key: str, names: Mapping[str, str]) -> str:
-        """One of our names, by the published one."""
+        """Return the name in ctdiff that belongs to the published name."""
         if (value := self.get(key)) in names:
             return names[value]
         self.refuse(key, f"expected {one_of(list(names))}{closest(value, list(names))}")
 
     def split_name(self) -> tuple[str, str, bool]:
-        """Our names of the rates and of the network that `model.name` joins, and whether weights are averaged."""
+        """Split `model.name`. Return the names of the rates and of the network in ctdiff, and whether weights are averaged."""
         found = re.fullmatch(f"({'|'.join(RATES)})({'|'.join(NETWORKS)})(EMA)?(Paul)?", self.get("model.name") or "")
         if found is None:
             begin, end = (one_of(list(names)) for names in (RATES, NETWORKS))
@@ -91,7 +91,7 @@ class Values:
         return RATES[found[1]], NETWORKS[found[2]], found[3] is not None
 
     def implied(self) -> Homes:
-        """What the published network and process do without a key."""
+        """Return the settings of the published network and process that have no published key."""
         homes: Homes = {}
         if self.model == "unet":
             homes.update({f"model.unet.{name}": value for name, value in _UNET.items()})

@@ -1,4 +1,4 @@
-"""What a YAML file assigns. It is read by PyYAML's SafeLoader, which makes plain values only."""
+"""Reads the values of a YAML file with PyYAML's SafeLoader, which makes only plain values."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["read_yaml"]
 _TAG = "tag:yaml.org,2002:"
 _TAGS = ("map", "seq", "str", "int", "float", "bool", "null", "python/tuple", "timestamp")
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-"""Numbers such as 1e-9, which YAML 1.1 takes for texts."""
+"""Numbers such as 1e-9, which are texts in YAML 1.1."""
 
 
 def read_yaml(text: str, source: str) -> Published:
-    """The configuration of the text of a YAML file.
+    """Read the configuration from the text of a YAML file.
 
     Raises:
-        PublishedError: it is not YAML, or holds no configuration.
+        PublishedError: the text is not YAML, or has no configuration.
     """
     try:
         section = _root(text, source)
@@ -42,14 +42,14 @@ def _root(text: str, source: str) -> Section:
     try:
         root = loader.get_single_node()
         if not isinstance(root, yaml.MappingNode):
-            raise PublishedError(f"{source}: holds no configuration, expected sections with keys")
+            raise PublishedError(f"{source}: there is no configuration, expected sections with keys")
         return _section_of(loader, root, source, 0, count(1))
     finally:
         loader.dispose()
 
 
 def _section_of(loader: yaml.SafeLoader, node: yaml.MappingNode, source: str, depth: int, seen: Iterator[int]) -> Section:
-    """A mapping as a section; a value that is not understood is a pair of its line and the reason."""
+    """Convert a mapping to a section. A value that is not understood becomes a pair of its line and the reason."""
     section = Section()
     if depth > DEEPEST:
         raise PublishedError(f"{source}: nested too deeply")
@@ -79,7 +79,7 @@ def _scalar(loader: yaml.SafeLoader, node: yaml.ScalarNode, source: str) -> Any:
 
 
 def _taken_out(section: Section) -> Iterator[tuple[int, str]]:
-    """The values that are not understood, which are opaque from here on."""
+    """Yield the line and the reason of each value that is not understood, and replace the value by `OPAQUE`."""
     for name, value in section.items():
         if isinstance(value, Section):
             yield from _taken_out(value)

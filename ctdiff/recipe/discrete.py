@@ -8,38 +8,26 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from ml_collections import ConfigDict, FrozenConfigDict
-from torch import Tensor, nn
+from torch import nn
 
 import discrete_diffusion as discrete
 from backbones import Backbone, Head, PixelInput, PixelLogits
-from ctdiff.recipe.engine import Engine, Fields, chosen_class, kind, part
-from ctdiff.recipe.schema import NONE, fields_of
+from ctdiff.codecs import States
+from ctdiff.recipe.engine import Engine, Fields, chosen_class, filled, kind, part
+from ctdiff.recipe.schema import NONE, Place, fields_of
 from ctdiff.recipe.sections import Interval
 from diffusion_core import Denoiser, GuidanceScale, Process, Sampler, StratifiedTimes, TimeSampler
 from diffusion_core.ranges import CheckedArguments, Share
-from discrete_diffusion import guidance, samplers
-from discrete_diffusion.rates import RateMatrix
+from discrete_diffusion import guidance, rates, samplers
 
-__all__ = ["Discrete", "States"]
+__all__ = ["Discrete"]
 
+_CORRECTED = fields_of(samplers.PredictorCorrector, "predictor", "corrector")
 _LARGEST_RATE = 1e6
 _LAST_FINITE = 0.999  # samplers begin here if the rate at t_max is larger
 _MISFIT = 4.0  # the slowest mode may be so many times too fast or too slow
-
-
-class States:
-    """The way between pixels and states: both are the same integers."""
-
-    def encode(self, k: Tensor) -> Tensor:
-        """Return pixels as states: unchanged."""
-        return k
-
-    def decode(self, x: Tensor) -> Tensor:
-        """Return states as pixels: unchanged."""
-        return x
 
 
 @dataclass(frozen=True)
@@ -60,28 +48,18 @@ class Discrete(Engine):
     name = "discrete"
     title = "Markov chain"
     package: ClassVar[ModuleType] = discrete
-    losses = (discrete.Loss, "cross_entropy")
-    samplers = (samplers.Sampler, "ancestral")
+    loss = "cross_entropy"
 
-    def fields(self) -> Mapping[str, Fields]:
-        corrected = fields_of(samplers.PredictorCorrector, "predictor", "corrector")
-        return {
-            "model": {
-                "parameterisation": kind(discrete.Denoiser, "x0", "process", "network", "event_shape", "evidence_floor"),
-                "head": kind(Head, "truncated_logistic", "channels", "num_values"),
-                "inputs": kind(PixelInput, "ordinal", "channels", "num_states", "masked"),
-            },
-            "process": {
-                **fields_of(Interval, "engine"),
-                "rates": kind(RateMatrix, "gaussian_target", "num_states", "data_states"),
-                "schedule": kind(discrete.Schedule, "exponential"),
-            },
-            "sampler": {
-                **fields_of(Evidence),
-                "corrector": kind(samplers.Corrector, NONE, "denoiser", fields=corrected, optional=True),
-                "guidance_form": kind(guidance.ClassifierFree, "posterior", "denoiser", "scale"),
-            },
-        }
+    fields: ClassVar[Mapping[str, Fields]] = {"process": fields_of(Interval, "engine"), "sampler": fields_of(Evidence)}
+    places: ClassVar[Mapping[str, Place]] = {
+        "model.parameterisation": kind(discrete.Denoiser, "x0", "process", "network", "event_shape", "evidence_floor"),
+        "model.head": kind(Head, "truncated_logistic", "channels", "num_values"),
+        "model.inputs": kind(PixelInput, "ordinal", "channels", "num_states", "masked"),
+        "process.rates": kind(rates.RateMatrix, "gaussian_target", "num_states", "data_states"),
+        "process.schedule": kind(discrete.Schedule, "exponential"),
+        "sampler.corrector": kind(samplers.Corrector, NONE, "denoiser", fields=_CORRECTED, optional=True),
+        "sampler.guidance_form": kind(guidance.ClassifierFree, "posterior", "denoiser", "scale"),
+    }
 
     def process(self, config: ConfigDict) -> Process:
         return discrete.CTMC(_rates(config), part(config, "process.schedule"))
@@ -99,39 +77,33 @@ class Discrete(Engine):
         wires = {"process": denoiser.process, "network": denoiser.network, "event_shape": denoiser.event_shape}
         return super().denoiser(config, **wires, evidence_floor=config.sampler.evidence_floor)
 
-    def guided(self, config: ConfigDict, denoiser: Denoiser[Any], scale: GuidanceScale) -> Denoiser[Any]:
-        guided: Denoiser[Any] = part(config, "sampler.guidance_form", denoiser=denoiser, scale=scale)
-        return guided
+    def guided(self, config: ConfigDict, denoiser: Denoiser[Any], scale: GuidanceScale) -> Any:
+        return part(config, "sampler.guidance_form", denoiser=denoiser, scale=scale)
 
-    def corrected(self, config: ConfigDict, sampler: Any) -> Sampler[Any]:
+    def corrected(self, config: ConfigDict, sampler: Sampler[Any]) -> Sampler[Any]:
         corrector = part(config, "sampler.corrector", denoiser=sampler.denoiser)
         if corrector is None:
-            own: Sampler[Any] = sampler
-            return own
-        names = fields_of(samplers.PredictorCorrector, "predictor", "corrector")
-        return samplers.PredictorCorrector(sampler, corrector, **{name: config.sampler.corrector[name] for name in names})
+            return sampler
+        return filled(samplers.PredictorCorrector, config.sampler.corrector, predictor=sampler, corrector=corrector)
 
-    def ends(self, config: ConfigDict, sampler: Any) -> tuple[float, float]:
+    def ends(self, config: ConfigDict) -> dict[str, float]:
         t_min, t_max = config.process.t_min, config.process.t_max
         # The reverse rates of this parameterisation stay finite where beta does not.
         finite = issubclass(chosen_class(config, "model.parameterisation"), discrete.AbsorbingDenoiser)
-        if sampler.steps_by_rates and not finite:
+        if chosen_class(config, "sampler").steps_by_rates and not finite:
             beta, _ = part(config, "process.schedule")(torch.tensor(t_max, dtype=torch.float64))
             t_max = t_max if beta <= _LARGEST_RATE else min(t_max, _LAST_FINITE)
-        return t_min, t_max
+        return {"t_min": t_min, "t_max": t_max}
 
     def bound_times(self, config: ConfigDict) -> TimeSampler:
         return StratifiedTimes(config.process.t_min, config.process.t_max)
 
     def advice(self, config: ConfigDict) -> Iterator[tuple[str, str]]:
-        if config.model.parameterisation.name != "x0" and config.sampler.evidence_floor != Evidence.evidence_floor:
-            yield (
-                "sampler.evidence_floor",
-                f"config.sampler.evidence_floor = {config.sampler.evidence_floor!r} cannot act, expected its default "
-                f"{Evidence.evidence_floor!r}: config.model.parameterisation.name = {config.model.parameterisation.name!r}",
-            )
-        if (message := _misfit(config)) is not None:
-            yield f"process.rates.{config.process.rates.name}.scale", message
+        name, usual = config.model.parameterisation.name, Evidence.evidence_floor
+        if name != "x0" and config.sampler.evidence_floor != usual:
+            why = f"config.model.parameterisation.name = {name!r}"
+            yield "sampler.evidence_floor", f" cannot act, expected its default {usual!r}: {why}"
+        yield from _misfit(config)
 
     def described(self, config: ConfigDict) -> str:
         levels = "grey levels" if config.data.channels == 1 else "levels a colour"
@@ -140,36 +112,36 @@ class Discrete(Engine):
         return f"Markov chain on {config.data.num_values} {levels}, {words.get(name, name)} rates"
 
 
-def _rates(config: ConfigDict) -> RateMatrix:
+def _rates(config: ConfigDict) -> rates.RateMatrix:
     values = config.data.num_values
-    rates: RateMatrix = part(config, "process.rates", num_states=values, data_states=values)
-    return rates
+    matrix: rates.RateMatrix = part(config, "process.rates", num_states=values, data_states=values)
+    return matrix
 
 
 @lru_cache(maxsize=64)
 def _slowest_rate(process: FrozenConfigDict, num_values: int) -> float:
     """Return the rate at which the slowest mode of a rate matrix decays: its second largest eigenvalue, negated."""
     matrix = _rates(ConfigDict({"process": process.as_configdict(), "data": {"num_values": num_values}}))
-    generator = matrix.rates_from(torch.arange(matrix.num_states), torch.float64).numpy()
-    return float(np.sort(-np.linalg.eigvals(generator).real)[1])
+    generator = matrix.rates_from(torch.arange(matrix.num_states), torch.float64)
+    return float(torch.linalg.eigvals(-generator).real.sort().values[1])
 
 
-def _misfit(config: ConfigDict) -> str | None:
-    """Return a message if the rates do not fit the schedule, otherwise None.
+def _misfit(config: ConfigDict) -> Iterator[tuple[str, str]]:
+    """Yield the key of the scale of the rates, if the rates do not fit the schedule.
 
     `cosine_amplitude` spreads the noise levels over time if the slowest mode of the rate matrix decays at rate 1. At another
     rate, the share of this mode that survives is `cos(pi t / 2)^rate`. At rate 16, one hundredth is left at t = 0.46, and most
     of the training sees noise only.
     """
-    name = config.process.rates.name
+    name, values = config.process.rates.name, config.data.num_values
     scale = config.process.rates.get(name, {}).get("scale")
     if config.process.schedule.name != "cosine_amplitude" or scale is None:
-        return None
-    rate = _slowest_rate(FrozenConfigDict(config.process), config.data.num_values)
-    if 1 / _MISFIT <= rate <= _MISFIT:
-        return None
-    return (
-        f"config.process.rates.{name}.scale = {scale!r}, expected about {scale / rate:.3g}: the slowest mode of {name} over "
-        f"config.data.num_values = {config.data.num_values} would decay at {rate:.3g} times the rate that "
-        "config.process.schedule.name = 'cosine_amplitude' is made for, and most noise levels would hardly be trained on"
-    )
+        return
+    rate = _slowest_rate(FrozenConfigDict(config.process), values)
+    if not 1 / _MISFIT <= rate <= _MISFIT:
+        yield (
+            f"process.rates.{name}.scale",
+            f", expected about {scale / rate:.3g}: the slowest mode of {name} over config.data.num_values = {values} would "
+            f"decay at {rate:.3g} times the rate that config.process.schedule.name = 'cosine_amplitude' is made for, and most "
+            "noise levels would hardly be trained on",
+        )

@@ -12,9 +12,9 @@ from torch import nn
 
 import continuous_diffusion as continuous
 from backbones import Backbone
-from continuous_diffusion import PixelScale, samplers
-from ctdiff.recipe.engine import Engine, Fields, build_grid, kind, part
-from ctdiff.recipe.schema import fields_of
+from ctdiff.recipe.engine import Engine, Fields, kind, part
+from ctdiff.recipe.parts import build_grid
+from ctdiff.recipe.schema import Place, fields_of
 from ctdiff.recipe.sections import Interval
 from diffusion_core import Denoiser, GridTimes, GuidanceScale, Process, TimeSampler, UniformGrid
 from diffusion_core.ranges import CheckedArguments, Range
@@ -51,17 +51,14 @@ class Gaussian(Engine):
     name = "gaussian"
     title = "Gaussian diffusion"
     package: ClassVar[ModuleType] = continuous
-    losses = (continuous.Loss, "epsilon")
-    samplers = (samplers.Sampler, "ancestral")
+    loss = "epsilon"
     wired = ("schedule", "T", "grid")
 
-    def fields(self) -> Mapping[str, Fields]:
-        denoisers = kind(continuous.Denoiser, "epsilon", "process", "network", "event_shape")
-        return {
-            "model": {**fields_of(Variance), "parameterisation": denoisers},
-            "process": {**fields_of(Chain, "engine"), "schedule": kind(continuous.Schedule, "cosine", "T")},
-            "sampler": {},
-        }
+    fields: ClassVar[Mapping[str, Fields]] = {"model": fields_of(Variance), "process": fields_of(Chain, "engine")}
+    places: ClassVar[Mapping[str, Place]] = {
+        "model.parameterisation": kind(continuous.Denoiser, "epsilon", "process", "network", "event_shape"),
+        "process.schedule": kind(continuous.Schedule, "cosine", "T"),
+    }
 
     def wires(self, config: ConfigDict) -> dict[str, object]:
         T = config.process.T
@@ -70,8 +67,8 @@ class Gaussian(Engine):
     def process(self, config: ConfigDict) -> Process:
         return continuous.GaussianProcess(part(config, "process.schedule", T=config.process.T), self.pixels(config))
 
-    def pixels(self, config: ConfigDict) -> PixelScale:
-        return PixelScale(config.data.num_values)
+    def pixels(self, config: ConfigDict) -> continuous.PixelScale:
+        return continuous.PixelScale(config.data.num_values)
 
     def network(self, config: ConfigDict, backbone: Callable[[int, int], Backbone]) -> nn.Module:
         channels = config.data.channels
@@ -84,9 +81,9 @@ class Gaussian(Engine):
     def guided(self, config: ConfigDict, denoiser: Denoiser[Any], scale: GuidanceScale) -> Denoiser[Any]:
         return continuous.ClassifierFreeGuidance(denoiser, scale)
 
-    def ends(self, config: ConfigDict, sampler: Any) -> tuple[float, float]:
+    def ends(self, config: ConfigDict) -> dict[str, float]:
         # The last step of a chain of T steps goes from 1 / T to the data.
-        return config.process.t_min or 1 / config.process.T, config.process.t_max
+        return {"t_min": config.process.t_min or 1 / config.process.T, "t_max": config.process.t_max}
 
     def bound_times(self, config: ConfigDict) -> TimeSampler:
         """Return the steps of the chain of T times, or the T steps of the sampling grid if that grid has its own ends."""

@@ -18,42 +18,27 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeAlias, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import docstring_parser
 
-from diffusion_core.ranges import Argument, Range, arguments
+from diffusion_core.ranges import Argument, Range, arguments, union
 
-__all__ = [
-    "EMPTY",
-    "NONE",
-    "PACKAGES",
-    "WIRED",
-    "Place",
-    "Setting",
-    "Unfit",
-    "alternatives",
-    "called",
-    "fields_of",
-    "members",
-    "union",
-]
+__all__ = ["EMPTY", "NONE", "Place", "Setting", "Unfit", "alternatives", "called", "fields_of", "is_several", "members"]
 
 PACKAGES = ("diffusion_core", "backbones", "discrete_diffusion", "continuous_diffusion", "ctdiff.data", "ctdiff.training")
 """The packages that are searched for alternatives."""
 
-WIRED = frozenset(
-    {
-        *("process", "network", "denoiser", "event_shape", "evidence_floor"),
-        *("schedule", "grid", "steps", "t_min", "t_max", "T"),
-        *("in_channels", "out_channels", "channels", "image_size", "img_size", "num_classes"),
-        *("num_values", "num_states", "data_states", "masked"),
-    }
-)
+WIRED = {
+    *("process", "network", "denoiser", "event_shape", "evidence_floor", "schedule", "grid", "steps", "t_min", "t_max", "T"),
+    *("in_channels", "out_channels", "channels", "image_size", "img_size", "num_classes"),
+    *("num_values", "num_states", "data_states", "masked"),
+}
 """The names of arguments that the recipe gives. An argument with such a name is not a setting."""
 
 NONE = "none"
@@ -78,23 +63,23 @@ class Setting:
 
     Arguments:
         name: the argument.
-        owner: the class that has the argument.
+        owner: the class or the function that has the argument.
         kind: its type, such as float, `int | None` or `tuple[float, float]`.
         default: its default, or `EMPTY`.
         allowed: its range, None if it has none.
     """
 
     name: str
-    owner: type
+    owner: Callable[..., object]
     kind: Any
     default: Any
     allowed: Range | None = None
 
     @property
     def meaning(self) -> str:
-        """The description of the argument in the docstring of its class, or of a base class."""
-        for cls in self.owner.__mro__:
-            for parameter in docstring_parser.parse(cls.__doc__ or "").params:
+        """The description of the argument in the docstring of its owner, or of a base class."""
+        for owner in getattr(self.owner, "__mro__", [self.owner]):
+            for parameter in docstring_parser.parse(owner.__doc__ or "").params:
                 if parameter.arg_name == self.name:
                     return " ".join((parameter.description or "").split())
         return ""
@@ -126,12 +111,11 @@ class Place:
 
     def choices(self) -> list[str]:
         """Return the names that can be chosen."""
-        return [NONE] * self.optional + list(alternatives(self.base, self.wired)) if self.base is not None else []
+        return [NONE] * self.optional + list(self.found())
 
     def names(self) -> set[str]:
         """Return the names of all fields, of all shared arguments, and of what can be chosen."""
-        shared = {key for cls in self.found().values() for key in self.around(cls)}
-        return {*self.fields, *self.choices(), *shared}
+        return {*self.fields, *self.choices()}.union(*map(self.around, self.found().values()))
 
     def inner(self, name: str) -> Place:
         """Return the place of a field."""
@@ -141,32 +125,25 @@ class Place:
 
     def around(self, cls: type | None) -> dict[str, Setting | Place]:
         """Return the fields if a class is chosen: the constant ones, the shared arguments, and its own under its name."""
-        if cls is None:
-            return {} if self.base is not None else dict(self.fields)
-        found: dict[str, Setting | Place] = dict(members(cls, self.wired))
-        if self.instance is not None and type(self.instance) is cls:
-            found = {name: _valued(member, getattr(self.instance, name)) for name, member in found.items()}
-        shared = {name for name in found if self.base is not cls and name in arguments(self.base or object)}
-        beside = {**self.fields, **{name: found[name] for name in found if name in shared}}
+        if cls is None or self.base is None:
+            return dict(self.fields) if self.base is None else {}
+        found = members(cls, self.wired, self.instance)
+        shared = set() if cls is self.base else found.keys() & arguments(self.base)
+        beside = {**self.fields, **{name: member for name, member in found.items() if name in shared}}
         if called(cls) in beside:
             raise TypeError(f"{cls.__name__} is called {called(cls)!r}, which is a key beside it")
-        own = Place({name: member for name, member in found.items() if name not in shared})
-        return {**beside, **({called(cls): own} if own.fields else {})}
-
-    def settings(self) -> Iterator[Setting]:
-        """Yield every setting of the place and of all of its alternatives."""
-        found = [] if self.base is None else alternatives(self.base, self.wired).values()
-        for members in (self.fields, *map(self.around, found)):
-            for member in members.values():
-                yield from [member] if isinstance(member, Setting) else member.settings()
+        own = {name: member for name, member in found.items() if name not in shared}
+        return {**beside, called(cls): Place(own)} if own else beside
 
 
-Member: TypeAlias = Setting | Place
+def fields_of(target: Callable[..., object], *wired: str) -> dict[str, Setting | Place]:
+    """Return the arguments of a class or a function that are settings or places, by name, except the wired ones.
 
-
-def fields_of(cls: type, *wired: str) -> Mapping[str, Setting | Place]:
-    """Return the arguments of a class that is not chosen by name, except the wired ones. Here any name can be a setting."""
-    found = {name: _member(cls, name, each, WIRED) for name, each in arguments(cls).items() if name not in wired}
+    Any name can be a setting here, also a name of `WIRED`.
+    """
+    found = {
+        name: _member(target, name, each, frozenset(WIRED)) for name, each in arguments(target).items() if name not in wired
+    }
     return {name: member for name, member in found.items() if member is not None}
 
 
@@ -191,34 +168,45 @@ def alternatives(base: type, wired: frozenset[str] | None = None) -> Mapping[str
     for package in PACKAGES:
         importlib.import_module(package)
     found: dict[str, type] = {}
-    for cls in sorted({*_subclasses(base)}, key=called):
-        if inspect.isabstract(cls) or not _exported(cls):
-            continue
-        try:
-            members(cls, wired or frozenset())
-        except Unfit:
+    for cls in sorted(filter(_is_offered, _subclasses(base)), key=called):
+        with suppress(Unfit):
             if wired is not None:
-                continue
-        if called(cls) in found:
-            raise TypeError(f"{found[called(cls)].__name__} and {cls.__name__} are both called {called(cls)!r}")
-        found[called(cls)] = cls
+                members(cls, wired)
+            if called(cls) in found:
+                raise TypeError(f"{found[called(cls)].__name__} and {cls.__name__} are both called {called(cls)!r}")
+            found[called(cls)] = cls
     return found
 
 
-@cache
-def members(cls: type, wired: frozenset[str]) -> Mapping[str, Member]:
+def _subclasses(base: type) -> set[type]:
+    return {base}.union(*map(_subclasses, base.__subclasses__()))
+
+
+def _is_offered(cls: type) -> bool:
+    """Return whether a class is concrete and of one of `PACKAGES`, and its module lists it in `__all__`."""
+    ours = cls.__module__.startswith(PACKAGES) and not inspect.isabstract(cls)
+    return ours and cls.__name__ in getattr(sys.modules[cls.__module__], "__all__", ())
+
+
+def members(cls: type, wired: frozenset[str], instance: object = None) -> dict[str, Setting | Place]:
     """Return the arguments of a class that are settings or places, by name.
+
+    Arguments:
+        cls: the class.
+        wired: the names of the arguments that the recipe gives; they are left out.
+        instance: an object; if it is of this class, its values are the defaults.
 
     Raises:
         Unfit: an argument without a default is no setting, no place and not wired.
     """
-    found: dict[str, Member] = {}
+    found: dict[str, Setting | Place] = {}
     for name, argument in arguments(cls).items():
         if name in wired:
             continue
         if name in WIRED:
             raise Unfit(f"{cls.__name__} needs {name}, which it is not given here")
-        member = _member(cls, name, argument, wired)
+        default = getattr(instance, name, argument.default) if type(instance) is cls else argument.default
+        member = _member(cls, name, argument._replace(default=default), wired)
         if member is not None:
             found[name] = member
         elif argument.default is EMPTY:
@@ -226,64 +214,28 @@ def members(cls: type, wired: frozenset[str]) -> Mapping[str, Member]:
     return found
 
 
-def _member(cls: type, name: str, argument: Argument, wired: frozenset[str]) -> Member | None:
+def _member(owner: Callable[..., object], name: str, argument: Argument, wired: frozenset[str]) -> Setting | Place | None:
     """Return an argument as a setting, or as a place if its type is a class with alternatives; None if it is neither."""
-    kinds = [kind for kind in union(argument.kind) if kind is not NoneType]
-    if all(map(_is_setting, kinds)) and (len(kinds) == 1 == len(union(argument.kind)) or not any(map(_is_choice, kinds))):
-        return Setting(name, cls, argument.kind, _by_name(argument.default), argument.allowed)
-    base = get_origin(kinds[0]) or kinds[0]
-    if len(kinds) > 1 or not isinstance(base, type) or issubclass(cls, base) or not alternatives(base, wired):
-        return None
-    default = argument.default
-    optional = default is None or NoneType in union(argument.kind)
-    if default is EMPTY:
-        return Place({}, base, next(iter(alternatives(base, wired))), wired)
-    return Place({}, base, _chosen_by(default), wired, default, optional)
+    default, kinds = argument.default, union(argument.kind)
+    if all(map(_is_plain, kinds)) or get_origin(argument.kind) in (Literal, type):
+        kept = called(default) if isinstance(default, type) and default is not EMPTY else default
+        return Setting(name, owner, argument.kind, kept, argument.allowed)
+    base, *others = (get_origin(kind) or kind for kind in kinds if kind is not NoneType)
+    holder = owner if isinstance(owner, type) else object
+    if others or not isinstance(base, type) or issubclass(holder, base) or not (found := alternatives(base, wired)):
+        return None  # a class that holds its own kind is a wrapper
+    optional = default is None or NoneType in kinds
+    chosen = next(iter(found)) if default is EMPTY else NONE if default is None else called(type(default))
+    return Place({}, base, chosen, wired, None if default is EMPTY else default, optional)
 
 
-def _valued(member: Member, value: Any) -> Member:
-    """Return a member with another default."""
-    if isinstance(member, Setting):
-        return replace(member, default=_by_name(value))
-    return replace(member, default=_chosen_by(value), instance=value)
+def _is_plain(kind: Any) -> bool:
+    """Return whether a type is None, a text, a number, a boolean, or several of these."""
+    plain = (str, int, float, bool, NoneType)
+    return kind in plain or (is_several(kind) and {*get_args(kind)} <= {*plain, Ellipsis})
 
 
-def _by_name(value: Any) -> Any:
-    """Return a value as a configuration holds it: the name of a class instead of the class."""
-    return called(value) if isinstance(value, type) and value is not EMPTY else value
-
-
-def _chosen_by(instance: object) -> str:
-    return NONE if instance is None else called(type(instance))
-
-
-def _is_setting(kind: Any) -> bool:
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is type:
-        return True
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        return all(each in (str, int, float, bool) for each in inner if each is not Ellipsis)
-    return origin is Literal or kind in (str, int, float, bool)
-
-
-def _is_choice(kind: Any) -> bool:
-    """Return whether a type is a few literals or classes, which a configuration holds alone only."""
-    return get_origin(kind) in (Literal, type)
-
-
-def union(kind: Any) -> Collection[Any]:
-    """Return the types of a union, or the single type."""
-    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-
-
-def _subclasses(base: type) -> Iterator[type]:
-    yield base
-    children: list[type] = base.__subclasses__()
-    for cls in children:
-        yield from _subclasses(cls)
-
-
-def _exported(cls: type) -> bool:
-    """Return whether a class is of one of `PACKAGES`, and its module lists it in `__all__`."""
-    ours = cls.__module__.startswith(PACKAGES)
-    return ours and cls.__name__ in getattr(sys.modules[cls.__module__], "__all__", ())
+def is_several(kind: Any) -> bool:
+    """Return whether a type is a sequence, such as `tuple[int, ...]`."""
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Sequence)

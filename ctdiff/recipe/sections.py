@@ -28,7 +28,7 @@ class Interval(CheckedArguments):
     Arguments:
         engine: the kind of process: discrete, a Markov chain on integers, or gaussian, Gaussian noise on real numbers.
         t_min: the first time. The noise at earlier times is invisible, so they are used neither in training nor in sampling.
-        t_max: the last time: x_t is noise.
+        t_max: the last time, at which x_t is noise.
     """
 
     engine: str = "discrete"
@@ -62,7 +62,7 @@ class Training(CheckedArguments):
         accumulation: the number of parts that a batch is divided into. More parts need less memory, and give the same gradient.
         clip: the largest norm of a gradient. A larger gradient is scaled to this norm, against rare large steps. 0 means no
             clipping.
-        ema_decay: the decay of the moving average of the weights: 0.998 averages over about 500 steps.
+        ema_decay: the decay of the moving average of the weights. 0.998 averages over about 500 steps.
         seed: the seed of the initialisation, of the order of the data, of the noise, and of the generators of Python, numpy and
             torch.
         precision: the precision of the backbone. `auto` means bfloat16 on a CPU with units for it (AMX), and float32 elsewhere.
@@ -85,9 +85,11 @@ class Sampling(CheckedArguments):
 
     Arguments:
         steps: the number of steps from noise to image.
-        t_min: the time where the steps end; none is `process.t_min`, or 1 / T if that is 0 and the process is Gaussian.
-        t_max: the time where the steps begin; none is `process.t_max`. If the rate of the schedule is infinite or above 1e6
-            there, a sampler that steps by rates begins at 0.999.
+        t_min: the time where the steps end; none means `process.t_min`, or 1 / T if `process.t_min` is 0 and the process is
+            Gaussian.
+        t_max: the time where the steps begin; none means `process.t_max`. But if the rate of the schedule is infinite or above
+            1e6 at this time, a sampler that uses rates begins at the time 0.999, except with the absorbing
+            parameterisation.
         num_samples: the default number of images to draw.
     """
 

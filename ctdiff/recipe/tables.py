@@ -8,7 +8,8 @@ from __future__ import annotations
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from ml_collections import ConfigDict
 
 from ctdiff.recipe.engine import engines, tree
 from ctdiff.recipe.errors import ConfigError, one_of
-from ctdiff.recipe.schema import EMPTY, NONE, Place, Setting, alternatives
-from ctdiff.recipe.tree import chosen, flatten
-from ctdiff.recipe.values import described
+from ctdiff.recipe.schema import EMPTY, NONE, Place, Setting
+from ctdiff.recipe.tree import chosen, walk
+from ctdiff.recipe.values import described, flatten
 
-__all__ = ["BEGIN", "END", "explained", "replaced", "tables", "with_tables"]
+__all__ = ["BEGIN", "END", "Explanation", "explanations", "replaced", "tables", "with_tables"]
 
 BEGIN, END = "<!-- generated: the keys -->", "<!-- end of the keys -->"
 """The lines of a document before and after the tables."""
@@ -29,30 +30,7 @@ _WIDTH = 110
 _HEAD = "| key | what it may be | default | meaning |\n|---|---|---|---|"
 
 
-def _rows(place: Place, path: str = "", config: Mapping[str, Any] | None = None) -> Iterator[tuple[str, Setting | Place]]:
-    """Yield the keys below a place, each with its setting or choice.
-
-    Arguments:
-        place: the place.
-        path: its key.
-        config: the part of a whole configuration at the place: only chosen classes have keys. None means the keys of
-            all choices.
-    """
-    classes: list[type | None] = [None]
-    if place.base is not None:
-        yield f"{path}.name", place
-        classes = [*alternatives(place.base, place.wired).values()]
-        classes = classes if config is None else [chosen(place, config["name"], path)]
-    for cls in classes:
-        for name, member in place.around(cls).items():
-            key = f"{path}.{name}" if path else name
-            if isinstance(member, Place):
-                yield from _rows(member, key, None if config is None else config[name])
-            else:
-                yield key, member
-
-
-def _row(member: Setting | Place) -> tuple[str, str, str]:
+def _cells(member: Setting | Place) -> tuple[str, str, str]:
     """Return the allowed values of a key, its default (empty if it has none), and its meaning."""
     default = "" if member.default is EMPTY else str(NONE if member.default is None else member.default)
     if isinstance(member, Place):
@@ -65,8 +43,33 @@ def _summary(cls: type | None) -> str:
     return " ".join((inspect.getdoc(cls) or "").split("\n\n")[0].split())
 
 
-def explained(config: ConfigDict, part: str = "") -> str:
-    """Return a text on every key of a whole configuration: its value, the allowed values, its default and its meaning.
+@dataclass(frozen=True)
+class Explanation:
+    """What help says about a key of a configuration.
+
+    Arguments:
+        key: the key.
+        value: its value.
+        allowed: the allowed values, in words.
+        default: its default as text. It is empty if the key has no default and has to be given.
+        meaning: its meaning.
+    """
+
+    key: str
+    value: Any
+    allowed: str
+    default: str
+    meaning: str
+
+    def __str__(self) -> str:
+        default, indent = f"default {self.default}" if self.default else "it has to be given", " " * 6
+        text = f"{self.meaning} [{self.allowed}; {default}]"
+        lines = textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent)
+        return f"--config.{self.key}={NONE if self.value is None else self.value}\n{lines}"
+
+
+def explanations(config: ConfigDict, part: str = "") -> list[Explanation]:
+    """Return an explanation of every key of a whole configuration.
 
     Arguments:
         config: the configuration.
@@ -75,40 +78,35 @@ def explained(config: ConfigDict, part: str = "") -> str:
     Raises:
         ConfigError: no key begins with `part`.
     """
-    values, lines = flatten(config), []
-    for key, member in _rows(tree(config.process.engine), config=config):
-        if not f"{key}.".startswith(f"{part}." if part else ""):
+    values, found = flatten(config), []
+    for key, member in walk(tree(config.process.engine), config):
+        if part and not f"{key}.".startswith(f"{part}."):
             continue
-        allowed, default, meaning = _row(member)
+        allowed, default, meaning = _cells(member)
         if isinstance(member, Place) and (cls := chosen(member, values[key], key)) is not None:
             meaning = f"{meaning} {values[key]}: {_summary(cls)}"
-        text = f"{meaning} [{allowed}; {f'default {default}' if default else 'it has to be given'}]"
-        indent = " " * 6
-        lines.append(f"--config.{key}={NONE if values[key] is None else values[key]}")
-        lines.append(textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent))
-    if not lines:
+        found.append(Explanation(key, values[key], allowed, default, meaning))
+    if not found:
         raise ConfigError(f"--help_config={part}: no key begins like this, expected one of {', '.join(config)}")
-    return "\n".join(lines)
+    return found
 
 
 def tables() -> str:
     """Return the tables of all keys as Markdown. Under each heading, keys of all engines come before keys of one engine."""
-    names = list(engines())
-    owners: dict[tuple[str, str, str], list[str]] = {}
-    for name in names:
-        for line in _lines(tree(name)):
-            owners.setdefault(line, []).append(name)
+    owners: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    for engine in engines():
+        for line in _lines(tree(engine)):
+            owners[line] = (*owners.get(line, ()), engine)
+    headings: dict[str, dict[tuple[str, ...], dict[str, list[str]]]] = {}
+    for (heading, title, row), group in owners.items():
+        headings.setdefault(heading, {}).setdefault(group, {}).setdefault(title, []).append(row)
     text = []
-    for heading in dict.fromkeys(heading for heading, _, _ in owners):
+    for heading, groups in headings.items():
         text.append(f"### `{heading}`\n")
-        for group in (names, *([name] for name in names)):
-            titles: dict[str, list[str]] = {}
-            for line, found in owners.items():
-                if line[0] == heading and found == group:
-                    titles.setdefault(line[1], []).append(line[2])
-            if titles and group != names:
+        for group in sorted(groups, key=len, reverse=True):
+            if len(group) == 1:
                 text.append(f"Only with `process.engine={group[0]}`:\n")
-            text += ["\n".join([title, *lines, ""]) for title, lines in titles.items()]
+            text += ["\n".join([title, *lines, ""]) for title, lines in groups[group].items()]
     return "\n".join(text)
 
 
@@ -118,18 +116,18 @@ def _lines(whole: Place) -> Iterator[tuple[str, str, str]]:
     A line is the row of a key, or describes one of the names that the key can have.
     """
     rows: dict[str, Setting | Place] = {}
-    for key, member in _rows(whole):
+    for key, member in walk(whole):
         rows.setdefault(key, member)
     explained: set[type] = set()
     for key, member in rows.items():
-        section, inner = key.split(".")[:2]
+        section, inner, *_ = key.split(".")
         heading = f"{section}.{inner}" if isinstance(whole.inner(section).fields.get(inner), Place) else section
-        allowed, default, meaning = _row(member)
-        found = alternatives(member.base, member.wired) if isinstance(member, Place) and member.base is not None else {}
+        allowed, default, meaning = _cells(member)
+        found = member.found() if isinstance(member, Place) else {}
         choices = {name: cls for name, cls in found.items() if cls not in explained}
         explained.update(choices.values())
         if choices:
-            allowed = f"a name, see below{f', or {NONE}' if isinstance(member, Place) and member.optional else ''}"
+            allowed = f"a name, see below{f', or {NONE}' if allowed.startswith(f'one of {NONE},') else ''}"
         cells = f"`{key}`", allowed, f"`{default}`" if default else "it has to be given", meaning
         yield heading, _HEAD, "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         for name, cls in choices.items():

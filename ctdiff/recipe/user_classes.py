@@ -10,17 +10,16 @@ from __future__ import annotations
 import ast
 import builtins
 import importlib
-import inspect
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ctdiff.recipe.errors import closest
 from ctdiff.recipe.schema import Unfit, called, members
+from ctdiff.recipe.values import flatten
 
-__all__ = ["is_user_class", "key_of", "trust", "trust_classes", "user_class"]
+__all__ = ["is_user_class", "key_of", "trust", "trust_classes", "user_class", "user_modules"]
 
 _TRUSTED: set[str] = set()
 
@@ -36,11 +35,21 @@ def trust_classes(given: Mapping[str, object]) -> None:
     Arguments:
         given: values by key, dotted or nested.
     """
-    for key, value in given.items():
-        if isinstance(value, Mapping):
-            trust_classes(value)
-        elif str(key).rpartition(".")[2] == "name" and is_user_class(str(value)):
-            trust([str(value)])
+    trust(_user_classes(given))
+
+
+def user_modules(given: Mapping[str, object]) -> list[str]:
+    """Return the modules of the user's classes in a configuration, which `--trust` needs, in alphabetical order.
+
+    Arguments:
+        given: values by key, dotted or nested.
+    """
+    return sorted({name.partition(":")[0] for name in _user_classes(given)})
+
+
+def _user_classes(given: Mapping[str, object]) -> list[str]:
+    chosen = (str(value) for key, value in flatten(given).items() if key.rpartition(".")[2] == "name")
+    return list(filter(is_user_class, chosen))
 
 
 def is_user_class(name: str) -> bool:
@@ -50,9 +59,11 @@ def is_user_class(name: str) -> bool:
 
 
 def key_of(name: str) -> str:
-    """Return what the settings of a class `module:Class`, which was chosen before, are called in a configuration."""
-    module, _, cls = name.partition(":")
-    return called(getattr(sys.modules[module], cls)) if module in sys.modules else ""
+    """Return the key of the settings of a class `module:Class` in a configuration; empty if the class cannot be imported."""
+    try:
+        return called(_imported_class(name, object))
+    except Unfit:
+        return ""
 
 
 def user_class(name: str, base: type, wired: frozenset[str]) -> type:
@@ -61,53 +72,59 @@ def user_class(name: str, base: type, wired: frozenset[str]) -> type:
     Raises:
         Unfit: its module is not trusted or cannot be found, or the class cannot be chosen as an alternative of `base`.
     """
-    module, _, cls = name.partition(":")
-    if module not in _TRUSTED and name not in _TRUSTED:
-        raise Unfit(
-            f"{name!r} is code of the module {module}, and a configuration that is loaded may not choose what is executed: "
-            f"--trust={module} allows it"
-        )
-    _check_source(module, cls, base)
-    try:
-        imported = getattr(importlib.import_module(module), cls)
-    except Exception as error:  # code of the user can raise anything
-        raise Unfit(f"{name!r} cannot be imported: {type(error).__name__}: {error}") from error
-    if not (isinstance(imported, type) and issubclass(imported, base)):
-        raise Unfit(f"{name!r} is no subclass of {base.__name__}")
-    found: Any = imported
-    if inspect.isabstract(found):
-        raise Unfit(f"{name!r} is abstract: it lacks {', '.join(sorted(found.__abstractmethods__))}")
+    found = _imported_class(name, base)
+    if lacking := sorted(getattr(found, "__abstractmethods__", ())):
+        raise Unfit(f"it is abstract: it lacks {', '.join(lacking)}")
     try:
         members(found, wired)
     except NameError as error:
-        raise Unfit(f"{name!r} has annotations that cannot be evaluated: {error}; import what they name at the top") from error
-    own: type = found
-    return own
+        raise Unfit(f"it has annotations that cannot be evaluated: {error}; import what they name at the top") from error
+    return found
+
+
+def _imported_class(name: str, base: type) -> type:
+    """Import the class `module:Class` of a trusted module, a subclass of `base`."""
+    module, _, cls = name.partition(":")
+    if not {module, name} & _TRUSTED:
+        code = f"code of the module {module}, and a configuration that is loaded may not choose what is executed"
+        raise Unfit(f"it is {code}: --trust={module} allows it")
+    _check_source(module, cls, base)
+    try:
+        found = getattr(importlib.import_module(module), cls)
+    except Exception as error:  # code of the user can raise anything
+        raise Unfit(f"it cannot be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise Unfit(f"it is no subclass of {base.__name__}")
+    return found
 
 
 def _check_source(module: str, cls: str, base: type) -> None:
-    """Refuse a class that cannot be a subclass of `base`, judging by the source of its module."""
+    """Raise an error if the source of a module shows that its class cannot be a subclass of `base`."""
     if _standard(module) or (file := _file(module)) is None:
-        raise Unfit(f"'{module}:{cls}': there is no module {module} of yours, expected the name of a Python file on the path")
+        raise Unfit(f"there is no module {module} of yours, expected the name of a Python file on the path")
     try:
         body = ast.parse(file.read_text(encoding="utf-8")).body
     except (SyntaxError, ValueError) as error:
-        raise Unfit(f"'{module}:{cls}': {file} is no Python: {error}") from error
-    imported = {
-        name.asname or name.name.partition(".")[0] for part in body for node in ast.walk(part) for name in _imported(node)
-    }
-    classes = {node.name: node for node in body if isinstance(node, ast.ClassDef)}
-
-    def may_be_ours(name: str, *seen: str) -> bool:
-        bases = [ast.unparse(each).partition("[")[0].partition(".")[0] for each in classes[name].bases]
-        local = [each for each in bases if each in classes and each not in (name, *seen)]
-        elsewhere = [each for each in bases if each in imported or ("*" in imported and each not in (*classes, *dir(builtins)))]
-        return bool(elsewhere) or any(may_be_ours(each, name, *seen) for each in local)
-
+        raise Unfit(f"{file} is no Python: {error}") from error
+    classes = [node.name for node in body if isinstance(node, ast.ClassDef)]
     if cls not in classes:
-        raise Unfit(f"'{module}:{cls}': {file} defines no class {cls}{closest(cls, classes)}")
-    if not may_be_ours(cls):
-        raise Unfit(f"'{module}:{cls}' is no subclass of {base.__name__}")
+        raise Unfit(f"{file} defines no class {cls}{closest(cls, classes)}")
+    if cls not in _perhaps_ours(body):
+        raise Unfit(f"it is no subclass of {base.__name__}")
+
+
+def _perhaps_ours(body: Sequence[ast.stmt]) -> set[str]:
+    """Return the names in a module that can stand for the library: imports, and classes with a base class among them."""
+    ours: set[str] = set()
+    defined = {*dir(builtins), *(node.name for node in body if isinstance(node, ast.ClassDef))}
+    for statement in body:  # in this order: a class is defined after its base classes
+        for node in ast.walk(statement):
+            ours.update(name.asname or name.name.partition(".")[0] for name in _imported(node))
+        if isinstance(statement, ast.ClassDef):
+            bases = {ast.unparse(base).partition("[")[0].partition(".")[0] for base in statement.bases}
+            inherits = bases & ours or ("*" in ours and bases - defined)
+            ours = ours | {statement.name} if inherits else ours - {statement.name}
+    return ours
 
 
 def _imported(node: ast.AST) -> list[ast.alias]:

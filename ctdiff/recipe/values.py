@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping
 from numbers import Real
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -11,16 +11,25 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 
 from ctdiff.recipe.errors import ConfigError, closest, one_of
-from ctdiff.recipe.schema import NONE, Setting, alternatives, union
-from diffusion_core.ranges import Range, fits
+from ctdiff.recipe.schema import NONE, Setting, alternatives, is_several
+from diffusion_core.ranges import Range, fits, union
 
-__all__ = ["Text", "checked", "described", "names"]
+__all__ = ["Text", "checked", "described", "flatten", "names"]
 
 _BOOLEANS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
 
 
 class Text(str):
     """A value as it was typed. The type of its setting says how it is read."""
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values by dotted key: {"model.unet.widths": (64, 128), ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        section = isinstance(value, Mapping) or hasattr(value, "to_dict")
+        flat |= flatten(value, f"{prefix}{key}.") if section else {prefix + key: value}
+    return flat
 
 
 def checked(key: str, value: object, setting: Setting) -> Any:
@@ -31,7 +40,7 @@ def checked(key: str, value: object, setting: Setting) -> Any:
     """
     value = _read(value, setting) if isinstance(value, Text) else value
     value = tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else _plain(value)
-    if _several(setting.kind) and not isinstance(value, bool) and isinstance(value, Real):
+    if any(map(is_several, union(setting.kind))) and not isinstance(value, bool) and isinstance(value, Real):
         value = (value,)
     if choices := names(setting):
         if not any(type(value) is type(choice) and value == choice for choice in choices):
@@ -68,17 +77,13 @@ def described(setting: Setting) -> str:
 
 
 def _words(kind: Any, allowed: Range | None) -> str:
+    """Return a type that is no union in words, with its range."""
     within = "" if allowed in (None, Range()) else f" {allowed}"
-    inner = get_args(kind)
-    if inner:
-        count = f"{len(inner)} " if Ellipsis not in inner and get_origin(kind) is tuple else ""
-        return f"{count}{'integers' if int in inner else 'numbers'}{f', each{within}' if within else ''}"
-    return {bool: "True or False", str: "a text", int: f"an integer{within}", float: f"a number{within}"}[kind]
-
-
-def _several(kind: Any) -> bool:
-    """Return whether a setting can hold several values."""
-    return any(isinstance(get_origin(each), type) and issubclass(get_origin(each), Sequence) for each in union(kind))
+    if not is_several(kind):
+        return {bool: "True or False", str: "a text", int: f"an integer{within}", float: f"a number{within}"}[kind]
+    item, *others = get_args(kind)
+    count = "" if get_origin(kind) is not tuple or Ellipsis in others else f"{1 + len(others)} "
+    return f"{count}{'integers' if item is int else 'numbers'}{f', each{within}' if within else ''}"
 
 
 def _read(text: str, setting: Setting) -> Any:

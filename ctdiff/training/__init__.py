@@ -6,6 +6,7 @@ from ctdiff.training.fit import Batch, BatchSequence, TrainStep, fit
 from ctdiff.training.interrupts import StopRequest
 from ctdiff.training.learning_rates import ConstantFactor, CosineFactor, LearningRateFactor
 from ctdiff.training.metrics import MetricsFile
+from ctdiff.training.muon import Muon
 from ctdiff.training.optimizers import SGD, Adam, AdamW, Optimizer, parameter_groups
 from ctdiff.training.state import TrainingState
 
@@ -21,6 +22,7 @@ __all__ = [
     "LearningRateFactor",
     "MetricsFile",
     "MovingAverage",
+    "Muon",
     "Optimizer",
     "StopRequest",
     "TrainStep",

@@ -1,16 +1,16 @@
-"""Checkpoints: folders that exist completely or not at all.
+"""Checkpoints of a training. A checkpoint is a folder that is complete or does not exist.
 
     checkpoints/step_0000500/model.safetensors     the network
                              ema.safetensors       its moving average
                              state.pt              optimiser, schedule, counters and random states
 
-If the process is killed at any moment, every folder named `step_*` is complete (see `ctdiff.files`).
+Every folder named `step_*` is complete, even if the process was killed (see `ctdiff.files`).
 
 A tensor with several names in a network (tied weights) is written once, under the first name. A view of a part of another
-tensor is written as a tensor of its own.
+tensor is written as a separate tensor.
 
-Nothing here executes a pickle. Weights are safetensors files with a hash of their bytes. `state.pt` holds tensors, numbers,
-strings and containers, and is read with `weights_only=True`.
+No pickle is executed. Weights are safetensors files with a hash of their bytes. `state.pt` contains tensors, numbers, strings
+and containers, and is read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FORMAT = "ctdiff-1"
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read. The message names the file."""
+    """An error about a checkpoint that cannot be read. The message names the file."""
 
 
 def complete_checkpoints(folder: Path) -> list[tuple[int, Path]]:
@@ -65,8 +65,9 @@ def write_checkpoint(
     Arguments:
         folder: the folder of the checkpoints.
         step: the number of finished steps.
-        weights: parameters by file name: {"model": {name: tensor}, ...}; a tensor with several names is written once.
-        state: the rest of the training state: tensors, numbers, strings, lists, dictionaries.
+        weights: a dictionary from names of files to state dicts: {"model": {name: tensor}, ...}. A tensor with several names
+            is written once.
+        state: the rest of the training state, made of tensors, numbers, strings, lists and dictionaries.
         keep: the number of checkpoints that are kept.
 
     Raises:
@@ -75,9 +76,7 @@ def write_checkpoint(
     if keep < 1:
         raise ValueError(f"keep = {keep}, expected at least 1")
     final = folder / f"step_{step:07d}"
-    with new_folder(
-        final
-    ) as building:  # it replaces one that cannot be read: a training continues from the newest readable one
+    with new_folder(final) as building:  # it may replace a checkpoint of this step that cannot be read
         for name, tensors in weights.items():
             write_durably(building / f"{name}.safetensors", _encode_weights(tensors))
         buffer = io.BytesIO()
@@ -92,7 +91,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a safetensors file that `write_checkpoint` wrote.
 
     Raises:
-        CheckpointError: the file is missing, truncated, altered, or of another program.
+        CheckpointError: the file is missing, truncated or altered, or another program wrote it.
     """
     try:
         content = path.read_bytes()
@@ -102,7 +101,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # arbitrary bytes fail in arbitrary ways
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if _FORMAT not in metadata:
-        raise CheckpointError(f"{path} is not of a checkpoint of ctdiff: its metadata are {metadata or 'empty'}")
+        raise CheckpointError(f"{path} is not part of a checkpoint of ctdiff: its metadata are {metadata or 'empty'}")
     if metadata[_FORMAT] != tensors_hash(tensors):
         raise CheckpointError(f"{path} is corrupted: its tensors do not match their hash")
     return tensors
@@ -112,7 +111,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """Read the content of a `state.pt`. No pickle is executed.
 
     Raises:
-        CheckpointError: the file is missing, truncated, altered, or of another program.
+        CheckpointError: the file is missing, truncated or altered, or another program wrote it.
     """
     try:
         with zipfile.ZipFile(path) as archive:  # torch does not check the checksums of its archives
@@ -130,38 +129,39 @@ def read_state(path: Path) -> dict[str, Any]:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a safetensors file into a network.
 
-    If the network has a tensor with several names, the file must have it under the first name, as `write_checkpoint` writes it.
+    With tied weights, one tensor has several names in the network. `write_checkpoint` writes such a tensor once, under its
+    first name, and the file must contain this name.
 
     Raises:
-        CheckpointError: the file cannot be read, or is of another network.
+        CheckpointError: the file cannot be read, or belongs to another network.
     """
     tensors, expected = read_weights(path), network.state_dict()
     first = _first_names(expected)
     odd = sorted((set(tensors) - set(expected)) | (set(first.values()) - set(tensors)))
     if odd:
         holder = "the file" if odd[0] in tensors else "the network"
-        raise CheckpointError(f"{path} is of another network: only {holder} has {odd[0]!r} ({len(odd)} such names)")
+        raise CheckpointError(f"{path} belongs to another network: only {holder} has {odd[0]!r} ({len(odd)} such names)")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape:
             raise CheckpointError(
-                f"{path} is of another network: {name!r} has shape {tuple(tensor.shape)}, "
+                f"{path} belongs to another network: {name!r} has shape {tuple(tensor.shape)}, "
                 f"the network expects {tuple(expected[name].shape)}"
             )
         if first[name] != name and not torch.equal(tensor, tensors[first[name]]):
             raise CheckpointError(
-                f"{path} is of another network: {name!r} and {first[name]!r} differ, the network has one tensor for both"
+                f"{path} belongs to another network: {name!r} and {first[name]!r} differ, the network has one tensor for both"
             )
     network.load_state_dict({name: tensors[kept] for name, kept in first.items()})
 
 
 def not_finite(network: nn.Module) -> str | None:
-    """Return the names of the parameters with infinite numbers or NaN, in words; None if all are finite."""
+    """Return the first parameter with infinite numbers or NaN, and the number of others, in words. None if all are finite."""
     names = [name for name, parameter in network.named_parameters() if not bool(parameter.detach().isfinite().all())]
     return None if not names else f"{names[0]} and {len(names) - 1} more parameters" if len(names) > 1 else names[0]
 
 
 def check_weights(network: nn.Module, path: Path) -> None:
-    """Refuse weights that are not finite.
+    """Check that all weights of a network are finite.
 
     Arguments:
         network: the network with the weights.
@@ -171,11 +171,11 @@ def check_weights(network: nn.Module, path: Path) -> None:
         CheckpointError: a parameter has an infinite number or NaN.
     """
     if (which := not_finite(network)) is not None:
-        raise CheckpointError(f"{path} holds weights that are not finite ({which}): the training had diverged")
+        raise CheckpointError(f"{path} has weights that are not finite ({which}): the training had diverged")
 
 
 def _first_names(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return for every name the first name of the same tensor. Tied weights have several names."""
+    """Return a dictionary from every name to the first name of the same tensor. Tied weights have several names."""
     first: dict[object, str] = {}
     return {name: first.setdefault(_place(tensor) or name, name) for name, tensor in tensors.items()}
 

@@ -1,11 +1,12 @@
-"""The moving average of the parameters of a network, which samples are drawn from.
+"""The moving average of the parameters of a network. Samples are drawn with the averaged parameters.
 
-With a large learning rate, the parameters move around an optimum. Their average is closer to it. After n updates,
+With a large learning rate, the parameters move around an optimum. Their average is closer to it. After n updates, the next
+update is
 
     ema <- d_n ema + (1 - d_n) theta,     d_n = min(decay, (1 + n) / (10 + n))
 
-so that in a short run the initialisation has a small weight. Only the network is averaged. The tables of a process are no
-parameters and are not copied.
+The decay d_n is small at first. So the initial parameters have a small weight, even after a short training. Only the network
+is averaged. The tables of a process are not parameters, so they are not copied.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ __all__ = ["MovingAverage"]
 class MovingAverage(AveragedModel):
     """The exponential moving average of a network, with a warm-up of its decay.
 
-    Its `.module` is a network like the given one, in evaluation mode and without gradients.
+    Its attribute `module` is a network with the averaged parameters, in evaluation mode and without gradients.
 
     References:
         Exponential moving average of weights in deep learning (Morales-Brotons et al., 2024) | https://arxiv.org/abs/2411.18704
 
     Arguments:
         network: the network whose parameters are averaged.
-        decay: the decay d after the warm-up, in [0, 1).
+        decay: the decay after the warm-up, which is the largest value of d_n, in [0, 1).
 
     Raises:
         ValueError: the decay is outside [0, 1).
@@ -49,7 +50,7 @@ class MovingAverage(AveragedModel):
         return int(self.n_averaged)
 
     def update(self) -> None:
-        """Update the average with the present parameters of the network."""
+        """Update the average with the current parameters of the network."""
         self.update_parameters(self._source[0])
 
     def train(self, mode: bool = True) -> MovingAverage:

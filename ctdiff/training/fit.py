@@ -3,11 +3,11 @@
     for step in fit(objective, batches, optimizer, steps=1000, ema=ema):
         print(step.step, step.loss)
 
-One step takes a batch, computes the gradient of its mean loss in equal parts, clips the gradient, and updates the
-parameters, the learning rate and the average.
+One step takes a batch and computes the gradient of its mean loss. To save memory, it can divide the batch into parts of equal
+size. Then it clips the gradient, and updates the parameters, the learning rate and the moving average.
 
-Noise is keyed by (seed, step, place in the batch). So a step does not depend on the number of parts. With the parameters
-of step k, step k + 1 is the same in a loop that started at step 0 and in a loop that started at step k.
+The noise depends only on the seed, the step and the place in the batch. So a step does not depend on the number of parts. A
+loop that starts at step k with the saved state makes the same steps as a loop that started at step 0.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["DIVERGED", "MAX_SKIPPED", "Batch", "BatchSequence", "TrainStep", "fi
 P = TypeVar("P")
 
 Batch: TypeAlias = tuple[Tensor, Mapping[str, Tensor]]
-"""Clean examples x_0 (B, *event) and their conditions by name, such as labels y (B,); {} without any."""
+"""Clean examples x_0 (B, *event), and a dictionary of their conditions, such as {"y": labels}. It is {} without conditions."""
 
 
 @runtime_checkable
@@ -48,7 +48,7 @@ class BatchSequence(Protocol):
 
 MAX_SKIPPED = 10
 """A training ends with an error after this number of steps in a row without a finite gradient."""
-DIVERGED = "the training has diverged; lower the learning rate or clip more tightly"
+DIVERGED = "the training has diverged; use a lower learning rate or a smaller norm for clipping"
 """The end of messages about a training whose numbers are not finite."""
 
 
@@ -88,6 +88,8 @@ def fit(
 ) -> Iterator[TrainStep]:
     """Train, and yield a record after every step.
 
+    `fit` checks its arguments at once. Other errors are raised later, during the iteration over its result.
+
     Arguments:
         objective: the training objective. It returns one loss for each example (B,). This loss is a sum over the dimensions
             of the example. `fit` divides the loss by the number of dimensions, so that learning rates and norms do not depend
@@ -98,8 +100,9 @@ def fit(
             is an error, because conditions need names: give `((x_0, {"y": y}) for x_0, y in loader)`.
         optimizer: the optimiser of the parameters to train.
         steps: the total number of steps, including the `start` steps that are already done.
-        ema: the moving average, which is updated after every step.
-        scheduler: the learning-rate schedule, stepped with the optimiser.
+        ema: the moving average. It is updated after every step, except after a step that was skipped because its loss or
+            gradient was not finite.
+        scheduler: the learning-rate schedule. It makes one step for each step of the optimiser.
         clip: the largest norm of the gradient; a larger gradient is scaled to this norm. None means no clipping.
         accumulation: the number of parts that a batch is divided into. The gradients of the parts are added up. More parts
             need less memory, and give the same gradient up to rounding.
@@ -107,13 +110,12 @@ def fit(
         start: the number of steps that are already done.
 
     Raises:
-        TypeError: if `batches` is neither a sequence nor an iterable, or if it is a tensor, a mapping, or a Dataset (its
-            items are examples and not batches). The iteration raises this error if a batch does not have one of the forms
-            above.
-        ValueError: if steps < 1, accumulation < 1, start is not in 0 .. steps, or clip is not positive. The iteration raises
-            this error if there are fewer batches than steps, or if a condition does not have one row for each example.
-        FloatingPointError: the iteration raises this error after ten steps in a row without a finite loss and gradient, and
-            after the last step if a weight is not finite.
+        TypeError: `batches` is neither a sequence nor an iterable, or it is a tensor, a mapping, or a Dataset, whose items are
+            examples and not batches. During the iteration: a batch does not have one of the forms above.
+        ValueError: steps < 1, accumulation < 1, start is not in 0 .. steps, or clip is not positive. During the iteration:
+            there are fewer batches than steps, or a condition does not have one row for each example.
+        FloatingPointError: in each of ten steps in a row, the loss or the gradient was not finite. Or a weight is not finite
+            after the last step. Both are raised only during the iteration.
     """
     if steps < 1:
         raise ValueError(f"steps = {steps}, expected at least 1")
@@ -183,7 +185,7 @@ def _numbered(batches: BatchSequence | Iterable[Batch | Sequence[Tensor] | Tenso
         try:
             batch = take(step)
         except (IndexError, StopIteration) as error:
-            raise ValueError(f"the batches ended after {step - first}, before step {step + 1}") from error
+            raise ValueError(f"there are only {step - first} batches, expected another one for step {step + 1}") from error
         return _as_batch(batch)
 
     return fetch
@@ -203,7 +205,7 @@ def _as_batch(batch: object) -> Batch:
         raise TypeError(f"a batch is {found}, expected a tensor x_0 or a pair (x_0, cond), such as (x_0, {{'y': labels}})")
     if not isinstance(cond, Mapping):
         raise TypeError(
-            f"a batch is (x_0, {type(cond).__name__}), expected conditions by name, such as (x_0, {{'y': labels}}): "
+            f"a batch is (x_0, {type(cond).__name__}), expected a dictionary of conditions, as in (x_0, {{'y': labels}}): "
             "fit(objective, ((x_0, {'y': y}) for x_0, y in loader), ...)"
         )
     check_conditions(cond, len(x_0))

@@ -1,7 +1,7 @@
-"""The global random generators of Python, numpy and torch, which a data set or a network of the user may draw from.
+"""The global random generators of Python, numpy and torch. A data set or a network of the user may draw from them.
 
-The library does not draw noise, data order or samples from these generators. A training seeds them when it begins and keeps
-their states in its checkpoints. So code of the user that draws from them is repeated and resumed too.
+The library does not draw noise, data order or samples from these generators. A training seeds them when it begins, and saves
+their states in its checkpoints. So a training can be repeated and resumed, even if code of the user draws from them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from diffusion_core import stream_seed
 
 __all__ = ["generator_states", "kept_generators", "restore_generators", "seed_generators"]
 
-# Different streams: generators of one kind with one seed would draw the same numbers.
+# Different streams, because generators of the same kind with the same seed draw the same numbers.
 _PYTHON, _NUMPY = 0x707974686F6E, 0x6E756D7079
 
 
 def seed_generators(seed: int) -> None:
-    """Seed all three generators: that of torch with the seed, on every device, the others with numbers derived from it."""
+    """Seed all three generators. torch gets the seed, on every device. The others get numbers computed from it."""
     torch.manual_seed(seed)
     random.seed(stream_seed(seed, _PYTHON))
     np.random.seed(stream_seed(seed, _NUMPY) % 2**32)  # noqa: NPY002 - a user's data set may draw from it
@@ -54,10 +54,10 @@ def restore_generators(states: Mapping[str, Any]) -> None:
 
 @contextmanager
 def kept_generators(seed: int | None = None) -> Iterator[None]:
-    """Restore the states of all three generators after this context.
+    """Make a context that restores the states of all three generators when it ends.
 
     Arguments:
-        seed: the seed inside the context. None means that the states of the generators stay the same.
+        seed: the seed of the generators inside the context. None means that they are not seeded.
     """
     states = generator_states()
     if seed is not None:

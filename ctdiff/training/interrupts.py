@@ -1,4 +1,4 @@
-"""Clean stops: after a signal, the training finishes the step and saves the run."""
+"""Stops a training cleanly: after a signal, it finishes its step and saves the run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ __all__ = ["StopRequest"]
 
 
 class StopRequest:
-    """A context that notes SIGTERM and Ctrl-C. A second Ctrl-C interrupts at once.
+    """A context in which SIGTERM and Ctrl-C do not stop the program, but only set a flag. A second Ctrl-C stops it at once.
 
-    Outside the main thread, signals cannot be caught, and nothing is noted.
+    `bool(stop)` is True after a signal, and `stop.received` is the signal. Outside the main thread, Python cannot catch
+    signals, so the flag is never set.
     """
 
     def __init__(self) -> None:

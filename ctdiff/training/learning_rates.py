@@ -1,9 +1,9 @@
-"""Learning-rate schedules as factors of the base rate, for torch's `LambdaLR`.
+"""Learning-rate schedules. A schedule gives a factor of the base rate, for torch's `LambdaLR`.
 
     factor(n) = min(1, (n + 1) / warmup) * decay(n)
 
-after n optimiser steps: a linear warm-up times a decay. The warm-up gives Adam time to estimate its second moments before it
-takes large steps.
+This is the factor after n optimiser steps: a linear warm-up times a decay. During the warm-up, Adam estimates its second
+moments before it takes large steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class LearningRateFactor(CheckedArguments, ABC):
     """How the learning rate changes during a training.
 
     Arguments:
-        warmup: the number of steps in which the learning rate grows linearly; 0 is none.
+        warmup: the number of steps in which the learning rate grows linearly; 0 means no warm-up.
     """
 
     warmup: CountOrZero = 100  # enough for good second moments in Adam
@@ -38,7 +38,7 @@ class LearningRateFactor(CheckedArguments, ABC):
 
 @dataclass(frozen=True)
 class ConstantFactor(LearningRateFactor):
-    """The learning rate does not fall."""
+    """The learning rate stays constant after the warm-up."""
 
     def decay(self, n: int) -> float:
         return 1.0
@@ -46,13 +46,13 @@ class ConstantFactor(LearningRateFactor):
 
 @dataclass(frozen=True)
 class CosineFactor(LearningRateFactor):
-    """The learning rate falls as half a cosine: `decay = final + (1 - final) (1 + cos(pi n / steps)) / 2`.
+    """The learning rate falls along half a cosine: `decay = final + (1 - final) (1 + cos(pi n / steps)) / 2`.
 
     References:
         SGDR: stochastic gradient descent with warm restarts (Loshchilov and Hutter, 2017) | https://arxiv.org/abs/1608.03983
 
     Arguments:
-        final: the learning rate at the end, as a share of the base rate.
+        final: the learning rate at the end, as a fraction of the base rate.
         steps: the number of steps until `final` is reached.
     """
 

@@ -1,4 +1,4 @@
-"""The records of training steps, in a file of JSON lines that survives interruptions."""
+"""The records of training steps, in a file of JSON lines. After an interruption, the file can be continued."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MetricsFile:
 
     Arguments:
         path: the file.
-        step: the step that the run continues from; later lines, and an incomplete line, are deleted.
+        step: the step from which the run continues. Records of later steps, and an incomplete line, are deleted.
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:
@@ -28,7 +28,7 @@ class MetricsFile:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record and give it to the operating system. Numbers that are not finite become null."""
+        """Append a record and pass it to the operating system. NaN and infinite numbers are written as null."""
         self._file.write(self._line(record))
         self._file.flush()
 
@@ -42,7 +42,7 @@ class MetricsFile:
 
     @staticmethod
     def read(path: Path) -> list[dict[str, Any]]:
-        """Return the records of the complete lines of a file; none if there is no file."""
+        """Return the records of the complete lines of a file. The list is empty if there is no file."""
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Half precision for the backbone, the only part where it is accurate enough."""
+"""Half precision (bfloat16) for the backbone. For the other computations it is not accurate enough."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _CPU = Path("/proc/cpuinfo")
 
 
 def resolved_precision(precision: str, device: str) -> str:
-    """Return the precision that "auto" means on this machine: bfloat16 on a CPU with matrix units for it (AMX), else float32.
+    """Return the given precision. "auto" becomes bfloat16 on a CPU with AMX, and float32 otherwise.
 
-    Without these units, bfloat16 on a CPU is slower than float32.
+    AMX is a unit for matrix products in bfloat16. Without it, bfloat16 on a CPU is slower than float32.
     """
     if precision != "auto":
         return precision
@@ -30,8 +30,8 @@ def resolved_precision(precision: str, device: str) -> str:
 class HalfPrecision(Backbone):
     """A backbone that computes matrix products and convolutions in bfloat16. Its output is float32.
 
-    Parameters stay in float32, and so does everything outside the backbone. Noising, losses and samplers divide and take
-    logarithms, and bfloat16 has too few digits for that.
+    The parameters stay in float32. Everything outside the backbone keeps its precision, because the forward process, the
+    losses and the samplers divide and take logarithms. bfloat16 has too few digits for that.
 
     Arguments:
         backbone: the network to wrap.

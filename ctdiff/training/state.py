@@ -1,8 +1,8 @@
 """The state of a training between two steps, and how it is saved and restored.
 
-On a CPU, a training that was stopped and restored continues bit for bit. The parameters, the average, the optimiser, the
-schedule, the learned density of times and all global random states are restored. Noise and data order need no state, because
-both are functions of the step.
+On a CPU, a training that was stopped and restored gives the same bits as a training without a stop. The parameters, the moving
+average, the optimiser, the learning-rate schedule, the learned density of times and all global random states are restored.
+Noise and data order need no state, because both are functions of the step.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TrainingState:
         ema: its moving average.
         optimizer: the optimiser.
         scheduler: the learning-rate schedule.
-        times: the sampler of training times, which may learn; None if it has no state.
+        times: the sampler of training times. It has a state if it learns a density. None means that there is no such state.
     """
 
     network: nn.Module
@@ -72,7 +72,7 @@ class TrainingState:
         """Restore the state of one checkpoint, and return its step.
 
         Raises:
-            CheckpointError: a file is missing, damaged or of another training, or weights are not finite.
+            CheckpointError: a file is missing or damaged, or belongs to another training, or weights are not finite.
         """
         state = read_state(path / "state.pt")
         for network, name in ((self.network, "model"), (self.ema.module, "ema")):
@@ -87,7 +87,7 @@ class TrainingState:
             restore_generators(state["random"])
             return int(state["step"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise CheckpointError(f"{path / 'state.pt'} is of another training: {error}") from error
+            raise CheckpointError(f"{path / 'state.pt'} belongs to another training: {error}") from error
 
     def restore(self, folder: Path) -> tuple[int, list[CheckpointError]]:
         """Restore the newest checkpoint that can be read.

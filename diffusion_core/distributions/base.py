@@ -1,12 +1,13 @@
-"""The base class of distributions over S values. A distribution need not store an array with an axis of size S.
+"""The base class of distributions over S values. A subclass need not store an array with an axis of size S.
 
 The head of a network returns a distribution. `Categorical` has a logit for each value. The truncated logistic has a location
 and a scale, so the log-probability of one value and a sample cost O(1) for each position. Distributions do not depend on a
 process.
 
-An array with an axis of size S may be hundreds of times larger than the parameters of the distribution. On a CPU it does not
-fit in the cache, and reading it takes longer than computing it. So functions of such arrays are evaluated in chunks of the
-batch that fit in the cache. The gradient with respect to the parameters theta is computed together with the value of a chunk:
+An array with an axis of size S may be hundreds of times larger than the parameters of the distribution. On a CPU such
+an array does not fit in the cache, and reading the array takes longer than computing it. So functions of such arrays
+are evaluated in chunks of the batch that fit in the cache. The gradient with respect to the parameters theta is
+computed together with the value of a chunk:
 
     value = f(theta),      d (sum_i g_i value_i) / d theta_i = g_i  d value_i / d theta_i
 
@@ -55,7 +56,7 @@ class Distribution(ABC):
         """Return distributions of the same class with other parameters. The number of examples may differ."""
 
     def defined(self) -> Tensor:
-        """Return for which examples the parameters define distributions, without NaN or infinities: bool (B,)."""
+        """Return whether the parameters of each example are valid, without NaN or infinities: bool (B,)."""
         ends = [parameter.flatten(1).aminmax(dim=1) for parameter in self.parameters()]
         return torch.stack([low.isfinite() & high.isfinite() for low, high in ends]).all(0)
 
@@ -80,10 +81,10 @@ class Distribution(ABC):
 
     @abstractmethod
     def log_expectation(self, weights: Callable[[slice], Tensor]) -> Tensor:
-        """Return `log sum_k p(k) f_k`, in nats, for non-negative weights f of the values: (B, *event).
+        """Return `log sum_k p(k) f_k`, in nats, for a non-negative weight f_k of each value: (B, *event).
 
         Arguments:
-            weights: a function of a slice of the batch that returns f for these examples: (b, *event, S), without a gradient.
+            weights: a function of a slice of the batch. It returns f for these examples (b, *event, S), without a gradient.
         """
 
     @abstractmethod

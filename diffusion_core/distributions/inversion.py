@@ -1,8 +1,8 @@
 """Draw integers from weights by the inverse CDF.
 
-The caller draws the uniform numbers and so controls the randomness. A uniform number with b bits represents an interval of
-width 2^-b. It is replaced by the centre of that interval. Otherwise u = 0, which occurs once in 2^24 float32 numbers, would
-return the first value even if its probability is almost 0.
+The caller draws the uniform numbers, so the caller controls the randomness. A uniform number with b bits represents an
+interval of width 2^-b. It is replaced by the centre of that interval. Otherwise u = 0, which occurs once in 2^24
+float32 numbers, would return the first value even if its probability is almost 0.
 """
 
 from __future__ import annotations

@@ -149,11 +149,11 @@ class TruncatedLogistic(Distribution):
     """The truncated logistic distribution: a logistic distribution restricted to [-1, 1], in S bins of equal width.
 
     The log-probability of one value costs O(1), and so does a sample. Only `logits` makes an array with an axis of size S.
-    `log_scale` is clamped to [-12, 8], and its gradient is 0 outside. In float32 a distribution with a smaller scale is a
-    point, and one with a larger scale is flat. Gradients would overflow there.
+    `log_scale` is clamped to [-12, 8], and its gradient is 0 outside. In float32 a smaller scale gives one value all
+    the probability, and a larger scale gives the uniform distribution. Gradients would overflow there.
 
     Arguments:
-        mu: the location (B, *event), in float32 or float64. The bins of all values together are the interval [-1, 1].
+        mu: the location (B, *event), in float32 or float64. The S bins divide the interval [-1, 1].
         log_scale: the logarithm of the scale (B, *event), in the same units.
         num_values: the number S of values.
 
@@ -237,7 +237,7 @@ class TruncatedLogistic(Distribution):
         return self._value_at((self.mu.detach().double() + 1) * (self.num_values / 2))
 
     def _value_at(self, place: Tensor) -> Tensor:
-        """Return the value of the bin at a position, in bins from the lower end. Positions outside get the end bins."""
+        """Return the value at a position, in bins from the lower end. Positions outside get the first or the last value."""
         if math.isnan(ends(place, NOTHING)[0]):
-            raise ValueError("a location or a scale is not a number, expected finite parameters to draw from")
+            raise ValueError("a location or a scale is NaN, expected finite parameters to draw from")
         return place.clamp_(0, self.num_values - 1).long()  # rounds down, as no position is negative after the clamp

@@ -68,7 +68,7 @@ class Mixture(Distribution):
         return log_sum(self.log_weights + parts)
 
     def sample(self, u: Tensor) -> Tensor:
-        """Sample with one uniform number for each position. It chooses the component, and its remainder chooses the value."""
+        """Sample with one uniform number for each position: it chooses the component, and the rest of its digits the value."""
         self._check_uniform(u)
         weights = self.log_weights.detach().double().exp().flatten(1).t()  # (N, J)
         component, left = chosen(weights, centred(u.reshape(-1, 1), torch.float64))

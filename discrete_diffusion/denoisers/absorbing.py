@@ -1,4 +1,4 @@
-"""The parameterisation of absorbing processes.
+"""The parameterisation of absorbing processes, which mask values.
 
 A masked dimension has the reverse rates `Rhat(m, y) = -alpha'/(1 - alpha) p(y | x_t)`. They are finite where alpha < 1.
 Other dimensions keep their value.
@@ -71,10 +71,10 @@ class _AbsorbingPosterior(X0Posterior):
 
 
 class AbsorbingDenoiser(Denoiser[X0Posterior]):
-    """The parameterisation of absorbing processes: the network's distribution applies to masked dimensions only.
+    """The parameterisation of absorbing processes: the network predicts p(x_0 | x_t) of the masked dimensions.
 
-    The other dimensions keep their value. The x0 and the leave-one-out parameterisation are equal here, because a masked
-    dimension contains no information about its own clean value.
+    The other dimensions keep their value, and the network's output for them is not used. The x0 and the leave-one-out
+    parameterisation are equal here, because a masked dimension contains no information about its own clean value.
 
     Arguments:
         process: the forward process, with `AbsorbingRates`.

@@ -1,6 +1,6 @@
 """The base classes of parameterisations: the posterior, and the denoiser that makes it from a network's output.
 
-Here `P = P_t`, `p` is the posterior of one dimension, and x is the noisy value of this dimension.
+For one dimension, p(x_0 | x_t) is its posterior and x its noisy value. `P = P_t` is the transition matrix.
 
     w_y(x_0) = P[x_0, y] / P[x_0, x]                conditional ratio
     r_y(x)   = sum_{x_0} p(x_0 | x_t) w_y(x_0)      posterior ratio = p_t(x with d -> y) / p_t(x)
@@ -34,11 +34,14 @@ __all__ = ["Denoiser", "P", "Posterior", "X0Posterior", "check_x0"]
 
 
 class Posterior(ABC):
-    """The result of a denoiser at (x_t, t): the ratios of p_t, which give the rates of the reverse process.
+    """The result of a denoiser at (x_t, t): the ratios of p_t and the rates of the reverse process.
+
+    p_t is the model's distribution of x_t. n is the number of states, and `x_t with d -> y` is x_t with the value y in
+    dimension d.
 
     Arguments:
         process: the forward process.
-        x_t: the noisy states (B, *event), of any integer dtype. They are stored as int64, which indexing needs.
+        x_t: the noisy states (B, *event), of any integer dtype. They are stored as int64, because indexing needs it.
         t: the time, () or (B,).
     """
 
@@ -48,7 +51,7 @@ class Posterior(ABC):
         self.t = t
 
     def rate_dtype(self, output: Tensor) -> torch.dtype:
-        """Return the dtype of ratios and rates: the dtype of the network's output, or float64 if the time needs it."""
+        """Return the dtype of ratios and rates: the dtype of the network's output, or float64 if the times need it."""
         return torch.promote_types(self.process.rate_dtype(self.t), output.dtype)
 
     @property
@@ -58,7 +61,7 @@ class Posterior(ABC):
 
     @abstractmethod
     def jumps(self) -> Jumps:
-        """Return the reverse rates as an object to draw jumps from. The whole batch must have one time."""
+        """Return the reverse rates as an object from which jumps are drawn. All examples must have the same time."""
 
     @property
     def reverse_rates(self) -> Tensor:
@@ -68,28 +71,28 @@ class Posterior(ABC):
     def rate_divergence(self, x_0: Tensor) -> Tensor:
         """Return the ELBO integrand of every dimension in nats / unit of t: (B, *event).
 
-        The integrand is `sum_{y != x} R_t[y, x] w_y phi(r_y / w_y)` with `phi(z) = z - 1 - log z`. It measures how fast
-        the model's reverse process diverges from the reverse process given x_0.
+        The integrand is `sum_{y != x} R_t[y, x] w_y phi(r_y / w_y)` with `phi(z) = z - 1 - log z`. It is the divergence, per
+        unit of t, of the model's reverse process from the reverse process given x_0.
         """
         return conditional_divergence(self.process, x_0, self.x_t, self.t, self.ratio)
 
 
 class X0Posterior(Posterior):
-    """A posterior that also gives p(x_0^d | x_t) of every dimension d."""
+    """A posterior that also has the probabilities p(x_0^d | x_t) of every dimension d."""
 
     @property
     @abstractmethod
     def distribution(self) -> Distribution:
-        """p(x_0^d | x_t) over the S data values."""
+        """The distribution p(x_0^d | x_t) of every dimension d over the S data values."""
 
     @property
     def logits(self) -> Tensor:
-        """Normalised log p(x_0^d | x_t) in nats: (B, *event, S)."""
+        """The normalised log p(x_0^d | x_t), in nats: (B, *event, S)."""
         return self.distribution.logits
 
     @property
     def probs(self) -> Tensor:
-        """p(x_0^d | x_t): (B, *event, S)."""
+        """The probabilities p(x_0^d | x_t): (B, *event, S)."""
         return self.distribution.probs
 
     def log_prob(self, x_0: Tensor) -> Tensor:
@@ -111,22 +114,22 @@ P = TypeVar("P", bound=Posterior, covariant=True)
 
 
 class Denoiser(diffusion_core.Denoiser[P]):
-    """A parameterisation: it makes a posterior from the output of a network.
+    """A parameterisation: it defines how the posterior is computed from the output of a network.
 
-    A subclass defines the meaning of the network's output in its method `posterior`.
+    This is the base class. A subclass defines in its method `posterior` what the network's output means.
 
     Arguments:
         process: the forward process.
         network: any callable (x_t, t, **cond) -> logits (B, *event, S). t has shape (B,) and the dtype of the network's
-            parameters. If the network has a method `distribution` with the same arguments, as `PixelLogits` does, this
-            method is called instead. It does not need to form the axis of length S.
+            parameters. If the network has a method `distribution` with the same arguments, as `PixelLogits` has, this
+            method is called instead. It returns a `Distribution`, which can do without logits for all S values.
         event_shape: the shape of one example, such as (1, 28, 28).
     """
 
     process: CTMC
     network: nn.Module | Callable[..., Tensor]
     has_x0: bool = True
-    """Whether the posterior is an `X0Posterior`. Set it to False in a parameterisation that gives only ratios."""
+    """Whether the posterior is an `X0Posterior`. A parameterisation that gives only ratios sets this to False."""
 
     def __init__(self, process: CTMC, network: nn.Module | Callable[..., Tensor], event_shape: Sequence[int]) -> None:
         super().__init__(process, event_shape)
@@ -135,11 +138,14 @@ class Denoiser(diffusion_core.Denoiser[P]):
     def distribution(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Distribution:
         """Check the arguments, call the network, and return its distribution over the S data values: (B, *event).
 
-        The network gets x_t as int64. A subclass gives this distribution its meaning in `posterior`.
+        The network gets x_t as int64. The method `posterior` defines what this distribution means.
 
         Raises:
-            ValueError: x_t is not integer (B, *event_shape), t is not () or (B,) in [0, 1], or the logits have a wrong shape.
-            NotFiniteError: the network's output does not define a distribution. This is checked only without gradients.
+            ValueError: x_t does not have an integer dtype, or not the shape (B, *event_shape).
+            ValueError: t does not have the shape () or (B,), or has values outside [0, 1].
+            ValueError: the logits have a wrong shape.
+            NotFiniteError: the network's output has numbers that are not finite, so it does not define a distribution. This
+                is checked only if the output needs no gradient.
         """
         self.check_event(x_t)
         check_time(t, len(x_t))
@@ -157,7 +163,7 @@ class Denoiser(diffusion_core.Denoiser[P]):
 
     @abstractmethod
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> P:
-        """Return the posterior that the network's distribution at (x_t, t) stands for. This defines the parameterisation.
+        """Compute the posterior from the network's distribution at (x_t, t). This method defines the parameterisation.
 
         Arguments:
             x_t: the noisy states (B, *event).
@@ -183,11 +189,11 @@ def check_x0(given: Denoiser[Posterior] | Posterior, what: str) -> None:
         what: the name of the part that needs p(x_0 | x_t), for the message.
 
     Raises:
-        ValueError: the denoiser or the posterior gives only ratios.
+        ValueError: the denoiser or the posterior has only ratios of p_t.
     """
     if given.has_x0 if isinstance(given, Denoiser) else isinstance(given, X0Posterior):
         return
     raise ValueError(
-        f"a score model has no law of x_0 given x_t: {what} needs a denoiser with this law, such as X0Denoiser. "
+        f"a score model has no p(x_0 | x_t): {what} needs a denoiser with this distribution, such as X0Denoiser. "
         "With a score model, use the ELBO loss and a sampler that draws from rates: Euler or TauLeaping"
     )

@@ -1,8 +1,9 @@
 """The leave-one-out parameterisation: the network's logits are `log p_loo(x_0)`.
 
-`p_loo` is the posterior of one dimension given the noisy values of the other dimensions. It does not contain the evidence
-`P[x_0, x]` of the dimension itself. So `p(x_0 | x_t) ~ p_loo(x_0) P[x_0, x]` and `r_y = (p_loo P)_y / (p_loo P)_x`.
-No single entry of P is a denominator. Therefore an untrained network has a finite likelihood.
+p_loo(x_0) is the posterior of one dimension given the noisy values of the other dimensions only. It does not contain the
+evidence `P[x_0, x]` from the noisy value x of the dimension itself. So p(x_0 | x_t) is proportional to
+`p_loo(x_0) P[x_0, x]`, and the posterior ratio is `r_y = (p_loo P)_y / (p_loo P)_x`. No formula divides by a single entry of
+P. Therefore even an untrained network has a finite likelihood.
 
 References:
     Score-based continuous-time discrete diffusion models (Sun et al., 2023) | https://arxiv.org/abs/2211.16750
@@ -24,7 +25,7 @@ __all__ = ["LeaveOneOutDenoiser", "LeaveOneOutPosterior"]
 
 
 class LeaveOneOutPosterior(X0Posterior):
-    """The posterior `p(x_0 | x_t) ~ p_loo(x_0) P_t[x_0, x_t]`, where the network gives p_loo.
+    """The posterior p(x_0 | x_t), proportional to `p_loo(x_0) P_t[x_0, x_t]`, where the network gives p_loo.
 
     Arguments:
         process: the forward process.
@@ -77,7 +78,8 @@ class LeaveOneOutPosterior(X0Posterior):
 class LeaveOneOutDenoiser(Denoiser[X0Posterior]):
     """The leave-one-out parameterisation: the network's logits are `log p_loo(x_0)`.
 
-    p_loo is the posterior of a dimension without its own evidence `P_t[x_0, x_t]`.
+    p_loo is the posterior of a dimension given the noisy values of all other dimensions. It does not contain the evidence
+    `P_t[x_0, x_t]` from the noisy value of the dimension itself.
 
     Arguments:
         process: the forward process.

@@ -1,11 +1,11 @@
-"""The score parameterisation: the network's logits are the logarithms of the ratios.
+"""The score parameterisation: the network's logits are logarithms of ratios of probabilities.
 
-    r_y(x_t) = exp(logit_y) ~ p_t(x_t with d -> y) / p_t(x_t),   r = 1 at the current state
+    r_y(x_t) = exp(logit_y), an estimate of p_t(x_t with d -> y) / p_t(x_t);   r = 1 at the current state
 
-The network gives no p(x_0 | x_t). So the ancestral sampler, cross-entropy and bits per dimension raise an error.
-Samplers that draw from rates work. Their last step also draws from rates.
+The network gives no p(x_0 | x_t). So the ancestral sampler, cross-entropy and bits per dimension raise an error. Samplers
+that use rates can be used. Their last step also uses rates.
 
-Train it with the `ELBO` loss. The integrand with this r is the score entropy of the reference, weighted by the rates:
+Train it with the `ELBO` loss. With this r, the ELBO integrand is the score entropy of Lou et al., weighted by the rates:
 
     sum_{y != x} R_t[y, x] (r_y - w_y log r_y + w_y (log w_y - 1)),   w_y = P_t[x_0, y] / P_t[x_0, x]
 
@@ -28,7 +28,7 @@ __all__ = ["ScoreDenoiser", "ScorePosterior"]
 
 
 class ScorePosterior(Posterior):
-    """The ratios given by a score network.
+    """The posterior of a score model: the ratios that the network predicts.
 
     Arguments:
         process: the forward process.
@@ -53,10 +53,11 @@ class ScorePosterior(Posterior):
 
 
 class ScoreDenoiser(Denoiser[ScorePosterior]):
-    """The score parameterisation: the network's logits are `log p_t(x_t with d -> y) / p_t(x_t)` for every data value y.
+    """The score parameterisation: the network's logits are `log(p_t(x_t with d -> y) / p_t(x_t))` for every data value y.
 
-    Train it with the `ELBO` loss, which is score entropy here. Sample with `Euler` or `TauLeaping`. If the schedule ends
-    with alpha(1) = 0, a ratio can be infinite at t = 1. Then train and sample with a `t_max` below 1.
+    `x_t with d -> y` is x_t with the value y in dimension d. Train with the `ELBO` loss, which is the score entropy for this
+    parameterisation. Sample with `Euler` or `TauLeaping`. If the schedule ends with alpha(1) = 0, a ratio can be infinite at
+    t = 1. Then train and sample with a `t_max` below 1.
 
     Arguments:
         process: the forward process.
@@ -71,13 +72,13 @@ class ScoreDenoiser(Denoiser[ScorePosterior]):
     has_x0 = False
 
     def posterior(self, x_t: Tensor, t: Tensor, distribution: Distribution) -> ScorePosterior:
-        """Return the ratios that the logits stand for.
+        """Return the posterior whose ratios are the exponentials of the logits.
 
         Raises:
-            ValueError: the network's distribution does not have one logit for each value.
+            ValueError: the network returns a distribution without one logit for each value.
         """
         if not isinstance(distribution, Categorical):
             raise ValueError(
-                f"the network gives a {type(distribution).__name__}, expected a logit for each value (Categorical)"
+                f"the network gives a {type(distribution).__name__}, expected a logit for each value (a Categorical)"
             )
         return ScorePosterior(self.process, x_t, t, distribution.unnormalised)

@@ -1,8 +1,9 @@
 """The x0 parameterisation: the network's logits are `log p(x_0 | x_t)`.
 
-This is simple, and costs O(1) per pixel with the truncated-logistic head. But the ratio r divides the network's probability
-of x_0 by P[x_0, x]. If the network gives probability to an x_0 that cannot have reached x, the rate is extremely large at
-small t. An evidence floor keeps this denominator from being too small.
+This parameterisation is simple, and with the truncated-logistic head its cost is O(1) per pixel. But the posterior ratio
+divides the network's probability of x_0 by P[x_0, x], the probability of the noisy value x given x_0. If the network gives
+a positive probability to an x_0 from which x is very improbable, the reverse rate is extremely large at small t. An
+evidence floor keeps this denominator from being too small. The evidence of x_0 is P[x_0, x].
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -90,17 +91,18 @@ class _FlooredX0Posterior(LeaveOneOutPosterior):
 class X0Denoiser(Denoiser[X0Posterior]):
     """The x0 parameterisation: the network's logits are `log p(x_0 | x_t)`.
 
-    With an evidence floor, the posterior is `p'(x_0) ~ p(x_0) min(1, P_t[x_0, x_t] / floor)`. The floor is a share of
-    the largest evidence `max_k P_t[k, x_t]`. Samplers and likelihoods both use p'. The floor reduces the probability of
-    values with very small evidence. No rate has a denominator below the floor. With share 0, p' is p. With share 1, p' is
-    the posterior of the leave-one-out parameterisation with the same logits.
+    The evidence of a clean value x_0 is `P_t[x_0, x_t]`. With an evidence floor, the network's p(x_0) is replaced by p'(x_0),
+    which is proportional to `p(x_0) min(1, P_t[x_0, x_t] / floor)`. The floor is a share of the largest evidence,
+    `max_k P_t[k, x_t]`. So p' gives less probability to values with very small evidence, and no rate has a denominator below
+    the floor. Samplers and likelihoods both use p'. With share 0, p' is p. With share 1, p' is the posterior of the
+    leave-one-out parameterisation with the same logits.
 
     Arguments:
         process: the forward process.
         network: any callable (x_t, t, **cond) -> logits (B, *event, S) with t of shape (B,).
         event_shape: the shape of one example, such as (1, 28, 28).
-        evidence_floor: the floor, as a share of the largest evidence of any value. 0 leaves the network's posterior
-            unchanged. Use 0 in training.
+        evidence_floor: the floor, as a share of the largest evidence of any clean value. 0 means no floor: the network's
+            distribution is not changed. Use 0 in training.
     """
 
     def __init__(

@@ -5,8 +5,9 @@ For a continuous-time Markov chain, the evidence lower bound (written as an uppe
     -log p(x_0) <= int l_t(x_0) dt + KL(q_1(. | x_0) || prior) + E_{q_eps}[-log p(x_0 | x_eps)]
     l_t(x_0) = sum_d sum_{y != x^d} R_t[y, x^d] w_y phi(r_y / w_y),   phi(z) = z - 1 - log z,   x ~ q_t(. | x_0)
 
-The bound is complete: no constant is dropped. The integrand l_t is non-negative for every draw and needs one network
-call. Cross-entropy trains the same posterior with another weighting of time.
+w_y is the conditional ratio and r_y the posterior ratio (see `process.py`). eps is the time at which the chain ends. The
+bound is complete: no constant is dropped. The integrand l_t is non-negative for every draw and needs one network call.
+Cross-entropy is also smallest for the exact posterior, but it gives other weights to the times.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -33,12 +34,12 @@ Q = TypeVar("Q", bound=Posterior, contravariant=True)
 
 
 class Loss(diffusion_core.Loss[Q]):
-    """A training loss of the discrete engine, in nats. Losses of one posterior can share a network call."""
+    """A training loss of the discrete engine, in nats. `WeightedSum` adds several losses with one network call."""
 
 
 @dataclass(frozen=True)
 class ELBO(Loss[Posterior]):
-    """The evidence lower bound (ELBO): the integrand l_t(x_0) of the complete bound, in nats / unit of t."""
+    """The integrand l_t(x_0) of the complete evidence lower bound (ELBO), in nats / unit of t."""
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
         return event_sum(posterior.rate_divergence(sample.x_0.long()), sample.active)
@@ -66,12 +67,13 @@ class WeightedSum(Loss[Q]):
     """A weighted sum of losses, `sum_i weight_i loss_i`, with one network call and the same x_t.
 
     Arguments:
-        losses: the losses to add; each is a function of one posterior.
+        losses: the losses to add. Each must use only one network call on the common x_t, as all losses do that define only
+            `evaluate`.
         weights: one weight for each loss.
 
     Raises:
         ValueError: there are no losses, or the numbers of losses and weights differ.
-        TypeError: a loss draws its own noise or calls the network itself.
+        TypeError: a loss has its own method `draw` or `__call__`, such as `CTELBO`.
     """
 
     losses: tuple[Loss[Q], ...]
@@ -80,12 +82,14 @@ class WeightedSum(Loss[Q]):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.losses or len(self.losses) != len(self.weights):
-            raise ValueError(f"{len(self.losses)} losses and {len(self.weights)} weights, expected one weight for each loss")
+            raise ValueError(
+                f"{len(self.losses)} losses and {len(self.weights)} weights, expected one weight for each of one or more losses"
+            )
         for loss in self.losses:
             kind = type(loss)
             if kind.draw is not diffusion_core.Loss.draw or kind.__call__ is not diffusion_core.Loss.__call__:
                 raise TypeError(
-                    f"{kind.__name__} draws or calls the network in its own way, expected a function of one posterior"
+                    f"{kind.__name__} has its own method draw or __call__, expected losses that use one network call on one x_t"
                 )
 
     def check(self, denoiser: diffusion_core.Denoiser[Q], times: TimeSampler) -> None:

@@ -1,14 +1,18 @@
-"""The continuous-time ELBO as it was published with tauLDR, for comparison with the complete bound.
+"""The continuous-time ELBO as it was published with the method tauLDR (see References).
 
-The loss draws `x ~ q_t(. | x_0)` and then one jump of the forward process, `x~`. The jump changes the dimension d with
-probability `Z(x^d) / sum_d' Z(x^d')`, where Z is the exit rate, and its destination has probability `R_t[x^d, .] / Z(x^d)`.
+This loss leaves out a constant of the bound. It is here for comparison with `ELBO`, which leaves out nothing.
+
+The loss draws `x ~ q_t(. | x_0)`, and then one jump of the forward process from x to a state `x~`. Z(x^d) is the exit rate
+of the value x^d. The jump changes dimension d with probability `Z(x^d) / sum_d' Z(x^d')`. The new value of this dimension
+is y with probability `R_t[x^d, y] / Z(x^d)`.
 
     regularisation = sum_d sum_{y != x^d} R_t[y, x^d] r_y(x)
     signal = - sum_{d, y} R_t[y, x~^d] w_y log r_y(x~) / sum_{d, y} R_t[y, x~^d] w_y / Z_{d, y}
     Z_{d, y} = sum_d' Z(x~^d') - Z(x~^d) + Z(y),   w_y = P_t[x_0^d, y] / P_t[x_0^d, x~^d],   sums over y != x~^d
 
-Z_{d, y} is the total exit rate of the state from which the jump of d from y led to x~. The signal is zero where x cannot
-jump, as where all dimensions are masked.
+r_y(x) is the posterior ratio: the network's estimate of p_t(x with d -> y) / p_t(x). Suppose that x~ was reached by a jump
+of dimension d from the value y. Z_{d, y} is the total exit rate of the state before this jump. The signal is zero if x
+cannot jump, for example if all dimensions are masked.
 
 References:
     A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -39,28 +43,32 @@ __all__ = ["CTELBO"]
 class CTELBO(Loss[Posterior]):
     """The published continuous-time ELBO of tauLDR, in nats / unit of t, plus a small multiple of the cross-entropy.
 
-    With two network calls, its expectation is that of `ELBO` minus a constant that does not depend on the network:
-    `E[ELBO] - E[CTELBO] = E[sum_d sum_{y != x^d} R_t[y, x^d] w_y (log w_y - 1)]`. So both have the same minimum. The value
-    can be negative. It is not a bound on the likelihood, because the constant is missing. With a mask and alpha(1) = 0, its
-    variance over all times is infinite. Use `ELBO` for new models: it needs one network call, and is not biased.
+    Use `ELBO` for new models: it needs one network call and has no bias. The module's docstring has the formula of this
+    loss: regularisation plus signal.
 
-    With one network call, the regularisation is also taken at `x~`, which has one jump too many. This changes one of the
-    D dimensions. So the expectation is biased, by an amount that is O(1/D) of the regularisation. The minimum is not at the
-    exact posterior. With a mask, only the value is biased: the regularisation does not depend on the network there.
+    With two network calls and nll_weight = 0, the expectation is that of `ELBO` minus a constant, which does not depend on
+    the network: `E[ELBO] - E[CTELBO] = E[sum_d sum_{y != x^d} R_t[y, x^d] w_y (log w_y - 1)]`. So both losses have the same
+    minimum. The value of `CTELBO` can be negative. It is not a bound on the likelihood, because the constant is missing.
+    With a mask and alpha(1) = 0, the variance of the loss over all times is infinite.
+
+    Let x be the noisy state and x~ the state after the jump. With one network call, the regularisation is evaluated at x~
+    instead of x. x~ differs from x in one of the D dimensions. So the expectation is biased. The bias divided by the
+    regularisation is O(1/D). The posterior that minimises the loss is not the exact posterior. With a mask, the
+    regularisation does not depend on the network. So the value of the loss is biased, but its gradient is not.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022), proposition 2 |
         https://arxiv.org/abs/2205.14987
 
     Arguments:
-        one_forward_pass: whether the network is called once, at the state after the jump. This is the published form. It
-            is biased.
-        nll_weight: the weight of the cross-entropy, which is a mean over dimensions here, as published. In
-            `ELBOAndCrossEntropy` it is a sum.
+        one_forward_pass: whether the network is called only once, at the state after the jump. The published code does
+            this. The loss is then biased.
+        nll_weight: the weight of the cross-entropy. As in the published code, this cross-entropy is a mean over dimensions.
+            In `ELBOAndCrossEntropy` it is a sum over dimensions.
 
     Raises:
-        ValueError: nll_weight is positive and the denoiser is a score model, or tau is infinite at the largest training time
-            and there is no mask.
+        ValueError: nll_weight is positive, and the denoiser is a score model.
+        ValueError: tau is infinite at the largest training time, and the process has no mask.
     """
 
     name: ClassVar[str] = "ct_elbo"
@@ -77,8 +85,8 @@ class CTELBO(Loss[Posterior]):
         tau = denoiser.process.tau(torch.tensor(times.t_max, dtype=torch.float64)).item()
         if not math.isfinite(tau) and rates.num_states == rates.data_states:  # a mask's reverse rates stay finite
             raise ValueError(
-                f"{type(times).__name__} draws times up to t_max = {times.t_max}, where tau is {tau}, expected a finite tau: "
-                "the mean of CTELBO over times grows with tau. Use a smaller t_max, or the loss ELBO"
+                f"{type(times).__name__} draws times up to t_max = {times.t_max}, where tau is {tau}, expected a finite tau, "
+                "because the mean of CTELBO over times grows with tau. Use a smaller t_max, or the loss ELBO"
             )
 
     def draw(
@@ -89,9 +97,9 @@ class CTELBO(Loss[Posterior]):
         generator: Generator = None,
         active: Tensor | None = None,
     ) -> Sample:
-        """Noise clean data, and draw one jump of the forward process. `Sample.noise` is the state after the jump.
+        """Add noise to clean data, and draw one jump of the forward process. `Sample.noise` is the state after the jump.
 
-        Where no jump is possible, it is the state before the jump.
+        For an example in which no jump is possible, `Sample.noise` is x_t itself.
 
         Raises:
             TypeError: the process is not a `CTMC`.
@@ -109,16 +117,17 @@ class CTELBO(Loss[Posterior]):
         return self.terms(before, after, sample)
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
-        """Return the form with one network call, from the posterior at the state after the jump: (B,)."""
+        """Return the loss in its form with one network call: (B,). The posterior is that of the state after the jump."""
         return self.terms(posterior, posterior, sample)
 
     def terms(self, before: Posterior, after: Posterior, sample: Sample) -> Tensor:
         """Return the loss of each example: (B,).
 
         Arguments:
-            before: the posterior of the regularisation and the cross-entropy.
+            before: the posterior for the regularisation and the cross-entropy. With two network calls, it is the posterior
+                at the state before the jump.
             after: the posterior at the state after the jump.
-            sample: the draw.
+            sample: the result of `draw`.
         """
         value = event_sum(before.reverse_rates.sum(-1), sample.active) + _signal(after, sample)
         if self.nll_weight == 0:

@@ -1,4 +1,4 @@
-"""Rate matrices: the generators of the forward process."""
+"""Rate matrices (generators) of the forward process."""
 
 from discrete_diffusion.rates.absorbing import AbsorbingRates
 from discrete_diffusion.rates.base import RateMatrix, TransitionKernel

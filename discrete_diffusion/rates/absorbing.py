@@ -1,6 +1,6 @@
 """Absorbing noise: values become masked and stay masked.
 
-The process has S + 1 states. The last state, m = S, is the mask.
+The data have S values. The process has S + 1 states; the last state, m = S, is the mask.
 
     R[x, m] = 1,  R[x, x] = -1  (x != m);   P_tau[x, x] = alpha,  P_tau[x, m] = 1 - alpha,   alpha = exp(-tau)
 
@@ -23,9 +23,9 @@ __all__ = ["AbsorbingRates"]
 
 
 class AbsorbingRates(RateMatrix):
-    """Absorbing noise: every value jumps to the mask at the rate 1, in 1 / unit of tau.
+    """Absorbing noise: every value jumps to the mask with the rate 1, in 1 / unit of tau.
 
-    Every operation costs O(1) or O(S) per dimension.
+    A masked dimension stays masked. Every operation costs O(1) or O(S) per dimension.
 
     Arguments:
         data_states: S, the number of values of the data. The mask is state S.
@@ -57,9 +57,9 @@ class AbsorbingRates(RateMatrix):
         return (~_at(x, self.mask)).to(dtype)
 
     def prior(self, tau_1: Tensor) -> Tensor:
-        """Return the mixture of the mask with weight 1 - alpha_1 and the uniform law with weight alpha_1.
+        """Return the law (n,) from which sampling starts: the mask has probability 1 - alpha_1, and each value alpha_1 / S.
 
-        This is because the schedule can leave a share alpha_1 of the data unmasked at t = 1.
+        `alpha_1 = exp(-tau_1)` is the probability that a value is not masked at t = 1. It is 0 for many schedules.
         """
         alpha = torch.exp(-tau_1.double())
         masked = -torch.expm1(-tau_1.double())

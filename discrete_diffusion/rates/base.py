@@ -3,8 +3,8 @@
     R[x, y] >= 0  rate of the jump x -> y (x != y),   R[x, x] = -sum_{y != x} R[x, y]
     P_tau = exp(tau R),   P_tau[x_0, x_t]
 
-Dimensions of the data evolve independently, so one small matrix describes the noise of all dimensions. A `RateMatrix`
-makes a `TransitionKernel`, which is P_tau at given times as a linear operator.
+Noise is added to all dimensions of the data independently, so one small matrix describes the noise. A `RateMatrix` makes a
+`TransitionKernel`, which is P_tau at given times as a linear operator.
 
 To write your own rate matrix, define `kernel`, `rates_from` and `rates_to`. For its kernel, define `rows`, `columns`,
 `matmul` and `rmatmul`. All other methods have a default that is correct for any generator. Override the methods that
@@ -12,8 +12,9 @@ your generator can compute faster.
 
 Many formulas divide by P. So P must be non-negative, and each entry above 1e-38 must have a relative error of at most 1e-6.
 
-Shapes: x is (B, *event) integer; it can have any shape if tau is (). tau is () or (B,). It is the integral of the rate
-over time and can be infinite. P is then the stationary limit.
+tau is the integral of the schedule's rate beta(t). It has the shape () or (B,). x contains integers and has the shape
+(B, *event). If tau has the shape (), x can have any shape. If tau is infinite, P is the limit, in which every row is the
+stationary law: the law that the chain does not change.
 """
 
 from __future__ import annotations
@@ -38,9 +39,16 @@ __all__ = ["RateMatrix", "TransitionKernel", "draw_product"]
 
 
 def draw_product(row: Tensor, column: Tensor, b: Tensor, u: Tensor) -> Tensor:
-    """Draw `k ~ row[k] column[k]`: row and column (..., n), b and u (...) -> (...).
+    """Draw k with a probability proportional to `row[k] column[k]`: (...).
 
-    Where all products are zero, k is drawn from column alone. Where column is also zero, k = b.
+    If all these products are zero, k is drawn with a probability proportional to `column[k]`. If all entries of column are
+    zero, k = b.
+
+    Arguments:
+        row: non-negative weights (..., n).
+        column: non-negative weights (..., n).
+        b: the result if column is zero, (...).
+        u: uniform numbers in [0, 1), (...).
     """
     weights = row * column
     weights = torch.where(weights.sum(-1, keepdim=True) > 0, weights, column)
@@ -50,11 +58,12 @@ def draw_product(row: Tensor, column: Tensor, b: Tensor, u: Tensor) -> Tensor:
 class TransitionKernel(ABC):
     """The transition matrix P_tau as a linear operator, for one tau or for one tau per example.
 
-    `RateMatrix.kernel` makes it. All results are in `dtype`. x is (B, *event) integer; it can have any shape if tau is ().
+    It is the result of `RateMatrix.kernel`. x contains integers and has the shape (B, *event). If tau has the shape (), x
+    can have any shape. n is the number of states and S the number of data states.
 
     Arguments:
-        rates: the generator R.
-        tau: the integral of the rate over time, () or (B,).
+        rates: the rate matrix R.
+        tau: the integral of the schedule's rate beta(t), () or (B,).
         dtype: the dtype of all results.
     """
 
@@ -65,11 +74,11 @@ class TransitionKernel(ABC):
 
     @abstractmethod
     def rows(self, x: Tensor) -> Tensor:
-        """Return P[x, .]: (B, *event) -> (B, *event, n)."""
+        """Return the rows P[x, .]: (B, *event) -> (B, *event, n)."""
 
     @abstractmethod
     def columns(self, x: Tensor) -> Tensor:
-        """Return P[x_0, x] for every data state x_0: (B, *event) -> (B, *event, S)."""
+        """Return the columns P[x_0, x] for every data state x_0: (B, *event) -> (B, *event, S)."""
 
     @abstractmethod
     def matmul(self, w: Tensor) -> Tensor:
@@ -86,6 +95,9 @@ class TransitionKernel(ABC):
     def inflow(self, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return `(w P)_x` and `sum_{y != x} (w P)_y R[y, x]`, both (B, *event).
 
+        The exit rate of the reverse process is beta(t) times the second number, divided by the first. In the leave-one-out
+        parameterisation w is p_loo.
+
         Arguments:
             w: weights over the data states (B, *event, S).
             x: states (B, *event).
@@ -98,22 +110,31 @@ class TransitionKernel(ABC):
         return self.rmatmul(self._jumps_to(x))
 
     def inflow_draws(self, scores: Tensor, x: Tensor) -> Inflow:
-        """Return the two results of `inflow` for `w = exp(scores - shift)`, with a method to draw destinations of jumps.
+        """Return the two results of `inflow`, with a method to draw destinations of jumps. tau must have the shape ().
 
-        tau must be a scalar.
+        The weights are `w = exp(scores - shift)`. The result has one `shift` for each dimension, which prevents overflow.
+
+        Arguments:
+            scores: the logarithms of weights over the data states (B, *event, S).
+            x: states (B, *event).
         """
         return Inflow(self, scores.to(self.dtype), x)
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
-        """Draw `y ~ P[x_0, y] R[y, x]` with y != x, for lists x_0, x (M,) and uniforms u (M,) in float64: (M,).
+        """Draw y != x with a probability proportional to `P[x_0, y] R[y, x]`: (M,). tau must have the shape ().
 
-        Where all these weights are zero, y is drawn from R[y, x] alone. tau must be a scalar.
+        If all these products are zero, y is drawn with a probability proportional to R[y, x].
+
+        Arguments:
+            x_0: clean states (M,).
+            x: noisy states (M,).
+            u: uniform numbers in [0, 1), float64 (M,).
         """
         exact = self.select(slice(None), torch.float64)
         return draw_product(exact.rows(x_0), exact._jumps_to(x), x.long(), u)
 
     def select(self, index: slice, dtype: torch.dtype) -> TransitionKernel:
-        """Return the kernel of some examples in another dtype. If tau is (), it is the kernel of all examples."""
+        """Return the kernel of a slice of the examples, in another dtype. If tau is one number, they have the same kernel."""
         return self.rates.kernel(self.tau if self.tau.ndim == 0 else self.tau[index], dtype)
 
     def _jumps_to(self, x: Tensor) -> Tensor:
@@ -126,19 +147,19 @@ NumStates = Annotated[int, Range(least=2)]
 
 
 class RateMatrix(nn.Module, ABC):
-    """A generator R on n states, of which the first S are data states.
+    """A rate matrix (generator) R on n states. The first S states are the values of the data.
 
-    Results are computed in float64 and returned in float32 or float64. Methods for rates have an argument `dtype`.
-    Transition probabilities have the dtype of tau if no `dtype` is given.
+    Results are computed in float64 and returned in float32 or float64, as the argument `dtype` says. Transition
+    probabilities have the dtype of tau if no `dtype` is given.
 
     Arguments:
-        num_states: n, the number of states, including a mask.
-        data_states: S, the number of values of the data: n, or n - 1 if the last state is a mask. None means n.
+        num_states: n, the number of states. It includes the mask, if there is one.
+        data_states: S, the number of values of the data. It is n, or n - 1 if the last state is a mask. None means n.
         stationary: the stationary law (n,), if it is known in closed form. None means that it is computed from the rates.
     """
 
     ordered: bool = False
-    """Whether the values are ordinal, so that displacements can be added."""
+    """Whether the values are ordered, such as grey levels, so that differences of values can be added."""
     _place: Tensor
 
     def __init__(self, num_states: NumStates, data_states: NumStates | None = None, stationary: Array | None = None) -> None:
@@ -163,32 +184,33 @@ class RateMatrix(nn.Module, ABC):
 
     @abstractmethod
     def kernel(self, tau: Tensor, dtype: torch.dtype | None = None) -> TransitionKernel:
-        """Return P_tau at tau, () or (B,), as a linear operator. dtype None means the dtype of tau."""
+        """Return P_tau as a linear operator. tau has the shape () or (B,). dtype None means the dtype of tau."""
 
     @abstractmethod
     def rates_from(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return R[x, .], including the diagonal: (...) -> (..., n)."""
+        """Return the rows R[x, .], including the diagonal: (...) -> (..., n)."""
 
     @abstractmethod
     def rates_to(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return R[., x], including the diagonal: (...) -> (..., n)."""
+        """Return the columns R[., x], including the diagonal: (...) -> (..., n)."""
 
     def exit_rates(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the exit rates -R[x, x]: (...) -> (...)."""
         return -self.rates_from(x, dtype).gather(-1, x.long()[..., None])[..., 0]
 
     def sample_from(self, x: Tensor, tau: Tensor, generator: Generator = None) -> Tensor:
-        """Draw from P_tau[x, .]: (B, *event) -> (B, *event), int64."""
+        """Draw the state after tau from P_tau[x, .]: (B, *event) -> (B, *event), int64. tau has the shape () or (B,)."""
         check_states(x, self.num_states)
         check_tau(tau, len(x))
         u = as_randomness(generator).uniform(x.shape, torch.float64, x.device)
         return inverse_cdf(self.transition_from(x, tau, torch.float64), u)
 
     def sample_bridge(self, x_0: Tensor, x_t: Tensor, tau_s: Tensor, tau_t: Tensor, generator: Generator = None) -> Tensor:
-        """Draw `x_s ~ P_{tau_s}[x_0, .] P_{tau_t - tau_s}[., x_t]`: (B, *event) -> (B, *event), int64.
+        """Draw x_s given x_0 and x_t: (B, *event) -> (B, *event), int64.
 
-        If x_t is impossible given x_0, the product is zero in float64 for every x_s. Then x_s is drawn from
-        `P_{tau_t - tau_s}[., x_t]` alone. If this is also zero for every x_s, then x_s = x_t.
+        The probability of x_s is proportional to `P_{tau_s}[x_0, x_s] P_{tau_t - tau_s}[x_s, x_t]`. If x_t cannot be
+        reached from x_0, this product is zero in float64 for every x_s. Then the probability of x_s is proportional to
+        `P_{tau_t - tau_s}[x_s, x_t]`. If this is also zero for every x_s, then x_s = x_t.
 
         Arguments:
             x_0: clean states (B, *event).
@@ -204,19 +226,20 @@ class RateMatrix(nn.Module, ABC):
 
     @property
     def float32_range(self) -> tuple[float, float]:
-        """The range of tau in which float32 is enough for ratios of transition probabilities; (inf, inf) if there is none.
+        """The range of tau in which float32 is enough for ratios of transition probabilities.
 
         Below this range, an entry of P_tau is below 1e-18, and products of such entries underflow in float32. Above this
-        range, all `P_tau[x, y] / stationary[y]` are within 0.03 of 1, and differences of ratios cancel.
+        range, all `P_tau[x, y] / stationary[y]` are within 0.03 of 1, and differences of ratios lose their digits. If
+        float32 is never enough, the range is (inf, inf).
         """
         return math.inf, math.inf
 
     @property
     def stationary(self) -> Tensor:
-        """The stationary law pi with `pi R = 0`: (n,), in float64. The chain converges to it from every state.
+        """The stationary law pi with `pi R = 0`: (n,), in float64. The chain converges to this law from every state.
 
         Raises:
-            ValueError: the rates are not a generator, or its chain has several closed classes.
+            ValueError: the rates are not a generator, or the chain has several closed classes (see `structure.py`).
         """
         return self._stationary_on(self._place.device)
 
@@ -227,15 +250,15 @@ class RateMatrix(nn.Module, ABC):
         return self._tables.on("stationary", device)
 
     def prior(self, tau_1: Tensor) -> Tensor:
-        """Return the law (n,), in float64, from which sampling starts. tau_1, (), is tau at t = 1."""
+        """Return the law from which sampling starts, for every dimension: (n,), float64. tau_1, (), is tau at t = 1."""
         return self._stationary_on(tau_1.device)
 
     def transition_from(self, x: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Return P_tau[x, .]: (B, *event) -> (B, *event, n)."""
+        """Return the rows P_tau[x, .]: (B, *event) -> (B, *event, n)."""
         return self.kernel(tau, dtype).rows(x)
 
     def transition_to(self, x: Tensor, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Return P_tau[., x]: (B, *event) -> (B, *event, n)."""
+        """Return the columns P_tau[., x], for all n states: (B, *event) -> (B, *event, n)."""
         kernel = self.kernel(tau, dtype)
         columns = kernel.columns(x)
         if self.num_states == self.data_states:

@@ -1,8 +1,9 @@
-"""Birth-death noise: values move one level up or down at a time.
+"""Birth-death noise: each jump goes to the next larger or the next smaller value.
 
     R[x, x + 1] = R[x, x - 1] = scale,   pi uniform
 
-This is a random walk on 0 .. S - 1. There are no jumps out of this range. The walk mixes in a time of order S^2.
+This is a random walk on 0 .. S - 1. There are no jumps out of this range. The walk needs a tau of order S^2 to get near its
+stationary law pi.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["BirthDeathRates"]
 
 
 class BirthDeathRates(DenseRates):
-    """Birth-death noise: jumps to the two neighbouring values, each at the same rate.
+    """Birth-death noise: a value jumps only to its two neighbouring values, with the same rate for both.
 
     Arguments:
         num_states: S, the number of values of the data.

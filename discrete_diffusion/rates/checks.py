@@ -1,4 +1,4 @@
-"""Checks of arguments. An error message names the argument and its value."""
+"""Checks of states and of tau. An error message names the argument and its value."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ __all__ = ["check_bridge", "check_states", "check_tau", "remaining"]
 
 
 def check_states(x: Tensor, size: int, name: str = "x") -> None:
-    """Raise an error if states are not integers in 0 .. size - 1. Values are read only if this stalls no accelerator.
+    """Raise an error if states are not integers in 0 .. size - 1.
+
+    On an accelerator the values are not checked, because the program would have to wait for the accelerator.
 
     Raises:
-        ValueError: x has a dtype that is not integer, or a value out of range.
+        ValueError: x does not have an integer dtype, or has a value out of range.
     """
     if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise ValueError(f"{name} has dtype {x.dtype}, expected an integer dtype")
@@ -22,10 +24,12 @@ def check_states(x: Tensor, size: int, name: str = "x") -> None:
 
 
 def check_tau(tau: Tensor, batch: int | None = None) -> None:
-    """Raise an error if tau has a wrong shape, dtype or sign. Values are read only if this stalls no accelerator.
+    """Raise an error if tau has a wrong shape, dtype or sign.
+
+    On an accelerator the values are not checked, because the program would have to wait for the accelerator.
 
     Raises:
-        ValueError: tau is not () or (batch,), not floating, negative or NaN.
+        ValueError: tau does not have the shape () or (batch,), is not floating, or has a value that is negative or NaN.
     """
     if tau.ndim > 1 or (batch is not None and tau.shape not in ((), (batch,))):
         raise ValueError(f"tau has shape {tuple(tau.shape)}, expected () or {'(B,)' if batch is None else (batch,)}")

@@ -1,4 +1,4 @@
-"""Any generator, given as a matrix.
+"""Any rate matrix (generator), given as a tensor.
 
     P_tau = exp(tau R)  (n, n),   one matrix for each distinct tau
 
@@ -32,14 +32,16 @@ _MIXED = 0.03  # float32 is not enough for relative deviations from the stationa
 
 
 class DenseRates(RateMatrix):
-    """A generator given as a matrix. It need not be reversible, and it can have transient states.
+    """Any rate matrix (generator), given as a tensor. It need not be reversible, and it can have transient states.
+
+    A transient state is a state that the chain leaves forever, such as the values of absorbing noise.
 
     Arguments:
         generator_matrix: R (n, n), floating. Rows sum to zero, and off-diagonal entries are not negative.
-        stationary: the law pi (n,) with pi R = 0, if it is known in closed form. None means that it is computed.
+        stationary: the stationary law pi (n,) with pi R = 0, if it is known in closed form. None means that it is computed.
 
     Raises:
-        ValueError: the matrix is not a generator, or its chain has several closed classes.
+        ValueError: the matrix is not a generator, or the chain has several closed classes (see `structure.py`).
     """
 
     generator_matrix: Tensor
@@ -58,7 +60,7 @@ class DenseRates(RateMatrix):
         self._bridges: Recent[ProductSampler] = Recent(4)
 
     def transition(self, tau: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """Return P_tau: () -> (n, n), (B,) -> (B, n, n). dtype None means the dtype of tau.
+        """Return P_tau: (n, n) for tau of shape (), (B, n, n) for tau of shape (B,). dtype None means the dtype of tau.
 
         Do not change the result in place, because it can be in a cache.
         """

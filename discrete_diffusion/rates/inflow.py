@@ -1,12 +1,13 @@
-"""The probability flow into the noisy state of every dimension, and draws of its source.
+"""The probability flow into the noisy state of every dimension, and draws of the state that the flow comes from.
 
-Let w be weights over the clean value and x a noisy value. The reverse process jumps from x to y at a rate proportional to
-`(w P)_y R[y, x]`. With `H[x_0, x] = sum_{y != x} P[x_0, y] R[y, x]`,
+Let w be weights over the clean value and x a noisy value. The reverse process jumps from x to y with a rate proportional to
+`(w P)_y R[y, x]`. With `H[x_0, x] = sum_{y != x} P[x_0, y] R[y, x]`, the sum of these rates and a draw of y need only sums
+over x_0:
 
     total   sum_{y != x} (w P)_y R[y, x] = sum_{x_0} w(x_0) H[x_0, x]
-    draw    x_0 ~ w(x_0) H[x_0, x],   then   y ~ P[x_0, y] R[y, x]
+    draw    x_0 with a probability proportional to w(x_0) H[x_0, x],  then y with one proportional to P[x_0, y] R[y, x]
 
-So the product w P is not formed.
+So the product w P is not computed.
 
 Scores are the logarithms of the weights. The weights are computed as `exp(score - shift)`. The shift of a dimension is its
 largest score, or 0 where this causes no overflow or underflow. Weights are computed in chunks and are not stored.
@@ -38,10 +39,10 @@ class _Kernel(Protocol):
 class Inflow:
     """The flow into the noisy states of a batch at one time, with draws of jump destinations.
 
-    It has the attributes `at_x`, `(w P)_x`, and `total`, `sum_{y != x} (w P)_y R[y, x]`: both (B, *event).
+    It has the attributes `at_x = (w P)_x` and `total = sum_{y != x} (w P)_y R[y, x]`, both (B, *event).
 
     Arguments:
-        kernel: P_tau for scalar tau.
+        kernel: P_tau for one tau of shape ().
         scores: log w over the data states (B, *event, S). A score of -inf is a weight of 0.
         x: noisy states (B, *event).
     """
@@ -59,7 +60,7 @@ class Inflow:
 
     @property
     def shift(self) -> Tensor:
-        """The number that was subtracted from the scores of each dimension: (B, *event)."""
+        """The shift: the number that was subtracted from all scores of a dimension, (B, *event)."""
         return self._shift.view(self._shape)
 
     def weights(self, part: slice) -> Tensor:

@@ -1,8 +1,9 @@
 """The structure of a generator: checks of its entries, its stationary law, and whether it is reversible.
 
 States that can reach each other form a class. A class without jumps to other classes is closed. A finite chain with one
-closed class converges to a unique stationary law pi with pi R = 0. This law is zero outside the closed class. It is
-computed by elimination without subtractions. So every entry is accurate to rounding, even if it is very small.
+closed class converges to a unique stationary law pi with pi R = 0. This law is zero outside the closed class. The law is
+computed by an elimination that has no subtractions. So the relative error of every entry is only a rounding error, even if
+the entry is very small.
 
 References:
     Regenerative analysis and steady state distributions for Markov chains (Grassmann, Taksar and Heyman, 1985) |
@@ -28,12 +29,13 @@ def checked_generator(matrix: Tensor | NDArray[Any]) -> Array:
     """Check a generator, and return it in float64 with a recomputed diagonal.
 
     Arguments:
-        matrix: the generator (n, n), floating. The sum of a row can differ from zero by 1e-9 of its exit rate (1e-5 in
+        matrix: the generator (n, n), floating. The sum of a row can differ from zero by 1e-9 times its exit rate (1e-5 in
             float32).
 
     Raises:
-        ValueError: the matrix is not square, has less than 2 states, is not floating or not finite, or has a negative
-            rate or a row that does not sum to zero.
+        ValueError: the matrix is not square, or has less than 2 states.
+        ValueError: the matrix is not floating, or not finite.
+        ValueError: a rate is negative, or a row does not sum to zero.
     """
     given = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else np.asarray(matrix)
     if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
@@ -62,17 +64,20 @@ def checked_stationary(stationary: Tensor | NDArray[Any], generator: Array) -> A
     """Check a given stationary law, and return it in float64 with sum 1.
 
     Raises:
-        ValueError: it is not a law over the states, or it is not stationary.
+        ValueError: the given numbers are not probabilities of the states, or this law is not stationary.
     """
     given = stationary.detach().cpu().numpy() if isinstance(stationary, Tensor) else np.asarray(stationary)
     tolerance = _TOLERANCE.get(given.dtype, 1e-9)
     law: Array = given.astype(np.float64)
     if law.shape != generator.shape[:1] or (law < 0).any() or not abs(law.sum() - 1) <= tolerance:
-        raise ValueError(f"stationary has shape {law.shape} and sum {law.sum()}, expected a law over {len(generator)} states")
+        raise ValueError(
+            f"stationary has shape {law.shape}, minimum {law.min()} and sum {law.sum()}, expected the probabilities of "
+            f"{len(generator)} states"
+        )
     law /= law.sum()
     defect = np.abs(law @ generator).max()
     if defect > tolerance * np.abs(generator).max():
-        raise ValueError(f"stationary R has an entry of size {defect}, expected 0")
+        raise ValueError(f"the product stationary R has an entry of size {defect}, expected 0: the given law is not stationary")
     return law
 
 
@@ -87,8 +92,8 @@ def _recurrent(generator: Array) -> NDArray[np.intp]:
     apart = recurrent[~reaches[recurrent[0], recurrent]]
     if len(apart):
         raise ValueError(
-            f"the states {recurrent[0]} and {apart[0]} are in different closed classes of the generator, "
-            "expected one closed class: with several, the chain has no unique stationary law"
+            f"the states {recurrent[0]} and {apart[0]} are in different closed classes of the generator, so they cannot reach "
+            "each other. Expected one closed class: with several, the chain has no unique stationary law"
         )
     return recurrent
 

@@ -1,8 +1,8 @@
 """Constant tables of numbers as tensors on any device, and a small cache of recent results.
 
-The tables of a rate matrix are computed once, in numpy and float64, and never change. Their tensors are made on the device
-where they are used. So a module gives the same numbers if it was built on another device, on the meta device or under a
-FakeTensorMode.
+The tables of a rate matrix are computed once, in numpy and float64, and never change. Tensors with these numbers are made
+on the device where they are used. So a module gives the same numbers if it was built on another device, on the meta device
+or under a FakeTensorMode.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Tables:
 
 
 def key_of(*tensors: Tensor) -> Hashable | None:
-    """Return the numbers of tensors as a key for `Recent`, or None if the numbers must not be read."""
+    """Return the numbers of tensors as a key for `Recent`, or None if they should not be read, as on an accelerator."""
     rows = [tuple(listed(tensor.flatten(), unseen=None)) for tensor in tensors]
     return None if any(None in row for row in rows) else tuple(rows)
 
@@ -97,7 +97,7 @@ class Recent(Generic[Value]):
         return Recent(self._size)
 
     def get(self, key: Hashable | None, make: Callable[[], Value]) -> Value:
-        """Return the value of a key, and make it if it is not in the cache. With key None it is made and not cached."""
+        """Return the cached value of a key. If it is not in the cache, `make` is called. With key None, nothing is cached."""
         if key is None:
             return make()
         if key in self._values:

@@ -1,4 +1,4 @@
-"""Uniform noise: an event replaces the value by a new one, drawn uniformly from all S values.
+"""Uniform noise: with the rate `scale`, a value is replaced by a new value, drawn uniformly from all S values.
 
     R = scale (1 1^T / S - I),   P_tau = a I + b 1 1^T,   a = exp(-scale tau),   b = (1 - a) / S
 
@@ -23,13 +23,13 @@ __all__ = ["UniformRates"]
 
 
 class UniformRates(RateMatrix):
-    """Uniform noise: every value jumps to every other value at the same rate.
+    """Uniform noise: every value jumps to every other value with the same rate.
 
     Every operation costs O(1) or O(S) per dimension.
 
     Arguments:
         num_states: S, the number of values of the data.
-        scale: the rate at which a value is replaced by a uniform draw, in 1 / unit of tau.
+        scale: the rate at which a value is replaced by a uniform draw from all values, in 1 / unit of tau.
     """
 
     def __init__(self, num_states: NumStates, scale: Positive = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""Ancestral sampling: draw clean data, then less noisy data between the clean data and the current state."""
+"""Ancestral sampling: draw x_0 given x_t, then draw the less noisy x_s given x_0 and x_t."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ __all__ = ["Ancestral"]
 class Ancestral(Sampler[X0Posterior]):
     """Ancestral sampling: `x_s ~ sum_{x_0} p(x_0 | x_t) q(x_s | x_t, x_0)`, in all dimensions in parallel.
 
-    With the exact posterior, each dimension of x_s given x_t has the exact law, for a step of any length. The step loses
-    the dependence between dimensions, with an error of first order in h. It needs no rates. So it works at times where
-    the rates are infinite or very large. First `x_0 ~ p(x_0 | x_t)` is drawn, then x_s from one row of the bridge. So no
-    matrix product is needed.
+    With the exact posterior, each dimension of x_s has the exact distribution given x_t, for any step length h = t - s.
+    But the step draws the dimensions independently, although they depend on each other. The error is of first order in h.
+
+    No rates are needed, so the sampler works at times where rates are infinite or very large. A step first draws
+    `x_0 ~ p(x_0 | x_t)`, then x_s from the bridge `q(x_s | x_t, x_0)` for this x_0. So the sum over x_0 is not needed.
 
     References:
         Structured denoising diffusion models in discrete state-spaces (Austin et al., 2021) | https://arxiv.org/abs/2107.03006
 
     Proven:
-        Tests compute the exact law of the samples after N steps, without random numbers, on chains with few enough states
-        to list them all. The rates are uniform, absorbing, birth-death, Gaussian-target and non-reversible. With the exact
-        posterior, this law converges to the exact law of the noisy data at the last time of the grid: the total variation
-        decreases at first order in 1 / N. 20,000 random samples agree with the exact law (chi-square test). A chain of
-        two dimensions of four values with uniform rates has KL(data || samples) = 4.54e-5 nats after 128 steps.
+        Tests list all states of small chains and compute the exact distribution of the samples after N steps, without random
+        numbers. The rate matrices are uniform, absorbing, birth-death, Gaussian-target and one that is not reversible. With
+        the exact posterior, this distribution converges to the marginal at the last time of the grid: the total variation
+        decreases in proportion to 1 / N (first order). 20,000 random samples agree with the exact distribution (chi-square
+        test). For a chain with two dimensions, four values each, and uniform rates, KL(data || samples) is 4.54e-5 nats
+        after 128 steps.
 
         discrete_diffusion/test_samplers.py::test_runs_agree_with_the_exact_law
         discrete_diffusion/test_samplers.py::test_first_order_in_total_variation
@@ -38,12 +40,13 @@ class Ancestral(Sampler[X0Posterior]):
 
     Arguments:
         denoiser: a denoiser that gives p(x_0 | x_t).
-        grid: the times to visit; the last step goes from grid.t_min to clean data.
-        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
-        argmax: whether the last step takes the mode of p(x_0 | x_tmin) instead of a draw. This is biased.
+        grid: the times to visit. The last step goes from grid.t_min to clean data.
+        sub_batch: the number of samples in one network call if `sample` gets seeds. Without seeds, all samples share
+            one call.
+        argmax: whether the last step takes the most probable x_0 given x_tmin instead of a draw. The samples are then biased.
 
     Raises:
-        ValueError: the denoiser is a score model.
+        ValueError: the denoiser is a score model, which has no p(x_0 | x_t).
     """
 
     def __init__(self, denoiser: Denoiser[X0Posterior], grid: TimeGrid, *, sub_batch: Count = 16, argmax: bool = False) -> None:

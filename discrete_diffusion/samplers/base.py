@@ -1,12 +1,13 @@
 """The base class of samplers of the discrete engine: the last step, and the exact law of a step.
 
-The chain ends at t_min. The last step draws `x_0 ~ p(x_0 | x_tmin)`. With `argmax`, it takes the most probable value
-instead, which is biased. A score model has no p(x_0 | x_tmin). Its last step is an Euler step from t_min to 0 with the
-rates at t_min. In this step, a masked dimension jumps with probability 1.
+At t_min, the last step draws `x_0 ~ p(x_0 | x_tmin)`. With `argmax`, it takes the most probable value instead. The samples
+are then biased. A score model has no p(x_0 | x_tmin). Its last step is an Euler step from t_min to 0 with the rates at
+t_min. In this step, a masked dimension jumps with probability 1.
 
-Each sampler defines the step and also its exact law. `law(x_t, t, s)` returns the probabilities of all states of each
-dimension after the step. Dimensions are independent given x_t. So the oracle can compute the exact law of a whole run,
-and tests compare the step with its law.
+A law is a probability distribution. Each sampler defines the step and also its exact law. `law(x_t, t, s)` returns the
+probabilities of all states of each dimension after the step. Given x_t, a step draws the dimensions independently. So
+`EnumeratedCTMC.sampler_law` can combine the laws of all steps to the exact law of the samples, and tests compare the random
+steps with their laws.
 """
 
 from __future__ import annotations
@@ -31,17 +32,20 @@ from discrete_diffusion.samplers.leaps import BernoulliLeap
 __all__ = ["Sampler", "Stage"]
 
 Stage = Callable[[Tensor], Tensor]
-"""The law of one stage of a step: x (B, *event) -> probabilities of every dimension's next state (B, *event, n)."""
+"""The law of one stage of a step: x (B, *event) -> the probabilities of the n states of each dimension (B, *event, n)."""
 
 
 class Sampler(diffusion_core.Sampler[P]):
     """The base class of samplers of the discrete engine.
 
+    The section `Proven:` in the docstring of a sampler lists properties that tests compare with exact results.
+
     Arguments:
         denoiser: the denoiser to sample from.
-        grid: the times to visit; the last step goes from grid.t_min to clean data.
-        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
-        argmax: whether the last step takes the mode of p(x_0 | x_tmin) instead of a draw. This is biased.
+        grid: the times to visit. The last step goes from grid.t_min to clean data.
+        sub_batch: the number of samples in one network call if `sample` gets seeds. Without seeds, all samples share
+            one call.
+        argmax: whether the last step takes the most probable x_0 given x_tmin instead of a draw. The samples are then biased.
 
     Raises:
         ValueError: argmax is True and the denoiser is a score model.
@@ -50,7 +54,7 @@ class Sampler(diffusion_core.Sampler[P]):
     denoiser: Denoiser[P]
 
     steps_by_rates: ClassVar[bool] = False
-    """Whether a step needs the reverse rates at its first time. They are infinite at a time with alpha(t) = 0."""
+    """Whether a step from t to s needs the reverse rates at t. They can be infinite if alpha(t) = 0."""
 
     def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: Count = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch)
@@ -59,10 +63,11 @@ class Sampler(diffusion_core.Sampler[P]):
         self.argmax = argmax
 
     def start(self, n: int | Tensor, generator: Generator = None, seeds: Sequence[int] | None = None) -> State:
-        """Return the state at t_max: n draws from the prior, or a given x (B, *event) of any integer dtype, as int64.
+        """Return the state at t_max. Its x is int64: n draws from the prior, or a given x (B, *event) of any integer dtype.
 
         Raises:
-            ValueError: as in `diffusion_core.Sampler.start`, or x is not integer or has values that are not states.
+            ValueError: see `diffusion_core.Sampler.start`.
+            ValueError: a given x does not have an integer dtype, or has values that are not states.
         """
         state = super().start(n, generator, seeds)
         if isinstance(n, Tensor):
@@ -71,13 +76,22 @@ class Sampler(diffusion_core.Sampler[P]):
 
     @abstractmethod
     def law(self, x_t: Tensor, t: Tensor, s: Tensor, **cond: Tensor) -> Tensor:
-        """Return the probabilities of every dimension's state after a step t -> s: (B, *event) -> (B, *event, n).
+        """Return the law of a step t -> s: the probabilities of the n states of each dimension.
 
-        If a step has several stages, this is the law of the first stage. `stages` returns all of them.
+        If a step has several stages, this is the law of the first stage. `stages` returns the laws of all stages.
+
+        Arguments:
+            x_t: the states before the step (B, *event).
+            t: the time before the step, ().
+            s: the time after the step, ().
+            cond: the conditions of the network.
+
+        Returns:
+            the probabilities (B, *event, n).
         """
 
     def stages(self, t: Tensor, s: Tensor, **cond: Tensor) -> list[Stage]:
-        """Return the step t -> s as a list of stages. Each stage is a law given the state after the stage before."""
+        """Return the laws of all stages of a step t -> s, in order. Each is a function of the state before its stage."""
         return [lambda x: self.law(x, t, s, **cond)]
 
     def finish(self, state: State, **cond: Tensor) -> State:
@@ -90,7 +104,7 @@ class Sampler(diffusion_core.Sampler[P]):
         return replace(state, x=x, t=torch.zeros_like(state.t))
 
     def finish_law(self, x_t: Tensor, **cond: Tensor) -> Tensor:
-        """Return the probabilities of every dimension's clean value: x_tmin (B, *event) -> (B, *event, S)."""
+        """Return the law of the last step: x_tmin (B, *event) -> probabilities of the S clean values (B, *event, S)."""
         posterior = self.denoiser(x_t, torch.tensor(self.grid.t_min, dtype=torch.float64, device=x_t.device), **cond)
         if not isinstance(posterior, X0Posterior):
             return self._last_leap(posterior, cond.get("known"))

@@ -12,21 +12,23 @@ __all__ = ["Euler"]
 
 
 class Euler(TauLeaping):
-    """Euler steps: `P(x_s = y) = h Rhat_t(x_t, y)` for y != x_t, else the dimension keeps its state.
+    """Euler steps: each dimension jumps to y with probability `h Rhat_t(x_t, y)`, and otherwise keeps its state.
 
-    Lambda is the exit rate of the dimension. Where `h Lambda > 1`, the probabilities are scaled to sum to 1. The dimension
-    then jumps with probability 1 and is counted as clamped. The error is of first order in h. The variant that keeps the
-    state with probability exp(-h Lambda) is another sampler.
+    h is the length of the step and Rhat_t are the reverse rates. Lambda is the exit rate of the dimension: the sum of its
+    reverse rates. If `h Lambda > 1`, the probabilities are scaled to sum to 1. The dimension then jumps with probability 1
+    and is counted as clamped. The error is of first order in h. In another variant of Euler steps, a dimension keeps its
+    state with probability exp(-h Lambda). This class does not do that.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
 
     Proven:
-        Tests compute the exact law of the samples after N steps, without random numbers, on chains with few enough states
-        to list them all. The rates are uniform, absorbing, birth-death, Gaussian-target and non-reversible. With the exact
-        posterior, this law converges to the exact law of the noisy data at the last time of the grid: the total variation
-        decreases at first order in 1 / N. 20,000 random samples agree with the exact law (chi-square test). A chain of
-        two dimensions of four values with uniform rates has KL(data || samples) = 6.06e-5 nats after 128 steps.
+        Tests list all states of small chains and compute the exact distribution of the samples after N steps, without random
+        numbers. The rate matrices are uniform, absorbing, birth-death, Gaussian-target and one that is not reversible. With
+        the exact posterior, this distribution converges to the marginal at the last time of the grid: the total variation
+        decreases in proportion to 1 / N (first order). 20,000 random samples agree with the exact distribution (chi-square
+        test). For a chain with two dimensions, four values each, and uniform rates, KL(data || samples) is 6.06e-5 nats
+        after 128 steps.
 
         discrete_diffusion/test_samplers.py::test_runs_agree_with_the_exact_law
         discrete_diffusion/test_samplers.py::test_first_order_in_total_variation
@@ -34,9 +36,10 @@ class Euler(TauLeaping):
 
     Arguments:
         denoiser: the denoiser to sample from.
-        grid: the times to visit; the last step goes from grid.t_min to clean data.
-        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
-        argmax: whether the last step takes the mode of p(x_0 | x_tmin) instead of a draw. This is biased.
+        grid: the times to visit. The last step goes from grid.t_min to clean data.
+        sub_batch: the number of samples in one network call if `sample` gets seeds. Without seeds, all samples share
+            one call.
+        argmax: whether the last step takes the most probable x_0 given x_tmin instead of a draw. The samples are then biased.
     """
 
     def __init__(self, denoiser: Denoiser[Posterior], grid: TimeGrid, *, sub_batch: Count = 16, argmax: bool = False) -> None:

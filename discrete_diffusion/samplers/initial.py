@@ -1,4 +1,4 @@
-"""Laws that tau-leaping can start from in place of the prior of the process."""
+"""Initial laws: probability distributions from which tau-leaping can start instead of the prior of the process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ __all__ = ["GaussianInitialLaw", "InitialLaw", "UniformInitialLaw"]
 
 
 class InitialLaw(CheckedArguments, ABC):
-    """The law of every dimension of the first sample. The prior of the process, its stationary law, needs no such object.
+    """The law of x at t_max, the same for every dimension. A law is a probability distribution.
 
-    A law that is not the stationary law adds an error to the samples, which more steps do not remove.
+    Without such an object, sampling starts from the prior of the process, its stationary law. Another law than the
+    stationary law adds an error to the samples. More steps do not remove this error.
     """
 
     @abstractmethod
     def __call__(self, values: int, device: torch.device) -> Tensor:
-        """Return the probabilities of all values: (values,), float64, not normalised."""
+        """Return the probabilities of all values, which need not sum to 1: (values,), float64."""
 
     def check(self, rates: RateMatrix) -> None:
         """Raise an error if the process has a mask, because sampling must start from masks.
@@ -34,13 +35,13 @@ class InitialLaw(CheckedArguments, ABC):
         if rates.num_states != rates.data_states:
             raise ValueError(
                 f"initial = {self}, expected None: the process has a mask (num_states = {rates.num_states}, data_states = "
-                f"{rates.data_states}), and sampling starts from masks"
+                f"{rates.data_states}), so sampling must start from masks"
             )
 
 
 @dataclass(frozen=True)
 class UniformInitialLaw(InitialLaw):
-    """All values have the same probability. It is the stationary law of uniform and birth-death rates."""
+    """A uniform law: all values have the same probability. It is the stationary law of uniform and birth-death rates."""
 
     name: ClassVar[str] = "uniform"
 
@@ -50,15 +51,15 @@ class UniformInitialLaw(InitialLaw):
 
 @dataclass(frozen=True)
 class GaussianInitialLaw(InitialLaw):
-    """A discretised Gaussian: `p(x) ~ exp(-(x + 1 - floor(S/2))^2 / (2 std^2))`.
+    """A discretised Gaussian: p(x) is proportional to `exp(-(x + 1 - floor(S/2))^2 / (2 std^2))`.
 
-    For an even number S of values and std = Q, it is the stationary law of `GaussianTargetRates`.
+    S is the number of values. If S is even and std = Q, this is the stationary law of `GaussianTargetRates`.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
 
     Arguments:
-        std: the standard deviation, in values. The published value is the Q of the rates.
+        std: the standard deviation; the distance of two neighbouring values is 1. The published value is the Q of the rates.
     """
 
     name: ClassVar[str] = "gaussian"

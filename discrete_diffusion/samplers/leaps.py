@@ -1,16 +1,18 @@
-"""Leaps: hold the rates of a time t constant for a duration h, in all dimensions in parallel.
+"""Leaps: the jumps of all dimensions in a step of length h, with rates that stay constant during the step.
 
-With rates Rhat(y) in one dimension, the number of jumps to y is `K_y ~ Poisson(h Rhat(y))`. The effect of several jumps
-depends on the kind of states:
+With rates Rhat(y) in one dimension, the number of jumps to y is `K_y ~ Poisson(h Rhat(y))`. There are two rules for several
+jumps of one dimension:
 
-- ordinal states: jumps are displacements that add up to `x + sum_y K_y (y - x)`, clamped to 0 .. n - 1;
+- ordinal states: each jump is a displacement y - x. The displacements are added, and the sum `x + sum_y K_y (y - x)` is
+  clamped to 0 .. n - 1;
 - categorical states: displacements cannot be added. A dimension with more than one jump keeps its state and is counted.
 
-Euler's method takes at most one jump, with probability `h Lambda`. Lambda is the exit rate.
+Euler's method makes at most one jump, with probability `h Lambda`. Lambda is the exit rate, the sum of the rates.
 
-Usually the K_y are not drawn one by one. Their sum is Poisson with mean `h Lambda`, and each jump draws its destination
-from `Rhat / Lambda`. A Poisson number for every y is drawn in two cases only. The first is a dimension with many expected
-jumps. The second is an accelerator, because a list of unknown length would stall it.
+Usually no Poisson number is drawn for each y. Instead, the total number of jumps is drawn, which is Poisson with the mean
+`h Lambda`. Then each jump draws its destination from `Rhat / Lambda`. A Poisson number for each y is drawn in two cases
+only: if a dimension has many expected jumps, and on an accelerator. On an accelerator, the program would have to wait for
+the number of jumps before it could draw their destinations.
 
 References:
     Approximate accelerated stochastic simulation of chemically reacting systems (Gillespie, 2001) | J. Chem. Phys. 115
@@ -40,7 +42,7 @@ _MOST_JUMPS = 1e12  # limit of a Poisson mean; a larger mean gives the same resu
 
 
 class Landing(NamedTuple):
-    """The result of a leap: the new states x (B, *event), and event counts by name, each (B,), for `State`."""
+    """The result of a leap: the new states x (B, *event), and a dict of counters for `State.counts`, each (B,)."""
 
     x: Tensor
     counts: Mapping[str, Tensor]
@@ -58,8 +60,8 @@ def _check_rates(jumps: Jumps) -> Tensor:
         exit_rates,
         -most,
         most,
-        "a reverse rate is {}, not finite: use a grid without times where the schedule's rate is infinite (t_max < 1), "
-        "or use the ancestral sampler, which needs p(x_0 | x_t) but no rates",
+        "a reverse rate is {}, not finite. Use a grid with t_max < 1, so that the schedule's rate is finite at all times, "
+        "or the sampler Ancestral, which needs p(x_0 | x_t) but no rates",
     )
     return exit_rates
 
@@ -81,7 +83,7 @@ def _jumped(jumps: Jumps, which: Tensor, u: Tensor) -> Tensor:
 
 
 class Leap(CheckedArguments, ABC):
-    """The rule for jumps of a dimension while its rates are constant for a duration h."""
+    """The rule for several jumps of one dimension in a step of length h, with constant rates."""
 
     def check(self, rates: RateMatrix) -> None:
         """Raise an error if this leap is not defined for the states of a rate matrix.
@@ -92,20 +94,21 @@ class Leap(CheckedArguments, ABC):
 
     @abstractmethod
     def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
-        """Draw the states after a leap of length h, a tensor () in units of t."""
+        """Draw the states after a leap of length h. h is a tensor (), in units of t."""
 
     @abstractmethod
     def law(self, jumps: Jumps, h: Tensor) -> Tensor:
-        """Return the probabilities of every dimension's state after the leap: (B, *event, n)."""
+        """Return the probabilities of the n states of each dimension after the leap: (B, *event, n)."""
 
 
 @dataclass(frozen=True)
 class BernoulliLeap(Leap):
-    """A leap with at most one jump, of probability `h Lambda`, where Lambda is the exit rate.
+    """A leap with at most one jump for each dimension. The probability of a jump is `h Lambda`.
 
-    Where `h Lambda` exceeds 1, the dimension jumps with probability 1 and is counted as clamped.
+    Lambda is the exit rate of the dimension. If `h Lambda` is above 1, the dimension jumps with probability 1 and is
+    counted as clamped.
 
-    The method `law` also takes a separate h for each dimension, (B, *event, 1). With an infinite h, the dimension jumps
+    The method `law` also accepts a separate h for each dimension, (B, *event, 1). If h is infinite, the dimension jumps
     with probability 1.
     """
 
@@ -123,9 +126,9 @@ class BernoulliLeap(Leap):
 
 @dataclass(frozen=True)
 class CategoricalLeap(Leap):
-    """A leap for categorical states: a dimension with exactly one jump takes it.
+    """A leap for categorical states: if a dimension has exactly one jump, it makes this jump.
 
-    A dimension with more than one jump keeps its state and is counted as rejected.
+    If a dimension has more than one jump, it keeps its state and is counted as rejected.
     """
 
     def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness) -> Landing:
@@ -142,13 +145,13 @@ class CategoricalLeap(Leap):
 
 @dataclass(frozen=True)
 class OrdinalLeap(Leap):
-    """A leap for ordinal states: jumps are displacements that add up.
+    """A leap for ordinal states: the displacements of all jumps are added.
 
-    The new state is clamped to the range of states. Clamped dimensions are counted as clamped.
+    The new state is clamped to the range of states. Dimensions whose state was clamped are counted as clamped.
 
     Arguments:
-        dense_above: a dimension with more expected jumps than this draws one Poisson number for every state. This changes
-            the speed but not the law.
+        dense_above: if the expected number of jumps of a dimension is above this, one Poisson number is drawn for each
+            state. This changes the speed but not the distribution of the samples.
     """
 
     dense_above: NonNegative = 24.0
@@ -157,15 +160,15 @@ class OrdinalLeap(Leap):
         if rates.num_states != rates.data_states:
             raise ValueError(
                 f"num_states = {rates.num_states} and data_states = {rates.data_states}, expected equal numbers: "
-                "OrdinalLeap adds displacements, and the last state is a mask without displacement. Use CategoricalLeap"
+                "OrdinalLeap adds differences of values, but the last state is a mask and not a value. Use CategoricalLeap"
             )
 
     def draw(self, jumps: Jumps, h: Tensor, randomness: Randomness, origin: Tensor | None = None) -> Landing:
         """Draw the states after a leap of length h.
 
         Arguments:
-            jumps: the rates.
-            h: the length, () in units of t.
+            jumps: the jump rates.
+            h: the length of the leap, (), in units of t.
             randomness: the source of randomness.
             origin: the states (B, *event) to which the displacements are added. None means `jumps.x`.
         """
@@ -186,7 +189,7 @@ class OrdinalLeap(Leap):
         return self._landing(jumps, origin, shift)
 
     def expected(self, jumps: Jumps, h: Tensor) -> Tensor:
-        """Return the states after the expected displacement of a leap, rounded and clamped: (B, *event)."""
+        """Return the states after a move by the expected displacement of a leap, rounded and clamped: (B, *event)."""
         _check_rates(jumps)
         rates = jumps.matrix()
         displacement = torch.arange(jumps.num_states, device=rates.device) - jumps.x[..., None]
@@ -218,10 +221,10 @@ class OrdinalLeap(Leap):
         shift.index_add_(0, positions, (number * displacement).sum(-1))
 
     def law(self, jumps: Jumps, h: Tensor, origin: Tensor | None = None) -> Tensor:
-        """Return the compound Poisson law, from its characteristic function.
+        """Return the law of the state after a leap: a clamped compound Poisson distribution, (B, *event, n).
 
-        The Fourier transform is periodic. Its period is so long that the law does not wrap around. The arguments are those
-        of `draw`.
+        It is computed from the characteristic function by a Fourier transform. The period of the transform is so long that
+        the probability of larger displacements is negligible. The arguments are those of `draw`.
         """
         origin = jumps.x if origin is None else origin
         rates = h * jumps.matrix().double()

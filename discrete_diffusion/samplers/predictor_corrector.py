@@ -1,4 +1,7 @@
-"""Predictor-corrector sampling: after a step to time s, corrector moves bring the sample closer to the marginal q_s."""
+"""Predictor-corrector sampling: steps of a sampler, with corrector moves after each step.
+
+After a step to time s, the moves bring the distribution of the samples closer to the marginal q_s.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,10 @@ __all__ = ["PredictorCorrector"]
 
 
 class PredictorCorrector(Sampler[Posterior]):
-    """Predictor-corrector sampling: a predictor's step t -> s, then corrector moves of length `m h` at time s.
+    """Predictor-corrector sampling: a step t -> s of another sampler, then corrector moves at time s.
+
+    The other sampler is the predictor. The corrector moves bring the distribution of the samples closer to the marginal
+    q_s. A move has the length m h, where h = t - s.
 
     References:
         Score-based generative modeling through stochastic differential equations (Song et al., 2021) | https://arxiv.org/abs/2011.13456
@@ -28,9 +34,10 @@ class PredictorCorrector(Sampler[Posterior]):
         corrector: the corrector that moves the sample after each step.
         corrector_steps: the number of corrector moves after each step.
         step_multiplier: m, the length of a move in units of the predictor's step h = t - s. A move makes forward and
-            reverse jumps, so it must be shorter than a step.
-        entry_time: the corrector moves only if s <= entry_time. With a value below 1, each step reads s from the
-            accelerator and waits for it.
+            reverse jumps, about twice as many as a step of the same length. So it should be shorter than a step: choose
+            m < 1.
+        entry_time: the largest time s at which corrector moves are made. If `entry_time` is below 1, each step reads the
+            value of s. On an accelerator, the program then waits until the accelerator has finished its work.
     """
 
     def __init__(
@@ -71,7 +78,7 @@ class PredictorCorrector(Sampler[Posterior]):
         return state
 
     def law(self, x_t: Tensor, t: Tensor, s: Tensor, **cond: Tensor) -> Tensor:
-        """Return the law of the predictor's step. `stages` returns the whole step with its corrections."""
+        """Return the law of the predictor's step: (B, *event, n). `stages` also contains the laws of the corrector moves."""
         return self.predictor.law(x_t, t, s, **cond)
 
     def stages(self, t: Tensor, s: Tensor, **cond: Tensor) -> list[Stage]:

@@ -1,4 +1,4 @@
-"""Tau-leaping: hold the reverse rates of time t constant during the whole step."""
+"""Tau-leaping: during a step from t to s, the reverse rates keep their values at time t."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ __all__ = ["TauLeaping"]
 
 
 class TauLeaping(Sampler[Posterior]):
-    """Tau-leaping: each dimension makes `K_y ~ Poisson(h Rhat_t(x_t, y))` jumps to y.
+    """Tau-leaping: in a step, each dimension makes `K_y ~ Poisson(h Rhat_t(x_t, y))` jumps to each value y.
 
-    The reverse rates Rhat_t are constant during the step. The error is of first order in h.
+    h = t - s is the length of the step. The reverse rates Rhat_t are kept constant during the step. The error is of first
+    order in h.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
 
     Proven:
-        Tests compute the exact law of the samples after N steps, without random numbers, on chains with few enough states
-        to list them all. The rates are uniform, absorbing, birth-death, Gaussian-target and non-reversible. With the exact
-        posterior, this law converges to the exact law of the noisy data at the last time of the grid: the total variation
-        decreases at first order in 1 / N. 20,000 random samples agree with the exact law (chi-square test). A chain of
-        two dimensions of four values with uniform rates has KL(data || samples) = 2.76e-4 nats after 128 steps.
-        This value is for `CategoricalLeap`. The convergence is tested with both leaps under birth-death and Gaussian-target
-        rates.
+        Tests list all states of small chains and compute the exact distribution of the samples after N steps, without random
+        numbers. The rate matrices are uniform, absorbing, birth-death, Gaussian-target and one that is not reversible. With
+        the exact posterior, this distribution converges to the marginal at the last time of the grid: the total variation
+        decreases in proportion to 1 / N (first order). 20,000 random samples agree with the exact distribution (chi-square
+        test). For a chain with two dimensions, four values each, and uniform rates, KL(data || samples) is 2.76e-4 nats
+        after 128 steps. This value is for `CategoricalLeap`. For birth-death and Gaussian-target rates, the convergence is
+        tested with both leaps.
 
         discrete_diffusion/test_samplers.py::test_runs_agree_with_the_exact_law
         discrete_diffusion/test_samplers.py::test_first_order_in_total_variation
@@ -43,15 +44,17 @@ class TauLeaping(Sampler[Posterior]):
 
     Arguments:
         denoiser: the denoiser to sample from.
-        grid: the times to visit; the last step goes from grid.t_min to clean data.
+        grid: the times to visit. The last step goes from grid.t_min to clean data.
         leap: the rule for several jumps of the same dimension in one step. `OrdinalLeap` adds them up, `CategoricalLeap`
             rejects them. None means `OrdinalLeap` if the rate matrix is `ordered`, else `CategoricalLeap`.
-        initial: the law of x at t_max. None means the prior of the process, which is its stationary law.
-        sub_batch: the number of chains in one network call when `sample` gets seeds; without seeds all chains share one call.
-        argmax: whether the last step takes the mode of p(x_0 | x_tmin) instead of a draw. This is biased.
+        initial: the probability distribution of x at t_max. None means the prior of the process, its stationary law.
+        sub_batch: the number of samples in one network call if `sample` gets seeds. Without seeds, all samples share
+            one call.
+        argmax: whether the last step takes the most probable x_0 given x_tmin instead of a draw. The samples are then biased.
 
     Raises:
-        ValueError: the process has a mask, and the leap is an `OrdinalLeap` or `initial` is given.
+        ValueError: the process has a mask, and the leap is an `OrdinalLeap`.
+        ValueError: the process has a mask, and `initial` is given.
     """
 
     steps_by_rates = True

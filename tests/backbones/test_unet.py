@@ -342,7 +342,7 @@ def test_no_graph_breaks():
         ({"residual_scale": float("nan")}, r"residual_scale = nan, expected a number above 0"),
         ({"dropout": 1.5}, r"1\.5"),
         ({"out_channels": 0}, r"out_channels = 0, expected an integer of at least 1"),
-        ({"skip_every_map": True, "up_blocks": 2}, r"up_blocks = 2, expected \(2, 4\) to join every map"),
+        ({"skip_every_map": True, "up_blocks": 2}, r"up_blocks = 2, expected \(2, 4\) with skip_every_map"),
         ({"skip_every_map": True, "blocks": (1, 2, 1)}, r"blocks = \(1, 2, 1\), expected .* or 2 integers"),
     ],
 )

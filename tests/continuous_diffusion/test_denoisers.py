@@ -191,7 +191,7 @@ def test_learned_variance(process, parameterisation, toy_network):
 
 
 def test_a_learned_variance_needs_twice_the_channels(process, toy_network):
-    with pytest.raises(ValueError, match=r"returned shape \(2, 1, 4, 4\), expected \(2, 2, 4, 4\): a mean and a variance"):
+    with pytest.raises(ValueError, match=r"returned shape \(2, 1, 4, 4\), expected \(2, 2, 4, 4\): half of the channels"):
         LearnedVarianceDenoiser(EpsilonDenoiser(process, toy_network(), (1, 4, 4)))(torch.zeros(2, 1, 4, 4), torch.tensor(0.5))
     with pytest.raises(ValueError, match=r"returned shape \(2, 2, 4, 4\), expected \(2, 1, 4, 4\)"):
         EpsilonDenoiser(process, toy_network(2), (1, 4, 4))(torch.zeros(2, 1, 4, 4), torch.tensor(0.5))

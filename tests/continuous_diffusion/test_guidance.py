@@ -158,7 +158,7 @@ def test_unconditional_networks_are_refused():
         conditions: ClassVar[dict[str, int]] = {}
 
     denoiser = EpsilonDenoiser(GaussianProcess(CosineSchedule()), Unconditional(), (1, 2, 2))
-    with pytest.raises(ValueError, match="the network has the conditions: none; guidance and label dropout need y"):
+    with pytest.raises(ValueError, match="the network has the conditions: none; expected y among them"):
         ClassifierFreeGuidance(denoiser, ConstantScale(2.0))
 
 

@@ -164,7 +164,7 @@ def test_the_default_is_the_published_chain(toy_network):
 @pytest.mark.parametrize(
     ("x_0", "options", "message"),
     [
-        (torch.full((2, 1, 6, 6), 1.5), {}, r"x_0 contains 1.5, which is not in \[-1, 1\]: expected PixelScale\(4\).encode"),
+        (torch.full((2, 1, 6, 6), 1.5), {}, r"x_0 contains 1.5, which is not in \[-1, 1\]: convert .* PixelScale\(4\).encode"),
         (torch.full((2, 1, 6, 6), 0.5), {}, "x_0 contains 0.5, which is not the centre of a bin"),
         (torch.full((2, 1, 6, 6), float("nan")), {}, r"x_0 contains nan, which is not in \[-1, 1\]"),
         (torch.zeros(2, 1, 6, 6, dtype=torch.uint8), {}, "dtype torch.uint8, expected float32 or float64"),

@@ -202,7 +202,7 @@ def test_ends_that_are_not_reached_are_named():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SigmoidSchedule(1.0, 2.0), "log_snr_max = 1.0, log_snr_min = 2.0: expected the first one larger"),
+        (lambda: SigmoidSchedule(1.0, 2.0), "log_snr_min = 2.0, log_snr_max = 1.0: expected log_snr_min < log_snr_max"),
         (lambda: ShiftedCosineSchedule(log_snr_min=-math.inf), "log_snr_min = -inf"),
         (lambda: ShiftedCosineSchedule(0), "side = 0, expected a number above 0"),
         (lambda: LaplaceSchedule(b=-1.0), "b = -1.0, expected a number above 0"),

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from small import small  # beside this script: another package may be called tests
 
-from ctdiff import figures, load_run, recipe, train
+from ctdiff import load_run, train
 from ctdiff.runs import RunError
 from ctdiff.training import MetricsFile, complete_checkpoints
 
@@ -38,12 +38,6 @@ def configuration(path: Path) -> ConfigDict:
     saving = {"saving__checkpoint_every": 1, "saving__preview_every": 50, "saving__validate_every": 50}
     data = {"data__name": "array", "data__array__path": path, "data__fraction": 1.0}
     return small("mnist", **data, **saving, training__steps=STEPS)
-
-
-def warm_up(config: ConfigDict, folder: Path) -> None:
-    """Import what is imported at its first use: the forks would spend their short lives on that."""
-    recipe.part(config, "optimizer")(recipe.build_network(config).parameters())
-    figures.loss_curve(folder / "warm_up.png", [{"step": 1, "loss": 1.0}])
 
 
 def start(config: ConfigDict, folder: Path) -> int:
@@ -99,7 +93,7 @@ def main(folder: Path, kills: int) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("error")  # a broken checkpoint that load_run passes over is one too many
     config, run, whole = configuration(folder / "images.npy"), folder / "run", folder / "whole"
-    warm_up(config, folder)
+    train(config, whole)  # and all that is slow at its first use is done, which forks would spend their short lives on
     delays, longest, reached = random.Random(0), min(seconds_of_five_steps(folder), 3.0), []
     for _ in range(kills):
         pid = start(config, run)
@@ -107,9 +101,8 @@ def main(folder: Path, kills: int) -> None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         reached.append(load(run, max(reached, default=0)))
-    for path in (run, whole):
-        _, status = os.waitpid(start(config, path), 0)
-        assert status == 0, f"the training in {path} ended with {status}"
+    _, status = os.waitpid(start(config, run), 0)
+    assert status == 0, f"the training in {run} ended with {status}"
     recorded = [record["step"] for record in MetricsFile.read(run / "metrics.jsonl") if "loss" in record]
     assert recorded == list(range(1, STEPS + 1)), "metrics.jsonl has gaps or duplicates"
     assert not list(run.rglob(".*")), "half-written files stayed"

@@ -98,7 +98,7 @@ def test_other_labels_are_one_error_that_names_the_item(label: Any, found: str) 
 
 
 def test_kinds_of_labels_do_not_mix() -> None:
-    with pytest.raises(ValueError, match=r"^dataset\[2\] has the label 'cat' and dataset\[0\] has 0, expected integers alone"):
+    with pytest.raises(ValueError, match=r"^dataset\[2\] has the label 'cat' and dataset\[0\] has 0, expected only integers"):
         both(0, 1, "cat")
     with pytest.raises(ValueError, match="one set are strings and those of another are integers"):
         from_dataset([(IMAGES[0], "a")], [(IMAGES[1], 0)])
@@ -317,17 +317,17 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"X has shape \(6, 5, 4\), expected \(H, W, C, N\)"):
         array_file(path)
     savemat(path, {"data": IMAGES})
-    with pytest.raises(ValueError, match=r"keys \['data'\], expected those of SVHN, X and perhaps y"):
+    with pytest.raises(ValueError, match=r"keys \['data'\], expected the keys of SVHN: X, and optionally y"):
         array_file(path)
     for content in (path.read_bytes()[:150], b"", b"no file of MATLAB at all, but long enough to be one" * 9):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"truncated or no MATLAB file .*: {len(content)} bytes found"):
+        with pytest.raises(ValueError, match=rf"truncated or not a MATLAB file .*: {len(content)} bytes found"):
             array_file(path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"train_32x32\.mat"):
         array_file(path)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(ModuleNotFoundError, match=r"train_32x32\.mat can be read where scipy is installed"):
+    with pytest.raises(ModuleNotFoundError, match=r"train_32x32\.mat can only be read if scipy is installed"):
         array_file(path)
 
 

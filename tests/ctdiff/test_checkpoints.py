@@ -145,7 +145,7 @@ def test_foreign_files_are_refused(tmp_path):
     network = nn.Linear(3, 2)
     foreign = tmp_path / "foreign.safetensors"
     foreign.write_bytes(safetensors.torch.save(network.state_dict()))
-    with pytest.raises(CheckpointError, match="is not of a checkpoint of ctdiff"):
+    with pytest.raises(CheckpointError, match="is not part of a checkpoint of ctdiff"):
         read_weights(foreign)
     torch.save([1, 2], tmp_path / "foreign.pt")
     with pytest.raises(CheckpointError, match="is not a checkpoint of ctdiff"):
@@ -170,7 +170,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 def test_an_optimiser_of_another_training_is_refused(saved):
     _, state = toy.make(5)
     other = TrainingState(state.network, state.ema, torch.optim.SGD(state.network.parameters(), 0.1), state.scheduler)
-    with pytest.raises(CheckpointError, match=r"state\.pt is of another training"):
+    with pytest.raises(CheckpointError, match=r"state\.pt belongs to another training"):
         other.load(saved / "step_0000005")
 
 
@@ -257,7 +257,9 @@ def test_tied_and_untied_networks_are_different_networks(tmp_path):
     network = _Tied()
     tied = write_checkpoint(tmp_path, 1, {"model": network.state_dict()}, {}) / "model.safetensors"
     network.head.weight = nn.Parameter(network.embedding.weight.detach().clone())
-    with pytest.raises(CheckpointError, match=r"of another network: only the network has 'head\.weight' \(1 such names\)"):
+    with pytest.raises(
+        CheckpointError, match=r"belongs to another network: only the network has 'head\.weight' \(1 such names\)"
+    ):
         load_weights(network, tied)
     untied = write_checkpoint(tmp_path, 2, {"model": network.state_dict()}, {}) / "model.safetensors"
     other = _Tied()

@@ -156,10 +156,10 @@ def test_a_stopped_run_continues_bit_for_bit(preset, number, changes, images, tm
 @pytest.mark.parametrize("preset", ["mnist", "mnist_ddpm"])
 def test_a_finished_run_of_constant_rate_is_made_longer_bit_for_bit(preset, images, tmp_path, capsys):
     changes = {"optimizer__schedule__name": "constant", "loss__times__name": "importance", "loss__times__importance__bins": 1}
-    settings = flags(preset, **images, **changes)
     whole, longer = tmp_path / "whole", tmp_path / "longer"
     for run, steps in ((whole, 6), (longer, 3)):
-        assert _train(f"--config={preset}", f"--workdir={run}", *settings, f"--config.training.steps={steps}") == 0
+        settings = flags(preset, **images, **changes, training__steps=steps)
+        assert _train(f"--config={preset}", f"--workdir={run}", *settings) == 0
     assert _train(f"--workdir={longer}", "--resume", "--config.training.steps=6") == 0
     assert f"resuming {longer} at step 3" in capsys.readouterr().out
     ours, expected = _contents(longer), _contents(whole)
@@ -179,7 +179,7 @@ def test_a_run_whose_rate_falls_to_its_end_is_not_made_longer(images, tmp_path, 
     train(small("mnist", **images), run)
     assert _train(f"--workdir={run}", "--resume", "--config.training.steps=6") == 2
     message = capsys.readouterr().err
-    assert "training.steps was 4, now 6 (a run can be made longer if its optimizer.schedule.name is constant)" in message
+    assert "training.steps was 4, now 6 (steps can be added to a run if its optimizer.schedule.name is constant)" in message
 
 
 def test_a_run_that_dies_continues_from_its_checkpoint(images, tmp_path, monkeypatch):
@@ -208,8 +208,10 @@ def test_a_finished_run_only_draws_again(images, tmp_path, capsys):
     before = _contents(run)
     (run / "samples" / "final.png").unlink()
     lines = []
-    train(config, run, say=lines.append)
-    assert "is finished (4 steps): only drawing samples" in lines[0]
+    outcome = train(config, run, say=lines.append)
+    assert "is finished (4 steps): only samples are drawn" in lines[0]
+    files = [run / name for name in ("samples/final.png", "samples/process.png", "loss.png", "metrics.jsonl")]
+    assert list(outcome.files.values()) == files
     assert _contents(run) == before
     again = tmp_path / "again"
     train(config, again)
@@ -226,7 +228,7 @@ def test_sampling_settings_may_change_and_others_may_not(images, tmp_path, capsy
     changed = flags(**images, optimizer__lr=0.5, model__unet__blocks=(2, 1))
     assert _train("--config=mnist", f"--workdir={run}", *changed) == 2
     message = capsys.readouterr().err
-    assert "holds a run of another configuration" in message
+    assert "has a run with another configuration" in message
     assert "optimizer.lr was 0.002, now 0.5" in message
     assert "model.unet.blocks was (1, 1), now (2, 1)" in message
     before = _contents(run)
@@ -283,10 +285,11 @@ def test_nothing_is_deleted_before_everything_is_checked(images, tmp_path):
         "sampler.name=ddim",
         "optimizer.adamw.betas=(0.9, 2.0)",
     ):
+        settings = {word.partition("=")[0]: word for word in [*flags(**images), f"--config.{mistake}"]}.values()
         for fresh in ("--fresh", "--nofresh"):
             # Without a fresh start it is finished: no image is read, and where they lie stays as it was.
             status = 0 if "absent" in mistake and fresh == "--nofresh" else 2
-            assert _train("--config=mnist", f"--workdir={run}", *flags(**images), f"--config.{mistake}", fresh) == status
+            assert _train("--config=mnist", f"--workdir={run}", *settings, fresh) == status
             assert _everything(run) == before, mistake
     assert load_run(run).step == 4
 
@@ -318,7 +321,7 @@ def test_a_folder_of_something_else_is_left_alone(name, fresh, images, tmp_path)
     (foreign / name).parent.mkdir(parents=True, exist_ok=True)
     (foreign / name).write_text('{"architectures": ["mine"]}')
     before = _everything(foreign)
-    with pytest.raises(RunError, match=rf"holds {name.split('/')[0]}, but no run of ctdiff .* nothing was touched"):
+    with pytest.raises(RunError, match=rf"has {name.split('/')[0]}, but no configuration of a run .*Nothing was changed"):
         train(small("mnist", **images), foreign, fresh=fresh)
     assert _everything(foreign) == before
 
@@ -351,19 +354,19 @@ def test_one_training_at_a_time(images, tmp_path, capsys):
     run = tmp_path / "run"
     with RunFolder(run).locked():
         assert _train("--config=mnist", f"--workdir={run}", *flags(**images)) == 2
-        assert f"another training is at work in {run}" in capsys.readouterr().err
+        assert f"another training uses {run}" in capsys.readouterr().err
         assert list(run.iterdir()) == []
     assert train(small("mnist", **images), run).step == 4
 
 
 def test_a_signal_after_the_step_was_saved_is_heard_a_step_later(images, tmp_path, monkeypatch):
-    class Bar(trainer.tqdm):
-        def update(self, n=1):
-            super().update(n)
-            if self.n == 2:
-                os.kill(os.getpid(), signal.SIGTERM)
+    def save(self, step, stopping):
+        plain(self, step, stopping)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(trainer, "tqdm", Bar)
+    plain = trainer._Recorder.save
+    monkeypatch.setattr(trainer._Recorder, "save", save)
     outcome = train(small("mnist", **images, training__steps=6, saving__checkpoint_every=100), tmp_path / "run")
     assert (outcome.step, outcome.stopped_by) == (3, signal.SIGTERM)
     assert load_run(tmp_path / "run").step == 3
@@ -438,8 +441,10 @@ def test_sample(preset, images, tmp_path, capsys):
     other = "ddim" if preset == "mnist_ddpm" else "tau_leaping"
     assert main(["sample", str(run), f"--sampler={other}", "--num_samples=2", "--config.sampler.grid.name=cosine"]) == 0
     assert (run / "samples" / f"{other}_3_grid.name=cosine.npz").exists()
-    last = sample_run(run, num_samples=2, ema=False, out=tmp_path / "last")[1]
-    first = sample_run(run, num_samples=2, checkpoint=2, out=tmp_path / "first")[1]
+    typed = sample_run(run, seeds="9,2", steps=2, out=tmp_path / "typed").files[1]
+    assert np.array_equal(np.load(typed)["images"], few["images"])
+    last = sample_run(run, num_samples=2, ema=False, out=tmp_path / "last").files[1]
+    first = sample_run(run, num_samples=2, checkpoint=2, out=tmp_path / "first").files[1]
     assert not np.array_equal(np.load(last)["images"], np.load(first)["images"])
     assert (np.load(first)["step"], np.load(last)["step"]) == (2, 4)
 
@@ -456,7 +461,7 @@ def test_a_sampler_and_its_settings_are_chosen_together(images, tmp_path, capsys
         assert main(["sample", *map(str, arguments), "--seeds=3-5", f"--out={tmp_path / str(i)}"]) == 0
         assert np.array_equal(np.load(tmp_path / f"{i}.npz")["images"], loaded.images(by_hand).numpy())
     capsys.readouterr()
-    for arguments in ([run, eta], [run, eta, "--sampler=heun"], [run, chosen, eta, "--config.sampler.name=ancestral"]):
+    for arguments in ([run, eta], [run, eta, "--sampler=heun"], [run, eta, "--config.sampler.name=ancestral"]):
         assert main(["sample", *map(str, arguments)]) == 2
         message = r"ctdiff: config.sampler.ddim.eta = 0.5 cannot act: config.sampler.name = '\w+', expected 'ddim'\n"
         assert re.fullmatch(message, capsys.readouterr().err)
@@ -484,7 +489,7 @@ def test_labels(images, tmp_path, capsys):
     with Image.open(tmp_path / "one.png") as picture:
         assert picture.size == (2 * 58 + 2, 2 * 58 + 2)
     for arguments, message in (
-        (["--labels=11"], "label 11, expected 0 .. 9, or 10 for none"),
+        (["--labels=11"], "label 11, expected 0 .. 9, or 10 for no class"),
         (["--label=-1"], "label"),
         (["--label=1", "--labels=0-3"], "--label=1 and --labels=0-3: give one of them"),
     ):
@@ -511,7 +516,7 @@ def test_an_animation_of_the_reverse_process(preset, images, tmp_path, capsys):
         shown, clean = np.asarray(animation.convert("RGB")).astype(int), np.asarray(last.convert("RGB")).astype(int)
     assert not np.array_equal(first, clean)
     assert abs(shown - clean).max() <= (16 if preset == "mnist_absorbing" else 0)
-    paths = sample_run(run, num_samples=2, steps=120, gif=True)
+    paths = sample_run(run, num_samples=2, steps=120, gif=True).files
     assert paths[2] == run / "samples" / "ancestral_120.gif"
     with Image.open(paths[2]) as animation:
         assert animation.n_frames <= 50
@@ -531,9 +536,9 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
             "config.sampler.name = 'ddim', expected one of ancestral, euler, midpoint_tau_leaping",
         ),
         ([run, "--steps=0"], "steps"),
-        ([run, "--seeds=5-2"], "--seeds = '5-2', expected"),
+        ([run, "--seeds=5-2"], "seeds = '5-2', expected"),
         ([run, "--seeds=0-3", "--num_samples=3"], "num_samples = 3 and 4 seeds"),
-        ([run, "--checkpoint=3"], "has no checkpoint 3; there are [2, 4]"),
+        ([run, "--checkpoint=3"], "has no checkpoint 3, expected one of [2, 4]"),
         ([run, "--labels=1"], "label 1, expected none"),
         (
             [run, "--config.training.steps=3"],
@@ -570,7 +575,10 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
         (["train", "--config=mnist", "--config.data.flip", "true"], "unexpected 'true'"),
         (["train", "--config=mnist", "--config.model.unet.widht=3"], "Did you mean widths?"),
         (["train", "--config=mnist", "more"], "unexpected 'more'"),
-        (["trian"], "'trian' is not a command, expected one of train, sample, evaluate, compare, import-config. Did you "),
+        (
+            ["trian"],
+            "'trian' is not a command, expected one of train, sample, evaluate, compare, import-config, info, completion. Did ",
+        ),
     ],
 )
 def test_mistakes_in_training(arguments, message, tmp_path, capsys, monkeypatch):
@@ -587,7 +595,7 @@ def test_folders_that_cannot_be_used(images, tmp_path, capsys):
         train(config, tmp_path / "file" / "run")
     with pytest.raises(RunError, match="is not a run"):
         train(config, tmp_path / "new", resume=True)
-    with pytest.raises(RunError, match="not both"):
+    with pytest.raises(RunError, match="expected one of them or none"):
         train(config, tmp_path / "new", resume=True, fresh=True)
     with pytest.raises(RunError, match="is not a run"):
         load_run(tmp_path / "new")
@@ -605,9 +613,9 @@ def test_broken_checkpoints(images, tmp_path, capsys):
     with pytest.raises(CheckpointError, match=re.escape(str(newest))):
         load_run(run, checkpoint=4)
     lines = []
-    assert train(config, run, say=lines.append).step == 4
-    assert str(newest) in lines[0]
-    assert "resuming" in lines[1]
+    with pytest.warns(UserWarning, match=f"{re.escape(str(newest))}.*; an older checkpoint is used"):
+        assert train(config, run, say=lines.append).step == 4
+    assert "resuming" in lines[0]
     assert load_run(run).step == 4
     for path in (run / "checkpoints").glob("*/*"):
         path.write_bytes(b"")

@@ -124,12 +124,15 @@ def test_what_does_not_fit_is_refused(run, folder, tmp_path, capsys):
     wide, white = put("wide.png", np.zeros((8, 10))), put("white.png", np.full((8, 8), 255))
     (tmp_path / "text.png").write_text("no image")
     for arguments, message in (
-        ([f"--given={wide}"], f"given = '{wide}' has 8 x 10 pixels (height x width), expected 8 x 8, as the run has"),
+        (
+            [f"--given={wide}"],
+            f"given = '{wide}' has 8 x 10 pixels (height x width), expected 8 x 8: the size of the run's images",
+        ),
         ([f"--given={image}", f"--mask={wide}"], f"mask = '{wide}' has 8 x 10 pixels"),
         ([f"--given={image}", f"--mask={ramp}"], "has the grey level 100, expected 0 (unknown) and 255 (known) only"),
         ([f"--given={image}", f"--mask={white}"], "is white, expected black where pixels are unknown"),
         ([f"--given={tmp_path / 'none.png'}"], "none.png': there is no such file"),
-        ([f"--given={tmp_path / 'text.png'}"], "text.png is damaged or no image"),
+        ([f"--given={tmp_path / 'text.png'}"], "text.png is damaged or not an image"),
         (["--given=test:7,24"], "given = [7, 24]: there is no test image 24, expected numbers of test images in 0 .. 23"),
         (["--given=test:a"], "given = 'a', expected non-negative integers and ascending ranges"),
     ):
@@ -145,7 +148,7 @@ def test_levels_that_are_taken_as_they_are(folder, tmp_path):
     few = load_run(run)
     few.config.data.quantise = False
     Image.fromarray(np.full((8, 8), 9, dtype=np.uint8)).save(tmp_path / "image.png")
-    with pytest.raises(ValueError, match=r"images hold the value 9, expected 0 \.\. 7 \(config\.data\.num_values = 8 and"):
+    with pytest.raises(ValueError, match=r"images have the value 9, expected 0 \.\. 7 \(config\.data\.num_values = 8 and"):
         completion_of(few, tmp_path / "image.png", None)
 
 
@@ -162,7 +165,6 @@ def test_measurements_refuse_runs_that_complete(run, tmp_path):
 def test_a_resumed_run_is_the_uninterrupted_one(kind, folder, tmp_path):
     """Bit for bit: weights and pictures."""
     config = small("mnist_completion", **images(folder), model__known__name=kind)
-    train(config, tmp_path / "whole")
     first = configuration.changed(config, {"training.steps": 2, "optimizer.schedule.name": "constant"})
     train(configuration.changed(config, {"optimizer.schedule.name": "constant"}), tmp_path / "constant")
     train(first, tmp_path / "parts")

@@ -89,7 +89,7 @@ def test_a_slow_network_is_not_measured_for_long(monkeypatch):
     ("arguments", "message"),
     [
         ((nn.Linear(2, 2), (1, 8, 8)), "backbone is a Linear, expected a Backbone or PixelLogits"),
-        ((Known(), (8, 8)), r"shape = \(8, 8\), expected that of one image, \(C, H, W\)"),
+        ((Known(), (8, 8)), r"shape = \(8, 8\), expected the shape of one image, \(C, H, W\)"),
         ((Known(), (3, 0, 8)), r"shape = \(3, 0, 8\), expected"),
         ((Known(), (1, 8, 8)), r"shape = \(1, 8, 8\), expected \(3, H, W\)"),
         ((Known(), (3, 8, 8), -1), "runs = -1"),

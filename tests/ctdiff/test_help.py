@@ -9,16 +9,22 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
+from absl.flags import Error
 
 from ctdiff import config as configuration
+from ctdiff import recipe
 from ctdiff.cli import main
+from ctdiff.cli.verb import Result, Verb, apply
+from diffusion_core.ranges import Range
 from discrete_diffusion.rates import GaussianTargetRates
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ["train", "sample", "evaluate", "compare", "import-config"]
+VERBS = ["train", "sample", "evaluate", "compare", "import-config", "info", "completion"]
 
 
 def verb(name):
@@ -30,46 +36,111 @@ def test_help_lists_the_verbs_and_the_presets(capsys):
     printed = capsys.readouterr().out
     for name in VERBS:
         assert f"  {name} " in printed
-        assert verb(name).description.splitlines()[0] in printed
-    assert set(configuration.preset_names()) <= set(printed.replace(",", " ").split())
+        assert verb(name).function.__doc__.splitlines()[0] in printed
+    samplers = {name for engine in recipe.engines() for name in recipe.samplers_of(engine)}
+    assert {*configuration.preset_names(), *samplers} <= set(printed.replace(",", " ").split())
     assert max(map(len, printed.splitlines())) <= 100
     for arguments, status in (([], 2), (["help"], 0), (["-h"], 0), (["-help"], 0)):
         assert main(arguments) == status
         assert capsys.readouterr().out == printed
+    assert main(["help", "trian"]) == 2
+    assert "'trian' is not a command" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_help_of_a_verb(name, capsys):
+def test_help_of_a_verb(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([name, "--help"]) == 0
     printed = capsys.readouterr().out
     lines = printed.splitlines()
-    assert lines[0].startswith(f"Usage: ctdiff {name} ")
+    (usage,) = [line for line in lines if line.startswith("Usage:")]
+    wanted = inspect.getfullargspec(verb(name).function)
+    words = [word.upper() for word in wanted.args]
+    words = [f"[{word}]" for word in words] if wanted.defaults else words
+    words += ["[RUN ...]"] if wanted.varargs else []
+    assert usage == " ".join(["Usage: ctdiff", name, *words, "[--FLAG=VALUE ...]"])
     assert max(map(len, lines)) <= 100
     assert not {"None", "nan"} & set(printed.split())
     (example,) = [line for line in lines if line.startswith(f"    ctdiff {name} ")]
     values = verb(name).flag_values()
     for key in {*values} - {"help", "h"}:
-        (at,) = [i for i, line in enumerate(lines) if line.startswith((f"  --{key}=", f"  --{key}[=", f"  --[no]{key} "))]
-        explained = " ".join(" ".join(lines[at + 1 :]).split())
-        assert explained.startswith(values[key].help.removeprefix("<mnist-cnn|inception>: "))
+        (at,) = [i for i, line in enumerate(lines) if line.startswith((f"  --{key}: ", f"  --[no]{key}: "))]
+        explained = " ".join(" ".join(lines[at:]).split())
+        assert explained.partition(": ")[2].startswith(values[key].help)
+        assert len(values[key].help) > 20
         if values[key].default is None:
             assert "Without it, " in values[key].help, key
-        elif values[key].default != [] and not values[key].boolean:
-            assert f"default: {values[key].default}" in lines[at]
-    for other in ([name, "-h"], [name, "absent", "--help"]):
+        else:
+            shown = str(values[key].default).lower() if values[key].boolean else values[key].default
+            assert explained.partition(values[key].help)[2].startswith(f" (default: '{shown}')")
+    for other in ([name, "-h"], [name, "absent", "--help"], ["help", name]):
         assert main(other) == 0
         assert capsys.readouterr().out == printed
-    line = verb(name).read(shlex.split(example)[2:])
-    verb(name).check_runs(line.runs)
+    verb(name).check(verb(name).read(shlex.split(example)[2:])[0])
 
 
-def test_defaults_and_bounds_in_help(capsys):
-    main(["compare", "--help"])
-    printed = capsys.readouterr().out
-    assert "  --num_samples=INTEGER (at least 1, default: 500)\n" in printed
-    assert "  --extractor=mnist-cnn|inception (default: mnist-cnn)\n" in printed
-    assert "  --samplers=TEXT,TEXT,...\n" in printed
-    assert "  --[no]fresh (default: off)\n" in printed
+def test_flags_are_read_from_functions(capsys, monkeypatch):
+    """Types, bounds and defaults of signatures, and meanings of docstrings; the first function of an argument counts."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def inner(count: Annotated[int, Range(least=2)] = 3, mark: str = "inner", replicates: int = 5):
+        """Do something.
+
+        Arguments:
+            count: how often. None means twice.
+            mark: not shown.
+            replicates: no flag.
+        """
+        return count, mark
+
+    def outer(
+        file: str,
+        *,
+        mark: str | None = None,
+        part: bool | str | None = None,
+        names: Sequence[str] = (),
+        overrides: Sequence[str] = (),
+        **flags: Any,
+    ):
+        """Do it.
+
+        Usage: ctdiff outer FILE
+
+        Arguments:
+            file: the file.
+            mark: a text. None means
+                that there is none.
+            part: all or a part. None means nothing.
+            names: some names.
+            overrides: no flag.
+            flags: more.
+        """
+        called.append((file, mark, part, names, apply(inner, flags)))
+        return Result("done", {"answer": 7}, status=7)
+
+    called = []
+    verb = Verb(outer, reads=(inner,))
+    assert "--count: How often. Without it, twice.\n    (default: '3')\n    (integer >= 2)\n" in verb.help()
+    assert "--mark: A text. Without it, there is none.\n" in verb.help()
+    assert verb.help().startswith("Do it.\n\nUsage: ctdiff outer FILE\n\nFlags:\n")
+    assert {*verb.flag_values()} == {"help", "h", "count", "mark", "part", "names", "trust", "quiet", "json"}
+    for words, expected in (
+        (["a"], ("a", None, None, (), (3, "inner"))),
+        (["--count=5", "a", "--mark", "b"], ("a", "b", None, (), (5, "inner"))),
+        (["a", "--part", "--names=b,c"], ("a", None, "true", ["b", "c"], (3, "inner"))),
+        (["a", "--part=b"], ("a", None, "b", (), (3, "inner"))),
+    ):
+        assert verb.run(words) == 7
+        assert called.pop() == expected
+    for words, message in (
+        ([], r"^the file is missing \(see ctdiff outer --help\)"),
+        (["a", "b"], "^unexpected 'b'"),
+        (["a", "--count=1"], "flag --count=1: 1 is not integer >= 2"),
+        (["a", "--replicates=1"], "Unknown command line flag 'replicates'"),
+    ):
+        with pytest.raises((ValueError, Error), match=message):
+            verb.run(words)
+    assert called == []
 
 
 def explained(capsys, *arguments):
@@ -166,33 +237,89 @@ def test_a_part_that_there_is_not(part, capsys):
         (["--config.data.flip=no"], ["data.flip=no"]),
         (["--noconfig.data.flip"], ["data.flip=false"]),
         (["-noconfig.data.flip"], ["data.flip=false"]),
-        (["--config.data.flip", "--noconfig.data.flip"], ["data.flip=false"]),
-        (["--noconfig.data.flip", "--config.data.flip"], ["data.flip=true"]),
-        (["--config.training.steps=7", "--config.training.steps", "8"], ["training.steps=8"]),
         (["--config.training.steps=7", "--config.sampler.steps=9"], ["training.steps=7", "sampler.steps=9"]),
     ],
 )
 def test_keys_between_flags_and_runs(arguments, overrides):
     others = ["one", "--calls=4", "--out", "folder", "two", "--fresh", "-device=cuda"]
     for i in (0, 1, 2, 4, 5, 6, 7):
-        line = verb("compare").read([*others[:i], *arguments, *others[i:]])
-        assert line.runs == ["one", "two"]
-        assert line.overrides == [f"--config.{override}" for override in overrides]
-        assert {name: line.given[name] for name in line.present} == {
+        runs, given = verb("compare").read([*others[:i], *arguments, *others[i:]])
+        assert runs == ["one", "two"]
+        assert given == {
             "calls": "4",
             "out": "folder",
             "fresh": True,
             "device": "cuda",
+            "overrides": [f"--config.{override}" for override in overrides],
         }
 
 
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["--config.data.flip", "--noconfig.data.flip"], "config.data.flip"),
+        (["--config.training.steps=7", "--config.training.steps", "8"], "config.training.steps"),
+        (["--out=a", "-out=b"], "out"),
+        (["--fresh", "--nofresh"], "fresh"),
+        (["--calls=4", "--calls=4"], "calls"),
+    ],
+)
+def test_a_flag_with_one_value_is_given_once(words, flag):
+    with pytest.raises(Error, match=f"flag --{flag}=.*: already defined as "):
+        verb("compare").read(["one", *words])
+
+
+def test_values_of_a_list_are_joined():
+    _, given = verb("sample").read(["one", "--trust=evil,mine", "--steps=3", "--trust", "other"])
+    assert given == {"trust": ["evil", "mine", "other"], "steps": 3}
+
+
+@pytest.mark.parametrize("name", ["info", "completion bash", "import-config mine.py"])
+def test_flags_that_would_do_nothing_are_refused(name, capsys):
+    idle = ["trust=mine"] if name.startswith("import") else ["trust=mine", "quiet"]
+    for flag in idle:
+        assert main([*name.split(), f"--{flag}"]) == 2
+        assert f"Unknown command line flag '{flag.partition('=')[0]}'" in capsys.readouterr().err
+    assert main([*name.split(), "--config.foo=1"]) == 2
+    assert capsys.readouterr().err == f"ctdiff: --config.foo=1: ctdiff {name.split()[0]} changes no configuration\n"
+
+
+def test_nohelp_is_not_help(capsys):
+    texts = explained(capsys, "--config=mnist", "--nohelp", "--help_config=optimizer.lr")
+    assert [*texts] == ["optimizer.lr=0.002"]
+
+
 def test_behind_two_dashes_there_are_no_flags():
-    line = verb("compare").read(["one", "--config.sampler.steps=3", "--", "--config.sampler.num_samples=9", "--fresh"])
-    assert line.runs == ["one", "--config.sampler.num_samples=9", "--fresh"]
-    assert line.overrides == ["--config.sampler.steps=3"]
-    assert not line.given["fresh"]
-    line = verb("compare").read(["one", "--out", "--config.sampler.steps=3"])
-    assert (line.given["out"], line.overrides) == ("--config.sampler.steps=3", [])
+    runs, given = verb("compare").read(["one", "--config.sampler.steps=3", "--", "--config.sampler.num_samples=9", "--fresh"])
+    assert runs == ["one", "--config.sampler.num_samples=9", "--fresh"]
+    assert given == {"overrides": ["--config.sampler.steps=3"]}
+    _, given = verb("compare").read(["one", "--out", "--config.sampler.steps=3"])
+    assert given == {"out": "--config.sampler.steps=3"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--config=mnist", "--workdir="],
+        ["train", "--config=", "--workdir=run"],
+        ["sample", "run", "--format=png", "--out="],
+        ["sample", "run", "--given", ""],
+        ["evaluate", "--repeat="],
+        ["compare", "run", "--out="],
+        ["import-config", "mine.py", "--out="],
+    ],
+)
+def test_an_empty_path_is_not_the_default(arguments, capsys):
+    """It is a shell variable that is not set."""
+    assert main(arguments) == 2
+    (flag,) = [word for word in arguments if word.endswith("=") or word == "--given"]
+    assert capsys.readouterr().err == f"ctdiff: --{flag.strip('-=')}= is empty, expected a path\n"
+
+
+@pytest.mark.parametrize("arguments", [["sample", ""], ["compare", "run", ""], ["import-config", ""]])
+def test_an_empty_argument_is_not_the_working_directory(arguments, capsys):
+    assert main(arguments) == 2
+    assert "an argument is empty" in capsys.readouterr().err
 
 
 def described(capsys, *arguments):
@@ -247,7 +374,8 @@ def test_what_is_typed_is_read_by_its_key(capsys):
     assert "gaussian_target" not in config["process"]["rates"], "only what is chosen has keys"
     for setting in (["--config.data.flip"], ["--config.data.flip=true"], ["-config.data.flip"]):
         assert described(capsys, *setting, "--config", "mnist", "--config.training.steps", "7")["data"]["flip"] is True
-        assert described(capsys, "--config=mnist", *setting, "--noconfig.data.flip")["data"]["flip"] is False
+    for setting, flips in (([], True), (["--noconfig.data.flip"], False)):
+        assert f"data.flip={flips}" in explained(capsys, "--config=cifar10_unet", *setting, "--help_config=data.flip")
 
 
 MISTAKES = [

@@ -128,7 +128,7 @@ def test_without_a_place_to_keep_images(tmp_path: Path, monkeypatch: pytest.Monk
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert equal(image_folder(root, 3, 5), kept)
-    assert [str(each.message).split(" (")[0] for each in caught] == ["the images cannot be kept for the next start"]
+    assert [str(each.message).split(" (")[0] for each in caught] == ["the images cannot be saved for the next start"]
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the specification of these folders says to pass that over
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     image_folder(root, 3, 5)
@@ -212,7 +212,7 @@ def test_one_original_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     sizes.clear()
-    with pytest.warns(UserWarning, match="cannot be kept"):
+    with pytest.warns(UserWarning, match="cannot be saved"):
         image_folder(root, 3, 4)
     assert len(sizes) == 8
     assert max(sizes) <= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,6 +58,21 @@ def test_a_tilde_is_the_home(tmp_path, monkeypatch, capsys):
     assert evaluation_file("~/run", "~/other.json") == tmp_path / "other.json"
     assert load_run("~/run").path == tmp_path / "run"
     assert not Path("~").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sample", "~nosuchuser/run"],
+        ["train", "--config=~nosuchuser/x.py"],
+        ["train", "--config=mnist", "--workdir=~nosuchuser/run"],
+        ["import-config", "~nosuchuser/x.py"],
+    ],
+)
+def test_the_home_of_a_user_that_there_is_not(arguments, capsys):
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert re.fullmatch(r"ctdiff: ~nosuchuser/\S+: ~nosuchuser is not a known home folder, expected an absolute path\n", err)
 
 
 def test_a_tilde_is_the_home_from_python(tmp_path, monkeypatch):
@@ -124,12 +140,12 @@ def test_samples_of_other_settings_have_other_names(guided, tmp_path):
         {"overrides": ["--config.sampler.guidance.g=5.0"]},
         {"steps": 4},
     ]
-    names = [sample_run(guided, **{"num_samples": None if "seeds" in one else 3, **one})[0].name for one in asked]
+    names = [sample_run(guided, **{"num_samples": None if "seeds" in one else 3, **one}).files[0].name for one in asked]
     assert len(set(names)) == len(asked), names
     assert names[1] == f"{names[0].removesuffix('.png')}_seeds=7-9.png"
     assert names[7].endswith("_guidance.g=3.0.png")
     many = [f"--config.sampler.{key}={value}" for key, value in guided_settings().items()]
-    long = sample_run(guided, num_samples=2, seeds=[2**40, 2**41 + 1], overrides=many)[0]
+    long = sample_run(guided, num_samples=2, seeds=[2**40, 2**41 + 1], overrides=many).files[0]
     assert len(long.name) < 140
     for out, expected in (
         ("pic.png", "pic.png"),
@@ -138,9 +154,9 @@ def test_samples_of_other_settings_have_other_names(guided, tmp_path):
         ("some/", f"some/{names[0]}"),
         ("pic.npz", "pic.png"),
     ):
-        assert sample_run(guided, num_samples=3, out=f"{tmp_path}/{out}")[0] == tmp_path / expected
+        assert sample_run(guided, num_samples=3, out=f"{tmp_path}/{out}").files[0] == tmp_path / expected
     (tmp_path / "there").mkdir()
-    assert sample_run(guided, num_samples=3, out=tmp_path / "there")[0].parent == tmp_path / "there"
+    assert sample_run(guided, num_samples=3, out=tmp_path / "there").files[0].parent == tmp_path / "there"
 
 
 def guided_settings():
@@ -210,7 +226,7 @@ def test_a_hidden_package_is_one_clear_error(tmp_path):
     (tmp_path / "backbones" / "__init__.py").write_text("")
     done = python("import ctdiff", tmp_path)
     expected = (
-        f"ImportError: the package backbones of ctdiff is in {ROOT / 'backbones'}, but it is found in {tmp_path / 'backbones'}"
+        f"ImportError: the package backbones of ctdiff is in {ROOT / 'backbones'}, but Python finds {tmp_path / 'backbones'}"
     )
     assert expected in done.stderr.splitlines()[-1]
 
@@ -243,7 +259,7 @@ def test_classes_by_name(tmp_path, capsys):
     capsys.readouterr()
     for label, message in (
         ("dgo", "label 'dgo', expected a number or one of cat, dog, emu. Did you mean dog?"),
-        ("7", "label 7, expected 0 .. 2, or 3 for none"),
+        ("7", "label 7, expected 0 .. 2, or 3 for no class"),
         ("-1", "label '-1', expected a number or one of cat, dog, emu"),
     ):
         assert main(["sample", str(run), f"--label={label}"]) == 2

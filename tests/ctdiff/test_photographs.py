@@ -188,7 +188,7 @@ def test_floats_in_the_unit_interval(tmp_path: Path) -> None:
     values = np.array([[0.0, 0.25], [0.5, 1.0]], np.float32)
     assert opened(put(tmp_path / "a.tif", Image.fromarray(values)))[0].tolist() == [[0, 64], [128, 255]]
     for wrong in (255 * values, values - 1, values * np.float32("nan")):
-        with pytest.raises(ValueError, match=r"b\.tif holds floats .*, expected 0 \.\. 1"):
+        with pytest.raises(ValueError, match=r"b\.tif has floats .*, expected 0 \.\. 1"):
             opened(put(tmp_path / "b.tif", Image.fromarray(wrong)))
 
 
@@ -204,7 +204,7 @@ def test_nothing_is_run_to_decode_an_image(tmp_path: Path, monkeypatch: pytest.M
     """PostScript is a program, and Pillow would give it to Ghostscript."""
     monkeypatch.setattr("subprocess.Popen", lambda *args, **kwargs: pytest.fail("a program was started"))
     (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    with pytest.raises(ValueError, match=r"a\.png is damaged or no image"):
+    with pytest.raises(ValueError, match=r"a\.png is damaged or not an image"):
         opened(tmp_path / "a.png")
 
 
@@ -257,11 +257,11 @@ def test_every_damaged_file_is_one_line_with_its_name(tmp_path: Path) -> None:
         with pytest.raises(DamagedImageError) as caught:
             opened(path)
         message = str(caught.value)
-        assert message.startswith(f"{path} is damaged or no image (")
+        assert message.startswith(f"{path} is damaged or not an image (")
         assert "\n" not in message
     with (
         Image.open(tmp_path / "cut.png") as item,
-        pytest.raises(DamagedImageError, match=r"dataset\[0\] is damaged or no image"),
+        pytest.raises(DamagedImageError, match=r"dataset\[0\] is damaged or not an image"),
     ):
         from_dataset([item])
 
@@ -274,5 +274,7 @@ def test_whatever_a_decoder_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise error
 
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", load)
-    with pytest.raises(DamagedImageError, match=r"a\.png is damaged or no image \((MemoryError|deep|unpack|a)\); \d+ bytes"):
+    with pytest.raises(
+        DamagedImageError, match=r"a\.png is damaged or not an image \((MemoryError|deep|unpack|a)\); \d+ bytes"
+    ):
         opened(path)

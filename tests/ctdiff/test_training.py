@@ -130,7 +130,7 @@ def test_batches_may_be_an_iterator():
     objective, state = make(steps=3)
     assert len(list(fit(objective, (BATCHES[i] for i in range(3)), state.optimizer, steps=3))) == 3
     objective, state = make(steps=3)
-    with pytest.raises(ValueError, match="the batches ended after 2, before step 3"):
+    with pytest.raises(ValueError, match="there are only 2 batches, expected another one for step 3"):
         list(fit(objective, iter([BATCHES[0], BATCHES[1]]), state.optimizer, steps=3))
 
 
@@ -142,12 +142,12 @@ def test_batches_may_be_a_list_or_a_data_loader():
         objective, state = make(steps=3, dropout=0.0)
         losses.append([step.loss for step in fit(objective, given, state.optimizer, steps=2)])
         objective, state = make(steps=3)
-        with pytest.raises(ValueError, match="the batches ended after 2, before step 3"):
+        with pytest.raises(ValueError, match="there are only 2 batches, expected another one for step 3"):
             list(fit(objective, given, state.optimizer, steps=3))
     assert losses[0] == losses[1] == losses[2]
     labelled = TensorDataset(torch.zeros(8, 4), torch.zeros(8, dtype=torch.int64))
     with pytest.raises(
-        TypeError, match=r"a batch is \(x_0, Tensor\), expected conditions by name, such as \(x_0, {'y': labels}\)"
+        TypeError, match=r"a batch is \(x_0, Tensor\), expected a dictionary of conditions, as in \(x_0, {'y': labels}\)"
     ):
         next(fit(objective, DataLoader(labelled, batch_size=8), state.optimizer, steps=3))
     with pytest.raises(TypeError, match="batches is of type int, expected a sequence or an iterable"):
@@ -183,7 +183,7 @@ def test_the_line_that_makes_pairs_of_tensors_batches():
     loader = DataLoader(TensorDataset(torch.zeros(8, 4), torch.arange(8)), batch_size=4)
     _, state = make(steps=2)
     objective = Labelled(state.network)
-    with pytest.raises(TypeError, match="expected conditions by name") as error:
+    with pytest.raises(TypeError, match="expected a dictionary of conditions") as error:
         next(fit(objective, loader, state.optimizer, steps=2))
     line = "((x_0, {'y': y}) for x_0, y in loader)"
     assert str(error.value).endswith(f": fit(objective, {line}, ...)")

@@ -104,8 +104,8 @@ def test_null_values():
     assert set(null_values(both, {"context": 0.0, "y": 3})) == {"context", "y"}
     assert Reading(len).nfe == 1
     for network, null, message in (
-        (Labelled(), None, "the network has the conditions: none; guidance and label dropout need y or an explicit null"),
-        (Labelled(context=0.0), None, "the network has the conditions: context; guidance and label dropout need y"),
+        (Labelled(), None, "the network has the conditions: none; expected y among them, or null for another condition"),
+        (Labelled(context=0.0), None, "the network has the conditions: context; expected y among them"),
         (len, None, r"builtin_function_or_method lists no conditions: give null, such as {'y': the null class}"),
         (Labelled(y=10), {"text": 0}, "the condition text was given to a network with the conditions: y"),
         (Labelled(y=10), {}, "null = {}, expected the null value of at least one condition"),

@@ -135,7 +135,7 @@ def test_states_of_what_does_not_learn_are_empty(sampler):
     if sampler is not ImportanceTimes:
         assert times.state_dict() == {}
         times.load_state_dict({})
-        with pytest.raises(ValueError, match="the state holds seen, expected nothing"):
+        with pytest.raises(ValueError, match="the state contains seen, expected an empty state"):
             times.load_state_dict({"seen": torch.zeros(3)})
 
 

@@ -160,7 +160,7 @@ def relative_bias(process: CTMC, law: Tensor, dimensions: int, t: float) -> floa
 def test_the_bias_of_one_pass_is_one_over_d_for_independent_dimensions():
     """Uniform rates leave all states alike, so that exactly one of D equal terms is at the wrong state."""
     process, biases = CTMC(UniformRates(2), Constant(1.5)), []
-    for dimensions in (1, 2, 4, 8):
+    for dimensions in (1, 2, 4, 6):
         law = torch.ones(1, dtype=F64)
         for _ in range(dimensions):
             law = torch.outer(law, torch.tensor([0.9, 0.1], dtype=F64)).flatten()
@@ -289,7 +289,7 @@ def test_values_and_gradients_are_finite(name, t, process):
 def test_what_does_not_fit_is_refused(chain):
     oracle = chain("birth_death", 3)
     score, x0 = (kind(oracle.process, oracle.x0_network(), (2,)) for kind in (ScoreDenoiser, X0Denoiser))
-    with pytest.raises(ValueError, match=r"CTELBO with nll_weight = 0\.001 needs a denoiser with this law"):
+    with pytest.raises(ValueError, match=r"CTELBO with nll_weight = 0\.001 needs a denoiser with this distribution"):
         Objective(score, CTELBO(), StratifiedTimes(0.1))
     Objective(score, TWO, StratifiedTimes(0.1))
     with pytest.raises(ValueError, match=r"t_max = 1\.0, where tau is inf, expected a finite tau"):
@@ -300,7 +300,7 @@ def test_what_does_not_fit_is_refused(chain):
         CTELBO(nll_weight=-1)
     with pytest.raises(ValueError, match=r"sample\.noise = None"):
         CTELBO()(x0, ELBO().draw(oracle.process, oracle.clean, torch.tensor(0.5)))
-    with pytest.raises(TypeError, match="CTELBO draws or calls the network in its own way"):
+    with pytest.raises(TypeError, match="CTELBO has its own method draw or __call__, expected"):
         WeightedSum((ELBO(), CTELBO()), (1.0, 1.0))
 
 

@@ -328,7 +328,7 @@ def test_networks_with_their_own_classes():
 def test_bad_arguments_are_named(chains):
     here, scale = chains["uniform"], ConstantScale(1.0)
     process = here.process
-    with pytest.raises(ValueError, match="the network has the conditions: none; guidance and label dropout need y"):
+    with pytest.raises(ValueError, match="the network has the conditions: none; expected y among them"):
         PosteriorGuidance(LeaveOneOutDenoiser(process, pixel_network(4, 4, 0), (1, 4, 4)), scale)
     with pytest.raises(ValueError, match=r"function lists no conditions: give null, such as {'y': the null class}"):
         RateGuidance(here.denoiser(), scale)

@@ -149,7 +149,7 @@ def test_bad_arguments_are_named(chain, exact):
     ):
         with pytest.raises(ValueError, match=message):
             Inpainting(sampler, *arguments)
-    with pytest.raises(ValueError, match="x_0 has 4 examples for 3 chains, expected 1 or 3"):
+    with pytest.raises(ValueError, match="x_0 has 4 examples for 3 samples, expected 1 or 3"):
         Inpainting(sampler, x_0.expand(4, 2), known).sample(3)
     with pytest.raises(ValueError, match=r"x_0 has dtype torch\.float32, expected an integer dtype"):
         Inpainting(sampler, x_0.float(), known).sample(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -212,6 +213,7 @@ class FreshNetwork(nn.Module):
         return self.table[x.roll(1, -1)] * (1 + t.float()[:, None, None, None, None])
 
 
+@functools.cache  # its tables take longer than what is tested
 def full_size(name: str) -> CTMC:
     generator = torch.rand(256, 256, generator=torch.Generator().manual_seed(0), dtype=torch.float64).pow(8)
     generator.fill_diagonal_(0)

@@ -439,7 +439,7 @@ def test_bad_arguments_are_named(chain, exact):
         sampler.sample(2, y=torch.zeros(3, dtype=torch.int64))
     with pytest.raises(TypeError, match=r"y is of type list, expected a tensor with 3 rows"):
         sampler.sample(3, y=[0, 1, 2])
-    with pytest.raises(TypeError, match=r"seeds = 5, expected one integer for each chain, such as range\(3\)"):
+    with pytest.raises(TypeError, match=r"seeds = 5, expected one integer for each sample, such as range\(3\)"):
         sampler.sample(3, seeds=5)
     for wrong, message in (
         ({"corrector_steps": -1}, "corrector_steps = -1"),

@@ -40,7 +40,7 @@ from discrete_diffusion.schedules import CosineSurvival, Exponential, LinearSurv
 from .chi_squares import chi_square
 
 CHAINS = ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"]
-REFUSED = "a score model has no law of x_0 given x_t"
+REFUSED = r"a score model has no p\(x_0 \| x_t\)"
 
 
 def neighbours(oracle: EnumeratedCTMC, x: Tensor) -> Tensor:

@@ -1,3 +1,3 @@
-"""Faster implementations of methods of `rates.base`. Tests compare each with the default implementation."""
+"""Faster implementations of methods of `rates.base`. Tests compare each of them with the default implementation."""
 
 __all__: list[str] = []

@@ -1,12 +1,13 @@
-"""Exact draws from P_tau[x, .] for any tau in a few table look-ups, without the matrix P_tau.
+"""Exact draws from P_tau[x, .] for any tau, with a few table look-ups and without the matrix P_tau.
 
 With `lambda >= max_x -R[x, x]` and the stochastic matrix `A = I + R / lambda`,
 
     N ~ Poisson(lambda tau),   x_tau ~ A^N[x, .]
 
 Write N in base b: `N = sum_i d_i b^i`. Then A^N is a product of powers `A^(d_i b^i)`. For each digit there are b such
-powers, for any tau. Each power has an alias table. One uniform number selects one of n columns, and then one of the two
-values in this column. The number of digits is so large that the chain is stationary after them. Larger N are clamped.
+powers; they do not depend on tau. Each power has an alias table. One uniform number selects one of n columns, and then one
+of the two values in this column. There are so many digits that after the largest N the chain has its stationary law. Larger
+N are clamped.
 
 References:
     Markoff chains as an aid in the study of Markoff processes (Jensen, 1953) | https://doi.org/10.1080/03461238.1953.10419459
@@ -40,8 +41,11 @@ def alias_table(laws: Array) -> tuple[Array, NDArray[np.int16]]:
     With `v = n u` and `k = floor(v)`, the drawn value is k if v < threshold[k], else alias[k]. A value of probability zero
     is never drawn.
 
-    Each law is sorted. One large entry after another gives mass to the small entries. When a giving entry has become
-    small itself, it gets mass from the next large entry.
+    Each law is sorted. Large entries give probability mass to small entries, one large entry after the other. When a giving
+    entry has become small itself, it gets mass from the next large entry.
+
+    Arguments:
+        laws: the probabilities of n values in each row (m, n).
     """
     m, n = laws.shape
     row = np.arange(m)
@@ -67,13 +71,13 @@ def alias_table(laws: Array) -> tuple[Array, NDArray[np.int16]]:
 
 
 class JumpSampler:
-    """A sampler of P_tau[x, .] that draws the number of jumps. Its law is exact up to rounding in float64.
+    """A sampler of P_tau[x, .] that draws the number of jumps. The distribution of its draws is exact, up to rounding.
 
     Tables are built on first use. Copies share them.
 
     Arguments:
-        generator: R (n, n).
-        stationary: pi (n,).
+        generator: the rate matrix R (n, n).
+        stationary: its stationary law pi (n,).
     """
 
     def __init__(self, generator: Array, stationary: Array) -> None:

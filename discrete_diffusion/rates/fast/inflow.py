@@ -1,7 +1,7 @@
 """The inflow of every dimension, for kernels with a table `H[x_0, x] = sum_{y != x} P[x_0, y] R[y, x]`.
 
-The products `w(x_0) H[x_0, x]` are summed in blocks of 16. The block sums give the total and are stored. A draw reads the
-block sums, and then the products of one block.
+`rates/inflow.py` defines the inflow. The products `w(x_0) H[x_0, x]` are summed in blocks of 16. The block sums are stored,
+and their sum is the total. A draw reads the block sums to select a block, and then the products of this block.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ _CACHED = 2**18  # elements of a chunk: two chunks and their results fit in the 
 class BlockedInflow(Inflow):
     """An inflow with stored block sums. S must be a multiple of 64.
 
-    Scores of ordinary size need no shift. The search for the largest score would double the time. So only dimensions with
-    very large or very small sums are summed again with a shift. In the other sums, the smallest normal number has no
-    effect. So smaller weights are not set to 0, which would take an eighth more time. A draw from a block with only
-    such weights is a special case.
+    Most scores need no shift, because their exponentials do not overflow or underflow. A search for the largest score would
+    double the time. So the sums are first computed without a shift. Only if a sum is very large or very small, it is
+    computed again with a shift.
+
+    In ordinary sums, weights below the smallest normal number have no effect. Such weights are not set to 0, because this
+    would take an eighth more time. A draw from a block in which all weights are so small is a special case.
 
     Arguments:
-        kernel: P_tau for scalar tau.
+        kernel: P_tau for one tau of shape ().
         scores: log w over the data states (B, *event, S), contiguous.
         x: noisy states (B, *event).
         columns: P[., x] for every x (n, S).

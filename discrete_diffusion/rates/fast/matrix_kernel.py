@@ -1,4 +1,4 @@
-"""A transition kernel that stores P_tau as a matrix. All dimensions use its rows, columns and products."""
+"""A transition kernel that stores P_tau as a matrix. All dimensions of an example use the same matrix."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class MatrixKernel(TransitionKernel):
     """A kernel with one matrix P (n, n), or one matrix per example (B, n, n). Other tables are made on first use.
 
     Arguments:
-        rates: the generator. All its states are data states.
-        tau: the integral of the rate over time, () or (B,).
+        rates: the rate matrix. All its states are data states.
+        tau: the integral of the schedule's rate beta(t), () or (B,).
         exact: P_tau in float64.
         dtype: the dtype of all results.
     """

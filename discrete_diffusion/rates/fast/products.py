@@ -1,9 +1,10 @@
-"""Draws from products of two tables: `k ~ left[a, k] right[k, b]` for many pairs (a, b).
+"""Draws of k with a probability proportional to `left[a, k] right[k, b]`, for many pairs (a, b).
 
-Bridges and the destinations of reverse jumps have such laws. With n values and N pairs, N is often much larger than n. Then
-it costs too much to compute the n weights of every pair. Instead, the values are divided into blocks of 16. The block
-sums of all n^2 pairs are computed once, as small matrix products. A draw finds a block by binary search in the cumulative
-block sums of its pair. Then it searches the 16 weights of the block. So it reads about 40 numbers instead of 2 n.
+Bridges and the destinations of reverse jumps have such distributions. With n values and N pairs, N is often much larger
+than n. Then it costs too much to compute the n weights of every pair. Instead, the values are divided into blocks of 16.
+The block sums of all n^2 pairs are computed once, as small matrix products. A draw finds a block by binary search in the
+cumulative block sums of its pair. Then it searches the 16 weights of the block. So a draw reads about 40 numbers instead of
+2 n.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ _BELOW_ONE = 1 - 2.0**-53
 
 
 class ProductSampler:
-    """A sampler of the laws `left[a, k] right[k, b]` over k, unnormalised, for all a and b.
+    """A sampler of k with a probability proportional to `left[a, k] right[k, b]`, for any a and b.
 
-    If all weights of a law are zero, k is drawn from right[., b] alone. If these are also all zero, k = b.
+    If this product is zero for all k, the probability of k is proportional to right[k, b]. If this is also zero for all k,
+    then k = b.
 
     Arguments:
         left: non-negative (n, n) in float64.
@@ -57,7 +59,7 @@ class ProductSampler:
         return self._sums
 
     def draw(self, a: Tensor, b: Tensor, u: Tensor) -> Tensor:
-        """Draw k for lists a, b (N,) of states and uniform numbers u (N,) in float64: (N,), int64."""
+        """Draw one k for each pair of states: a, b (N,) and uniform numbers u (N,) in float64 -> (N,), int64."""
         # The table is faster for many pairs. The choice must not depend on whether the table exists already.
         if len(a) * 8 < self._size**2 or self._size**2 * self._blocks > _LARGEST:
             return self._draw_rows(a, b, u)

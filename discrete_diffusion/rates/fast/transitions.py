@@ -1,21 +1,22 @@
-"""Transition matrices `P_tau = exp(tau R)`, non-negative and relatively accurate in every entry.
+"""Transition matrices `P_tau = exp(tau R)`: non-negative, with a small relative error in every entry.
 
-Entries of P span a hundred orders of magnitude, and many formulas divide by them. So methods that are only accurate in norm
-are not enough. For example, with 256 states and a small tau, the eigendecomposition gives a negative number for a fifth
-of the entries. Here only non-negative numbers are added and multiplied:
+Entries of P span a hundred orders of magnitude, and many formulas divide by them. So a small error of the whole matrix is
+not enough. For example, with 256 states and a small tau, an eigendecomposition gives negative numbers for a fifth of the
+entries. The methods below, except the third, only add and multiply non-negative numbers:
 
 - uniformisation: with `lambda = max_x -R[x, x]` and the stochastic matrix `A = I + R / lambda`,
 
       exp(tau R) = sum_k Poisson(k; lambda tau) A^k
 
   The powers are computed and stored once. One product of Poisson weights and powers gives the matrices of many times. The
-  sum stops where the rest is below 1e-52.
+  sum stops when the remaining terms are below 1e-52.
 - products: `P_{sigma + tau} = P_sigma P_tau` for long times. With `tau = rho + m tau_0`, the binary digits of m select
-  among stored `P_{2^j tau_0}`. A single time uses squaring.
-- spectral: a reversible chain is symmetric after scaling, `M = D P D^-1`, `D = diag(sqrt(pi))`. An eigendecomposition of M
-  has an absolute error of about 1e-15. This is enough if no entry of M is small. `min_x P_tau[x, y]` never decreases with
-  tau, because a row of `P_{sigma + tau}` is a mean of rows of P_tau. So a lower bound at one tau holds for all larger tau.
-  The decomposition is used from the first tau at which its relative error is proven to be below 2.5e-7, if there is one.
+  the stored matrices `P_{2^j tau_0}` to multiply. A single time uses repeated squaring.
+- spectral: the matrix of a reversible chain is symmetric after scaling, `M = D P D^-1`, `D = diag(sqrt(pi))`. An
+  eigendecomposition of M has an absolute error of about 1e-15. This is enough if no entry of M is small. `min_x P_tau[x, y]`
+  never decreases with tau, because a row of `P_{sigma + tau}` is a mean of rows of P_tau. So a lower bound at one tau holds
+  for all larger tau. The decomposition is used from the first tau at which its relative error is proven to be below 2.5e-7,
+  if there is such a tau.
 - the limit `1 pi^T` for larger tau.
 
 References:
@@ -86,13 +87,13 @@ class _Plan:
 
 
 class TransitionMatrices:
-    """The function tau -> exp(tau R) in float64, for one tau or for many.
+    """The function that maps tau to exp(tau R), in float64, for one tau or for many.
 
     Tables are built on first use. Copies share them.
 
     Arguments:
-        generator: R (n, n).
-        stationary: pi (n,).
+        generator: the rate matrix R (n, n).
+        stationary: its stationary law pi (n,).
     """
 
     def __init__(self, generator: Array, stationary: Array) -> None:
@@ -107,7 +108,7 @@ class TransitionMatrices:
         return self
 
     def __call__(self, tau: Tensor) -> Tensor:
-        """Return P_tau: () -> (n, n), (B,) -> (B, n, n). tau is float64 and can be infinite."""
+        """Return P_tau: (n, n) for tau of shape (), (B, n, n) for tau of shape (B,). tau is float64 and can be infinite."""
         times = listed(tau.flatten(), unseen=None)
         if None in times:
             return self._anywhere(tau)

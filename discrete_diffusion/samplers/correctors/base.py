@@ -13,14 +13,17 @@ __all__ = ["Corrector"]
 
 
 class Corrector(ABC):
-    """A move at a fixed time s that brings the law of a sample closer to the marginal q_s.
+    """A corrector: it moves samples at a fixed time s, so that their distribution comes closer to the marginal q_s.
 
-    The docstring of a subclass names the law that the move leaves invariant, and the order in h. A subclass defines the
-    step and its exact law. Dimensions move independently given x_s. So the oracle can compute the law of a whole run, and
-    tests compare the step with its law.
+    This is the base class. The docstring of a subclass names the law that the move leaves unchanged, and the order in h of
+    the remaining error. A law is a probability distribution.
+
+    A subclass defines the random step and its exact law. Given x_s, the dimensions move independently. So `EnumeratedCTMC`
+    can compute the exact law of the samples, and tests compare the random step with its law.
 
     Arguments:
-        denoiser: the denoiser that defines q_s. It must have the same process as the corrected sampler.
+        denoiser: the denoiser that gives the reverse rates. If it is exact, samples move towards q_s. It must have the same
+            process as the predictor.
     """
 
     def __init__(self, denoiser: Denoiser[Posterior]) -> None:
@@ -28,8 +31,8 @@ class Corrector(ABC):
 
     @abstractmethod
     def step(self, state: State, s: Tensor, h: Tensor, **cond: Tensor) -> State:
-        """Make one move of length h at time s, and return the state at s. s and h are float64 of shape ()."""
+        """Make one move of length h at time s, and return the new state at s. s and h are float64 of shape ()."""
 
     @abstractmethod
     def law(self, x_s: Tensor, s: Tensor, h: Tensor, **cond: Tensor) -> Tensor:
-        """Return the probabilities of every dimension's state after a move: (B, *event) -> (B, *event, n)."""
+        """Return the probabilities of the n states of each dimension after a move: (B, *event) -> (B, *event, n)."""

@@ -17,18 +17,18 @@ __all__ = ["ForwardBackward"]
 
 
 class ForwardBackward(Corrector):
-    """The forward-backward corrector: a leap of length h with the rates `R_s + Rhat_s`.
+    """The forward-backward corrector: a leap of length h with the sum of forward and reverse rates, `R_s + Rhat_s`.
 
-    A move needs one evaluation of the denoiser. With the exact denoiser, q_s is the stationary law of the generator
-    `R_s + Rhat_s`. So a leap leaves q_s invariant up to an error of second order in h.
+    A move needs one evaluation of the denoiser. With the exact denoiser, the marginal q_s is the stationary law of a chain
+    with the rates `R_s + Rhat_s`. So a leap leaves q_s unchanged, except for an error of second order in h.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
 
     Proven:
-        The rates of the corrector leave the exact marginal invariant (to 1e-12). The error of a leap decreases with the
-        square of its length. 20,000 random samples of a predictor with this corrector agree with their exact law
-        (chi-square test).
+        With the exact denoiser, the rates of the corrector leave the marginal unchanged (to 1e-12). The error of a leap is
+        proportional to the square of its length. 20,000 random samples of a predictor with this corrector agree with their
+        exact distribution (chi-square test).
 
         discrete_diffusion/test_samplers.py::test_forward_and_backward_rates_keep_the_marginal
         discrete_diffusion/test_samplers.py::test_corrector_keeps_the_marginal
@@ -36,9 +36,11 @@ class ForwardBackward(Corrector):
         discrete_diffusion/test_samplers.py::test_first_order_in_total_variation
 
     Arguments:
-        denoiser: the denoiser that defines q_s. It must have the same process as the corrected sampler.
-        leap: the rule for several jumps of one dimension: `OrdinalLeap` (they add up) or `CategoricalLeap` (they are
-            rejected). None means `OrdinalLeap` if the rate matrix is `ordered`, else `CategoricalLeap`.
+        denoiser: the denoiser that gives the reverse rates. If it is exact, samples move towards q_s. It must have the same
+            process as the predictor.
+        leap: what happens if one dimension has more than one jump in a move. With `OrdinalLeap` the jumps are added up. With
+            `CategoricalLeap` all of them are rejected, and the dimension keeps its state. None means `OrdinalLeap` if the rate
+            matrix is `ordered`, else `CategoricalLeap`.
 
     Raises:
         ValueError: the leap is an `OrdinalLeap` and the process has a mask.

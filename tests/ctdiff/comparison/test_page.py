@@ -339,7 +339,7 @@ def test_classes_correctors_other_metrics_and_a_run_without_cells(runs, tmp_path
     page = Page((tmp_path / "few" / "index.html").read_text())
     assert [run.shown is None for run in content.runs] == [False, True]
     assert len(page.pictures) == 2
-    assert "mnist_ddpm, heun: not with 2 calls." in page.text
+    assert "mnist_ddpm, heun: 2 calls are too few for one step." in page.text
     assert "At the largest budget" not in page.text
 
 
@@ -473,7 +473,7 @@ def test_figures_in_statements_are_those_of_the_tests():
     text = (TESTS / "discrete_diffusion" / "test_samplers.py").read_text(encoding="utf-8")
     found = dict(re.findall(r'"(\w+)": \(lambda d, g: .*, (\d\.\d+e-\d)\]\),', text))
     for sampler in (Ancestral, Euler, TauLeaping):
-        assert f"KL(data || samples) = {found[sampler.__name__]} nats after 128 steps" in proven.proven(sampler).text
+        assert f"KL(data || samples) is {found[sampler.__name__]} nats after 128 steps" in proven.proven(sampler).text
 
 
 def test_milliseconds():

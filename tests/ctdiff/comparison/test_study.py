@@ -15,6 +15,7 @@ from ctdiff.cli import main
 from ctdiff.comparison import Comparison, compare_runs, comparison_table, count_nfe, most_steps, nfe_of_steps, study
 from ctdiff.comparison.contenders import contenders_of
 from ctdiff.config import ConfigError
+from ctdiff.evaluation import EXTRACTORS
 from ctdiff.evaluation.records import read_record, unequal
 from ctdiff.files import FolderError, locked
 from ctdiff.runs import load_run
@@ -77,7 +78,7 @@ def test_every_sampler_at_the_same_network_calls(runs, tmp_path):
         assert picture.size[0] >= 1200
     lines = comparison_table(content, "KID").splitlines()
     assert len(lines) == 22
-    assert lines[-1] == "mnist_ddpm, heun: not with 2 calls"
+    assert lines[-1] == "mnist_ddpm, heun: 2 calls are too few for one step"
     assert content.runs[0].samplers["euler"]["name"] == "euler"
 
 
@@ -147,9 +148,9 @@ def test_an_override_that_acts_on_nothing_is_refused(runs):
             "cannot act: config.sampler.corrector.name = 'none', expected 'forward",
         ),
         (["euler+2", "heun"], "corrector.name=none", "corrector_steps = 2 cannot act: config.sampler.corrector.name = 'none'"),
-        (None, "steps=5", "--config.sampler.steps=5 cannot act on a comparison, expected --calls"),
-        (None, "name=heun", "--config.sampler.name=heun cannot act on a comparison, expected --samplers"),
-        (None, "num_samples=3", "cannot act on a comparison, expected --num_samples"),
+        (None, "steps=5", "--config.sampler.steps=5 has no effect on a comparison, expected --calls"),
+        (None, "name=heun", "--config.sampler.name=heun has no effect on a comparison, expected --samplers"),
+        (None, "num_samples=3", "has no effect on a comparison, expected --num_samples"),
     ):
         with pytest.raises(ConfigError, match=message) as error:
             _settings(runs, samplers, override)
@@ -196,9 +197,7 @@ def test_an_interrupted_study_computes_nothing_twice(runs, tmp_path, monkeypatch
 def test_one_comparison_at_a_time(runs, tmp_path, monkeypatch):
     titles = _drawn(monkeypatch)
     with locked(tmp_path, "comparison", "--out"):
-        with pytest.raises(
-            FolderError, match=f"another comparison is at work in {tmp_path}: wait for it, or give another --out"
-        ):
+        with pytest.raises(FolderError, match=f"another comparison uses {tmp_path}: wait until it ends, or give another --out"):
             compare_runs(runs[:1], pixels(), calls=[4], samplers=["ancestral"], out=tmp_path, **QUICK)
         assert not titles
         assert not list(tmp_path.iterdir())
@@ -263,7 +262,7 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
             r"config.sampler.grid.name = 'square', expected one of .*quadratic",
         ),
         ([runs[0], other], {}, ValueError, r"mnist and other were trained on different images \(data.array.path = "),
-        ([runs[0], runs[0]], {}, ValueError, "expected different ones"),
+        ([runs[0], runs[0]], {}, ValueError, "expected different runs"),
         ([], {}, ValueError, "there are no runs, expected at least one"),
         (runs, {"samplers": []}, ValueError, "mnist has none of the samplers"),
     ):
@@ -273,7 +272,7 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
 
 def test_the_command(runs, tmp_path, capsys, monkeypatch):
     """With an extractor of small images under the name of the usual one."""
-    monkeypatch.setattr("ctdiff.evaluation.build_extractor", lambda *arguments: pixels())
+    monkeypatch.setitem(EXTRACTORS, "mnist-cnn", lambda *arguments: pixels())
     out = tmp_path / "study"
     command = ["compare", *map(str, runs), "--samplers=ancestral,ddim", "--calls=2-3", "--num_samples=12", f"--out={out}"]
     command.append("--likelihood_images=2")
@@ -282,10 +281,12 @@ def test_the_command(runs, tmp_path, capsys, monkeypatch):
     assert lines[0].split() == ["run", "sampler", "calls", "steps", "coverage", "floor", "ms/sample"]
     assert lines[-4:] == [str(out / name) for name in ("comparison.json", "comparison.csv", "comparison.png", "index.html")]
     assert len(lines) == 1 + 6 + 4
+    assert main([*command, "--metric=coverage", "--json"]) == 0
+    assert capsys.readouterr().out == (out / "comparison.json").read_text(encoding="utf-8")
     for arguments, message in (
         (["compare"], "the folder of a run is missing"),
         (["compare", str(tmp_path)], "is not a run"),
-        ([*command, "--calls=many"], "--calls = 'many', expected"),
+        (["compare", *map(str, runs), "--calls=many"], "calls = 'many', expected"),
         ([*command, "--steps=4"], "steps"),
         ([*command, "--metric=fid"], "metric = 'fid'"),
         (

@@ -15,7 +15,7 @@ from torch import nn
 
 import continuous_diffusion
 import discrete_diffusion
-from ctdiff import load_run, recipe, train
+from ctdiff import load_run, progress, recipe, train
 from ctdiff.cli import main
 from ctdiff.data import ImageData, embedded_mnist
 from ctdiff.evaluation import (
@@ -245,14 +245,17 @@ def test_samples_do_not_depend_on_pieces(runs, monkeypatch, tmp_path):
 def test_the_progress_bar_ends_where_it_should(runs, monkeypatch):
     seen = []
 
-    class Seen(drawing.tqdm):
+    class Seen(progress.tqdm):
+        def __init__(self, **settings):
+            super().__init__(**{**settings, "disable": False})
+
         def update(self, n=1):
             super().update(n)
             seen.append(self.n)
 
-    monkeypatch.setattr(drawing, "tqdm", Seen)
+    monkeypatch.setattr(progress, "tqdm", Seen)
     run = load_run(runs / "mnist")
-    draw(run, run.sampler(steps=7), [0], progress=True)
+    draw(run, run.sampler(steps=7), [0])
     assert max(seen) == 1, "nine ninths are more than 1 in floating point"
 
 
@@ -260,12 +263,12 @@ def test_what_contradicts_the_run_is_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(Sampler, "trajectory", pytest.fail)  # before anything is drawn
     out = tmp_path / "report.json"
     for settings, error, message in (
-        ({"labels": [1]}, ValueError, "label 1, expected none: the network is unconditional"),
+        ({"labels": [1]}, ValueError, "label 1, expected none: the network has no classes"),
         ({"num_samples": 11}, ValueError, "num_samples = 11, expected at least 12"),
         ({"seeds": [*range(12), 3]}, ValueError, "seed 3 is given twice"),
         ({"num_samples": 13, "seeds": range(12)}, ValueError, "num_samples = 13 and 12 seeds"),
         ({"sampler": "ddim"}, ValueError, "config.sampler.name = 'ddim', expected one of ancestral, euler"),
-        ({"checkpoints": "3"}, RunError, r"has no checkpoint 3; there are \[2, 4\]"),
+        ({"checkpoints": "3"}, RunError, r"has no checkpoint 3, expected some of \[2, 4\]"),
         ({"checkpoints": "some"}, ValueError, "checkpoints = 'some', expected"),
         ({"likelihood_images": 25}, ValueError, r"likelihood_images = 25, expected 0 \.\. 24: there are 24 held-out images"),
         ({"draws": 1}, ValueError, "draws = 1, expected an even number of at least 4"),
@@ -314,12 +317,12 @@ def test_what_is_no_repetition_is_refused(tmp_path):
     np.savez(data, images=255 - arrays["images"], labels=arrays["labels"])
     with (
         pytest.warns(UserWarning, match="torch was"),
-        pytest.raises(ValueError, match=r"the real images are others: train\.sha256 was"),
+        pytest.raises(ValueError, match=r"the real images differ from those of the report: train\.sha256 was"),
     ):
         repeat(moved / "evaluation.json", pixels())
     np.savez(data, **arrays)
     train(small("mnist", **images(tmp_path), training__steps=4, training__seed=1), moved, fresh=True)
-    with pytest.warns(UserWarning, match="torch was"), pytest.raises(RunError, match="it was trained anew"):
+    with pytest.warns(UserWarning, match="torch was"), pytest.raises(RunError, match="the run was trained again"):
         repeat(moved / "evaluation.json", pixels())
 
 
@@ -392,7 +395,7 @@ def test_the_command(digits, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         _count(patch, fail_at=0)
         assert main(command) == 130
-    assert "interrupted; finished work is kept, the same command continues" in capsys.readouterr().err
+    assert "interrupted; finished work is kept, run the same command again to continue" in capsys.readouterr().err
     assert main(command) == 0
     printed = capsys.readouterr().out
     lines = printed.splitlines()
@@ -418,7 +421,7 @@ def test_mistakes_in_the_command(digits, tmp_path, capsys, monkeypatch):
         ([tmp_path], "is not a run"),
         ([digits, "more"], "unexpected 'more'"),
         ([digits, "--label=1", "--labels=0-3"], "--label=1 and --labels=0-3: give one of them"),
-        ([digits, "--labels=0-3"], "label 0, expected none: the network is unconditional"),
+        ([digits, "--labels=0-3"], "label 0, expected none: the network has no classes"),
         ([digits, "--extractor=vgg"], "extractor"),
         ([digits, "--extractor=inception"], "absent.pth"),
         (["--repeat=x.json", "--steps=3"], "--steps: --repeat takes every setting from the file"),

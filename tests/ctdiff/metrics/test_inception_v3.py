@@ -88,7 +88,7 @@ def test_downloads_are_verified(hub: Path, tmp_path: Path, monkeypatch: pytest.M
     source.write_bytes(b"weights")
     asked = []
     monkeypatch.setattr(inception_v3, "fetch", lambda url: asked.append(url) or source.read_bytes())
-    with pytest.raises(MissingWeights, match=f"SHA-256 {short(source)}... arrived, expected {INCEPTION_HASH}"):
+    with pytest.raises(MissingWeights, match=f"SHA-256 {short(source)}..., expected {INCEPTION_HASH}"):
         find_inception(download=True)
     assert list(hub.iterdir()) == []
     found = find_inception(download=True, expected_hash=short(source))
@@ -128,7 +128,7 @@ def test_plain_fid_is_of_the_literature_alone(random_weights: Path, monkeypatch:
 
 def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
-    for content, message in [({"a": torch.zeros(1)}, "does not hold the weights"), ([1], "holds a list")]:
+    for content, message in [({"a": torch.zeros(1)}, "does not contain the weights"), ([1], "contains a list")]:
         torch.save(content, path)
         with pytest.raises(ValueError, match=message):
             inception(path, expected_hash=short(path))

@@ -73,7 +73,7 @@ def test_damaged_files_are_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"train{suffix}"
     Moments.of(features(40, 6)).statistics().save(path)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=f"train{suffix} holds no statistics"):
+    with pytest.raises(ValueError, match=f"train{suffix} has no statistics"):
         load_statistics(path)
     with pytest.raises(FileNotFoundError):
         load_statistics(tmp_path / f"absent{suffix}")
@@ -82,13 +82,13 @@ def test_damaged_files_are_named(tmp_path: Path, suffix: str) -> None:
 def test_files_of_something_else_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.npz"
     np.savez(path, images=np.zeros(3))
-    with pytest.raises(ValueError, match="holds no statistics"):
+    with pytest.raises(ValueError, match="has no statistics"):
         load_statistics(path)
     np.savez(path, mu=np.array([print], dtype=object), sigma=np.eye(1))
-    with pytest.raises(ValueError, match="holds no statistics"):
+    with pytest.raises(ValueError, match="has no statistics"):
         load_statistics(path)
     np.savez(path, mu=np.zeros(3), sigma=np.eye(2))
-    with pytest.raises(ValueError, match="holds no statistics"):
+    with pytest.raises(ValueError, match="has no statistics"):
         load_statistics(path)
     for path in (tmp_path / "statistics.pt", tmp_path / "statistics.json"):
         with pytest.raises(ValueError, match=r"expected \.npz or \.safetensors"):

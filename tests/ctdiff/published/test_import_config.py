@@ -170,7 +170,7 @@ def test_an_imported_configuration_trains_and_samples(tmp_path):
     config = configuration.changed(configuration.load(str(imported(HERE / "mnist_dit.py", tmp_path))), small)
     train(config, tmp_path / "run")
     assert load_run(tmp_path / "run").config.process.t_min == 0.02
-    assert all(path.is_file() for path in sample_run(tmp_path / "run", num_samples=1, out=tmp_path / "drawn"))
+    assert all(path.is_file() for path in sample_run(tmp_path / "run", num_samples=1, out=tmp_path / "drawn").files)
 
 
 def test_the_same_keys_in_yaml_and_in_python_are_the_same(tmp_path):
@@ -264,9 +264,9 @@ def test_keys_that_cannot_act_are_dropped(tmp_path):
         "model.name = 'GaussianUViTEMA'\nmodel.ch = 4\nmodel.skip_rescale = True\nmodel.colour = 3", tmp_path
     )
     dropped = {note.key: note.text for note in translation.dropped}
-    assert dropped["model.skip_rescale"] == "model.unet.residual_scale is no key here, with model.name = 'uvit'"
-    assert "act together" in dropped["model.ch"]
-    assert "not a published key that is known here" in dropped["model.colour"]
+    assert dropped["model.skip_rescale"] == "there is no key model.unet.residual_scale with model.name = 'uvit'"
+    assert "only together" in dropped["model.ch"]
+    assert "this published key is not known" in dropped["model.colour"]
 
 
 # What is not understood, and what is refused
@@ -372,7 +372,7 @@ DAMAGED = [
     ("a.py", "x = " + "(" * 3000 + ")" * 3000, "a.py"),
     ("a.py", "x = 1\n", "a.py: has no function get_config()"),
     ("a.py", "def get_config():\n    pass\n", "a.py: get_config() returns nothing"),
-    ("a.py", "def get_config():\n    return 3\n", "a.py, line 2: get_config() returns no ConfigDict that it has made"),
+    ("a.py", "def get_config():\n    return 3\n", "a.py, line 2: get_config() does not return a ConfigDict that it has made"),
     ("a.py", START + "    config.device = cuda\n    return config\n", "a.py, line 4: the name 'cuda' is not defined"),
     ("a.py", START + "    config.a = config.b\n    return config\n", "a.py, line 4: config.b is not assigned before"),
     (
@@ -385,8 +385,8 @@ DAMAGED = [
     ("a.yaml", "a: [1\n", "a.yaml, line 2: not YAML: "),
     ("a.yaml", "a: {b: '\0'}\n", "a.yaml: not YAML: "),
     ("a.yaml", "a: {b: 2024-13-45}\n", "a.yaml, line 1: not YAML: "),
-    ("a.yaml", "- 1\n", "a.yaml: holds no configuration, expected sections with keys"),
-    ("a.yaml", "", "a.yaml: holds no configuration"),
+    ("a.yaml", "- 1\n", "a.yaml: there is no configuration, expected sections with keys"),
+    ("a.yaml", "", "a.yaml: there is no configuration"),
     ("a.yaml", "a: &a {b: *a}\n", "a.yaml: nested too deeply"),
     ("a.yaml", "a: {b: " * 3000 + "1" + "}" * 3000, "a.yaml"),
     ("a.yaml", ALIASES, "a.yaml: more than 2000 keys"),
@@ -456,11 +456,17 @@ def test_files_are_not_overwritten(tmp_path, capsys, monkeypatch):
     assert main(["import-config", "theirs.py"]) == 0  # the same text
     capsys.readouterr()
     Path("theirs_ctdiff.py").write_text("# mine\n")
+    Path("latin.py").write_bytes("# caf\u00e9\n".encode("latin-1"))
     for arguments, message in (
         (["theirs.py"], "theirs_ctdiff.py exists and holds something else"),
         (["theirs.py", "--out=theirs.py"], "theirs.py exists and holds something else"),
+        (["theirs.py", "--out=latin.py"], "latin.py exists and holds something else"),
+        (["theirs.py", "--out=absent/mine.py"], "--out=absent/mine.py: there is no folder absent"),
         (["theirs.py", "--out=mine.yaml"], "--out=mine.yaml, expected the path of a .py file"),
-        (["theirs.py", "--config.training.steps=3"], "change the configuration when you train with it"),
+        (
+            ["theirs.py", "--config.training.steps=3"],
+            "--config.training.steps=3: ctdiff import-config changes no configuration",
+        ),
         (["absent.py"], "absent.py"),
         ([], "the configuration file is missing (see ctdiff import-config --help)"),
         (["theirs.py", "other.py"], "unexpected 'other.py'"),

@@ -13,7 +13,7 @@ BOTH = {
     "data": "array cifar10 embedded_mnist fashion_mnist folder idx mnist",
     "model": "diffit dit latent_diffit ssm unet uvit",
     "loss.times": "importance piecewise stratified uniform",
-    "optimizer": "adam adamw sgd",
+    "optimizer": "adam adamw muon sgd",
     "optimizer.schedule": "constant cosine",
     "model.known": "none half prefix random_pixels rectangle",
     "sampler.grid": "cosine custom quadratic uniform",

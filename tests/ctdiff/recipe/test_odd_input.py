@@ -12,7 +12,7 @@ import torch
 from ctdiff import config as configuration
 from ctdiff.config import ConfigError
 from ctdiff.recipe import user_classes
-from ctdiff.sampling import _file_name
+from ctdiff.sample_files import name_of_file
 from diffusion_core import HalfMask, Objective, StratifiedTimes
 from diffusion_core.known import KnownMask, PrefixMask
 from discrete_diffusion import CTELBO, CTMC, ELBO, LeaveOneOutDenoiser
@@ -192,6 +192,6 @@ def test_given_files_of_one_name_get_different_samples(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "x.png").write_text(folder)
-    names = [_file_name(str(tmp_path / folder / "x.png")) for folder in ("a", "b")]
+    names = [name_of_file(str(tmp_path / folder / "x.png")) for folder in ("a", "b")]
     assert names[0] != names[1]
-    assert _file_name("test:0-7") == "test:0-7"
+    assert name_of_file("test:0-7") == "test:0-7"

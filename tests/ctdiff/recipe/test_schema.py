@@ -7,15 +7,15 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 
 from ctdiff.config import ConfigError
 from ctdiff.recipe.engine import Engine, booleans, engines
-from ctdiff.recipe.schema import EMPTY, PACKAGES, Place, Setting, Unfit, alternatives, called, fields_of, members, union
+from ctdiff.recipe.schema import EMPTY, PACKAGES, Place, Setting, Unfit, alternatives, called, fields_of, members
 from ctdiff.recipe.values import checked, described
-from diffusion_core.ranges import Range
+from diffusion_core.ranges import Range, union
 
 from .places import CHOICES, TREES
 from .toys import (
@@ -188,6 +188,26 @@ def test_fields_of_a_section_may_have_any_name():
     assert list(fields_of(Section, "device")) == ["steps"]
 
 
+def _draw(steps: int, width: Annotated[float, Range(above=0)] = 2.0, observer: object = None) -> None:
+    """Draw.
+
+    Arguments:
+        steps: how many
+            there are.
+        width: how wide each is.
+        observer: no setting.
+    """
+
+
+def test_a_function_has_settings_like_a_class():
+    found = fields_of(_draw)
+    assert found == {
+        "steps": Setting("steps", _draw, int, EMPTY),
+        "width": Setting("width", _draw, float, 2.0, Range(above=0)),
+    }
+    assert [each.meaning for each in found.values()] == ["how many there are.", "how wide each is."]
+
+
 # The trees of both engines
 
 SETTINGS = [
@@ -201,6 +221,9 @@ SETTINGS = [
 def test_the_engines_are_two():
     assert list(engines()) == ["discrete", "gaussian"]
     assert {type(engine) for engine in engines().values()} == set(Engine.__subclasses__())
+    for engine in engines().values():  # what has no default in the protocol
+        assert {"process", "pixels", "network", "guided", "ends", "bound_times", "described"} <= vars(type(engine)).keys()
+        assert {"name", "title", "package", "loss", "fields", "places"} <= vars(type(engine)).keys()
 
 
 @pytest.mark.parametrize(("engine", "key"), [pytest.param(e, k, id=f"{e} {k}") for e, found in CHOICES.items() for k in found])
@@ -252,6 +275,14 @@ def test_every_default_fits_its_type_and_range(key, setting):
         assert value == setting.default or value == (setting.default,)
     else:
         assert key.rpartition(".")[2] in ("path", "edges")
+
+
+def test_objects_that_are_defaults_keep_their_arguments():
+    """Their values are the defaults of the keys, so each has to be an attribute of the name of its argument."""
+    kept = [place for found in TREES.values() for place in found.values() if isinstance(place, Place) and place.instance]
+    assert len(kept) > 10
+    for place in kept:
+        assert all(hasattr(place.instance, name) for name in members(type(place.instance), place.wired)), place
 
 
 def test_what_is_left_out_can_be_no_setting():

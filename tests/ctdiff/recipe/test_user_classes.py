@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from ctdiff import config as configuration
 from ctdiff.cli import main
+from ctdiff.cli.main import verb
 from ctdiff.config import ConfigError
 from ctdiff.recipe import build_process, user_classes
 from ctdiff.recipe.user_classes import trust
+from ctdiff.runs import RunError, RunFolder
 
 RATES = """
 from pathlib import Path
@@ -92,15 +95,43 @@ def test_a_configuration_file_may_name_a_class(module: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("name", "settings"),
+    [("own_rates:SlowRates", "'slow': {'scale': 48.0}"), ("own_rates:Missing", ""), ("json:nope", ""), ("nowhere:Rates", "")],
+)
+def test_a_choice_of_a_configuration_file_can_be_replaced(module: Path, tmp_path: Path, name: str, settings: str) -> None:
+    """The settings of the first choice are left out, even if its module was not imported before, or does not exist."""
+    (tmp_path / "mine.py").write_text(
+        "from configs import mnist_uniform\n\n\ndef get_config():\n    config = mnist_uniform.get_config()\n"
+        f"    config.update(process={{'rates': {{'name': '{name}', {settings}}}}})\n    return config\n"
+    )
+    config = configuration.load("./mine.py", ["--config.process.rates.name=uniform"])
+    assert config == configuration.load("mnist_uniform", ["--config.process.rates.name=uniform"])
+
+
+def test_the_replaced_choice_of_a_loaded_configuration_is_not_imported(module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"process": {"rates": {"name": "own_rates:SlowRates"}}}
+    monkeypatch.setitem(sys.modules, "own_rates", Unread())
+    assert configuration._with(given, {"process.rates.name": "uniform"}) == {"process": {"rates": {"name": "uniform"}}}
+    assert not module.exists()
+
+
+class Unread:
+    """A module that nobody trusts."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"{name} was read")
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("subprocess:Popen", "'subprocess:Popen': there is no module subprocess of yours"),
         ("os.path:join", "there is no module os.path of yours"),
         ("nowhere:Rates", "there is no module nowhere of yours"),
         ("own_rates:SlowRate", "defines no class SlowRate. Did you mean SlowRates?"),
-        ("own_rates:Alone", "'own_rates:Alone' is no subclass of RateMatrix"),
-        ("own_rates:Loud", "'own_rates:Loud' is no subclass of RateMatrix"),
-        ("own_rates:Listed", "'own_rates:Listed' is no subclass of RateMatrix"),
+        ("own_rates:Alone", "'own_rates:Alone': it is no subclass of RateMatrix"),
+        ("own_rates:Loud", "'own_rates:Loud': it is no subclass of RateMatrix"),
+        ("own_rates:Listed", "'own_rates:Listed': it is no subclass of RateMatrix"),
     ],
 )
 def test_what_is_no_subclass_is_refused_before_it_is_imported(module: Path, name: str, message: str) -> None:
@@ -114,9 +145,13 @@ def test_what_is_no_subclass_is_refused_before_it_is_imported(module: Path, name
 @pytest.mark.parametrize(
     ("key", "name", "message"),
     [
-        ("process.schedule", "own_rates:SlowRates", "'own_rates:SlowRates' is no subclass of Schedule"),
-        ("process.rates", "own_rates:Unfinished", "'own_rates:Unfinished' is abstract: it lacks kernel, rates_from, rates_to"),
-        ("process.rates", "own_rates:Picky", "the argument table of Picky can be no setting"),
+        ("process.schedule", "own_rates:SlowRates", "'own_rates:SlowRates': it is no subclass of Schedule"),
+        (
+            "process.rates",
+            "own_rates:Unfinished",
+            "'own_rates:Unfinished': it is abstract: it lacks kernel, rates_from, rates_to",
+        ),
+        ("process.rates", "own_rates:Picky", "'own_rates:Picky': the argument table of Picky can be no setting"),
     ],
 )
 def test_what_cannot_be_chosen_there_is_refused(module: Path, key: str, name: str, message: str) -> None:
@@ -127,7 +162,7 @@ def test_what_cannot_be_chosen_there_is_refused(module: Path, key: str, name: st
 
 def test_a_module_that_fails_says_how(module: Path, tmp_path: Path) -> None:
     (tmp_path / "broken_rates.py").write_text("from own_rates import SlowRates\nclass Mine(SlowRates): pass\n1 / 0\n")
-    with pytest.raises(ConfigError, match="'broken_rates:Mine' cannot be imported: ZeroDivisionError: division by zero"):
+    with pytest.raises(ConfigError, match="'broken_rates:Mine': it cannot be imported: ZeroDivisionError: division by zero"):
         load("broken_rates:Mine")
 
 
@@ -145,6 +180,19 @@ def test_a_configuration_that_is_loaded_chooses_no_code(module: Path) -> None:
     trust(["own_rates"])
     assert configuration.from_json(text).process.rates.name == "own_rates:SlowRates"
     assert module.exists()
+
+
+def test_the_messages_about_a_run_say_which_module_to_trust(module: Path, tmp_path: Path) -> None:
+    config, folder = load("own_rates:SlowRates"), RunFolder(tmp_path / "my runs")
+    folder.prepare(config)
+    words = shlex.split(folder.resume_command(config))
+    assert words[:2] == ["ctdiff", "train"]
+    _, given = verb("train").read(words[2:])
+    assert (given["workdir"], given["resume"], given["trust"]) == (f"{tmp_path}/my runs", True, ["own_rates"])
+    user_classes._TRUSTED.clear()
+    with pytest.raises(RunError, match=r"my runs has config.json, .*Nothing was changed.*--trust=own_rates allows it$"):
+        folder.inspect(configuration.load("mnist_uniform"))
+    assert "--trust" not in folder.resume_command(configuration.load("mnist_uniform"))
 
 
 @pytest.mark.parametrize("path", ["data", "loss", "sampler", "model", "sampler.grid", "model.head", "optimizer.schedule"])

@@ -1,0 +1,73 @@
+"""Every preset builds its objects at full size, and samples with every sampler of its engine."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ctdiff import config as configuration
+from ctdiff import cost, recipe
+from ctdiff.config import ConfigError
+from ctdiff.data import ImageData
+
+from ...losses import losses_of
+from ..small import LARGE, small
+from .parts import draw, images_of
+
+PRESETS = configuration.preset_names()
+PUBLISHED = {"cifar10_unet": 35_746_307, "cifar10_ddpm": 35_746_307, "cifar10_uvit": 44_255_328}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_full_size_presets_build_and_have_a_cost(preset):
+    estimate = cost.estimate(configuration.load(preset))
+    assert estimate.parameters == PUBLISHED.get(preset, estimate.parameters)
+    lower, upper = (3e7, 6e7) if preset in LARGE else (1.4e6, 2.1e6)
+    assert lower < estimate.parameters < upper
+    assert 5e7 < estimate.multiply_accumulates < (2e10 if preset in LARGE else 2e8)
+    assert estimate.training_bytes > 20 * estimate.parameters
+    assert f"{estimate.parameters:,}" in str(estimate)
+
+
+def test_the_families_are_of_equal_size():
+    networks = ("unet", "uvit", "dit", "diffit", "ssm", "convnext")
+    for name in (*(f"mnist_{network}" for network in networks), "fashion_unet", "fashion_dit"):
+        assert cost.estimate(configuration.load(name)).parameters == pytest.approx(2e6, rel=0.02)
+
+
+@pytest.mark.parametrize("preset", sorted({*LARGE} - {"cifar10_ddpm"}))  # which differs from cifar10_unet in its sampler
+def test_large_presets_take_a_step_on_generated_images(preset):
+    config = configuration.load(preset)
+    config.training.batch_size = 1
+    network = recipe.build_network(config)
+    denoiser = recipe.build_denoiser(config, recipe.build_process(config), network)
+    images = ImageData(images_of(config).images[:1], None, config.data.num_values)
+    x_0, cond = recipe.build_batches(config, images)[0]
+    loss = losses_of(recipe.build_objective(config, denoiser), x_0, **cond).mean()
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    sampler = recipe.build_sampler(config, denoiser.eval())
+    assert sampler.grid.steps == (100 if config.process.engine == "gaussian" else 1000)
+    t, s = torch.tensor(sampler.grid.times()[:2], dtype=torch.float64)
+    with torch.no_grad():
+        assert sampler.step(sampler.start(1, seeds=[0]), t, s).x.shape == x_0.shape
+
+
+EVERY_SAMPLER = [(preset, name) for preset in PRESETS for name in recipe.samplers_of(configuration.load(preset).process.engine)]
+EVERY_SAMPLER.remove(("mnist_absorbing", "midpoint_tau_leaping"))
+
+
+def test_a_sampler_that_adds_displacements_refuses_a_mask():
+    with pytest.raises(
+        ConfigError, match=r"config\.sampler\.midpoint_tau_leaping: num_states = \d+ and data_states = \d+, expected"
+    ):
+        small("mnist_absorbing", sampler__name="midpoint_tau_leaping")
+
+
+@pytest.mark.parametrize(("preset", "name"), EVERY_SAMPLER)
+def test_every_preset_samples_with_every_sampler_it_may_choose(preset, name):
+    config = small(preset, sampler__name=name)
+    draw(config)
+    if config.process.engine == "discrete":
+        draw(config, corrector__name="forward_backward")
