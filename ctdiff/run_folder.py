@@ -208,7 +208,6 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if fresh:
                 self._clear()
-            remove_leftovers(self.path)
             write_atomically(self.config, configuration.to_json(config).encode())  # first: this file makes the folder a run
             if splits is not None and not (goes_on and self.data.exists()):  # otherwise `check_data` has compared it
                 write_atomically(self.data, json.dumps(data_record(splits), indent=2).encode())
@@ -216,7 +215,8 @@ class RunFolder:
                 self._write_classes(splits.class_names)
             self.samples.mkdir(exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
-            remove_leftovers(self.checkpoints)
+            for folder in (self.path, self.samples, self.checkpoints):
+                remove_leftovers(folder)
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error}") from error
 

@@ -359,6 +359,16 @@ def test_one_training_at_a_time(images, tmp_path, capsys):
     assert train(small("mnist", **images), run).step == 4
 
 
+def test_a_start_deletes_what_a_killed_process_left_half_written(images, tmp_path):
+    run = tmp_path / "run"
+    train(small("mnist", **images, training__steps=1), run)
+    left = [folder / ".writing_picture.png" for folder in (run, run / "samples", run / "checkpoints")]
+    for path in left:
+        path.write_bytes(b"half")
+    train(small("mnist", **images, training__steps=1), run)
+    assert not [path for path in left if path.exists()]
+
+
 def test_a_signal_after_the_step_was_saved_is_heard_a_step_later(images, tmp_path, monkeypatch):
     def save(self, step, stopping):
         plain(self, step, stopping)
