@@ -54,12 +54,17 @@ class PiecewiseTimes(TimeSampler):
     Arguments:
         edges: K + 1 increasing times in [0, 1].
         masses: the relative probability of each of the K pieces, a positive number. None means equal probabilities.
+        weighted: whether each loss gets the weight 1 / density. The mean then stays the integral of the loss over time, and
+            only its variance depends on the density. Without these weights, times with a higher density also count more in
+            the mean: the density is then a part of the objective, and a bound on -log p is no longer a bound.
 
     Raises:
         ValueError: the times do not increase, or there is not one positive mass for each piece.
     """
 
-    def __init__(self, edges: Annotated[Sequence[float], Range(least=0, most=1)], masses: Masses | None = None) -> None:
+    def __init__(
+        self, edges: Annotated[Sequence[float], Range(least=0, most=1)], masses: Masses | None = None, weighted: bool = True
+    ) -> None:
         check_arguments(PiecewiseTimes, locals())
         self.edges: NDArray[np.float64] = np.array(edges, dtype=np.float64)
         if self.edges.ndim != 1 or len(self.edges) < 2 or not (np.diff(self.edges) > 0).all():
@@ -71,19 +76,21 @@ class PiecewiseTimes(TimeSampler):
             raise ValueError(f"masses = {masses}, expected {pieces} numbers, one for each piece")
         self.masses /= self.masses.sum()
         self.t_min, self.t_max = float(self.edges[0]), float(self.edges[-1])
+        self.weighted = weighted
 
     def at(self, u: Tensor) -> tuple[Tensor, Tensor]:
         edges, masses = torch.tensor(self.edges, device="cpu"), torch.tensor(self.masses, device="cpu")
         place, inside = find_piece(u.double().cpu(), masses)
         width = edges.diff()[place]
-        return self._time(edges[place], width, inside), (width / masses[place]).float()
+        weight = width / masses[place] if self.weighted else torch.full_like(u, self.t_max - self.t_min, dtype=torch.float64)
+        return self._time(edges[place], width, inside), weight.float()
 
     def _time(self, start: Tensor, width: Tensor, inside: Tensor) -> Tensor:
         """Return the time of each draw, given the start and width of its piece and the position inside: all (n,)."""
         return clamped(start + inside * width, self.t_min, self.t_max)
 
     def with_masses(self, masses: Sequence[float]) -> PiecewiseTimes:
-        """Return a density with the same pieces and other masses."""
+        """Return a density with the same pieces, with other masses and with weights."""
         return PiecewiseTimes(self.edges.tolist(), masses)
 
 

@@ -129,19 +129,20 @@ def _slowest_rate(process: FrozenConfigDict, num_values: int) -> float:
 def _misfit(config: ConfigDict) -> Iterator[tuple[str, str]]:
     """Yield the key of the scale of the rates, if the rates do not fit the schedule.
 
-    `cosine_amplitude` spreads the noise levels over time if the slowest mode of the rate matrix decays at rate 1. At another
-    rate, the share of this mode that survives is `cos(pi t / 2)^rate`. At rate 16, one hundredth is left at t = 0.46, and most
-    of the training sees noise only.
+    A schedule with tau(1) = inf spreads the noise levels over time if the slowest mode of the rate matrix decays at rate 1. At
+    another rate, the share of this mode that is left at t is `alpha(t)^rate`. With `alpha = 1 - t` and rate 16, one hundredth
+    is left at t = 0.25, and most of the training sees noise only.
     """
-    name, values = config.process.rates.name, config.data.num_values
+    name, values, schedule = config.process.rates.name, config.data.num_values, config.process.schedule.name
     scale = config.process.rates.get(name, {}).get("scale")
-    if config.process.schedule.name != "cosine_amplitude" or scale is None:
+    _, tau = part(config, "process.schedule")(torch.ones((), dtype=torch.float64))
+    if tau.isfinite() or scale is None:
         return
     rate = _slowest_rate(FrozenConfigDict(config.process), values)
     if not 1 / _MISFIT <= rate <= _MISFIT:
         yield (
             f"process.rates.{name}.scale",
             f", expected about {scale / rate:.3g}: the slowest mode of {name} over config.data.num_values = {values} would "
-            f"decay at {rate:.3g} times the rate that config.process.schedule.name = 'cosine_amplitude' is made for, and most "
+            f"decay at {rate:.3g} times the rate that config.process.schedule.name = {schedule!r} is made for, and most "
             "noise levels would hardly be trained on",
         )

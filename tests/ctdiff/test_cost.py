@@ -102,15 +102,19 @@ def test_what_cannot_be_summarised(arguments, message):
 
 
 def test_estimates_follow_the_batch():
-    config = small("mnist")
+    config = small("mnist", optimizer__name="adamw")
     estimate = cost.estimate(config)
     assert estimate.parameters == sum(p.numel() for p in recipe.build_network(config).parameters())
-    half, divided = small("mnist", training__batch_size=2), small("mnist", training__accumulation=2)
+    half = small("mnist", optimizer__name="adamw", training__batch_size=2)
+    divided = small("mnist", optimizer__name="adamw", training__accumulation=2)
     fixed = 20 * estimate.parameters
     assert cost.estimate(half).training_bytes - fixed == pytest.approx((estimate.training_bytes - fixed) / 2)
     assert cost.estimate(divided) == cost.estimate(half)
-    assert cost.estimate(small("mnist", model__use_checkpoint=True)).training_bytes < estimate.training_bytes
-    in_half = cost.estimate(small("mnist", training__precision="bfloat16"), runs=1)
+    assert (
+        cost.estimate(small("mnist", optimizer__name="adamw", model__use_checkpoint=True)).training_bytes
+        < estimate.training_bytes
+    )
+    in_half = cost.estimate(small("mnist", optimizer__name="adamw", training__precision="bfloat16"), runs=1)
     assert in_half.network.forward_seconds is not None
     assert in_half.training_bytes == pytest.approx(estimate.training_bytes, rel=0.01)
 

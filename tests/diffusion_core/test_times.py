@@ -185,6 +185,16 @@ def test_pieces_that_are_none_are_named():
             PiecewiseTimes(edges, masses)
 
 
+def test_without_weights_the_density_weighs_the_loss():
+    """The mean of `weight * t` is the length of the interval times the mean time: one sixth, a half, one third."""
+    edges, masses = [0.1, 0.3, 0.35, 1.0], [1.0, 3.0, 2.0]
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    t, weight = PiecewiseTimes(edges, masses, weighted=False).at(u)
+    assert (t == PiecewiseTimes(edges, masses).at(u)[0]).all()
+    assert weight.dtype == torch.float32
+    assert (weight * t).double().mean().item() == pytest.approx(0.9 * (0.2 / 6 + 0.325 / 2 + 0.675 / 3), rel=1e-6)
+
+
 class TestGridTimes:
     def test_n_draws_are_the_n_steps(self):
         grid = QuadraticGrid(7, 0.02, 0.9)

@@ -29,6 +29,8 @@ GIVEN = {
     "data.idx": {"data.idx.path": "images"},
     "model.diffit": {"model.diffit.windows": (2, 0)},
     "loss.times.piecewise": {"loss.times.piecewise.edges": (0.001, 0.5, 1.0)},
+    "process.rates.birth_death": {"process.rates.birth_death.scale": 6.57},  # the slowest mode decays at rate 1
+    "process.rates.gaussian_target": {"process.rates.gaussian_target.scale": 0.192},
     "model.parameterisation.score": {"sampler.name": "euler"},
     "sampler.guidance.interval": {"model.num_classes": 10, "sampler.guidance.g": 2.0},
     "sampler.guidance.power_cosine": {"model.num_classes": 10, "sampler.guidance.g": 2.0},

@@ -29,8 +29,8 @@ GRIDS = {"uniform": UniformGrid, "quadratic": QuadraticGrid, "cosine": CosineGri
 def test_grids():
     for name, grid in GRIDS.items():
         config = small("mnist", sampler__grid__name=name, process__t_max=0.9)
-        assert recipe.build_grid(config) == grid(3, 0.01, 0.9)
-        assert recipe.build_grid(config, steps=7) == grid(7, 0.01, 0.9)
+        assert recipe.build_grid(config) == grid(3, 5e-4, 0.9)
+        assert recipe.build_grid(config, steps=7) == grid(7, 5e-4, 0.9)
         own = small("mnist", sampler__grid__name=name, sampler__t_min=0.1, sampler__t_max=0.7)
         assert recipe.build_grid(own) == grid(3, 0.1, 0.7)
         assert recipe.build_grid(configuration.changed(own, {"sampler.name": "euler"})) == grid(3, 0.1, 0.7)

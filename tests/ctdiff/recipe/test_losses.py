@@ -21,6 +21,9 @@ from ..small import small
 from .parts import denoiser_of, images_of, step
 from .places import CHOICES
 
+SCALES = {"gaussian_target": 0.192, "birth_death": 6.57}
+"""Scales with which the slowest mode over 8 values decays at rate 1, as the linear schedule expects."""
+
 
 @pytest.mark.parametrize(
     ("preset", "process"),
@@ -35,6 +38,8 @@ def test_discrete_losses(preset, process):
     losses = {}
     for name in CHOICES["discrete"]["loss"].split():
         weight = {"loss__elbo_and_cross_entropy__cross_entropy_weight": 0.5} if name == "elbo_and_cross_entropy" else {}
+        if process in SCALES:
+            weight[f"process__rates__{process}__scale"] = SCALES[process]
         weight["process__t_max"] = 0.99  # linear survival: ct_elbo needs a finite tau, and all losses the same times
         config = small(preset, process__rates__name=process, loss__name=name, loss__times__name="uniform", **weight)
         losses[name] = step(config)
