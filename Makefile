@@ -2,7 +2,7 @@
 #   make mnist     train a discrete model of MNIST digits and draw samples
 #   make compare   also train a Gaussian model, and write a page that compares both
 #   make test      run the linters, the type checker and the tests
-#   make tables    write the tables of keys in docs/configuration.md again
+#   make tables    write the tables of keys in docs/configuration.md and the cards in docs/models.md again
 #
 # Variables:
 #   PYTHON=python3.12              the interpreter for a new environment (3.11 or newer)
@@ -43,6 +43,7 @@ test: $(VENV)/.installed-test
 tables: $(VENV)/.installed
 	$(BIN)/python -m ctdiff.recipe.tables docs/configuration.md
 	$(BIN)/python -m ctdiff.published docs/configuration.md
+	$(BIN)/python -m ctdiff.models docs/models.md
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -33,6 +33,7 @@ setup(
         "ctdiff.data": ["mnist-10k.npz", "mnist-10k.LICENSE.txt"],
         "ctdiff.metrics": ["weights/mnist_cnn.safetensors"],
         "ctdiff.comparison": ["comparison.html"],
+        "ctdiff.models": ["*/card.yaml", "*/classes.json", "*/config.json", "*/grid.png", "*/model.safetensors"],
     },
     zip_safe=False,
     entry_points={"console_scripts": ["ctdiff = ctdiff.__main__:main"]},
@@ -56,6 +57,8 @@ setup(
     extras_require={
         # The Inception network of standard FID. Its weights are a separate file.
         "evaluation": ["torch-fidelity>=0.3"],
+        # Models on the Hugging Face Hub.
+        "hub": ["huggingface_hub>=0.23"],
         # Reads the .mat files of SVHN.
         "matlab": ["scipy>=1.11"],
         # setuptools builds the wheel that tests/test_wheel.py installs.

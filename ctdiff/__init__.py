@@ -2,7 +2,7 @@
 
     from ctdiff import load_run
 
-    run = load_run("runs/mnist")
+    run = load_run("runs/mnist")  # or pretrained(NAME); the command `ctdiff models` lists the names
     digits = run.images(run.sampler(steps=100).sample(16, seeds=range(16)))
 
 The command line calls the same functions. `train` is a loop around `fit`, and `ctdiff.recipe` makes the objects of a
@@ -16,12 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctdiff.cost import Summary, summary
-    from ctdiff.runs import Run, load_run
+    from ctdiff.runs import Run, load_run, pretrained
     from ctdiff.sampling import sample_run
     from ctdiff.trainer import train
     from ctdiff.training import MovingAverage, TrainStep, fit
 
-__all__ = ["MovingAverage", "Run", "Summary", "TrainStep", "fit", "load_run", "sample_run", "summary", "train"]
+__all__ = [
+    "MovingAverage",
+    "Run",
+    "Summary",
+    "TrainStep",
+    "fit",
+    "load_run",
+    "pretrained",
+    "sample_run",
+    "summary",
+    "train",
+]
 
 # Imported on first use, so that `import ctdiff` does not load torch. The command sets variables before it loads torch.
 _HOMES = {
@@ -31,6 +42,7 @@ _HOMES = {
     "TrainStep": "ctdiff.training",
     "fit": "ctdiff.training",
     "load_run": "ctdiff.runs",
+    "pretrained": "ctdiff.runs",
     "sample_run": "ctdiff.sampling",
     "summary": "ctdiff.cost",
     "train": "ctdiff.trainer",

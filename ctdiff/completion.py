@@ -18,7 +18,7 @@ from ctdiff import figures, recipe
 from ctdiff.data import ImageData, as_states, quantise
 from ctdiff.data.photographs import open_image
 from ctdiff.files import expanded
-from ctdiff.runs import Run, RunFolder
+from ctdiff.runs import Run
 from diffusion_core import PerSampleRandomness, stream_seed
 
 __all__ = ["Completion", "check_unconditional", "completion_of", "mask_image", "of_images"]
@@ -124,7 +124,7 @@ def completion_of(run: Run, given: Path | Sequence[int] | None, mask: str | Path
     if isinstance(given, Path):
         return Completion(_image(given, config)[None], _known(config, [0], known))
     splits = recipe.build_data(config)
-    RunFolder(run.path).check_data(splits)
+    run.folder.check_data(splits)
     there = len(splits.test)
     chosen = range(min(_USUAL, there)) if given is None else given
     if not chosen or max(chosen) >= there:

@@ -70,12 +70,16 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Make a folder that gets its name only when its content is complete. An older folder of this name is replaced.
 
     `with new_folder(path) as hidden:` makes a hidden folder to write into. At the end of the block, it is renamed to `path`.
-    If the block ends with an error, the hidden folder is not renamed, and `remove_leftovers` can delete it.
+    If the block ends with an error, the hidden folder is deleted. If the process is killed, `remove_leftovers` can delete it.
     """
     building = path.with_name(f"{_WRITING}{path.name}_{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    yield building
+    try:
+        yield building
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
     _flush(building)
     discard(path)
     building.rename(path)

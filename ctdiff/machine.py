@@ -14,8 +14,8 @@ import torch
 from ctdiff.data import MNIST
 from ctdiff.data.image_cache import cache_folder
 from ctdiff.devices import devices
-from ctdiff.evaluation.records import environment
 from ctdiff.metrics.inception_v3 import hub_folder
+from ctdiff.records import environment
 from ctdiff.runs import RUNS
 
 __all__ = ["description"]

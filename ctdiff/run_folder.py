@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
+from torch import nn
 
 from ctdiff import config as configuration
 from ctdiff.data import Splits, data_record
 from ctdiff.files import FolderError, discard, expanded, locked, remove_leftovers, write_atomically
 from ctdiff.recipe.user_classes import user_modules
 from ctdiff.sample_folders import clear_images
-from ctdiff.training.checkpoints import complete_checkpoints
+from ctdiff.training.checkpoints import CheckpointError, check_weights, complete_checkpoints, load_weights
 
-__all__ = ["RunError", "RunFolder"]
+__all__ = ["RUNS", "RunError", "RunFolder", "check_images", "class_names_of"]
+
+RUNS = Path("runs")
+"""The default folder of the runs, in the working directory."""
 
 _PICTURE = re.compile(r"(step_\d{7,}|final|process|[a-z]\w*_\d+(_.*)?)\.(png|npz|gif)")
 """The names of the files that training and sampling write to `samples`. Other files there are never deleted."""
@@ -41,6 +47,11 @@ class RunFolder:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", expanded(self.path))
+
+    @property
+    def output(self) -> Path:
+        """The folder for samples and reports: the folder of the run itself."""
+        return self.path
 
     @property
     def config(self) -> Path:
@@ -94,12 +105,49 @@ class RunFolder:
         if not self.classes.exists():
             return ()
         try:
-            names = json.loads(self.classes.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            content = self.classes.read_bytes()
+        except OSError as error:
             raise RunError(f"{self.classes} cannot be read ({error})") from error
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise RunError(f"{self.classes} is damaged: expected a list of names")
-        return tuple(names)
+        return class_names_of(content, self.classes)
+
+    def steps(self) -> list[int]:
+        """Return the training steps of the complete checkpoints, in ascending order."""
+        return [step for step, _ in complete_checkpoints(self.checkpoints)]
+
+    def load(self, network: nn.Module, checkpoint: int | None = None, ema: bool = True) -> tuple[int, Path]:
+        """Load the weights of a checkpoint into a network. Return the training step and the file of the weights.
+
+        Arguments:
+            network: the network of the configuration.
+            checkpoint: the training step of the checkpoint. None means the newest checkpoint that can be read.
+            ema: whether to load the moving average of the weights instead of the last weights.
+
+        Raises:
+            RunError: the checkpoint does not exist.
+            CheckpointError: the given checkpoint is damaged, or all checkpoints are damaged, or the weights are not finite.
+
+        Warns:
+            UserWarning: a newer checkpoint is damaged, so an older one is loaded.
+        """
+        found = complete_checkpoints(self.checkpoints)
+        if not found:
+            raise RunError(f"{self.path} has no checkpoint yet")
+        if checkpoint is not None and checkpoint not in self.steps():
+            raise RunError(f"{self.path} has no checkpoint {checkpoint}, expected one of {self.steps()}")
+        errors: list[CheckpointError] = []
+        for step, folder in reversed(found):
+            if checkpoint in (None, step):
+                weights = folder / f"{'ema' if ema else 'model'}.safetensors"
+                try:
+                    load_weights(network, weights)
+                except CheckpointError as error:
+                    errors.append(error)
+                else:
+                    check_weights(network, weights)
+                    for broken in errors:
+                        warnings.warn(f"{broken}; step {step} is loaded instead", stacklevel=4)
+                    return step, weights
+        raise CheckpointError("; ".join(map(str, errors)))
 
     def saved_config(self) -> ConfigDict | None:
         """Read the configuration of the run in the folder. None if the folder has none of the files that a run writes.
@@ -180,13 +228,7 @@ class RunFolder:
             recorded = json.loads(self.data.read_text(encoding="utf-8"))
         except ValueError as error:
             raise RunError(f"{self.data} is damaged ({error}): delete it to use the images without this check") from error
-        found = data_record(splits)
-        for key in ("shape", "num_values", "train", "held_out"):
-            if recorded.get(key) != found[key]:
-                raise RunError(
-                    f"{self.path} was trained on other images: {key} was {recorded.get(key)}, is now {found[key]}. "
-                    f"If the images of the run are in another place, give --config.data.{self.read_config().data.name}.path=..."
-                )
+        check_images(recorded, splits, str(self.path), self.read_config().data.name)
 
     def prepare(self, config: ConfigDict, splits: Splits | None = None, fresh: bool = False) -> None:
         """Prepare the folder for a training.
@@ -251,3 +293,39 @@ class RunFolder:
             path.unlink(missing_ok=True)
         for _, path in complete_checkpoints(self.checkpoints):  # oldest first, so that the newest checkpoint is deleted last
             discard(path)
+
+
+def check_images(recorded: Mapping[str, Any], splits: Splits, trained: str, source: str) -> None:
+    """Check that images have the record of the images of a training.
+
+    Arguments:
+        recorded: the record, the content of `data_record`.
+        splits: the images.
+        trained: the run or the model, for the message.
+        source: the name of the source of the images, for the message.
+
+    Raises:
+        RunError: the images differ.
+    """
+    found = data_record(splits)
+    for key in ("shape", "num_values", "train", "held_out"):
+        if recorded.get(key) != found[key]:
+            raise RunError(
+                f"{trained} was trained on other images: {key} was {recorded.get(key)}, is now {found[key]}. "
+                f"If the images of the training are in another place, give --config.data.{source}.path=..."
+            )
+
+
+def class_names_of(content: bytes, path: Path) -> tuple[str, ...]:
+    """Return the names of the labels 0, 1, ... in the content of a file `classes.json`.
+
+    Raises:
+        RunError: the content is damaged.
+    """
+    try:
+        names = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read ({error})") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RunError(f"{path} is damaged: expected a list of names")
+    return tuple(names)

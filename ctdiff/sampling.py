@@ -245,7 +245,7 @@ def sample_run(
     In a given image, the unknown pixels are grey.
 
     Arguments:
-        path: the folder of the run.
+        path: the folder of the run, or a model as for `ctdiff.pretrained`.
         num_samples: the number of images to draw. None means one for each of the seeds, or the number in the configuration of
             the run if there are no seeds.
         seeds: the random seeds, one for each image, as integers or as a text such as 0-63 or 1,5,7. A seed always gives the

@@ -138,6 +138,12 @@ def rooms() -> dict[str, set[str]]:
     return graph
 
 
+def room_files() -> list[tuple[str, Path]]:
+    """The files of ctdiff with their rooms."""
+    folder = ROOT / "ctdiff"
+    return [(path.relative_to(folder).parts[0].removesuffix(".py"), path) for path in package_files("ctdiff")]
+
+
 def test_no_circle_of_rooms() -> None:
     graph = rooms()
     assert len(graph) > 15
@@ -149,6 +155,10 @@ def test_no_circle_of_rooms() -> None:
     assert not {"evaluation", "comparison"} & graph["metrics"], "metrics are functions of tensors, and know no run"
     assert "metrics" in graph["evaluation"]
     assert "comparison" not in graph["evaluation"], "an evaluation is of one run"
+    assert "model_folder" in graph["runs"], "a run may be a model"
+    assert "evaluation" in graph["models"]
+    assert {"cli"} == {room for room, known in graph.items() if "models" in known}, "models are made above everything else"
+    assert {"hub"} == {room for room, path in room_files() if "huggingface_hub" in path.read_text(encoding="utf-8")}
 
 
 def test_only_the_recipe_tells_engines_apart(python_files: dict[Path, ast.Module]) -> None:

@@ -25,6 +25,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TOP_LEVEL = {"backbones", "configs", "continuous_diffusion", "ctdiff", "diffusion_core", "discrete_diffusion"}
 
+MODEL = ("card.yaml", "config.json", "grid.png", "model.safetensors")
+
 # The preset, made small enough for a test: its classes stay.
 SMALL = [
     "--config.training.batch_size=4",
@@ -102,6 +104,9 @@ def test_wheel_holds_our_packages_and_nothing_else(wheel: Path, project_files: l
     ours = {str(path.relative_to(ROOT)) for path in project_files if path.relative_to(ROOT).parts[0] in TOP_LEVEL}
     assert names == ours, "every module, py.typed and data file of the packages"
     assert {f"{name}/py.typed" for name in TOP_LEVEL} <= names
+    models = [path.relative_to(ROOT).as_posix() for path in project_files if path.name == "card.yaml"]
+    assert {str(Path(card).parent / name) for card in models for name in MODEL} <= names, "every model, whole"
+    assert wheel.stat().st_size <= 30 * 2**20
 
 
 def test_metadata_states_licences_and_dependencies(wheel: Path) -> None:
@@ -132,7 +137,7 @@ def test_dependencies_are_what_is_imported(wheel: Path, project_files: list[Path
     names["yaml"] = "pyyaml"
     lines = metadata(wheel).get_all("Requires-Dist", [])
     needed = {re.split(r"[<>=! ]", line)[0] for line in lines if "extra ==" not in line}
-    optional = {re.split(r"[<>=! ]", line)[0] for line in lines if re.search(r'extra == "(evaluation|matlab)"', line)}
+    optional = {re.split(r"[<>=! ]", line)[0] for line in lines if re.search(r'extra == "(evaluation|hub|matlab)"', line)}
     assert {names.get(name, name) for name in foreign} - optional == needed
 
 

@@ -72,9 +72,9 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> Result:
 
     Usage: ctdiff completion SHELL [--FLAG=VALUE ...]
 
-    SHELL is bash, zsh or fish. The script completes commands, flags, the presets of --config, files and
-    folders. Write it to a file, and load the file with `source FILE` when the shell starts. Write it
-    again after an update of ctdiff. For example:
+    SHELL is bash, zsh or fish. The script completes commands, flags, the presets of --config, names of
+    models, files and folders. Write it to a file, and load the file with `source FILE` when the shell
+    starts. Write it again after an update of ctdiff. For example:
 
         ctdiff completion bash
 

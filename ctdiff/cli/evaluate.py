@@ -6,28 +6,28 @@ from typing import Any
 
 from ctdiff import evaluation
 from ctdiff.cli.sample import chosen_classes
-from ctdiff.cli.suggestions import File, Folder
+from ctdiff.cli.suggestions import File, RunName
 from ctdiff.cli.verb import Result, Verb, apply
 
 __all__ = ["VERB", "evaluate"]
 
 
-def evaluate(run: Folder | None = None, *, repeat: File | None = None, **flags: Any) -> Result:
+def evaluate(run: RunName | None = None, *, repeat: File | None = None, **flags: Any) -> Result:
     """Measure how good the images of a run are.
 
     Usage: ctdiff evaluate [RUN] [--FLAG=VALUE ...]
 
-    RUN is the folder of a run, such as runs/mnist. Images are drawn and compared with the real images
-    by FID and other metrics. The same metrics of held-out images and of pure noise are given for
-    comparison, and the bits per dimension of the model. The table is printed, and all numbers are
-    written to a .json file. If the command is interrupted, the same command continues. When it is
-    finished, it prints the table again. The settings of the sampler can be changed with
-    --config.sampler.key=value. For example:
+    RUN is the folder of a run, such as runs/mnist, or a name of `ctdiff models`. Images are drawn and
+    compared with the real images by FID and other metrics. The same metrics of held-out images and of
+    pure noise are given for comparison, and the bits per dimension of the model. The table is printed,
+    and all numbers are written to a .json file. If the command is interrupted, the same command
+    continues. When it is finished, it prints the table again. The settings of the sampler can be
+    changed with --config.sampler.key=value. For example:
 
         ctdiff evaluate runs/mnist --num_samples=1000
 
     Arguments:
-        run: the folder of a run.
+        run: the folder of a run or the name of a model.
         repeat: a .json file that `ctdiff evaluate` wrote. Its images are drawn and measured again, with the settings in the
             file. Numbers that differ are printed, and then the exit status is 1. RUN may be left out. None means that RUN is
             measured.
@@ -36,7 +36,7 @@ def evaluate(run: Folder | None = None, *, repeat: File | None = None, **flags: 
     if repeat is not None:
         return _repeat(repeat, run, **flags)
     if run is None:
-        raise ValueError("the folder of a run is missing (see ctdiff evaluate --help)")
+        raise ValueError("the folder of a run or the name of a model is missing (see ctdiff evaluate --help)")
     extractor, labels = apply(evaluation.build_extractor, flags), apply(chosen_classes, flags)
     content = apply(evaluation.evaluate_run, flags, path=run, extractor=extractor, labels=labels)
     table, file = evaluation.evaluation_table(content), evaluation.evaluation_file(run, flags.get("out"))

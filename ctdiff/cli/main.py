@@ -22,12 +22,14 @@ from ctdiff.training import CheckpointError
 
 __all__ = ["VERBS", "main", "verb"]
 
-VERBS = ("train", "sample", "evaluate", "compare", "import-config", "info", "completion")
+VERBS = (
+    "train", "sample", "evaluate", "compare", "models", "verify", "push", "pull", "import-config", "info", "completion"
+)  # fmt: skip
 """The names of the verbs; each is a module of this package, with underscores for dashes."""
 
 _HELP = (["help"], ["--help"], ["-help"], ["-h"])
 
-_CONTINUED = (["train"], ["evaluate"], ["compare"])
+_CONTINUED = (["train"], ["evaluate"], ["compare"], ["verify"], ["push"])
 """Verbs that keep finished work, and continue it if the same command is run again."""
 
 _MENDABLE = (flags.Error, ValueError, OSError, FolderError, CheckpointError, FloatingPointError)

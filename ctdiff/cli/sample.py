@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctdiff.cli.suggestions import Folder
+from ctdiff.cli.suggestions import RunName
 from ctdiff.cli.verb import Result, Verb, apply
 from ctdiff.sampling import sample_run
 
 __all__ = ["VERB", "chosen_classes", "sample"]
 
 
-def sample(run: Folder, **flags: Any) -> Result:
+def sample(run: RunName, **flags: Any) -> Result:
     """Draw images from a trained run.
 
     Usage: ctdiff sample RUN [--FLAG=VALUE ...]
 
-    RUN is the folder of a run, such as runs/mnist. Two files are written: a picture of all images in a
-    grid (.png), and the pixels and seeds of the images (.npz). With --format=png, each image is a file
-    for other programs. The settings of the sampler can be changed with --config.sampler.key=value. For
-    example:
+    RUN is the folder of a run, such as runs/mnist, or a name of `ctdiff models`. Two files are written:
+    a picture of all images in a grid (.png), and the pixels and seeds of the images (.npz). With
+    --format=png, each image is a file for other programs. The settings of the sampler can be changed
+    with --config.sampler.key=value. For example:
 
         ctdiff sample runs/mnist --num_samples=16 --steps=50 --config.sampler.grid.name=cosine --gif
 
@@ -28,7 +28,7 @@ def sample(run: Folder, **flags: Any) -> Result:
     shows each given image before its completions. In a given image, the unknown pixels are grey.
 
     Arguments:
-        run: the folder of a run.
+        run: the folder of a run or the name of a model.
         flags: the other flags, for `sample_run`.
     """
     drawn = apply(sample_run, flags, path=run, labels=apply(chosen_classes, flags))

@@ -1,9 +1,9 @@
 """What the shell suggests for an argument of a verb. It is read from the annotation of the argument.
 
-    def sample(run: Folder, *, format: Literal["grid", "png"] = "grid", out: str | Path | None = None)
+    def sample(run: RunName, *, format: Literal["grid", "png"] = "grid", out: str | Path | None = None)
 
-For `run`, folders are suggested, for `format` its two values, and for `out` files and folders. For a plain text or a number,
-nothing is suggested.
+For `run`, the names of models and folders are suggested, for `format` its two values, and for `out` files and folders. For
+a plain text or a number, nothing is suggested.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin
 
 from ctdiff.config import preset_names
+from ctdiff.model_folder import model_names
 from diffusion_core.ranges import union
 
-__all__ = ["File", "Folder", "Preset", "Suggested", "choices", "suggested"]
+__all__ = ["File", "Folder", "Preset", "RunName", "Suggested", "choices", "suggested"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Suggested:
 File: TypeAlias = Annotated[str, Suggested(paths="files")]
 Folder: TypeAlias = Annotated[str, Suggested(paths="folders")]
 Preset: TypeAlias = Annotated[str, Suggested(preset_names, "files")]
+RunName: TypeAlias = Annotated[str, Suggested(model_names, "folders")]
 
 
 def choices(kind: Any) -> tuple[Any, ...]:

@@ -23,6 +23,7 @@ from ctdiff.recipe import trust as trust_modules
 from ctdiff.recipe.engine import booleans
 from ctdiff.recipe.errors import closest, one_of
 from ctdiff.recipe.schema import EMPTY
+from ctdiff.records import to_json
 from diffusion_core.ranges import Argument, Range, arguments, union
 
 __all__ = ["WIRED", "Output", "Result", "Verb", "apply", "say"]
@@ -32,9 +33,9 @@ T = TypeVar("T")
 WIRED = frozenset({"overrides", "replicates", "say"})
 """The names of arguments that are no flags. A verb gives them, or they have their defaults."""
 
-_ACTS_WITH = {"trust": {"overrides"}, "quiet": {"overrides", "say"}}
-"""Shared flags, each with the arguments of a verb with which it acts. A verb without `overrides` reads no configuration and
-shows no progress bars.
+_ACTS_WITH = {"trust": {"overrides", "model"}, "quiet": {"overrides", "model", "say"}}
+"""Shared flags, each with the arguments of a verb with which it acts. A verb without `overrides` and `model` reads no
+configuration and shows no progress bars.
 """
 
 
@@ -54,7 +55,7 @@ class Result(NamedTuple):
 
     Arguments:
         text: the result as text, such as a table and the paths of the written files. An empty text is not printed.
-        content: the same for `--json`: a dictionary or a dataclass of `ctdiff.evaluation.records.as_json`.
+        content: the same for `--json`: a dictionary or a dataclass, for `ctdiff.records.as_json`.
         status: the exit status.
     """
 
@@ -82,8 +83,6 @@ class Output(NamedTuple):
     def show(self, result: Result) -> None:
         """Print a result."""
         if self.json:
-            from ctdiff.evaluation.records import to_json  # most commands need no evaluation
-
             say(to_json(result.content).rstrip())
         elif result.text:
             say(result.text)

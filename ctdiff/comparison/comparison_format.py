@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ctdiff.comparison.proven import Statement
-from ctdiff.evaluation.records import Environment
-from ctdiff.evaluation.report_format import Bound, BoundSettings, DataRecord, ExtractorRecord, ReferenceSettings
+from ctdiff.data.record import DataRecord
+from ctdiff.evaluation.report_format import Bound, BoundSettings, ExtractorRecord, ReferenceSettings
 from ctdiff.metrics.measurement import Measurement
+from ctdiff.records import Environment
 
 __all__ = ["Cell", "CellResult", "Comparison", "ComparisonSettings", "RunCard", "Shown", "Skipped", "TrainingRecord"]
 

@@ -14,13 +14,12 @@ from ctdiff import config as configuration
 from ctdiff import recipe
 from ctdiff.completion import check_unconditional
 from ctdiff.data import Splits
+from ctdiff.data.record import DataRecord
 from ctdiff.evaluation.evaluator import run_splits
-from ctdiff.evaluation.records import digest
-from ctdiff.evaluation.report import weights_file
-from ctdiff.evaluation.report_format import DataRecord
 from ctdiff.hashes import file_hash
 from ctdiff.recipe.errors import closest, one_of
-from ctdiff.runs import Run, RunFolder, load_run
+from ctdiff.records import digest
+from ctdiff.runs import Run, load_run
 from diffusion_core import Sampler
 
 __all__ = ["Contender", "common_data", "contenders_of"]
@@ -92,7 +91,7 @@ def contenders_of(
         if _has(run.config, label)
     ]
     configuration.override_each([run.config for _, run, _ in plan], overrides, [own for *_, own in plan], ("sampler", "data"))
-    weights = {name: file_hash(weights_file(run)) for name, run in runs.items()}
+    weights = {name: file_hash(run.weights) for name, run in runs.items()}
     found: dict[tuple[str, str], Contender] = {}
     for name, run, _ in plan:
         leaps = run.config.sampler.get("corrector", {}).get("corrector_steps", 0)
@@ -175,7 +174,7 @@ def common_data(contenders: Sequence[Contender]) -> tuple[Splits, DataRecord]:
         ValueError: two runs were trained on different images.
     """
     first = contenders[0]
-    splits = run_splits(first.run.config, None, RunFolder(first.run.path))
+    splits = run_splits(first.run.config, None, first.run.folder)
     record = DataRecord.of(splits)
     for other in contenders:
         if other.name != first.name and DataRecord.of(run_splits(other.run.config)) != record:

@@ -19,22 +19,23 @@ from PIL import Image
 from torch import Tensor
 
 from ctdiff import config as configuration
-from ctdiff import figures, recipe
+from ctdiff import figures, presets, recipe
 from ctdiff.comparison.comparison_format import RunCard, TrainingRecord
 from ctdiff.comparison.contenders import Contender
 from ctdiff.comparison.proven import Statement, of_sampler, proven
 from ctdiff.data import Splits
 from ctdiff.evaluation.drawing import draw, run_bits_per_dim
-from ctdiff.evaluation.records import Parts, as_json, digest, keep_result, kept_result
 from ctdiff.evaluation.report_format import Bound, BoundSettings
 from ctdiff.files import write_atomically
 from ctdiff.recipe.engine import tree
+from ctdiff.records import Parts, as_json, digest, keep_result, kept_result
 from ctdiff.runs import Run
 from ctdiff.sampling import chosen_labels
 
 __all__ = [
     "BOUND_FORMAT",
     "SHOWN",
+    "backbone_in_words",
     "backbone_settings",
     "engine_in_words",
     "keep_picture",
@@ -61,9 +62,17 @@ def engine_in_words(config: ConfigDict) -> str:
     return f"{recipe.engine_of(config).described(config)}, {schedule} schedule{labels}"
 
 
+def backbone_in_words(config: ConfigDict) -> str:
+    """Return the name of a network as in papers, or its name in the configuration."""
+    name: str = config.model.name
+    return _BACKBONES.get(name, name)
+
+
 @cache
 def _presets() -> dict[str, ConfigDict]:
-    return {name: configuration.load(name) for name in configuration.preset_names()}
+    """Return the presets by name. They are not checked, because a check makes the networks, which takes seconds."""
+    given = {name: presets.evaluate(presets.FOLDER / f"{name}.py").to_dict() for name in configuration.preset_names()}
+    return {name: configuration.complete(content) for name, content in given.items()}
 
 
 def _changes(preset: ConfigDict, config: ConfigDict) -> dict[str, Any]:
@@ -76,17 +85,21 @@ def _changes(preset: ConfigDict, config: ConfigDict) -> dict[str, Any]:
     return {key: wanted[key] for key in sorted(trained, key=lambda key: key.rpartition(".")[2] not in ("engine", "name"))}
 
 
-def training_command(run: Run) -> str:
-    """Return a command that trains a run with the same configuration.
+def training_command(config: ConfigDict, workdir: Path) -> str:
+    """Return a command that trains a run with a configuration.
 
     The command has a preset and the settings that differ from it. It is the preset with the fewest different settings, if
     possible of the same engine.
+
+    Arguments:
+        config: the configuration.
+        workdir: the folder of the run.
     """
-    changes = {name: _changes(preset, run.config) for name, preset in _presets().items()}
+    changes = {name: _changes(preset, config) for name, preset in _presets().items()}
     # A preset is written for one engine. Its networks and losses are not useful for another engine.
     name = min(changes, key=lambda preset: ("process.engine" in changes[preset], len(changes[preset])))
     flags = [f"--config.{key}={'none' if value is None else value}" for key, value in changes[name].items()]
-    return shlex.join(["ctdiff", "train", f"--config={name}", *flags, f"--workdir={run.path}"])
+    return shlex.join(["ctdiff", "train", f"--config={name}", *flags, f"--workdir={workdir}"])
 
 
 def backbone_settings(config: ConfigDict) -> dict[str, Any]:
@@ -103,19 +116,19 @@ def run_card(contenders: Sequence[Contender], bound: Bound | None) -> RunCard:
         bound: the bits per dimension; None if they were not measured.
     """
     first, config = contenders[0], contenders[0].run.config
-    backbone, training = config.model.name, config.training
+    training = config.training
     return RunCard(
         name=first.name,
-        path=str(first.run.path),
+        path=str(first.run.folder.path),
         step=first.run.step,
         weights=first.weights,
         process=config.process.engine,
         engine=engine_in_words(config),
-        backbone=_BACKBONES.get(backbone, backbone),
+        backbone=backbone_in_words(config),
         backbone_settings=digest(backbone_settings(config)),
         parameters=sum(parameter.numel() for parameter in first.run.denoiser.parameters()),
         training=TrainingRecord(first.run.step, training.steps, training.batch_size),
-        command=training_command(first.run),
+        command=training_command(config, first.run.path),
         samplers={each.sampler: as_json(each.describe()["sampler"]) for each in contenders},
         bits_per_dim=bound,
         proven=_proven(contenders, bound is not None),

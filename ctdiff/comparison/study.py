@@ -25,12 +25,12 @@ from ctdiff.comparison.run_cards import SHOWN, keep_picture, kept_bound, kept_pi
 from ctdiff.comparison.tables import best_cell, comparison_csv
 from ctdiff.evaluation.drawing import draw
 from ctdiff.evaluation.evaluator import Evaluator
-from ctdiff.evaluation.records import digest, environment, keep_result, kept_result, to_json
 from ctdiff.evaluation.report import likelihood_settings
 from ctdiff.evaluation.report_format import ExtractorRecord, ReferenceSettings
 from ctdiff.files import expanded, locked, write_atomically
 from ctdiff.metrics.features import Extractor
 from ctdiff.progress import tracked
+from ctdiff.records import digest, environment, keep_result, kept_result, to_json
 from ctdiff.sampling import chosen_labels, numbers, spans
 from diffusion_core.ranges import Count, CountOrZero, Range
 
@@ -63,7 +63,7 @@ def compare_runs(
     was made with the same weights, settings, images and environment, the cell is not computed again.
 
     Arguments:
-        paths: the folders of the runs. All runs must have been trained on the same images.
+        paths: the folders of the runs, or models as for `ctdiff.pretrained`. All must have been trained on the same images.
         extractor: the network that computes the features of images.
         calls: the budgets, such as 4,8,16. A budget is the largest number of network calls (NFE) that a sampler may use for one
             image. Each sampler of each run is measured with each budget, and makes as many steps as the budget allows.

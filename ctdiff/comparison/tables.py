@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable
 
 from ctdiff.comparison.comparison_format import Cell, Comparison
-from ctdiff.evaluation.records import as_json
 from ctdiff.evaluation.tables import aligned, distance_from_best, floor_value, milliseconds, with_interval
 from ctdiff.metrics.measurement import Measurement
+from ctdiff.records import as_json
 
 __all__ = ["best_cell", "comparison_csv", "comparison_table"]
 

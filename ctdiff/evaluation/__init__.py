@@ -7,10 +7,10 @@ report also contains everything that is needed to repeat the numbers.
 from ctdiff.evaluation.drawing import Samples, draw, likelihood_times, run_bits_per_dim
 from ctdiff.evaluation.evaluator import EXTRACTORS, Evaluator, build_extractor, run_splits
 from ctdiff.evaluation.plots import checkpoint_curve
-from ctdiff.evaluation.records import Parts, read_record
 from ctdiff.evaluation.report import evaluate_run, evaluation_file, repeat
 from ctdiff.evaluation.report_format import Report
 from ctdiff.evaluation.tables import evaluation_table, with_interval
+from ctdiff.records import Parts, read_record
 
 __all__ = [
     "EXTRACTORS",

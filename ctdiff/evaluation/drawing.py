@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ctdiff import progress, recipe
 from ctdiff.data import ImageData
-from ctdiff.evaluation.records import Parts
+from ctdiff.records import Parts
 from ctdiff.runs import Run
 from ctdiff.sampling import draw_frames
 from diffusion_core import BitsPerDim, Sampler, TimeSampler, stream_seed

@@ -24,6 +24,7 @@ from ctdiff.metrics.features import Extractor
 from ctdiff.metrics.inception_v3 import inception
 from ctdiff.metrics.measurement import Measurement
 from ctdiff.metrics.reference import Reference, uniform_noise
+from ctdiff.model_folder import ModelFolder
 from ctdiff.recipe.errors import closest, one_of
 from ctdiff.runs import RunFolder
 
@@ -59,13 +60,16 @@ def build_extractor(extractor: str = "mnist-cnn", device: str = "cpu", download:
         raise ValueError(f"extractor = {extractor!r} cannot be made: {error}") from error
 
 
-def run_splits(config: ConfigDict, labels: Sequence[int] | None = None, folder: RunFolder | None = None) -> Splits:
+def run_splits(
+    config: ConfigDict, labels: Sequence[int] | None = None, folder: RunFolder | ModelFolder | None = None
+) -> Splits:
     """Load the real images of a run, or only the images of some classes.
 
     Arguments:
         config: the run's configuration.
         labels: the classes to select. None selects all images, and so does the label that means no class.
-        folder: the run's folder. The images are compared with its record of the images of training. None skips this check.
+        folder: the folder of the run or model. The images are compared with its record of the images of training. None skips
+            this check.
 
     Raises:
         RunError: the images are not those that the run was trained on.

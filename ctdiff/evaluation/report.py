@@ -25,15 +25,14 @@ import torch
 from ctdiff import config as configuration
 from ctdiff.completion import check_unconditional
 from ctdiff.data import Splits
+from ctdiff.data.record import DataRecord
 from ctdiff.evaluation.drawing import draw, run_bits_per_dim
 from ctdiff.evaluation.evaluator import Evaluator, build_extractor, run_splits
 from ctdiff.evaluation.plots import checkpoint_curve
-from ctdiff.evaluation.records import Parts, as_json, environment, read_record, to_json, unequal
 from ctdiff.evaluation.report_format import (
     Bound,
     BoundSettings,
     CheckpointReport,
-    DataRecord,
     ExtractorRecord,
     ReferenceSettings,
     Report,
@@ -44,49 +43,46 @@ from ctdiff.files import expanded, write_atomically
 from ctdiff.hashes import file_hash
 from ctdiff.metrics.features import Extractor
 from ctdiff.metrics.measurement import Measurement, likelihood
-from ctdiff.runs import Run, RunError, RunFolder, load_run
+from ctdiff.model_folder import is_model
+from ctdiff.records import Parts, as_json, environment, read_record, to_json, unequal
+from ctdiff.runs import Run, RunError, RunFolder, folder_of, load_run
 from ctdiff.sampling import chosen_labels, chosen_seeds, class_numbers, numbers, spans
-from ctdiff.training.checkpoints import complete_checkpoints
 from diffusion_core.ranges import Count, CountOrZero, Range
 
-__all__ = ["evaluate_run", "evaluation_file", "likelihood_settings", "repeat", "weights_file"]
+__all__ = ["evaluate_run", "evaluation_file", "likelihood_settings", "repeat"]
 
 _NUM_SAMPLES = 2000
 _LIKELIHOOD_IMAGES = 400
 _NOT_COMPARED = ("seconds_per_sample",)
 
 
-def weights_file(run: Run, ema: bool = True) -> Path:
-    """Return the path of the weights of a run."""
-    return run.checkpoint / f"{'ema' if ema else 'model'}.safetensors"
-
-
 def evaluation_file(path: str | Path, out: str | Path | None = None) -> Path:
-    """Return the path of a report: `RUN/evaluation.json`, or a given .json file.
+    """Return the path of a report: `RUN/evaluation.json`, or a given .json file. RUN of a model is `runs/NAME`.
 
     Raises:
+        RunError: there is no such run or model.
         ValueError: the given file does not end in .json.
     """
-    target = expanded(Path(path) / "evaluation.json" if out is None else out)
+    target = folder_of(path).output / "evaluation.json" if out is None else expanded(out)
     if target.suffix != ".json":
         raise ValueError(f"out = {str(target)!r}, expected a file that ends in .json")
     return target
 
 
-def _steps(path: str | Path, wanted: str | Sequence[int], newest: int) -> list[int]:
+def _steps(run: Run, wanted: str | Sequence[int]) -> list[int]:
     """Return the steps of the chosen checkpoints.
 
     Raises:
         RunError: a checkpoint is missing.
     """
     if wanted == "last":
-        return [newest]
-    there = [step for step, _ in complete_checkpoints(RunFolder(Path(path)).checkpoints)]
+        return [run.step]
+    there = run.folder.steps()
     if wanted == "all":
         return there
     steps = sorted(set(numbers(wanted, "checkpoints")))
     if missing := [step for step in steps if step not in there]:
-        raise RunError(f"{path} has no checkpoint {missing[0]}, expected some of {there}")
+        raise RunError(f"{run.folder.path} has no checkpoint {missing[0]}, expected some of {there}")
     return steps
 
 
@@ -150,7 +146,7 @@ def evaluate_run(
     there are several checkpoints, a plot is written too (.png).
 
     Arguments:
-        path: the run's folder.
+        path: the folder of the run, or a model as for `ctdiff.pretrained`.
         extractor: the network that computes the features of images.
         checkpoints: the checkpoints to measure: last, all, or their training steps, such as 1000,2000.
         num_samples: the number of images to draw. None means one for each of the seeds, or 2000 if there are no seeds.
@@ -192,12 +188,12 @@ def evaluate_run(
     configuration.override(run.config, [*overrides, *asked], sections=("sampler", "data"))  # a choice with its settings
     classes = class_numbers(run, labels)
     chosen_labels(run.config, classes, 1)
-    loaded = [load_run(path, step, ema, device) for step in _steps(path, checkpoints, run.step)]
-    splits = run_splits(run.config, classes, RunFolder(run.path))
+    loaded = [load_run(path, step, ema, device) for step in _steps(run, checkpoints)]
+    splits = run_splits(run.config, classes, run.folder)
     evaluator = Evaluator.of(run.config, splits, extractor, needed=False, replicates=replicates)
     reference = evaluator.reference
     settings = ReportSettings(
-        checkpoints=[Weights(each.step, file_hash(weights_file(each, ema))) for each in loaded],
+        checkpoints=[Weights(each.step, file_hash(each.weights)) for each in loaded],
         ema=ema,
         device=device,
         sampler=as_json(run.config.sampler.to_dict()),
@@ -213,7 +209,7 @@ def evaluate_run(
         if _conditions(found) == _conditions(planned):
             return found
     target.parent.mkdir(parents=True, exist_ok=True)
-    report = _measured(run.path, planned, evaluator, splits, target.with_suffix(".parts"))
+    report = _measured(path, planned, evaluator, splits, target.with_suffix(".parts"))
     write_atomically(target, to_json(report).encode())
     if len(loaded) > 1:
         checkpoint_curve(target.with_suffix(".png"), report)
@@ -225,21 +221,20 @@ def _conditions(report: Report) -> dict[str, Any]:
     return {name: as_json(getattr(report, name)) for name in ("settings", "data", "environment")}
 
 
-def _resolved(path: Path, settings: ReportSettings, checkpoint: Weights) -> Run:
+def _resolved(path: str | Path, settings: ReportSettings, checkpoint: Weights) -> Run:
     """Load a checkpoint with the sampler of the settings.
 
     Raises:
         RunError: the checkpoint has other weights.
     """
     run = load_run(path, checkpoint.step, settings.ema, settings.device)
-    file, expected = weights_file(run, settings.ema), checkpoint.weights
-    if (found := file_hash(file)) != expected:
-        raise RunError(f"{file} has the SHA-256 {found}, expected {expected}: the run was trained again")
+    if (found := file_hash(run.weights)) != (expected := checkpoint.weights):
+        raise RunError(f"{run.weights} has the SHA-256 {found}, expected {expected}: the run was trained again")
     content = {**run.config.to_dict(), "sampler": settings.sampler}
     return replace(run, config=configuration.from_json(to_json(content), f"{path} with the sampler of the evaluation"))
 
 
-def _measured(path: Path, planned: Report, evaluator: Evaluator, splits: Splits, folder: Path) -> Report:
+def _measured(path: str | Path, planned: Report, evaluator: Evaluator, splits: Splits, folder: Path) -> Report:
     """Return the report with its measurements. Finished parts of the work are saved in the folder until all is done."""
     settings, checkpoints, kept = planned.settings, [], []
     seeds, bound = numbers(settings.seeds, "seeds"), settings.likelihood
@@ -288,8 +283,8 @@ def repeat(
     Arguments:
         file: the report.
         extractor: the extractor of the report. None means that the extractor is made by the name in the report.
-        run: the run's folder, if it has moved. None means the folder in the report. If this folder has no run, it is the
-            folder of the file.
+        run: the folder of the run, or the model, if it has moved. None means the folder in the report.
+            If this folder has no run, it is the folder of the file.
 
     Returns:
         A list of (name, value in the file, value now) for the numbers that are not equal in every bit. Computing times are not
@@ -305,7 +300,7 @@ def repeat(
     old = read_record(file, Report)
     settings = old.settings
     if run is None:
-        run = old.run if RunFolder(Path(old.run)).config.exists() else file.parent
+        run = old.run if is_model(old.run) or RunFolder(Path(old.run)).config.exists() else file.parent
     with _threads(old.environment.threads):
         for name, then, now in unequal(old.environment, environment(), ignore=("python",)):
             warnings.warn(f"{name} was {then}, is now {now}: numbers may differ", stacklevel=2)
@@ -313,7 +308,7 @@ def repeat(
             extractor = build_extractor(settings.extractor.name, settings.device)
         if extractor.label != (expected := f"{settings.extractor.name}-{settings.extractor.hash}"):
             raise ValueError(f"the extractor is {extractor.label}, expected {expected}")
-        config = RunFolder(Path(run)).read_config()
+        config = folder_of(run).read_config()
         splits = run_splits(config, settings.labels)
         if changed := unequal(old.data, DataRecord.of(splits)):
             raise ValueError(
@@ -321,6 +316,6 @@ def repeat(
             )
         evaluator = Evaluator.of(config, splits, extractor, needed=False, **vars(settings.reference))
         planned = replace(old, environment=environment())
-        new = _measured(Path(run), planned, evaluator, splits, file.with_suffix(".repeat"))
+        new = _measured(run, planned, evaluator, splits, file.with_suffix(".repeat"))
     then, now = ({"checkpoints": each.checkpoints, "noise": each.noise} for each in (old, new))
     return unequal(then, now, ignore=_NOT_COMPARED)

@@ -55,6 +55,11 @@ class Measurement:
     n_fake: int
     floor: Measurement | None = None
 
+    @property
+    def standard_error(self) -> float:
+        """The standard deviation from which the interval was made."""
+        return (self.high - self.low) / (2 * _NORMAL)
+
     def beside(self, floor: Measurement) -> Measurement:
         """Return this measurement with a floor.
 

@@ -34,6 +34,7 @@ __all__ = [
     "CheckpointError",
     "check_weights",
     "complete_checkpoints",
+    "encode_weights",
     "load_weights",
     "not_finite",
     "read_state",
@@ -78,7 +79,7 @@ def write_checkpoint(
     final = folder / f"step_{step:07d}"
     with new_folder(final) as building:  # it may replace a checkpoint of this step that cannot be read
         for name, tensors in weights.items():
-            write_durably(building / f"{name}.safetensors", _encode_weights(tensors))
+            write_durably(building / f"{name}.safetensors", encode_weights(tensors))
         buffer = io.BytesIO()
         torch.save({**state, "format": _FORMAT, "step": step}, buffer)
         write_durably(building / "state.pt", buffer.getvalue())
@@ -186,7 +187,8 @@ def _place(tensor: Tensor) -> tuple[object, ...] | None:
     return (tensor.device, address, tensor.dtype, tensor.shape, tensor.stride()) if address else None
 
 
-def _encode_weights(tensors: Mapping[str, Tensor]) -> bytes:
+def encode_weights(tensors: Mapping[str, Tensor]) -> bytes:
+    """Return tensors as the content of a safetensors file that `read_weights` can read. A tensor with several names is once."""
     once = {name: tensors[name] for name in dict.fromkeys(_first_names(tensors).values())}
     # Copies, because safetensors refuses tensors that share memory, such as a view and its base.
     plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in once.items()}

@@ -538,7 +538,7 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
     run = tmp_path / "run"
     train(small("mnist", **images), run)
     for arguments, message in (
-        ([], "the folder of a run is missing (see ctdiff sample --help)"),
+        ([], "the folder of a run or the name of a model is missing (see ctdiff sample --help)"),
         ([tmp_path], "is not a run"),
         ([run, "more"], "unexpected 'more'"),
         (
@@ -587,7 +587,7 @@ def test_mistakes_in_sampling(images, tmp_path, capsys):
         (["train", "--config=mnist", "more"], "unexpected 'more'"),
         (
             ["trian"],
-            "'trian' is not a command, expected one of train, sample, evaluate, compare, import-config, info, completion. Did ",
+            "'trian' is not a command, expected one of train, sample, evaluate, compare, models, verify, push, pull, ",
         ),
     ],
 )

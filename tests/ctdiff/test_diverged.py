@@ -46,7 +46,7 @@ def test_a_learning_rate_that_destroys_the_network_is_an_error(preset, tmp_path,
     assert re.search(r"ctdiff: the network's output at t = 0\.\d+ is not finite: the training has diverged; use a lower ", said)
     assert f"{run} keeps the checkpoints of steps [2]" in said
     assert not list((run / "samples").iterdir())
-    named = f"{run / 'checkpoints' / 'step_0000002'}: the network's output at t = 1 is not finite"
+    named = f"{run / 'checkpoints' / 'step_0000002' / 'ema.safetensors'}: the network's output at t = 1 is not finite"
     assert main(["sample", str(run)]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"ctdiff: {named}"
     for work in (
@@ -56,7 +56,9 @@ def test_a_learning_rate_that_destroys_the_network_is_an_error(preset, tmp_path,
         with pytest.raises(NotFiniteError, match=f"^{re.escape(named)}$"):
             work()
     splits = recipe.build_data(load_run(run).config)
-    with pytest.raises(NotFiniteError, match=r"step_0000002: the network's output at t = 0\.\d+ is not finite$"):
+    with pytest.raises(
+        NotFiniteError, match=r"step_0000002/ema\.safetensors: the network's output at t = 0\.\d+ is not finite$"
+    ):
         run_bits_per_dim(load_run(run), splits.test, splits.train, draws=4)
 
 

@@ -24,7 +24,9 @@ from diffusion_core.ranges import Range
 from discrete_diffusion.rates import GaussianTargetRates
 
 ROOT = Path(__file__).resolve().parents[2]
-VERBS = ["train", "sample", "evaluate", "compare", "import-config", "info", "completion"]
+VERBS = [
+    "train", "sample", "evaluate", "compare", "models", "verify", "push", "pull", "import-config", "info", "completion"
+]  # fmt: skip
 
 
 def verb(name):

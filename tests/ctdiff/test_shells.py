@@ -12,11 +12,14 @@ from types import ModuleType
 
 import pytest
 
+from ctdiff import model_folder
 from ctdiff.cli import completion, main, sample
 from ctdiff.cli.verb import Result, Verb
 from ctdiff.config import preset_names
 
-VERBS = ["train", "sample", "evaluate", "compare", "import-config", "info", "completion"]
+VERBS = [
+    "train", "sample", "evaluate", "compare", "models", "verify", "push", "pull", "import-config", "info", "completion"
+]  # fmt: skip
 
 
 def script(shell, capsys):
@@ -53,6 +56,15 @@ def completed(text, lines, folder):
     return [[word for word in answer.splitlines() if word] for answer in answers]
 
 
+@pytest.fixture(autouse=True)
+def _models(tmp_path_factory, monkeypatch):
+    """One model in place of those of the package."""
+    models = tmp_path_factory.mktemp("package")
+    (models / "digits").mkdir()
+    (models / "digits" / "card.yaml").write_text("")
+    monkeypatch.setattr(model_folder, "MODELS", models)
+
+
 @pytest.fixture
 def folder(tmp_path):
     for name in ("runs/mnist", "results"):
@@ -77,11 +89,17 @@ def test_bash_completes(folder, capsys):
         "ctdiff train --config=mnist --workdir=runs/": ["runs/mnist"],
         "ctdiff train ": [],
         "ctdiff sample r": ["results", "runs"],
+        "ctdiff sample ": ["digits", "results", "runs"],
+        "ctdiff verify d": ["digits"],
+        "ctdiff pull d": ["digits"],
+        "ctdiff evaluate --steps=3 d": ["digits"],
+        "ctdiff push ": ["results", "runs"],
         "ctdiff sample --gif r": ["results", "runs"],
         "ctdiff sample runs/mnist --format=": ["grid", "png"],
         "ctdiff sample runs/mnist --out=r": ["results", "runs", "runs.txt"],
         "ctdiff sample runs/mnist --num_samples=": [],
         "ctdiff compare runs/mnist r": ["results", "runs"],
+        "ctdiff compare runs/mnist di": ["digits"],
         "ctdiff evaluate --repeat=my": ["my results.json"],
         "ctdiff import-config m": ["mine.py", "my results.json"],
         "ctdiff completion ": ["bash", "zsh", "fish"],
@@ -100,7 +118,7 @@ def test_bash_completes_paths_with_special_letters(tmp_path, capsys):
     for name in ("run1", "run[1]", "a*b", "axb", "my runs"):
         (tmp_path / name).mkdir()
     expected = {
-        "ctdiff sample ": ["a*b", "axb", "my runs", "run1", "run[1]"],
+        "ctdiff sample ": ["a*b", "axb", "digits", "my runs", "run1", "run[1]"],
         "ctdiff sample r": ["run1", "run[1]"],
         r"ctdiff sample my\ r": ["my runs"],
         'ctdiff sample "my r': ["my runs"],
@@ -166,6 +184,7 @@ def test_fish_completes(folder, capsys):
         ("ctdiff tr", ["train"]),
         ("ctdiff train --config=mnist_ab", ["--config=mnist_absorbing"]),
         ("ctdiff sample ru", ["runs/"]),
+        ("ctdiff sample di", ["digits"]),
     ):
         text = f"{script('fish', capsys)}\ncomplete -C {shlex.quote(line)}"
         done = subprocess.run(["fish", "-N"], input=text, cwd=folder, capture_output=True, text=True, timeout=60)

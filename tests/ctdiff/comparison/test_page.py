@@ -24,11 +24,11 @@ from ctdiff.comparison import Comparison, compare_runs, comparison_page, proven,
 from ctdiff.comparison.run_cards import backbone_settings, engine_in_words, training_command
 from ctdiff.evaluation import draw, run_bits_per_dim, with_interval
 from ctdiff.evaluation.evaluator import run_splits
-from ctdiff.evaluation.records import as_json, from_json, read_record, unequal
 from ctdiff.evaluation.tables import milliseconds
 from ctdiff.recipe.engine import tree
 from ctdiff.recipe.schema import alternatives
-from ctdiff.runs import Run, load_run
+from ctdiff.records import as_json, from_json, read_record, unequal
+from ctdiff.runs import load_run
 from discrete_diffusion import PosteriorGuidance
 from discrete_diffusion.samplers import Ancestral, Euler, ForwardBackward, PredictorCorrector, TauLeaping
 
@@ -346,7 +346,7 @@ def test_classes_correctors_other_metrics_and_a_run_without_cells(runs, tmp_path
 def test_the_command_trains_the_same(runs):
     for path, preset in zip(runs, ENGINES, strict=True):
         run = load_run(path)
-        command = shlex.split(training_command(run))
+        command = shlex.split(training_command(run.config, run.path))
         assert command[:3] == ["ctdiff", "train", f"--config={preset}"]
         again = configuration.load(preset, command[3:-1])
         assert configuration.flatten(again.data) == configuration.flatten(run.config.data)
@@ -371,7 +371,7 @@ def test_commands_of_other_runs(preset, changes):
     flags = [f"--config.{key}={value}" for key, value in changes.items()]
     config = configuration.from_json(configuration.to_json(configuration.load(preset, flags)))
     recipe.set_absolute_path(config)
-    command = shlex.split(training_command(Run(Path("runs/a"), config, 1, None)))
+    command = shlex.split(training_command(config, Path("runs/a")))
     keys = [flag.partition("=")[0].removeprefix("--config.") for flag in command[3:-1]]
     choices = [key.endswith(".name") for key in keys]
     assert choices == sorted(choices, reverse=True)

@@ -16,8 +16,8 @@ from ctdiff.comparison import Comparison, compare_runs, comparison_table, count_
 from ctdiff.comparison.contenders import contenders_of
 from ctdiff.config import ConfigError
 from ctdiff.evaluation import EXTRACTORS
-from ctdiff.evaluation.records import read_record, unequal
 from ctdiff.files import FolderError, locked
+from ctdiff.records import read_record, unequal
 from ctdiff.runs import load_run
 
 from ..tiny_runs import ENGINES, images, pixels, random_classifier, tiny_run
@@ -284,7 +284,7 @@ def test_the_command(runs, tmp_path, capsys, monkeypatch):
     assert main([*command, "--metric=coverage", "--json"]) == 0
     assert capsys.readouterr().out == (out / "comparison.json").read_text(encoding="utf-8")
     for arguments, message in (
-        (["compare"], "the folder of a run is missing"),
+        (["compare"], "the folder of a run or the name of a model is missing"),
         (["compare", str(tmp_path)], "is not a run"),
         (["compare", *map(str, runs), "--calls=many"], "calls = 'many', expected"),
         ([*command, "--steps=4"], "steps"),

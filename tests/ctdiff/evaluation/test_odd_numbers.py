@@ -16,21 +16,20 @@ from PIL import Image
 from ctdiff.comparison import Comparison, compare_runs, comparison_plot, comparison_table
 from ctdiff.comparison.comparison_format import Cell, ComparisonSettings
 from ctdiff.comparison.page import overlap
+from ctdiff.data.record import DataRecord, ImagesRecord
 from ctdiff.evaluation import Report, checkpoint_curve, evaluate_run, evaluation_table, repeat
 from ctdiff.evaluation.evaluator import Evaluator
 from ctdiff.evaluation.plots import draw_intervals, not_finite_note
-from ctdiff.evaluation.records import as_json, environment, from_json, read_record, to_json
 from ctdiff.evaluation.report_format import (
     BoundSettings,
     CheckpointReport,
-    DataRecord,
     ExtractorRecord,
-    ImagesRecord,
     ReferenceSettings,
     ReportSettings,
 )
 from ctdiff.evaluation.tables import distance_from_best, number
 from ctdiff.metrics import Measurement, likelihood
+from ctdiff.records import as_json, environment, from_json, read_record, to_json
 from diffusion_core import BitsPerDim
 
 from ..tiny_runs import pixels, tiny_run

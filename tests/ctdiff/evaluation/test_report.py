@@ -15,7 +15,7 @@ from torch import nn
 
 import continuous_diffusion
 import discrete_diffusion
-from ctdiff import load_run, progress, recipe, train
+from ctdiff import load_run, progress, recipe, records, train
 from ctdiff.cli import main
 from ctdiff.data import ImageData, embedded_mnist
 from ctdiff.evaluation import (
@@ -25,15 +25,14 @@ from ctdiff.evaluation import (
     drawing,
     evaluate_run,
     evaluation_table,
-    records,
     repeat,
     run_bits_per_dim,
     with_interval,
 )
-from ctdiff.evaluation.records import Parts, digest, to_json, unequal
 from ctdiff.evaluation.report_format import Weights
 from ctdiff.hashes import file_hash
 from ctdiff.metrics import Features, GreyImages, Measurement, Reference, module_extractor
+from ctdiff.records import Parts, digest, to_json, unequal
 from ctdiff.runs import RunError
 from ctdiff.sampling import numbers, spans
 from diffusion_core import Sampler, stream_seed
@@ -417,7 +416,7 @@ def test_the_command(digits, capsys, monkeypatch):
 def test_mistakes_in_the_command(digits, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CTDIFF_INCEPTION", str(tmp_path / "absent.pth"))
     for arguments, message in (
-        ([], "the folder of a run is missing"),
+        ([], "the folder of a run or the name of a model is missing"),
         ([tmp_path], "is not a run"),
         ([digits, "more"], "unexpected 'more'"),
         ([digits, "--label=1", "--labels=0-3"], "--label=1 and --labels=0-3: give one of them"),
