@@ -2,6 +2,7 @@
 #   make mnist     train a discrete model of MNIST digits and draw samples
 #   make compare   also train a Gaussian model, and write a page that compares both
 #   make test      run the linters, the type checker and the tests
+#   make test-matrix   run the tests with every Python on the path, with the newest and the oldest dependencies
 #   make tables    write the tables of keys in docs/configuration.md and the cards in docs/models.md again
 #
 # Variables:
@@ -25,7 +26,7 @@ BIN := $(VENV)/bin
 
 ANEW = $(if $(filter-out 0 no false,$(FRESH)),--fresh)
 
-.PHONY: mnist compare test tables clean
+.PHONY: mnist compare test test-matrix tables clean
 
 mnist: $(VENV)/.installed
 	$(BIN)/ctdiff train --config=mnist --workdir=$(RUN) $(ANEW)
@@ -39,6 +40,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-matrix: $(VENV)/.installed-test
+	$(BIN)/python tests/matrix.py
 
 tables: $(VENV)/.installed
 	$(BIN)/python -m ctdiff.recipe.tables docs/configuration.md

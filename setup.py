@@ -68,7 +68,7 @@ setup(
             "hypothesis>=6.98",
             "ruff>=0.9",
             "mypy>=1.14",
-            "setuptools>=77",
+            "setuptools>=77.0.1",
             "scipy>=1.11",
             "diffusers>=0.30",
             "torch-fidelity>=0.3",
