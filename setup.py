@@ -15,6 +15,7 @@ ATTRIBUTION = """
 The code is under the MIT licence. The file `ctdiff/data/mnist-10k.npz` holds 10,000 digits of the MNIST database by
 Yann LeCun, Corinna Cortes and Christopher J. C. Burges and is under the licence
 [CC BY-SA 3.0](https://creativecommons.org/licenses/by-sa/3.0/); `ctdiff/data/mnist-10k.LICENSE.txt` lists the changes.
+The models in `ctdiff/models` were trained on these digits and have the same licence.
 """
 
 setup(

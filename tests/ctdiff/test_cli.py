@@ -251,7 +251,7 @@ def test_sampling_settings_may_change_and_others_may_not(images, tmp_path, capsy
             {"process__schedule__name": "laplace"},
             "LaplaceSchedule has sigma = 0.207 at t_min = 0.001, expected at most 0.1",
         ),
-        ("mnist", {"sampler__t_max": 0.005}, "t_min = 0.01, t_max = 0.005: expected 0 <= t_min < t_max"),
+        ("mnist", {"sampler__t_max": 0.0004}, "t_min = 0.0005, t_max = 0.0004: expected 0 <= t_min < t_max"),
     ],
 )
 def test_times_that_cannot_be_sampled_show_before_the_training(preset, settings, message, images, tmp_path, capsys):

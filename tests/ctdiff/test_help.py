@@ -164,13 +164,15 @@ def test_every_key_is_explained(preset, capsys, tmp_path, monkeypatch):
     assert sorted(texts) == sorted(f"{key}={shown(value)}" for key, value in keys.items())
     assert configuration.load(preset, [f"--config.{setting}" for setting in texts]) == config
     choices = {key: value for key, value in keys.items() if key.endswith((".name", ".engine"))}
-    defaults = configuration.flatten(configuration.complete(nested(choices)))
+    required = {key: value for key, value in keys.items() if "it has to be given" in texts[f"{key}={shown(value)}"]}
+    assert set(required) <= {"loss.times.piecewise.edges"}
+    defaults = configuration.flatten(configuration.complete(nested(choices | required)))
     for key, value in keys.items():
         text = texts[f"{key}={shown(value)}"]
         default = r"\w+"
         if key not in choices:  # one number may stand for several
             default = "|".join({re.escape(shown(defaults[key])), re.escape(shown(defaults[key]).strip("(,)"))})
-        assert re.search(rf"; default ({default})(\]|\.( |$))", text), key
+        assert key in required or re.search(rf"; default ({default})(\]|\.( |$))", text), key
         assert value == "none" or len(text) > 30, key
     assert not [*tmp_path.iterdir()]
 

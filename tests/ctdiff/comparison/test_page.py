@@ -401,7 +401,7 @@ def test_engines_in_words(preset):
     words = engine_in_words(config)
     assert ("Gaussian diffusion" in words) == (config.process.engine == "gaussian")
     assert "_" not in words
-    assert preset != "mnist" or words == "Markov chain on 256 grey levels, Gaussian target rates, cosine amplitude schedule"
+    assert preset != "mnist" or words == "Markov chain on 256 grey levels, Gaussian target rates, linear schedule"
 
 
 def assert_exists(test: str) -> None:

@@ -84,7 +84,7 @@ def test_every_sampler_at_the_same_network_calls(runs, tmp_path):
 
 def test_correctors_and_guidance_cost_calls(runs, tmp_path):
     names = ["tau_leaping", "tau_leaping+2", "ancestral"]
-    late = ["--config.sampler.corrector.entry_time=0.5"]
+    late = ["--config.sampler.corrector.entry_time=0.4"]
     content = compare_runs(runs[:1], pixels(), calls=[7], samplers=names, overrides=late, out=tmp_path, **QUICK)
     found = {cell.sampler: (cell.steps, cell.network_calls) for cell in content.cells}
     # Three steps and the last draw are 4 calls, and two of the steps end where leaps happen.
@@ -119,7 +119,7 @@ def test_an_override_acts_on_the_samplers_that_have_it(runs):
 
 def test_correctors_are_those_of_the_run_of_overrides_or_of_the_label(runs):
     leaping = ["tau_leaping", "tau_leaping+0", "tau_leaping+2"]
-    found = _settings(runs[:1], leaping, "corrector.entry_time=0.5")
+    found = _settings(runs[:1], leaping, "corrector.entry_time=0.4")
     assert list(found) == [("mnist", "tau_leaping"), ("mnist", "tau_leaping+2")]
     assert found["mnist", "tau_leaping"].corrector.name == "none"
     assert found["mnist", "tau_leaping+2"].corrector.entry_time == 0.5
@@ -144,7 +144,7 @@ def test_an_override_that_acts_on_nothing_is_refused(runs):
         (None, "guidance.g=2", "guidance needs a network that was trained with labels"),
         (
             ["euler", "heun"],
-            "corrector.entry_time=0.5",
+            "corrector.entry_time=0.4",
             "cannot act: config.sampler.corrector.name = 'none', expected 'forward",
         ),
         (["euler+2", "heun"], "corrector.name=none", "corrector_steps = 2 cannot act: config.sampler.corrector.name = 'none'"),
