@@ -119,7 +119,7 @@ def test_an_override_acts_on_the_samplers_that_have_it(runs):
 
 def test_correctors_are_those_of_the_run_of_overrides_or_of_the_label(runs):
     leaping = ["tau_leaping", "tau_leaping+0", "tau_leaping+2"]
-    found = _settings(runs[:1], leaping, "corrector.entry_time=0.4")
+    found = _settings(runs[:1], leaping, "corrector.entry_time=0.5")
     assert list(found) == [("mnist", "tau_leaping"), ("mnist", "tau_leaping+2")]
     assert found["mnist", "tau_leaping"].corrector.name == "none"
     assert found["mnist", "tau_leaping+2"].corrector.entry_time == 0.5
