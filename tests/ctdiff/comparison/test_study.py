@@ -144,7 +144,7 @@ def test_an_override_that_acts_on_nothing_is_refused(runs):
         (None, "guidance.g=2", "guidance needs a network that was trained with labels"),
         (
             ["euler", "heun"],
-            "corrector.entry_time=0.4",
+            "corrector.entry_time=0.5",
             "cannot act: config.sampler.corrector.name = 'none', expected 'forward",
         ),
         (["euler+2", "heun"], "corrector.name=none", "corrector_steps = 2 cannot act: config.sampler.corrector.name = 'none'"),
