@@ -36,6 +36,14 @@ def test_full_size_presets_build_and_have_a_cost(preset):
     assert f"{estimate.parameters:,}" in str(estimate)
 
 
+@pytest.mark.parametrize("preset", LARGE)
+def test_a_check_draws_no_weights(preset):
+    before = torch.get_rng_state()
+    shapes = recipe.build_shapes(configuration.load(preset))
+    assert {parameter.device.type for parameter in shapes.parameters()} == {"meta"}
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_families_are_of_equal_size():
     networks = ("unet", "uvit", "dit", "diffit", "ssm", "convnext")
     for name in (*(f"mnist_{network}" for network in networks), "fashion_unet", "fashion_dit"):
