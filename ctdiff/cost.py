@@ -130,13 +130,8 @@ def estimate(config: ConfigDict, runs: int = 0) -> Cost:
         runs: how many times the passes are timed, on the device of the configuration. With 0, or if this machine does not
             have the device, no time is measured.
     """
-    if runs and _has(config.training.device):
-        network = recipe.build_network(config)
-    else:
-        plain = ConfigDict(config.to_dict())
-        plain.training.device = "meta"
-        with torch.device("meta"):
-            network = recipe.build_network(plain)
+    timed = runs and _has(config.training.device)
+    network = recipe.build_network(config) if timed else recipe.build_shapes(config)
     counted = summary(network, recipe.event_shape(config), runs)
     size = -(-config.training.batch_size // config.training.accumulation)
     copies = 3 + recipe.part(config, "optimizer").copies  # the parameter, its gradient and its average first

@@ -143,8 +143,11 @@ def save_animation(path: str | Path, frames: Sequence[Tensor], num_values: int, 
 
 def save_figure(path: str | Path, figure: Figure) -> None:
     """Write a PNG of a figure of matplotlib, with 120 dots an inch."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
+    figure.set_dpi(_DPI)
+    FigureCanvasAgg(figure).print_png(buffer)  # `figure.savefig` draws everything twice
     _write(path, buffer.getvalue())
 
 

@@ -105,14 +105,16 @@ class Range:
         """Describe the allowed values, for the error message about a value."""
         integer = _holds(kind, int)
         one = f"{'an integer' if integer else 'a number'} {self}"
-        if self == Range():
+        if self == _FINITE:
             one = "an integer" if integer else "a finite number"
         if isinstance(value, Collection) and not isinstance(value, str):
             return f"each {one}"
         return one if {int, float} & {*union(kind)} else f"several, each {one}"
 
 
-Finite = Annotated[float, Range()]
+_FINITE = Range()
+
+Finite = Annotated[float, _FINITE]
 Positive = Annotated[float, Range(above=0)]
 NonNegative = Annotated[float, Range(least=0)]
 Share = Annotated[float, Range(least=0, most=1)]
@@ -132,6 +134,8 @@ def fits(value: object, kind: Any, allowed: Range | None = None) -> bool:
     not a valid integer. In a collection, every item must have the item type. If `kind` is a tuple type of fixed length,
     the number of items must match.
     """
+    if kind in (int, float):  # first, because a sequence can have thousands of numbers
+        return value in (allowed or _FINITE) and (_is_float(value) if kind is float else isinstance(value, Integral))
     if len(union(kind)) > 1:
         return any(fits(value, each, allowed) for each in union(kind))
     origin, inner = get_origin(kind), get_args(kind)
@@ -140,8 +144,6 @@ def fits(value: object, kind: Any, allowed: Range | None = None) -> bool:
         if not isinstance(value, Collection) or isinstance(value, str) or length not in (None, len(value)):
             return False
         return all(fits(item, inner[0], allowed) for item in value)
-    if kind in (int, float):
-        return value in (allowed or Range()) and (_is_float(value) if kind is float else isinstance(value, Integral))
     return isinstance(value, kind)
 
 

@@ -42,15 +42,18 @@ def ends(tensor: Tensor, unseen: Ends) -> Ends:
     if not readable(tensor) or not tensor.numel():
         return unseen
     if tensor.ndim == 0:
-        return tensor.item(), tensor.item()
-    return tensor.amin().item(), tensor.amax().item()
+        value = tensor.item()
+        return value, value
+    low, high = tensor.aminmax()
+    return low.item(), high.item()
 
 
 def least(*tensors: Tensor) -> float:
     """Return the smallest value of several tensors, NaN if one value is NaN; -inf if one is empty or cannot be read."""
     if not all(readable(tensor) and tensor.numel() for tensor in tensors):
         return -math.inf
-    return torch.stack([tensor.amin() for tensor in tensors]).amin().item()
+    values = [tensor.amin().item() for tensor in tensors]
+    return math.nan if any(map(math.isnan, values)) else min(values)
 
 
 def listed(tensor: Tensor, unseen: Any) -> list[Any]:

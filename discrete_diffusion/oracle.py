@@ -136,22 +136,35 @@ class EnumeratedCTMC:
     def x0_network(self) -> Network:
         """Return the exact log p(x_0^d | x_t) as a network for `X0Denoiser`: (x_t, t) -> (B, D, S)."""
 
-        def network(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        def logits(x_t: Tensor, t: Tensor) -> Tensor:
             joint = self._joint(self._joint_columns(x_t, t))
             return _logits([self._axis_marginal(joint, d) for d in range(self.dimensions)])
 
-        return network
+        return self._network(logits)
 
     def leave_one_out_network(self) -> Network:
         """Return the exact log p_loo(x_0^d) as a network for `LeaveOneOutDenoiser`: (x_t, t) -> (B, D, S)."""
 
-        def network(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        def logits(x_t: Tensor, t: Tensor) -> Tensor:
             columns = self._joint_columns(x_t, t)
             marginals = []
             for d in range(self.dimensions):
                 others = [torch.ones_like(column) if i == d else column for i, column in enumerate(columns)]
                 marginals.append(self._axis_marginal(self._joint(others), d))
             return _logits(marginals)
+
+        return self._network(logits)
+
+    def _network(self, logits: Callable[[Tensor, Tensor], Tensor]) -> Network:
+        """Return a network that computes its logits once for each state if all examples have the same time."""
+        places = self.num_states ** torch.arange(self.dimensions - 1, -1, -1)
+
+        def network(x_t: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+            if t.ndim and len(t) and bool((t == t[0]).all()):
+                t = t[0]  # one transition matrix instead of many
+            if t.ndim or len(x_t) <= len(self.noisy):
+                return logits(x_t, t)
+            return logits(self.noisy, t)[(x_t * places).sum(-1)]
 
         return network
 

@@ -231,7 +231,7 @@ class CosineSurvival(Schedule):
 
     def __call__(self, t: Tensor) -> tuple[Tensor, Tensor]:
         # alpha = 1 - sin(pi t / 2) = 2 sin^2(pi (1 - t) / 4): the first form is exact near 0, the second near 1.
-        late = -torch.log(self._alpha(t))
+        late = -torch.log(2 * torch.sin(math.pi / 4 * (1 - t)) ** 2)
         early = -torch.log1p(-torch.sin(math.pi / 2 * t))
         return math.pi / 2 / torch.tan(math.pi / 4 * (1 - t)), torch.where(t < 0.5, early, late)
 

@@ -19,7 +19,15 @@ from ctdiff.recipe.checks import advice
 from ctdiff.recipe.data import build_batches, build_data, build_known, build_pixels, event_shape, set_absolute_path
 from ctdiff.recipe.engine import engine_of, engines, part, samplers_of
 from ctdiff.recipe.errors import ConfigError
-from ctdiff.recipe.parts import build_denoiser, build_grid, build_network, build_objective, build_process, build_sampler
+from ctdiff.recipe.parts import (
+    build_denoiser,
+    build_grid,
+    build_network,
+    build_objective,
+    build_process,
+    build_sampler,
+    build_shapes,
+)
 from ctdiff.recipe.user_classes import trust
 
 __all__ = [
@@ -35,6 +43,7 @@ __all__ = [
     "build_pixels",
     "build_process",
     "build_sampler",
+    "build_shapes",
     "engine_of",
     "engines",
     "event_shape",

@@ -13,10 +13,20 @@ from ctdiff.recipe.data import build_known, event_shape
 from ctdiff.recipe.engine import engine_of, filled, part
 from ctdiff.recipe.errors import named
 from ctdiff.recipe.sections import Interval
+from ctdiff.recipe.user_classes import user_modules
 from ctdiff.training.precision import HalfPrecision, resolved_precision
 from diffusion_core import Denoiser, Objective, Process, Sampler, TimeGrid
 
-__all__ = ["build_all", "build_denoiser", "build_grid", "build_network", "build_objective", "build_process", "build_sampler"]
+__all__ = [
+    "build_all",
+    "build_denoiser",
+    "build_grid",
+    "build_network",
+    "build_objective",
+    "build_process",
+    "build_sampler",
+    "build_shapes",
+]
 
 
 def build_process(config: ConfigDict) -> Process:
@@ -26,19 +36,33 @@ def build_process(config: ConfigDict) -> Process:
 
 def build_network(config: ConfigDict) -> nn.Module:
     """Make the network, initialised from the global random state of torch."""
-    half = resolved_precision(config.training.precision, config.training.device) == "bfloat16"
+    # On a CPU, convolutions in float32 are fastest with the channels last; convolutions in bfloat16 are not.
+    order = torch.contiguous_format if _halved(config) else torch.channels_last
+    return _network(config).to(config.training.device).to(memory_format=order)
 
+
+def build_shapes(config: ConfigDict) -> nn.Module:
+    """Make the network on the meta device. Its tensors have shapes but no values, so even a large network is made at once."""
+    if user_modules(config.to_dict()):  # the constructor of a class of the user may read the values of tensors
+        return _network(config).to("meta")
+    with torch.device("meta"):
+        return _network(config)
+
+
+def _halved(config: ConfigDict) -> bool:
+    return resolved_precision(config.training.precision, config.training.device) == "bfloat16"
+
+
+def _network(config: ConfigDict) -> nn.Module:
     def backbone(in_channels: int, out_channels: int) -> Backbone:
         event, classes = event_shape(config), config.model.num_classes
         completes = build_known(config) is not None
         channels = {"in_channels": in_channels + event[0] * completes, "out_channels": out_channels}
         made: Backbone = part(config, "model", **channels, img_size=event[1:], num_classes=classes)
-        made = HalfPrecision(made) if half else made
+        made = HalfPrecision(made) if _halved(config) else made
         return KnownChannels(made, event) if completes else made
 
-    network = engine_of(config).network(config, backbone)
-    # On a CPU, convolutions in float32 are fastest with the channels last; convolutions in bfloat16 are not.
-    return network.to(config.training.device).to(memory_format=torch.contiguous_format if half else torch.channels_last)
+    return engine_of(config).network(config, backbone)
 
 
 def build_denoiser(config: ConfigDict, process: Process, network: Any) -> Denoiser[Any]:
@@ -78,15 +102,13 @@ def build_all(config: ConfigDict) -> None:
     Raises:
         ConfigError: a part cannot be made. The message names the key, the value and what is expected.
     """
-    plain = ConfigDict(config.to_dict())
-    plain.training.update(precision="float32", device="meta")
     with named("process"):
         filled(Interval, config.process)
         process = engine_of(config).process(config)
     with named("data"):
         part(config, "data", channels=config.data.channels, image_size=event_shape(config)[1:])
     with named("model"):
-        denoiser = build_denoiser(config, process, build_network(plain))
+        denoiser = build_denoiser(config, process, build_shapes(config))
     with named("loss"):
         build_objective(config, denoiser)
     part(config, "optimizer"), part(config, "optimizer.schedule", steps=config.training.steps)

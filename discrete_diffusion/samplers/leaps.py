@@ -230,13 +230,15 @@ class OrdinalLeap(Leap):
         rates = h * jumps.matrix().double()
         n = jumps.num_states
         most = rates.sum(-1).max().item()
-        size = 2 ** math.ceil(math.log2(2 * (n - 1) * (most + 12 * math.sqrt(most + 1) + 40)))
+        # The number of jumps of a dimension is larger than this with a probability below 1e-26.
+        jumps_at_most = most + 12 * math.sqrt(most + 1) + 10
+        size = 2 ** math.ceil(math.log2(2 * (n - 1) * jumps_at_most))
         displacement = (torch.arange(n, device=rates.device) - jumps.x[..., None]) % size  # (B, *event, n)
         intensity = torch.zeros(*jumps.x.shape, size, dtype=torch.float64, device=rates.device).scatter_add_(
             -1, displacement, rates
         )
-        spectrum = torch.fft.fft(intensity)
-        total = torch.fft.ifft(torch.exp(spectrum - rates.sum(-1, keepdim=True))).real.clamp(min=0)
+        spectrum = torch.fft.rfft(intensity)
+        total = torch.fft.irfft(torch.exp(spectrum - rates.sum(-1, keepdim=True)), size).clamp(min=0)
         signed = (torch.arange(size, device=rates.device) + size // 2) % size - size // 2
         landing = (origin[..., None] + signed).clamp(0, n - 1)
         return torch.zeros_like(rates).scatter_add_(-1, landing, total)

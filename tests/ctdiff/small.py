@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -54,10 +55,16 @@ SMALL: dict[str, Any] = {
 }
 
 
+@cache
+def _preset(name: str) -> ConfigDict:
+    """A preset, loaded once; it must not be changed."""
+    return configuration.load(name)
+
+
 def flags(preset: str = "mnist", **changes: Any) -> list[str]:
     """The small settings that a preset has keys for, as overrides; in the names of changes two underscores stand for a dot."""
     given = {key.replace("__", "."): Text(value) for key, value in changes.items()}
-    keys = configuration.flatten(configuration.changed(configuration.load(preset), given))
+    keys = configuration.flatten(configuration.changed(_preset(preset), given))
     settings = {**{key: value for key, value in SMALL.items() if key in keys}, **given}
     return [f"--config.{key}={value}" for key, value in settings.items()]
 

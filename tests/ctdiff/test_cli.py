@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,13 +31,26 @@ from .small import LARGE, flags, small
 ENGINES = ["mnist", "mnist_ddpm"]
 
 
-@pytest.fixture
-def images(tmp_path):
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
     """Small images, so that nothing has to be resized, as the value of data.* keys."""
-    path = tmp_path / "images.npz"
+    path = tmp_path_factory.mktemp("images") / "images.npz"
     rng = np.random.default_rng(0)
     np.savez(path, images=rng.integers(0, 256, (40, 8, 8), dtype=np.uint8), labels=np.arange(40) % 10)
     return {"data__name": "array", "data__array__path": path, "data__fraction": 1.0}
+
+
+@pytest.fixture(scope="module")
+def trained(images, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(small("mnist", **images), folder)
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A finished run, which a test may change."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def _train(*arguments):
@@ -174,9 +188,7 @@ def test_a_finished_run_of_constant_rate_is_made_longer_bit_for_bit(preset, imag
     assert "training.steps was 6, now 4" in capsys.readouterr().err
 
 
-def test_a_run_whose_rate_falls_to_its_end_is_not_made_longer(images, tmp_path, capsys):
-    run = tmp_path / "run"
-    train(small("mnist", **images), run)
+def test_a_run_whose_rate_falls_to_its_end_is_not_made_longer(run, capsys):
     assert _train(f"--workdir={run}", "--resume", "--config.training.steps=6") == 2
     message = capsys.readouterr().err
     assert "training.steps was 4, now 6 (steps can be added to a run if its optimizer.schedule.name is constant)" in message
@@ -202,9 +214,8 @@ def test_a_run_that_dies_continues_from_its_checkpoint(images, tmp_path, monkeyp
     assert _contents(cut) == _contents(whole)
 
 
-def test_a_finished_run_only_draws_again(images, tmp_path, capsys):
-    run, config = tmp_path / "run", small("mnist", **images)
-    train(config, run)
+def test_a_finished_run_only_draws_again(run, images, tmp_path):
+    config = small("mnist", **images)
     before = _contents(run)
     (run / "samples" / "final.png").unlink()
     lines = []
@@ -218,9 +229,7 @@ def test_a_finished_run_only_draws_again(images, tmp_path, capsys):
     assert _contents(again) == before  # the same seed, the same everything
 
 
-def test_sampling_settings_may_change_and_others_may_not(images, tmp_path, capsys):
-    run = tmp_path / "run"
-    train(small("mnist", **images), run)
+def test_sampling_settings_may_change_and_others_may_not(run, images, capsys):
     train(small("mnist", **images, sampler__num_samples=9), run)
     with Image.open(run / "samples" / "final.png") as picture:
         assert picture.size[0] == 3 * 58 + 2
@@ -273,9 +282,7 @@ def _everything(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_nothing_is_deleted_before_everything_is_checked(images, tmp_path):
-    run = tmp_path / "run"
-    train(small("mnist", **images), run)
+def test_nothing_is_deleted_before_everything_is_checked(run, images, tmp_path):
     before = _everything(run)
     for mistake in (
         f"data.array.path={tmp_path / 'absent.npz'}",
@@ -326,9 +333,7 @@ def test_a_folder_of_something_else_is_left_alone(name, fresh, images, tmp_path)
     assert _everything(foreign) == before
 
 
-def test_a_fresh_start_deletes_only_what_was_made_by_us(images, tmp_path):
-    run, config = tmp_path / "run", small("mnist", **images)
-    train(config, run)
+def test_a_fresh_start_deletes_only_what_was_made_by_us(run, images):
     sample_run(run, num_samples=2)
     kept = ["notes.txt", "samples/cat.png", "samples/final.txt", "checkpoints/mine.pt", "checkpoints/step_best/model.pt"]
     left_over = [".writing_config.json_1", "checkpoints/.writing_step_0000003_1/state.pt", "samples/.writing_a.npz_1"]
@@ -416,9 +421,7 @@ def test_devices_that_are_not_there(images, tmp_path, capsys):
     assert load_run(run).step == 4  # where a run was trained does not matter
 
 
-def test_targets_are_tried_before_anything_is_drawn(images, tmp_path, capsys, monkeypatch):
-    run = tmp_path / "run"
-    train(small("mnist", **images), run)
+def test_targets_are_tried_before_anything_is_drawn(run, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "taken.npz").mkdir()
     monkeypatch.setattr(Run, "sampler", _without_drawing(Run.sampler))
@@ -534,9 +537,7 @@ def test_an_animation_of_the_reverse_process(preset, images, tmp_path, capsys):
     assert not paths[2].exists()
 
 
-def test_mistakes_in_sampling(images, tmp_path, capsys):
-    run = tmp_path / "run"
-    train(small("mnist", **images), run)
+def test_mistakes_in_sampling(run, tmp_path, capsys):
     for arguments, message in (
         ([], "the folder of a run or the name of a model is missing (see ctdiff sample --help)"),
         ([tmp_path], "is not a run"),
@@ -613,9 +614,8 @@ def test_folders_that_cannot_be_used(images, tmp_path, capsys):
     assert "is not a run" in capsys.readouterr().err
 
 
-def test_broken_checkpoints(images, tmp_path, capsys):
-    run, config = tmp_path / "run", small("mnist", **images)
-    train(config, run)
+def test_broken_checkpoints(run, images, capsys):
+    config = small("mnist", **images)
     newest = run / "checkpoints" / "step_0000004" / "ema.safetensors"
     newest.write_bytes(newest.read_bytes()[:100])
     with pytest.warns(UserWarning, match=re.escape(str(newest))):

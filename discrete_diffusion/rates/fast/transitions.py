@@ -27,6 +27,7 @@ References:
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,10 +52,13 @@ _LEVELS = 64  # the most doublings of tau
 
 def _powers_needed(mean: float) -> int:
     """Return the number of powers k = 0, 1, .. for which `Poisson(k; mean)` sums to 1 - 1e-52."""
-    k = int(mean) + 1
-    while k * math.log(max(mean, 1e-300)) - mean - math.lgamma(k + 1) - math.log1p(-mean / (k + 1)) > math.log(_TAIL):
-        k += 1
-    return k
+    log_mean, first = math.log(max(mean, 1e-300)), int(mean) + 1
+
+    def exponent(k: int) -> float:
+        """Return -log of a bound on the rest of the sum. It grows with k."""
+        return mean + math.lgamma(k + 1) - k * log_mean + math.log1p(-mean / (k + 1))
+
+    return first + bisect_left(range(first, 2 * first + 256), -math.log(_TAIL), key=exponent)
 
 
 def _poisson_weights(mean: Tensor, count: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -18,9 +20,14 @@ PRESETS = configuration.preset_names()
 PUBLISHED = {"cifar10_unet": 35_746_307, "cifar10_ddpm": 35_746_307, "cifar10_uvit": 44_255_328}
 
 
+@cache
+def estimated(preset):
+    return cost.estimate(configuration.load(preset))
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_full_size_presets_build_and_have_a_cost(preset):
-    estimate = cost.estimate(configuration.load(preset))
+    estimate = estimated(preset)
     assert estimate.parameters == PUBLISHED.get(preset, estimate.parameters)
     lower, upper = (3e7, 6e7) if preset in LARGE else (1.4e6, 2.1e6)
     assert lower < estimate.parameters < upper
@@ -29,10 +36,18 @@ def test_full_size_presets_build_and_have_a_cost(preset):
     assert f"{estimate.parameters:,}" in str(estimate)
 
 
+@pytest.mark.parametrize("preset", LARGE)
+def test_a_check_draws_no_weights(preset):
+    before = torch.get_rng_state()
+    shapes = recipe.build_shapes(configuration.load(preset))
+    assert {parameter.device.type for parameter in shapes.parameters()} == {"meta"}
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_the_families_are_of_equal_size():
     networks = ("unet", "uvit", "dit", "diffit", "ssm", "convnext")
     for name in (*(f"mnist_{network}" for network in networks), "fashion_unet", "fashion_dit"):
-        assert cost.estimate(configuration.load(name)).parameters == pytest.approx(2e6, rel=0.02)
+        assert estimated(name).parameters == pytest.approx(2e6, rel=0.02)
 
 
 @pytest.mark.parametrize("preset", sorted({*LARGE} - {"cifar10_ddpm"}))  # which differs from cifar10_unet in its sampler

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from ctdiff import config as configuration
+from ctdiff import cost
 from ctdiff.cli import main
 from ctdiff.cli.main import verb
 from ctdiff.config import ConfigError
-from ctdiff.recipe import build_process, user_classes
+from ctdiff.recipe import build_network, build_process, user_classes
 from ctdiff.recipe.user_classes import trust
 from ctdiff.runs import RunError, RunFolder
 
@@ -92,6 +93,18 @@ def test_a_configuration_file_may_name_a_class(module: Path, tmp_path: Path) -> 
         "    config.update(process={'rates': {'name': 'own_rates:SlowRates', 'slow': {'scale': 48.0}}})\n    return config\n"
     )
     assert configuration.load("./mine.py").process.rates.slow.scale == 48
+
+
+def test_the_constructor_of_a_network_may_read_values(module: Path, tmp_path: Path) -> None:
+    """As networks do that compute a share of dropout for each block."""
+    (tmp_path / "own_network.py").write_text(
+        "import torch\nfrom backbones import DiT\n\n\nclass Deep(DiT):\n"
+        "    def __init__(self, img_size, in_channels, out_channels):\n"
+        "        self.shares = [share.item() for share in torch.linspace(0, 0.1, 3)]\n"
+        "        super().__init__(img_size, in_channels, depth=1, hidden_dim=16, num_heads=2, out_channels=out_channels)\n"
+    )
+    config = configuration.load("mnist_uniform", ["--config.model.name=own_network:Deep"])
+    assert cost.estimate(config).parameters == sum(each.numel() for each in build_network(config).parameters())
 
 
 @pytest.mark.parametrize(
