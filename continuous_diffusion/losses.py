@@ -197,12 +197,13 @@ class ELBO(Loss):
     """
 
     def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
-        """Check that the denoiser learns no variance and that the integrand is finite at the smallest time.
+        """Check that the denoiser learns no variance, and that the times have weights and a finite integrand.
 
         Raises:
-            ValueError: the denoiser learns a variance, or the log-SNR is infinite at t_min of the times.
+            ValueError: the denoiser learns a variance, the times have no weights, or the log-SNR is infinite at their t_min.
         """
         super().check(denoiser, times)
+        times.check_weighted("ELBO")
         schedule = schedule_of(denoiser)
         _, high = ends(schedule.log_snr(torch.tensor(times.t_min, dtype=torch.float64, device="cpu")), NOTHING)
         if high == math.inf:
@@ -281,12 +282,14 @@ class VLB(Loss):
         return s, t
 
     def check(self, denoiser: Denoiser[Posterior], times: TimeSampler) -> None:
-        """Check that the times cover the chain, from 0 to t_max, and that the schedule fits the chain.
+        """Check that the times have weights and cover the chain, from 0 to t_max, and that the schedule fits the chain.
 
         Raises:
-            ValueError: the times are not drawn from 0 to t_max of the grid, or the log-SNR is below -100 at t_max.
+            ValueError: the times have no weights, they are not drawn from 0 to t_max of the grid, or the log-SNR is below
+                -100 at t_max.
         """
         super().check(denoiser, times)
+        times.check_weighted("VLB")
         if times.t_min > 0 or times.t_max != self.grid.t_max:
             raise ValueError(
                 f"{type(times).__name__} draws times from {times.t_min} to {times.t_max}, expected 0 to {self.grid.t_max}: "

@@ -56,7 +56,7 @@ class PiecewiseTimes(TimeSampler):
         masses: the relative probability of each of the K pieces, a positive number. None means equal probabilities.
         weighted: whether each loss gets the weight 1 / density. The mean then stays the integral of the loss over time, and
             only its variance depends on the density. Without these weights, times with a higher density also count more in
-            the mean: the density is then a part of the objective, and a bound on -log p is no longer a bound.
+            the mean: the density is then a part of the objective. Losses that are bounds on -log p refuse such times.
 
     Raises:
         ValueError: the times do not increase, or there is not one positive mass for each piece.

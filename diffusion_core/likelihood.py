@@ -274,6 +274,7 @@ class Bound(ABC, Generic[P]):
         """
         _check(draws, batch_size)
         randomness = as_randomness(generator)
+        self.times.check_weighted("the bound")
         _, weight, values = self._integrals(self.times, draws, batch_size, randomness)
         repeats = _reconstructions(draws)
         rows = torch.arange(len(self.x_0), device=self.x_0.device).repeat_interleave(repeats)

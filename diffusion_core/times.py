@@ -186,10 +186,24 @@ class TimeSampler(CheckedArguments, ABC):
 
     t_min: float
     t_max: float
+    weighted: bool = True
+    """Whether the weights are 1 / density, so that the mean of `weight * loss` is the integral of the loss over time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_interval(self.t_min, self.t_max)
+
+    def check_weighted(self, loss: str) -> None:
+        """Check that these times can estimate an integral over time, for a loss with this name.
+
+        Raises:
+            ValueError: the weights are not 1 / density.
+        """
+        if not self.weighted:
+            raise ValueError(
+                f"{type(self).__name__} has weighted = False, expected True: {loss} is an integral over time, and without "
+                "weights its mean is another number"
+            )
 
     @abstractmethod
     def at(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,7 +39,14 @@ class Loss(diffusion_core.Loss[Q]):
 
 @dataclass(frozen=True)
 class ELBO(Loss[Posterior]):
-    """The integrand l_t(x_0) of the complete evidence lower bound (ELBO), in nats / unit of t."""
+    """The integrand l_t(x_0) of the complete evidence lower bound (ELBO), in nats / unit of t.
+
+    Raises:
+        ValueError: the times have no weights.
+    """
+
+    def check(self, denoiser: diffusion_core.Denoiser[Posterior], times: TimeSampler) -> None:
+        times.check_weighted("ELBO")
 
     def evaluate(self, posterior: Posterior, sample: Sample) -> Tensor:
         return event_sum(posterior.rate_divergence(sample.x_0.long()), sample.active)
@@ -111,7 +118,7 @@ class ELBOAndCrossEntropy(Loss[X0Posterior]):
         cross_entropy_weight: the weight of the cross-entropy. The weight of the ELBO is 1.
 
     Raises:
-        ValueError: the denoiser is a score model, which has no p(x_0 | x_t).
+        ValueError: the denoiser is a score model, which has no p(x_0 | x_t), or the times have no weights.
 
     References:
         A continuous time framework for discrete denoising models (Campbell et al., 2022) | https://arxiv.org/abs/2205.14987
@@ -120,6 +127,7 @@ class ELBOAndCrossEntropy(Loss[X0Posterior]):
     cross_entropy_weight: NonNegative = 0.001
 
     def check(self, denoiser: diffusion_core.Denoiser[X0Posterior], times: TimeSampler) -> None:
+        ELBO().check(denoiser, times)
         CrossEntropy().check(denoiser, times)
 
     def evaluate(self, posterior: X0Posterior, sample: Sample) -> Tensor:

@@ -67,6 +67,7 @@ class CTELBO(Loss[Posterior]):
             In `ELBOAndCrossEntropy` it is a sum over dimensions.
 
     Raises:
+        ValueError: the times have no weights.
         ValueError: nll_weight is positive, and the denoiser is a score model.
         ValueError: tau is infinite at the largest training time, and the process has no mask.
     """
@@ -77,6 +78,7 @@ class CTELBO(Loss[Posterior]):
     nll_weight: NonNegative = 0.001
 
     def check(self, denoiser: diffusion_core.Denoiser[Posterior], times: TimeSampler) -> None:
+        times.check_weighted("CTELBO")
         if not isinstance(denoiser, Denoiser):
             return
         if self.nll_weight > 0:

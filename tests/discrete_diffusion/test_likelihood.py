@@ -11,7 +11,7 @@ import scipy.stats
 import torch
 from torch import Tensor, nn
 
-from diffusion_core import PerSampleRandomness, SharedRandomness, StratifiedTimes
+from diffusion_core import PerSampleRandomness, PiecewiseTimes, SharedRandomness, StratifiedTimes
 from diffusion_core.distributions import Mixture, TruncatedLogistic
 from discrete_diffusion import ELBO, CrossEntropy, LeaveOneOutDenoiser, X0Denoiser, bits_per_dim, learn_times
 from discrete_diffusion.denoisers import AbsorbingDenoiser
@@ -72,6 +72,12 @@ def test_bits_per_dim_agrees_with_the_enumerated_bound(name, n, chain, exact):
     assert estimate.value == pytest.approx(oracle.exact_bound(0.05) / scale, abs=4 * (estimate.standard_error + entropy_error))
     assert estimate.value == pytest.approx(estimate.diffusion + estimate.prior + estimate.reconstruction)
     assert 0 < estimate.standard_error < 0.05
+
+
+def test_a_bound_needs_times_with_weights(chain, exact):
+    oracle = chain("uniform")
+    with pytest.raises(ValueError, match="PiecewiseTimes has weighted = False, expected True: the bound is an integral"):
+        bits_per_dim(exact(oracle), oracle.clean[:2], times=PiecewiseTimes([0.1, 0.5, 1.0], weighted=False), draws=4)
 
 
 def test_standard_error_is_that_of_repeated_estimates(chain, exact):

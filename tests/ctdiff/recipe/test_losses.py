@@ -47,6 +47,29 @@ def test_discrete_losses(preset, process):
     torch.testing.assert_close(losses["elbo_and_cross_entropy"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("preset", "changes", "refused"),
+    [
+        ("mnist", {"loss__name": "cross_entropy"}, None),
+        ("mnist", {"loss__name": "elbo"}, "ELBO"),
+        ("mnist", {"loss__name": "elbo_and_cross_entropy"}, "ELBO"),
+        ("mnist", {"loss__name": "ct_elbo"}, "CTELBO"),
+        ("mnist_ddpm", {"loss__name": "epsilon"}, None),
+        ("mnist_ddpm", {"loss__name": "elbo"}, "ELBO"),
+        ("mnist_ddpm", {"loss__name": "vlb"}, "VLB"),
+        ("mnist_iddpm", {"loss__name": "hybrid"}, "VLB"),
+    ],
+)
+def test_bounds_need_times_with_weights(preset, changes, refused):
+    times = {"loss__times__name": "piecewise", "loss__times__piecewise__edges": (0.001, 0.5, 1.0)}
+    settings = {**changes, **times, "loss__times__piecewise__masses": (1.0, 3.0), "loss__times__piecewise__weighted": False}
+    if refused is None:
+        assert step(small(preset, **settings)).isfinite().all()
+        return
+    with pytest.raises(ValueError, match=rf"PiecewiseTimes has weighted = False, expected True: {refused} is an integral"):
+        step(small(preset, **settings))
+
+
 def test_a_bound_is_in_nats_a_dimension():
     config = small("mnist_ddpm", loss__name="vlb", loss__times__name="uniform", process__t_min=0.0)
     assert step(config).mean() < 1e3
