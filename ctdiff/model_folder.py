@@ -25,6 +25,7 @@ from ctdiff.card import Card, read_card
 from ctdiff.data import Splits
 from ctdiff.files import expanded
 from ctdiff.hashes import bytes_hash
+from ctdiff.model_source import ModelSource
 from ctdiff.records import as_json
 from ctdiff.run_folder import RUNS, RunError, RunFolder, check_images, class_names_of
 from ctdiff.training.checkpoints import check_weights, load_weights
@@ -58,17 +59,12 @@ class ModelError(RunError):
 
 
 @dataclass(frozen=True)
-class ModelFolder:
+class ModelFolder(ModelSource):
     """The files of a model. Each file is compared with its hash in the card when it is read.
 
     Arguments:
         path: the folder of the model.
     """
-
-    path: Path
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", expanded(self.path))
 
     @cached_property
     def card(self) -> Card:
@@ -81,11 +77,6 @@ class ModelFolder:
             return read_card(self.path / CARD)
         except ValueError as error:
             raise ModelError(str(error)) from error
-
-    @property
-    def config(self) -> Path:
-        """The file of the configuration."""
-        return self.path / CONFIG
 
     @property
     def output(self) -> Path:
@@ -133,27 +124,16 @@ class ModelFolder:
         return portable(configuration.from_json(self.read(CONFIG).decode("utf-8", "replace"), str(self.config)))
 
     def read_classes(self) -> tuple[str, ...]:
-        """Read the names of the labels 0, 1, ...; empty if the model has no names.
-
-        Raises:
-            RunError: the file is missing, altered or damaged.
-        """
         return class_names_of(self.read(CLASSES), self.path / CLASSES) if CLASSES in self.hashes() else ()
 
     def check_data(self, splits: Splits) -> None:
-        """Check that images are those that the model was trained on.
-
-        Raises:
-            RunError: the images differ.
-        """
         check_images(as_json(self.card.data.images), splits, str(self.path), self.card.data.name)
 
     def steps(self) -> list[int]:
-        """Return the training steps of the weights, as a list like that of a run."""
         return [self.card.training.steps]
 
     def load(self, network: nn.Module, checkpoint: int | None = None, ema: bool = True) -> tuple[int, Path]:
-        """Load the weights into a network. Return their training step and their file.
+        """Load the weights, as in `ModelSource.load`.
 
         Raises:
             ModelError: other weights are chosen than those that the model has, or the file was altered.

@@ -17,7 +17,8 @@ from torch import nn
 
 from ctdiff import config as configuration
 from ctdiff.data import Splits, data_record
-from ctdiff.files import FolderError, discard, expanded, locked, remove_leftovers, write_atomically
+from ctdiff.files import FolderError, discard, locked, remove_leftovers, write_atomically
+from ctdiff.model_source import ModelSource
 from ctdiff.recipe.user_classes import user_modules
 from ctdiff.sample_folders import clear_images
 from ctdiff.training.checkpoints import CheckpointError, check_weights, complete_checkpoints, load_weights
@@ -36,27 +37,17 @@ class RunError(FolderError):
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(ModelSource):
     """The paths of a run.
 
     Arguments:
         path: the folder of the run.
     """
 
-    path: Path
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", expanded(self.path))
-
     @property
     def output(self) -> Path:
         """The folder for samples and reports: the folder of the run itself."""
         return self.path
-
-    @property
-    def config(self) -> Path:
-        """The file of the configuration."""
-        return self.path / "config.json"
 
     @property
     def classes(self) -> Path:
@@ -97,11 +88,6 @@ class RunFolder:
         return configuration.from_json(text, str(self.config))
 
     def read_classes(self) -> tuple[str, ...]:
-        """Read the names of the labels 0, 1, ...; empty if the run has no names.
-
-        Raises:
-            RunError: the file is damaged.
-        """
         if not self.classes.exists():
             return ()
         try:
@@ -111,16 +97,10 @@ class RunFolder:
         return class_names_of(content, self.classes)
 
     def steps(self) -> list[int]:
-        """Return the training steps of the complete checkpoints, in ascending order."""
         return [step for step, _ in complete_checkpoints(self.checkpoints)]
 
     def load(self, network: nn.Module, checkpoint: int | None = None, ema: bool = True) -> tuple[int, Path]:
-        """Load the weights of a checkpoint into a network. Return the training step and the file of the weights.
-
-        Arguments:
-            network: the network of the configuration.
-            checkpoint: the training step of the checkpoint. None means the newest checkpoint that can be read.
-            ema: whether to load the moving average of the weights instead of the last weights.
+        """Load the weights of a checkpoint, as in `ModelSource.load`.
 
         Raises:
             RunError: the checkpoint does not exist.

@@ -25,7 +25,8 @@ from torch import Tensor
 from ctdiff import config as configuration
 from ctdiff import recipe
 from ctdiff.devices import check_device
-from ctdiff.model_folder import ModelFolder, is_model, model_folder, model_names
+from ctdiff.model_folder import is_model, model_folder, model_names
+from ctdiff.model_source import ModelSource
 from ctdiff.run_folder import RUNS, RunError, RunFolder
 from diffusion_core import Denoiser, NotFiniteError, Sampler
 
@@ -44,7 +45,7 @@ class Run:
         weights: the file of the weights.
     """
 
-    folder: RunFolder | ModelFolder
+    folder: ModelSource
     config: ConfigDict
     step: int
     denoiser: Denoiser[object]
@@ -136,7 +137,7 @@ def pretrained(name: str | Path, device: str = "cpu") -> Run:
     return _loaded(model_folder(name), None, True, device)
 
 
-def folder_of(path: str | Path) -> RunFolder | ModelFolder:
+def folder_of(path: str | Path) -> ModelSource:
     """Return the folder of a run or of a model.
 
     Raises:
@@ -155,7 +156,7 @@ def folder_of(path: str | Path) -> RunFolder | ModelFolder:
     return folder
 
 
-def _loaded(folder: RunFolder | ModelFolder, checkpoint: int | None, ema: bool, device: str) -> Run:
+def _loaded(folder: ModelSource, checkpoint: int | None, ema: bool, device: str) -> Run:
     check_device(device, "device")
     config = folder.read_config()
     config.training.device = device

@@ -24,9 +24,8 @@ from ctdiff.metrics.features import Extractor
 from ctdiff.metrics.inception_v3 import inception
 from ctdiff.metrics.measurement import Measurement
 from ctdiff.metrics.reference import Reference, uniform_noise
-from ctdiff.model_folder import ModelFolder
+from ctdiff.model_source import ModelSource
 from ctdiff.recipe.errors import closest, one_of
-from ctdiff.runs import RunFolder
 
 __all__ = ["EXTRACTORS", "Evaluator", "build_extractor", "run_splits"]
 
@@ -60,9 +59,7 @@ def build_extractor(extractor: str = "mnist-cnn", device: str = "cpu", download:
         raise ValueError(f"extractor = {extractor!r} cannot be made: {error}") from error
 
 
-def run_splits(
-    config: ConfigDict, labels: Sequence[int] | None = None, folder: RunFolder | ModelFolder | None = None
-) -> Splits:
+def run_splits(config: ConfigDict, labels: Sequence[int] | None = None, folder: ModelSource | None = None) -> Splits:
     """Load the real images of a run, or only the images of some classes.
 
     Arguments:
