@@ -32,17 +32,20 @@ def _expect(holds: bool, key: str, value: object, expected: str) -> None:
         raise ValueError(f"{key} = {value!r}, expected {expected}")
 
 
-def _check_texts(record: object) -> None:
-    """Raise ValueError if a text is empty or cannot be shown on a terminal."""
-    for item in fields(record):  # type: ignore[arg-type]
-        value = getattr(record, item.name)
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str):
-                _expect(bool(text.strip()) and text.isprintable(), item.name, text, "a text in one line")
+@dataclass(frozen=True)
+class _Part:
+    """A part of a card. Its texts are single lines that can be shown on a terminal."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str):
+                    _expect(bool(text.strip()) and text.isprintable(), item.name, text, "a text in one line")
 
 
 @dataclass(frozen=True)
-class Data:
+class Data(_Part):
     """The images of the training.
 
     Arguments:
@@ -53,12 +56,9 @@ class Data:
     name: str
     images: DataRecord
 
-    def __post_init__(self) -> None:
-        _check_texts(self)
-
 
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(_Part):
     """The parts of a model, in words, and the default settings of its sampler.
 
     Arguments:
@@ -82,13 +82,13 @@ class Architecture:
     steps: int
 
     def __post_init__(self) -> None:
-        _check_texts(self)
+        super().__post_init__()
         _expect(self.parameters >= 1, "parameters", self.parameters, "at least 1")
         _expect(self.steps >= 1, "steps", self.steps, "at least 1")
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(_Part):
     """How the model was trained.
 
     Arguments:
@@ -110,7 +110,7 @@ class Training:
     core_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        _check_texts(self)
+        super().__post_init__()
         for key in ("steps", "batch_size"):
             _expect(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         expected = f"steps x batch_size = {self.steps * self.batch_size}"
@@ -137,7 +137,7 @@ class Hashes:
 
 
 @dataclass(frozen=True)
-class Features:
+class Features(_Part):
     """The network whose features are compared, and the number of random halves of the samples that give standard errors.
 
     Arguments:
@@ -149,9 +149,6 @@ class Features:
     name: str
     hash: str
     replicates: int
-
-    def __post_init__(self) -> None:
-        _check_texts(self)
 
 
 @dataclass(frozen=True)
@@ -202,7 +199,7 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Card:
+class Card(_Part):
     """The card of a model.
 
     Arguments:
@@ -236,7 +233,7 @@ class Card:
     def __post_init__(self) -> None:
         signs = "1 to 64 letters, digits and signs . _ -, and a letter or digit first"
         _expect(_NAME.fullmatch(self.name) is not None, "name", self.name, signs)
-        _check_texts(self)
+        super().__post_init__()
         counts = Counter((row.metric, row.steps, row.quick) for row in self.numbers)
         for row in self.numbers:
             _expect(row.sampler in (None, self.architecture.sampler), "sampler", row.sampler, repr(self.architecture.sampler))
