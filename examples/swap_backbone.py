@@ -1,10 +1,10 @@
-"""Train the same configuration with four backbones of equal size and put their samples in one picture.
+"""Train the same configuration with five backbones of equal size and put their samples in one picture.
 
     python examples/swap_backbone.py
     python examples/swap_backbone.py --steps=500 --config=mnist_absorbing --config.training.batch_size=32
 
-The key `model.name` chooses the backbone, and the section `model.NAME` has its arguments. On two cores, 500 steps with all four
-take several minutes. The picture compares the backbones after equal numbers of steps, not after equal times.
+The key `model.name` chooses the backbone, and the section `model.NAME` has its arguments. On two cores, 500 steps with all of
+them take ten to twenty minutes. The picture compares the backbones after equal numbers of steps, not after equal times.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from ctdiff import config as configuration
 from ctdiff import figures, load_run, train
 
-BACKBONES = ("unet", "uvit", "dit", "diffit")
+BACKBONES = ("unet", "uvit", "dit", "diffit", "ssm")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -42,6 +42,9 @@ OTHERS = [
     "--config.model.diffit.blocks=(1, 1)",
     "--config.model.diffit.windows=(0, 0)",
     "--config.model.diffit.num_heads=2",
+    "--config.model.ssm.depth=1",
+    "--config.model.ssm.hidden_dim=16",
+    "--config.model.ssm.num_heads=2",
 ]
 
 
@@ -100,7 +103,7 @@ def test_inpaint(run: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_swap_backbone(tmp_path: Path) -> None:
-    families = ["unet", "uvit", "dit", "diffit"]
+    families = ["unet", "uvit", "dit", "diffit", "ssm"]
     with pytest.raises(ValueError, match=r"config.model.uvit.dept is not a key, .* Did you mean depth\?"):
         example("swap_backbone")([f"--out={tmp_path}", "--config.model.uvit.dept=3"])
     example("swap_backbone")(["--steps=2", "--num_samples=2", f"--out={tmp_path}", *SMALL, SCALE, *OTHERS])
