@@ -99,6 +99,7 @@ class Discrete(Engine):
         return StratifiedTimes(config.process.t_min, config.process.t_max)
 
     def advice(self, config: ConfigDict) -> Iterator[tuple[str, str]]:
+        yield from super().advice(config)
         name, usual = config.model.parameterisation.name, Evidence.evidence_floor
         if name != "x0" and config.sampler.evidence_floor != usual:
             why = f"config.model.parameterisation.name = {name!r}"
