@@ -18,7 +18,7 @@ from ctdiff.codecs import States
 from ctdiff.recipe.engine import Engine, Fields, chosen_class, filled, kind, part
 from ctdiff.recipe.schema import NONE, Place, fields_of
 from ctdiff.recipe.sections import Interval
-from diffusion_core import Denoiser, GuidanceScale, Process, Sampler, StratifiedTimes, TimeSampler
+from diffusion_core import Denoiser, GuidanceScale, Process, Sampler
 from diffusion_core.ranges import CheckedArguments, Share
 from discrete_diffusion import guidance, rates, samplers
 
@@ -94,9 +94,6 @@ class Discrete(Engine):
             beta, _ = part(config, "process.schedule")(torch.tensor(t_max, dtype=torch.float64))
             t_max = t_max if beta <= _LARGEST_RATE else min(t_max, _LAST_FINITE)
         return {"t_min": t_min, "t_max": t_max}
-
-    def bound_times(self, config: ConfigDict) -> TimeSampler:
-        return StratifiedTimes(config.process.t_min, config.process.t_max)
 
     def advice(self, config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield from super().advice(config)

@@ -18,7 +18,7 @@ from ctdiff.recipe.schema import NONE, Place, Setting, fields_of
 from ctdiff.recipe.sections import Interval, Labels, Sampling, Saving, Training, Withheld
 from ctdiff.recipe.tree import chosen, made, walk
 from ctdiff.training import LearningRateFactor, Optimizer
-from diffusion_core import Denoiser, GuidanceScale, KnownMask, Process, Sampler, TimeGrid, TimeSampler
+from diffusion_core import Denoiser, GuidanceScale, KnownMask, Process, Sampler, StratifiedTimes, TimeGrid, TimeSampler
 from diffusion_core.ranges import arguments
 
 __all__ = ["Engine", "booleans", "chosen_class", "engine_of", "engines", "filled", "kind", "part", "samplers_of", "tree"]
@@ -79,6 +79,7 @@ class Engine(Protocol):
 
     def bound_times(self, config: ConfigDict) -> TimeSampler:
         """Return the times of the likelihood bound (bits per dimension)."""
+        return StratifiedTimes(config.process.t_min, config.process.t_max)
 
     def described(self, config: ConfigDict) -> str:
         """Return a few words about the process."""

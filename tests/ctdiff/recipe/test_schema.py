@@ -222,7 +222,7 @@ def test_the_engines_are_two():
     assert list(engines()) == ["discrete", "gaussian"]
     assert {type(engine) for engine in engines().values()} == set(Engine.__subclasses__())
     for engine in engines().values():  # what has no default in the protocol
-        assert {"process", "pixels", "network", "guided", "ends", "bound_times", "described"} <= vars(type(engine)).keys()
+        assert {"process", "pixels", "network", "guided", "ends", "described"} <= vars(type(engine)).keys()
         assert {"name", "title", "package", "loss", "fields", "places"} <= vars(type(engine)).keys()
 
 
