@@ -18,6 +18,7 @@ from ctdiff.recipe.schema import Place, fields_of
 from ctdiff.recipe.sections import Interval
 from diffusion_core import Denoiser, GridTimes, GuidanceScale, Process, TimeSampler, UniformGrid
 from diffusion_core.ranges import CheckedArguments, Range
+from diffusion_core.times import Early
 
 __all__ = ["Gaussian"]
 
@@ -30,7 +31,7 @@ class Chain(Interval):
         T: the number of steps of the published chain; the schedules linear, cosine and quadratic are tables of T values.
     """
 
-    t_min: Annotated[float, Range(least=0, below=1)] = 1e-3
+    t_min: Early = 1e-3
     T: Annotated[int, Range(least=2)] = 1000
 
 
