@@ -136,15 +136,30 @@ class Place:
         return {**beside, called(cls): Place(own)} if own else beside
 
 
-def fields_of(target: Callable[..., object], *wired: str) -> dict[str, Setting | Place]:
-    """Return the arguments of a class or a function that are settings or places, by name, except the wired ones.
+def fields_of(target: Callable[..., object], *wired: str, instance: object = None) -> dict[str, Setting | Place]:
+    """Return the arguments of a class or a function that are settings or places, by name.
 
     Any name can be a setting here, also a name of `WIRED`.
+
+    Arguments:
+        target: the class or the function.
+        wired: the names of the arguments that the recipe gives; they are left out.
+        instance: an object; if it is of this class, its values are the defaults.
+
+    Raises:
+        Unfit: an argument without a default is no setting, no place and not wired.
     """
-    found = {
-        name: _member(target, name, each, frozenset(WIRED)) for name, each in arguments(target).items() if name not in wired
-    }
-    return {name: member for name, member in found.items() if member is not None}
+    found: dict[str, Setting | Place] = {}
+    for name, argument in arguments(target).items():
+        if name in wired:
+            continue
+        default = getattr(instance, name, argument.default) if type(instance) is target else argument.default
+        member = _member(target, name, argument._replace(default=default), frozenset(wired))
+        if member is not None:
+            found[name] = member
+        elif argument.default is EMPTY:
+            raise Unfit(f"the argument {name} of {target.__name__} can be no setting")
+    return found
 
 
 def called(cls: type) -> str:
@@ -189,29 +204,15 @@ def _is_offered(cls: type) -> bool:
 
 
 def members(cls: type, wired: frozenset[str], instance: object = None) -> dict[str, Setting | Place]:
-    """Return the arguments of a class that are settings or places, by name.
-
-    Arguments:
-        cls: the class.
-        wired: the names of the arguments that the recipe gives; they are left out.
-        instance: an object; if it is of this class, its values are the defaults.
+    """Return the settings and places of a class that is chosen by name; see `fields_of`.
 
     Raises:
-        Unfit: an argument without a default is no setting, no place and not wired.
+        Unfit: an argument has a name of `WIRED` but is not wired here, or it has no default and is no setting and no place.
     """
-    found: dict[str, Setting | Place] = {}
-    for name, argument in arguments(cls).items():
-        if name in wired:
-            continue
-        if name in WIRED:
+    for name in arguments(cls):
+        if name in WIRED - wired:
             raise Unfit(f"{cls.__name__} needs {name}, which it is not given here")
-        default = getattr(instance, name, argument.default) if type(instance) is cls else argument.default
-        member = _member(cls, name, argument._replace(default=default), wired)
-        if member is not None:
-            found[name] = member
-        elif argument.default is EMPTY:
-            raise Unfit(f"the argument {name} of {cls.__name__} can be no setting")
-    return found
+    return fields_of(cls, *wired, instance=instance)
 
 
 def _member(owner: Callable[..., object], name: str, argument: Argument, wired: frozenset[str]) -> Setting | Place | None:
