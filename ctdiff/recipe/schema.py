@@ -29,7 +29,19 @@ import docstring_parser
 
 from diffusion_core.ranges import Argument, Range, arguments, union
 
-__all__ = ["EMPTY", "NONE", "Place", "Setting", "Unfit", "alternatives", "called", "fields_of", "is_several", "members"]
+__all__ = [
+    "EMPTY",
+    "NONE",
+    "Place",
+    "Setting",
+    "Unfit",
+    "alternatives",
+    "called",
+    "fields_of",
+    "is_several",
+    "meanings",
+    "members",
+]
 
 PACKAGES = ("diffusion_core", "backbones", "discrete_diffusion", "continuous_diffusion", "ctdiff.data", "ctdiff.training")
 """The packages that are searched for alternatives."""
@@ -51,6 +63,16 @@ _SUFFIXES = re.compile(
     "(?<=.)(Rates|Schedule|Survival|Loss|Denoiser|Times|Grid|Scale|Leap|Weight|Head|Input|Factor|Block|Guidance|Mask)$"
 )
 _WORDS = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+@cache
+def meanings(owner: Callable[..., object]) -> Mapping[str, str]:
+    """Return the descriptions of the arguments in the docstring of a class or a function, and of base classes, by name."""
+    found: dict[str, str] = {}
+    for each in getattr(owner, "__mro__", [owner]):
+        for parameter in docstring_parser.parse(each.__doc__ or "").params:
+            found.setdefault(parameter.arg_name, " ".join((parameter.description or "").split()))
+    return found
 
 
 class Unfit(TypeError):
@@ -78,11 +100,7 @@ class Setting:
     @property
     def meaning(self) -> str:
         """The description of the argument in the docstring of its owner, or of a base class."""
-        for owner in getattr(self.owner, "__mro__", [self.owner]):
-            for parameter in docstring_parser.parse(owner.__doc__ or "").params:
-                if parameter.arg_name == self.name:
-                    return " ".join((parameter.description or "").split())
-        return ""
+        return meanings(self.owner).get(self.name, "")
 
 
 @dataclass(frozen=True)
