@@ -142,16 +142,21 @@ class Place:
         return member
 
     def around(self, cls: type | None) -> dict[str, Setting | Place]:
-        """Return the fields if a class is chosen: the constant ones, the shared arguments, and its own under its name."""
+        """Return the fields if a class is chosen: the constant ones, the shared arguments, and its own under its name.
+
+        Raises:
+            Unfit: the class cannot be chosen here, because of an argument or because of its name.
+        """
         if cls is None or self.base is None:
             return dict(self.fields) if self.base is None else {}
         found = members(cls, self.wired, self.instance)
         shared = set() if cls is self.base else found.keys() & arguments(self.base)
         beside = {**self.fields, **{name: member for name, member in found.items() if name in shared}}
-        if called(cls) in beside:
-            raise TypeError(f"{cls.__name__} is called {called(cls)!r}, which is a key beside it")
+        if "." in (key := called(cls)) or key in {"name", *beside}:
+            expected = "expected a name without dots that is no key beside it"
+            raise Unfit(f"{cls.__name__} is called {key!r} in keys, {expected}: set its class attribute `name`")
         own = {name: member for name, member in found.items() if name not in shared}
-        return {**beside, called(cls): Place(own)} if own else beside
+        return {**beside, key: Place(own)} if own else beside
 
 
 def fields_of(target: Callable[..., object], *wired: str, instance: object = None) -> dict[str, Setting | Place]:

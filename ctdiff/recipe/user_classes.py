@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ctdiff.recipe.errors import closest
-from ctdiff.recipe.schema import Unfit, called, members
+from ctdiff.recipe.schema import Place, Unfit, called
 from ctdiff.recipe.values import flatten
 
 __all__ = ["is_user_class", "key_of", "trust", "trust_classes", "user_class", "user_modules"]
@@ -66,17 +66,18 @@ def key_of(name: str) -> str:
         return ""
 
 
-def user_class(name: str, base: type, wired: frozenset[str]) -> type:
-    """Return the class `module:Class`, an alternative of `base`.
+def user_class(name: str, place: Place) -> type:
+    """Return the class `module:Class`, a further alternative of a place.
 
     Raises:
-        Unfit: its module is not trusted or cannot be found, or the class cannot be chosen as an alternative of `base`.
+        Unfit: its module is not trusted or cannot be found, or the class cannot be chosen at this place.
     """
-    found = _imported_class(name, base)
+    assert place.base is not None
+    found = _imported_class(name, place.base)
     if lacking := sorted(getattr(found, "__abstractmethods__", ())):
         raise Unfit(f"it is abstract: it lacks {', '.join(lacking)}")
     try:
-        members(found, wired)
+        place.around(found)
     except NameError as error:
         raise Unfit(f"it has annotations that cannot be evaluated: {error}; import what they name at the top") from error
     return found

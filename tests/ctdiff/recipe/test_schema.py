@@ -170,7 +170,7 @@ def test_two_classes_of_one_name_are_refused():
 @toys
 def test_what_is_chosen_may_not_hide_a_key():
     place = Place({"circle": Setting("circle", Shape, str, "")}, Shape, "circle", STEPS)
-    with pytest.raises(TypeError, match=r"^CircleScale is called 'circle', which is a key beside it$"):
+    with pytest.raises(Unfit, match=r"^CircleScale is called 'circle' in keys, expected a name .* no key beside it: set its "):
         place.around(CircleScale)
 
 

@@ -20,7 +20,9 @@ from ctdiff.runs import RunError, RunFolder
 
 RATES = """
 from pathlib import Path
+from diffusion_core import GuidanceScale
 from discrete_diffusion.rates import BirthDeathRates, RateMatrix
+from discrete_diffusion.samplers import Ancestral
 
 Path(__file__).with_suffix(".imported").touch()
 
@@ -44,6 +46,29 @@ class Picky(BirthDeathRates):
 
 class Alone:
     pass
+
+
+class Name(BirthDeathRates):
+    pass
+
+
+class Dotted(BirthDeathRates):
+    name = "a.b"
+
+
+class Steps(Ancestral):
+    pass
+
+
+class Guidance(Ancestral):
+    pass
+
+
+class Scale(GuidanceScale):
+    name = "g"
+
+    def __call__(self, t):
+        return t
 
 
 class Failure(Exception):
@@ -171,6 +196,25 @@ def test_what_cannot_be_chosen_there_is_refused(module: Path, key: str, name: st
     with pytest.raises(ConfigError, match=f"config.{key}.name = ") as error:
         configuration.load("mnist_uniform", [f"--config.{key}.name={name}"])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "called"),
+    [
+        ("sampler", "Steps", "steps"),  # a setting beside the choice
+        ("sampler", "Guidance", "guidance"),  # a place beside it
+        ("sampler.guidance", "Scale", "g"),  # an argument of the base class
+        ("process.rates", "Name", "name"),  # the choice itself
+        ("process.rates", "Dotted", "a.b"),  # two keys
+    ],
+)
+def test_a_class_whose_name_cannot_be_a_key_is_refused(module: Path, key: str, name: str, called: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        configuration.load("mnist_uniform", [f"--config.{key}.name=own_rates:{name}"])
+    assert str(error.value) == (
+        f"config.{key}.name = 'own_rates:{name}': {name} is called '{called}' in keys, expected a name without dots that is no "
+        "key beside it: set its class attribute `name`"
+    )
 
 
 def test_a_module_that_fails_says_how(module: Path, tmp_path: Path) -> None:
