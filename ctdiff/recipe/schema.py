@@ -246,8 +246,10 @@ def _member(owner: Callable[..., object], name: str, argument: Argument, wired: 
         return Setting(name, owner, argument.kind, kept, argument.allowed)
     base, *others = (get_origin(kind) or kind for kind in kinds if kind is not NoneType)
     holder = owner if isinstance(owner, type) else object
-    if others or not isinstance(base, type) or issubclass(holder, base) or not (found := alternatives(base, wired)):
+    if others or not isinstance(base, type) or base is type or issubclass(holder, base):
         return None  # a class that holds its own kind is a wrapper
+    if not (found := alternatives(base, wired)):
+        return None
     optional = default is None or NoneType in kinds
     chosen = next(iter(found)) if default is EMPTY else NONE if default is None else called(type(default))
     return Place({}, base, chosen, wired, None if default is EMPTY else default, optional)

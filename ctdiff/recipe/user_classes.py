@@ -18,6 +18,7 @@ from pathlib import Path
 from ctdiff.recipe.errors import closest
 from ctdiff.recipe.schema import Place, Unfit, called
 from ctdiff.recipe.values import flatten
+from diffusion_core.ranges import arguments
 
 __all__ = ["is_user_class", "key_of", "trust", "trust_classes", "user_class", "user_modules"]
 
@@ -77,9 +78,11 @@ def user_class(name: str, place: Place) -> type:
     if lacking := sorted(getattr(found, "__abstractmethods__", ())):
         raise Unfit(f"it is abstract: it lacks {', '.join(lacking)}")
     try:
-        place.around(found)
-    except NameError as error:
-        raise Unfit(f"it has annotations that cannot be evaluated: {error}; import what they name at the top") from error
+        arguments(found)
+    except Exception as error:  # annotations of the user can raise anything
+        what = f"{type(error).__name__}: {error}"
+        raise Unfit(f"it has annotations that cannot be evaluated: {what}; import what they name at the top") from error
+    place.around(found)
     return found
 
 
