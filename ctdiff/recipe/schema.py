@@ -222,8 +222,8 @@ def _subclasses(base: type) -> set[type]:
 
 def _is_offered(cls: type) -> bool:
     """Return whether a class is concrete and of one of `PACKAGES`, and its module lists it in `__all__`."""
-    ours = cls.__module__.startswith(PACKAGES) and not inspect.isabstract(cls)
-    return ours and cls.__name__ in getattr(sys.modules[cls.__module__], "__all__", ())
+    ours = f"{cls.__module__}.".startswith(tuple(f"{package}." for package in PACKAGES))
+    return ours and not inspect.isabstract(cls) and cls.__name__ in getattr(sys.modules[cls.__module__], "__all__", ())
 
 
 def members(cls: type, wired: frozenset[str], instance: object = None) -> dict[str, Setting | Place]:

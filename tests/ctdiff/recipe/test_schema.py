@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
@@ -159,6 +161,16 @@ def test_a_name_of_its_own_is_not_inherited():
     assert called(BoxShape) == "box"
     assert called(type("Tall", (BoxShape,), {})) == "tall"
     assert called(type("Odd", (), {"name": property(lambda self: 1)})) == "odd"
+
+
+@toys
+def test_a_module_of_another_package_offers_nothing(monkeypatch):
+    """A user's module may have a name that begins like one of ours, and a class of the same name."""
+    module = ModuleType(f"{Stroke.__module__}_of_mine")
+    module.SolidFactor = type("SolidFactor", (SolidFactor,), {"__module__": module.__name__})
+    module.__all__ = ["SolidFactor"]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert dict(alternatives.__wrapped__(Stroke, frozenset())) == {"dashed": DashedFactor, "solid": SolidFactor}
 
 
 @toys
