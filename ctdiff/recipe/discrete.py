@@ -19,7 +19,7 @@ from ctdiff.recipe.engine import Engine, Fields, chosen_class, filled, kind, par
 from ctdiff.recipe.schema import NONE, Place, fields_of
 from ctdiff.recipe.sections import Interval
 from diffusion_core import Denoiser, GuidanceScale, Process, Sampler
-from diffusion_core.ranges import CheckedArguments, Share
+from diffusion_core.ranges import CheckedArguments, Share, arguments
 from discrete_diffusion import guidance, rates, samplers
 
 __all__ = ["Discrete"]
@@ -97,9 +97,9 @@ class Discrete(Engine):
 
     def advice(self, config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield from super().advice(config)
-        name, usual = config.model.parameterisation.name, Evidence.evidence_floor
-        if name != "x0" and config.sampler.evidence_floor != usual:
-            why = f"config.model.parameterisation.name = {name!r}"
+        parameterisation, usual = chosen_class(config, "model.parameterisation"), Evidence.evidence_floor
+        if config.sampler.evidence_floor != usual and "evidence_floor" not in arguments(parameterisation):
+            why = f"config.model.parameterisation.name = {config.model.parameterisation.name!r}"
             yield "sampler.evidence_floor", f" cannot act, expected its default {usual!r}: {why}"
         yield from _misfit(config)
 

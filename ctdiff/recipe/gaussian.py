@@ -12,7 +12,7 @@ from torch import nn
 
 import continuous_diffusion as continuous
 from backbones import Backbone
-from ctdiff.recipe.engine import Engine, Fields, kind, part
+from ctdiff.recipe.engine import Engine, Fields, chosen_class, kind, part
 from ctdiff.recipe.parts import build_grid
 from ctdiff.recipe.schema import Place, fields_of
 from ctdiff.recipe.sections import Interval
@@ -89,7 +89,7 @@ class Gaussian(Engine):
     def bound_times(self, config: ConfigDict) -> TimeSampler:
         """Return the steps of the chain of T times, or the T steps of the sampling grid if that grid has its own ends."""
         T = config.process.T
-        own = config.sampler.grid.name == "bounded_log_snr"
+        own = issubclass(chosen_class(config, "sampler.grid"), continuous.BoundedLogSNRGrid)
         return GridTimes(build_grid(config, T - 1) if own else UniformGrid(T - 1, 1 / T))
 
     def described(self, config: ConfigDict) -> str:
