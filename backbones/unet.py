@@ -68,32 +68,30 @@ _PUBLISHED: dict[str, Any] = {
     "upsample": NearestConv,
 }
 
+_CIFAR10: dict[str, Any] = {
+    **_PUBLISHED,
+    "widths": (128, 256, 256, 256),
+    "blocks": 3,
+    "attention_levels": (1, 2),  # 16 and 8 px
+    "num_heads": 4,
+    "time_features": 128,
+    "time_dim": 512,
+}
+
 UNET_SIZES: dict[str, dict[str, Any]] = {
     # 3 channels in and out: 35,746,307 parameters. (The strided convolutions of the authors pad only below and right, and
     # their sinusoids are spaced by 1 / (half - 1).)
     "ddpm_cifar10": {
-        **_PUBLISHED,
-        "widths": (128, 256, 256, 256),
+        **_CIFAR10,
         "blocks": 2,
         "attention_levels": (1,),  # 16 px
         "num_heads": 1,
         "scale_shift": False,
         "dropout": 0.1,
-        "time_features": 128,
-        "time_dim": 512,
         "xavier": True,
     },
     # 3 channels in, 6 out (a learned variance): 52,546,438 parameters
-    "iddpm_cifar10": {
-        **_PUBLISHED,
-        "widths": (128, 256, 256, 256),
-        "blocks": 3,
-        "attention_levels": (1, 2),  # 16 and 8 px
-        "num_heads": 4,
-        "dropout": 0.3,
-        "time_features": 128,
-        "time_dim": 512,
-    },
+    "iddpm_cifar10": {**_CIFAR10, "dropout": 0.3},
     # 3 channels in, 6 out, num_classes = 1000: 295,904,454 parameters
     "adm_imagenet64": {
         **_PUBLISHED,
@@ -111,17 +109,7 @@ UNET_SIZES: dict[str, dict[str, Any]] = {
     # Two sizes of our own, with ConvNeXt blocks. 1 channel in, 6 out: 2,001,816 parameters
     "convnext_mnist": {"blocks": (2, 7), "block": ConvNeXtBlock},
     # 3 channels in and out: the wiring of improved DDPM, 36,373,379 parameters
-    "convnext_cifar10": {
-        **_PUBLISHED,
-        "widths": (128, 256, 256, 256),
-        "blocks": 3,
-        "attention_levels": (1, 2),  # 16 and 8 px
-        "num_heads": 4,
-        "dropout": 0.1,
-        "time_features": 128,
-        "time_dim": 512,
-        "block": ConvNeXtBlock,
-    },
+    "convnext_cifar10": {**_CIFAR10, "dropout": 0.1, "block": ConvNeXtBlock},
 }
 
 

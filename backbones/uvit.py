@@ -20,6 +20,7 @@ References:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -144,12 +145,8 @@ class UViT(Backbone):
         if depth % 2:
             raise ValueError(f"depth = {depth}, expected an even number of blocks")
         self.patch_size = patch_size
-        settings: dict[str, Any] = {
-            "mlp_ratio": mlp_ratio,
-            "qkv_bias": qkv_bias,
-            "dropout": dropout,
-            "dropout_attention": dropout_attention,
-        }
+        make = partial(TransformerBlock, hidden_dim, num_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias)
+        make = partial(make, dropout=dropout, dropout_attention=dropout_attention)
         self.embed = nn.Linear(patch_size**2 * in_channels, hidden_dim)
         self.time: nn.Module = SinusoidalEmbedding(hidden_dim, time_scale)
         if time_mlp:
@@ -160,9 +157,9 @@ class UViT(Backbone):
         tokens = self.extras + (height // patch_size) * (width // patch_size)
         self.positions = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens, hidden_dim), std=0.02))
         half = depth // 2
-        self.first = nn.ModuleList([TransformerBlock(hidden_dim, num_heads, **settings) for _ in range(half)])
-        self.middle = TransformerBlock(hidden_dim, num_heads, **settings)
-        self.second = nn.ModuleList([TransformerBlock(hidden_dim, num_heads, skip=True, **settings) for _ in range(half)])
+        self.first = nn.ModuleList([make() for _ in range(half)])
+        self.middle = make()
+        self.second = nn.ModuleList([make(skip=True) for _ in range(half)])
         self.norm = nn.LayerNorm(hidden_dim)
         self.out = truncated_normal(nn.Linear(hidden_dim, patch_size**2 * self.out_channels))
         self.final = nn.Conv2d(self.out_channels, self.out_channels, 3, padding=1) if final_conv else nn.Identity()

@@ -40,7 +40,23 @@ from diffusion_core.guidance import Classifier, GuidanceScale, class_slope, doub
 __all__ = ["ClassifierFreeGuidance", "ClassifierGuidance"]
 
 
-class ClassifierFreeGuidance(Denoiser[Posterior]):
+class _Guidance(Denoiser[Posterior]):
+    """The base class of guided denoisers. A guided denoiser wraps another denoiser and keeps its variance."""
+
+    process: GaussianProcess
+
+    def __init__(self, denoiser: Denoiser[Posterior], scale: GuidanceScale) -> None:
+        super().__init__(denoiser.process, denoiser.event_shape)
+        self.denoiser = denoiser
+        self.scale = scale
+        self.learns_variance = bool(denoiser.learns_variance)
+
+    def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
+        """Return the active dimensions of the wrapped denoiser."""
+        return self.denoiser.active(x_0, **cond)
+
+
+class ClassifierFreeGuidance(_Guidance):
     """Classifier-free guidance: `epsilon_g = epsilon(x_t, t) + g (epsilon(x_t, t, y) - epsilon(x_t, t))`.
 
     Both predictions come from one network call with a batch of 2 B.
@@ -67,19 +83,10 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
             have.
     """
 
-    process: GaussianProcess
-
     def __init__(self, denoiser: Denoiser[Posterior], scale: GuidanceScale, null: Mapping[str, Null] | None = None) -> None:
-        super().__init__(denoiser.process, denoiser.event_shape)
+        super().__init__(denoiser, scale)
         self.null = null_values(denoiser, null)
-        self.denoiser = denoiser
-        self.scale = scale
-        self.learns_variance = bool(denoiser.learns_variance)
         self.nfe = 2 * denoiser.nfe
-
-    def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
-        """Return the active dimensions of the wrapped denoiser."""
-        return self.denoiser.active(x_0, **cond)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
         """Return the guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and the conditions of the network.
@@ -99,7 +106,7 @@ class ClassifierFreeGuidance(Denoiser[Posterior]):
         return Posterior(self.process, t, mean, epsilon, both.var[:n], interpolation)
 
 
-class ClassifierGuidance(Denoiser[Posterior]):
+class ClassifierGuidance(_Guidance):
     """Classifier guidance of an unconditional model: `epsilon_g = epsilon(x_t, t) - sigma_t g grad log p(y | x_t, t)`.
 
     The mean is computed with a division by alpha_t, so alpha_t > 0 is required.
@@ -113,19 +120,10 @@ class ClassifierGuidance(Denoiser[Posterior]):
         scale: the guidance scale g as a function of time.
     """
 
-    process: GaussianProcess
-
     def __init__(self, denoiser: Denoiser[Posterior], classifier: Classifier, scale: GuidanceScale) -> None:
-        super().__init__(denoiser.process, denoiser.event_shape)
-        self.denoiser = denoiser
+        super().__init__(denoiser, scale)
         self.classifier = classifier
-        self.scale = scale
-        self.learns_variance = bool(denoiser.learns_variance)
         self.nfe = denoiser.nfe
-
-    def active(self, x_0: Tensor, **cond: Tensor) -> Tensor | None:
-        """Return the active dimensions of the wrapped denoiser."""
-        return self.denoiser.active(x_0, **cond)
 
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> Posterior:
         """Return the guided posterior of x_0 given x_t (B, *event) at time t, () or (B,), and labels y (B,) in 0 .. K - 1.

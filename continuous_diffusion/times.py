@@ -66,7 +66,7 @@ class LogSNRGrid(TimeGrid):
 
 
 @dataclass(frozen=True)
-class BoundedLogSNRGrid(TimeGrid):
+class BoundedLogSNRGrid(LogSNRGrid):
     """A time grid with equal steps of log-SNR between two log-SNRs, by default from alpha = 0.011 to sigma = 0.011.
 
     If the log-SNR of the schedule is above `log_snr_min` at all times, the grid starts at t = 1. Use this grid to
@@ -85,7 +85,6 @@ class BoundedLogSNRGrid(TimeGrid):
 
     t_min: float = field(init=False, default=0.0)
     t_max: float = field(init=False, default=1.0)
-    schedule: Schedule = field(default_factory=CosineSchedule)
     log_snr_max: Finite = 9.0
     log_snr_min: Finite = -9.0
 
@@ -101,10 +100,6 @@ class BoundedLogSNRGrid(TimeGrid):
         for name, time in zip(("t_min", "t_max"), self.schedule.time(ends).tolist(), strict=True):
             object.__setattr__(self, name, time)
         super().__post_init__()
-        _finite_ends(self.schedule, self.t_min, self.t_max)
-
-    def times(self) -> list[float]:
-        return LogSNRGrid(self.steps, self.t_min, self.t_max, self.schedule).times()
 
 
 @dataclass(frozen=True)

@@ -186,9 +186,9 @@ def check(config: ConfigDict, asked: Collection[str] | None = None) -> None:
     if missing := sorted(flatten(complete(config.to_dict())).keys() - flatten(config).keys()):
         raise ConfigError(f"config.{missing[0]} is missing: a configuration must have all keys, see `complete` and `changed`")
     check_device(config.training.device, here=False)
-    for key, message in recipe.advice(config):  # first: this message is clearer than that of a constructor
+    for key, end in recipe.engine_of(config).advice(config):  # first: this message is clearer than that of a constructor
         if asked is None or key in asked:
-            raise UnknownKey(key, message)
+            raise UnknownKey(key, f"config.{key} = {flatten(config)[key]!r}{end}")
     build_all(config)
 
 

@@ -33,7 +33,7 @@ References:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -70,69 +70,39 @@ __all__ = [
 
 
 class _GuidedPosterior(Posterior):
-    """A posterior whose jumps are drawn from a list of all its reverse rates."""
+    """A posterior whose ratio and reverse rates are one function of those of other posteriors, the first of them conditional.
+
+    Its jumps are drawn from a list of all its reverse rates.
+    """
+
+    def __init__(self, parts: Sequence[Posterior], combine: Callable[..., Tensor]) -> None:
+        super().__init__(parts[0].process, parts[0].x_t, parts[0].t)
+        self._parts = parts
+        self._combine = combine
+
+    @property
+    def ratio(self) -> Tensor:
+        # In float64, because powers of ratios underflow in float32. A ratio of 0 would make the integrand infinite.
+        return self._combine(*(part.ratio.double() for part in self._parts))
+
+    @lazy_property
+    def reverse_rates(self) -> Tensor:
+        return self._combine(*(part.reverse_rates for part in self._parts))
 
     def jumps(self) -> Jumps:
         return ListedJumps(self.x_t, self.reverse_rates)
 
 
-class _RatePosterior(_GuidedPosterior):
-    def __init__(self, cond: Posterior, uncond: Posterior, g: Tensor) -> None:
-        super().__init__(cond.process, cond.x_t, cond.t)
-        self._cond = cond
-        self._uncond = uncond
-        self._g = g
+class _GuidedX0Posterior(_GuidedPosterior, X0Posterior):
+    """A guided posterior with a separate distribution of clean values."""
 
-    @property
-    def ratio(self) -> Tensor:
-        # In float64, because powers of ratios underflow in float32. A ratio of 0 would make the integrand infinite.
-        return flushed_exp(guided_logs(self._cond.ratio.double().log(), self._uncond.ratio.double().log(), self._g))
-
-    @lazy_property
-    def reverse_rates(self) -> Tensor:
-        return flushed_exp(guided_logs(self._cond.reverse_rates.log(), self._uncond.reverse_rates.log(), self._g))
-
-
-class _ClassifierPosterior(_GuidedPosterior):
-    def __init__(self, base: Posterior, tilt: Tensor) -> None:
-        super().__init__(base.process, base.x_t, base.t)
-        self._base = base
-        self._tilt = tilt
-
-    @property
-    def ratio(self) -> Tensor:
-        return self._tilted(self._base.ratio.double())
-
-    @lazy_property
-    def reverse_rates(self) -> Tensor:
-        return self._tilted(self._base.reverse_rates)
-
-    def _tilted(self, rates: Tensor) -> Tensor:
-        return torch.where(rates > 0, flushed_exp(rates.log() + self._tilt).to(rates.dtype), 0.0)
-
-
-class _GuidedX0Posterior(X0Posterior):
-    """A posterior with the rates of one posterior and a separate distribution of clean values."""
-
-    def __init__(self, rates: Posterior, distribution: Distribution) -> None:
-        super().__init__(rates.process, rates.x_t, rates.t)
-        self._rates = rates
+    def __init__(self, parts: Sequence[Posterior], combine: Callable[..., Tensor], distribution: Distribution) -> None:
+        super().__init__(parts, combine)
         self._distribution = distribution
 
     @property
     def distribution(self) -> Distribution:
         return self._distribution
-
-    @property
-    def ratio(self) -> Tensor:
-        return self._rates.ratio
-
-    @property
-    def reverse_rates(self) -> Tensor:
-        return self._rates.reverse_rates
-
-    def jumps(self) -> Jumps:
-        return self._rates.jumps()
 
 
 class _Guidance(Denoiser[P]):
@@ -259,10 +229,15 @@ class RateGuidance(ClassifierFree[P]):
     def forward(self, x_t: Tensor, t: Tensor, **cond: Tensor) -> P:
         g = self.scale(t)
         with_, without = (Categorical(part.scores) for part in self.both(x_t, t, cond))
-        rates = _RatePosterior(self.posterior(x_t, t, with_), self.posterior(x_t, t, without), g)
+        parts = self.posterior(x_t, t, with_), self.posterior(x_t, t, without)
+
+        def combine(cond: Tensor, uncond: Tensor) -> Tensor:
+            return flushed_exp(guided_logs(cond.log(), uncond.log(), g))
+
         guided = self.posterior(x_t, t, Categorical(guided_logs(with_.scores, without.scores, g)))
-        drawn = _GuidedX0Posterior(rates, guided.distribution) if isinstance(guided, X0Posterior) else rates
-        return cast("P", drawn)  # with a law of x_0 where the wrapped denoiser gives one
+        if not isinstance(guided, X0Posterior):
+            return cast("P", _GuidedPosterior(parts, combine))
+        return cast("P", _GuidedX0Posterior(parts, combine, guided.distribution))
 
 
 def _tilted_law(base: X0Posterior, tilt: Tensor) -> Categorical:
@@ -292,9 +267,13 @@ class _ByClassifier(_Guidance[P]):
         g = per_example(self.scale(t).to(log_ratio.dtype), log_ratio)
         # At g = 0 the classifier has no effect. Without this line, 0 times -inf would be undefined.
         tilt = torch.where(g == 0, 0.0, g * log_ratio)
-        rates = _ClassifierPosterior(base, tilt)
-        drawn = _GuidedX0Posterior(rates, _tilted_law(base, tilt)) if isinstance(base, X0Posterior) else rates
-        return cast("P", drawn)  # with a law of x_0 where the wrapped denoiser gives one
+
+        def combine(rates: Tensor) -> Tensor:
+            return torch.where(rates > 0, flushed_exp(rates.log() + tilt).to(rates.dtype), 0.0)
+
+        if not isinstance(base, X0Posterior):
+            return cast("P", _GuidedPosterior([base], combine))
+        return cast("P", _GuidedX0Posterior([base], combine, _tilted_law(base, tilt)))
 
 
 class ClassifierGuidance(_ByClassifier[P]):

@@ -51,14 +51,12 @@ class Jumps(ABC):
         num_states: the number n of states.
     """
 
+    exit_rates: Tensor
+    """The exit rate of every dimension, the sum of its rates: (B, *event). The constructor of a subclass computes it."""
+
     def __init__(self, x: Tensor, num_states: int) -> None:
         self.x = x
         self.num_states = num_states
-
-    @property
-    @abstractmethod
-    def exit_rates(self) -> Tensor:
-        """The exit rate of every dimension, the sum of its rates: (B, *event)."""
 
     @abstractmethod
     def rows(self, positions: Tensor) -> Tensor:
@@ -85,11 +83,7 @@ class ListedJumps(Jumps):
     def __init__(self, x: Tensor, rates: Tensor) -> None:
         super().__init__(x, rates.shape[-1])
         self._rates = rates
-        self._exit_rates = rates.sum(-1)
-
-    @property
-    def exit_rates(self) -> Tensor:
-        return self._exit_rates
+        self.exit_rates = rates.sum(-1)
 
     def rows(self, positions: Tensor) -> Tensor:
         return self._rates.flatten(0, -2).index_select(0, positions)
@@ -114,11 +108,7 @@ class ReverseJumps(Jumps):
         self._inflow = self._kernel.inflow_draws(scores, x)
         beta = process.schedule(t)[0].to(scores.dtype)
         self._scale = beta / self._inflow.at_x if divided else beta * self._inflow.shift.exp()
-        self._exit_rates = self._inflow.total * self._scale
-
-    @property
-    def exit_rates(self) -> Tensor:
-        return self._exit_rates
+        self.exit_rates = self._inflow.total * self._scale
 
     def rows(self, positions: Tensor) -> Tensor:
         # Matrix products with few rows and with many rows are rounded differently. The number of rows is rounded up to a
@@ -151,15 +141,11 @@ class UnmaskingJumps(Jumps):
     def __init__(self, x: Tensor, mask: int, rate: Tensor, probs: Tensor) -> None:
         super().__init__(x, mask + 1)
         self._probs = probs
-        self._exit_rates = (x == mask) * rate.to(probs.dtype)
-
-    @property
-    def exit_rates(self) -> Tensor:
-        return self._exit_rates
+        self.exit_rates = (x == mask) * rate.to(probs.dtype)
 
     def rows(self, positions: Tensor) -> Tensor:
         probs = self._probs.flatten(0, -2).index_select(0, positions)
-        return F.pad(probs * self._exit_rates.flatten()[positions, None], (0, 1))
+        return F.pad(probs * self.exit_rates.flatten()[positions, None], (0, 1))
 
 
 class ForwardJumps(Jumps):
@@ -176,15 +162,11 @@ class ForwardJumps(Jumps):
         super().__init__(x, process.rates.num_states)
         self._rates = process.rates
         self._beta = process.schedule(t)[0].to(dtype)
-        self._exit_rates = self._beta * self._rates.exit_rates(x, dtype)
-
-    @property
-    def exit_rates(self) -> Tensor:
-        return self._exit_rates
+        self.exit_rates = self._beta * self._rates.exit_rates(x, dtype)
 
     def rows(self, positions: Tensor) -> Tensor:
         x = self.x.flatten()[positions]
-        return self._beta * self._rates.rates_from(x, self._exit_rates.dtype).scatter(-1, x[:, None], 0.0)
+        return self._beta * self._rates.rates_from(x, self.exit_rates.dtype).scatter(-1, x[:, None], 0.0)
 
 
 class SumJumps(Jumps):
@@ -199,10 +181,7 @@ class SumJumps(Jumps):
         super().__init__(first.x, first.num_states)
         self._first = first
         self._second = second
-
-    @property
-    def exit_rates(self) -> Tensor:
-        return self._first.exit_rates + self._second.exit_rates
+        self.exit_rates = first.exit_rates + second.exit_rates
 
     def rows(self, positions: Tensor) -> Tensor:
         return self._first.rows(positions) + self._second.rows(positions)
@@ -233,10 +212,7 @@ class StillJumps(Jumps):
         super().__init__(jumps.x, jumps.num_states)
         self._jumps = jumps
         self._known = known
-
-    @property
-    def exit_rates(self) -> Tensor:
-        return torch.where(self._known, 0.0, self._jumps.exit_rates)
+        self.exit_rates = torch.where(known, 0.0, jumps.exit_rates)
 
     def rows(self, positions: Tensor) -> Tensor:
         return torch.where(self._known.flatten()[positions, None], 0.0, self._jumps.rows(positions))

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TextIO, TypeVar, get_type_hints
 
-import docstring_parser
 from absl import flags
 
 from ctdiff import progress
@@ -22,7 +21,7 @@ from ctdiff.config import OVERRIDE
 from ctdiff.recipe import trust as trust_modules
 from ctdiff.recipe.engine import booleans
 from ctdiff.recipe.errors import closest, one_of
-from ctdiff.recipe.schema import EMPTY
+from ctdiff.recipe.schema import EMPTY, meanings
 from ctdiff.records import to_json
 from diffusion_core.ranges import Argument, Range, arguments, union
 
@@ -132,7 +131,7 @@ class Verb:
         values = flags.FlagValues()
         values["help"] = flags.BooleanFlag("help", False, "Print this text.", "h")
         for name, function in self._owners().items():
-            values[name] = _flag(name, arguments(function)[name], _meanings(function)[name])
+            values[name] = _flag(name, arguments(function)[name], meanings(function)[name])
         return values
 
     def _names(self) -> set[str]:
@@ -198,7 +197,7 @@ class Verb:
         """
         wanted = inspect.getfullargspec(self.function)
         if missing := wanted.args[len(others) : len(wanted.args) - len(wanted.defaults or ())]:
-            raise ValueError(f"{_meanings(self.function)[missing[0]].rstrip('.')} is missing (see ctdiff {self.name} --help)")
+            raise ValueError(f"{meanings(self.function)[missing[0]].rstrip('.')} is missing (see ctdiff {self.name} --help)")
         if wanted.varargs is None and len(others) > len(wanted.args):
             raise ValueError(f"unexpected {others[len(wanted.args)]!r} (a key is set with --config.section.key=value)")
         if "" in others:
@@ -221,12 +220,6 @@ class Verb:
             result = self.function(*others, **{name: given[name] for name in given if name in names})
         output.show(result)
         return result.status
-
-
-def _meanings(function: Callable[..., object]) -> dict[str, str]:
-    """Return the meanings of the arguments of a function, from its docstring."""
-    found = docstring_parser.parse(function.__doc__ or "").params
-    return {each.arg_name: " ".join((each.description or "").split()) for each in found}
 
 
 def _flag(name: str, argument: Argument, meaning: str) -> flags.Flag[Any]:

@@ -10,12 +10,10 @@ The way from a key to a constructor:
 
 errors.py       the errors of a configuration
 user_classes.py classes of the user, `module:Class`, and trusted modules
-checks.py       advice on values that have no effect or do not fit
 tables.py       tables of the keys, for help and documentation
 """
 
 from ctdiff.recipe import discrete, gaussian  # noqa: F401  (they define the engines)
-from ctdiff.recipe.checks import advice
 from ctdiff.recipe.data import build_batches, build_data, build_known, build_pixels, event_shape, set_absolute_path
 from ctdiff.recipe.engine import engine_of, engines, part, samplers_of
 from ctdiff.recipe.errors import ConfigError
@@ -32,7 +30,6 @@ from ctdiff.recipe.user_classes import trust
 
 __all__ = [
     "ConfigError",
-    "advice",
     "build_batches",
     "build_data",
     "build_denoiser",

@@ -18,8 +18,8 @@ from ctdiff.codecs import States
 from ctdiff.recipe.engine import Engine, Fields, chosen_class, filled, kind, part
 from ctdiff.recipe.schema import NONE, Place, fields_of
 from ctdiff.recipe.sections import Interval
-from diffusion_core import Denoiser, GuidanceScale, Process, Sampler, StratifiedTimes, TimeSampler
-from diffusion_core.ranges import CheckedArguments, Share
+from diffusion_core import Denoiser, GuidanceScale, Process, Sampler
+from diffusion_core.ranges import CheckedArguments, Share, arguments
 from discrete_diffusion import guidance, rates, samplers
 
 __all__ = ["Discrete"]
@@ -95,13 +95,11 @@ class Discrete(Engine):
             t_max = t_max if beta <= _LARGEST_RATE else min(t_max, _LAST_FINITE)
         return {"t_min": t_min, "t_max": t_max}
 
-    def bound_times(self, config: ConfigDict) -> TimeSampler:
-        return StratifiedTimes(config.process.t_min, config.process.t_max)
-
     def advice(self, config: ConfigDict) -> Iterator[tuple[str, str]]:
-        name, usual = config.model.parameterisation.name, Evidence.evidence_floor
-        if name != "x0" and config.sampler.evidence_floor != usual:
-            why = f"config.model.parameterisation.name = {name!r}"
+        yield from super().advice(config)
+        parameterisation, usual = chosen_class(config, "model.parameterisation"), Evidence.evidence_floor
+        if config.sampler.evidence_floor != usual and "evidence_floor" not in arguments(parameterisation):
+            why = f"config.model.parameterisation.name = {config.model.parameterisation.name!r}"
             yield "sampler.evidence_floor", f" cannot act, expected its default {usual!r}: {why}"
         yield from _misfit(config)
 

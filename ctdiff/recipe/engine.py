@@ -18,7 +18,8 @@ from ctdiff.recipe.schema import NONE, Place, Setting, fields_of
 from ctdiff.recipe.sections import Interval, Labels, Sampling, Saving, Training, Withheld
 from ctdiff.recipe.tree import chosen, made, walk
 from ctdiff.training import LearningRateFactor, Optimizer
-from diffusion_core import Denoiser, GuidanceScale, KnownMask, Process, Sampler, TimeGrid, TimeSampler
+from diffusion_core import Denoiser, GuidanceScale, KnownMask, Process, Sampler, StratifiedTimes, TimeGrid, TimeSampler
+from diffusion_core.ranges import arguments
 
 __all__ = ["Engine", "booleans", "chosen_class", "engine_of", "engines", "filled", "kind", "part", "samplers_of", "tree"]
 
@@ -78,13 +79,24 @@ class Engine(Protocol):
 
     def bound_times(self, config: ConfigDict) -> TimeSampler:
         """Return the times of the likelihood bound (bits per dimension)."""
+        return StratifiedTimes(config.process.t_min, config.process.t_max)
 
     def described(self, config: ConfigDict) -> str:
         """Return a few words about the process."""
 
     def advice(self, config: ConfigDict) -> Iterator[tuple[str, str]]:
         """Yield the keys of values that have no effect or do not fit, each with the end of a message."""
-        yield from ()
+        guidance, grid = config.sampler.guidance, chosen_class(config, "sampler.grid")
+        if guidance.g != 1 and not config.model.num_classes:
+            why = "config.model.num_classes = 0, and guidance needs a network that was trained with labels"
+            yield "sampler.guidance.g", f", expected 1.0: {why}"
+        if guidance.g == 1 and guidance.name != "constant":
+            why = "config.sampler.guidance.g = 1.0 is the model without guidance"
+            yield "sampler.guidance.name", f" has no effect, expected 'constant': {why}"
+        for name in ("t_min", "t_max"):
+            if config.sampler[name] is not None and name not in arguments(grid):
+                why = f"config.sampler.grid.name = {config.sampler.grid.name!r} has ends of its own"
+                yield f"sampler.{name}", f" cannot act, expected none: {why}"
 
 
 def engines() -> dict[str, Engine]:

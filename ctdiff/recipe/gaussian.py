@@ -12,12 +12,13 @@ from torch import nn
 
 import continuous_diffusion as continuous
 from backbones import Backbone
-from ctdiff.recipe.engine import Engine, Fields, kind, part
+from ctdiff.recipe.engine import Engine, Fields, chosen_class, kind, part
 from ctdiff.recipe.parts import build_grid
 from ctdiff.recipe.schema import Place, fields_of
 from ctdiff.recipe.sections import Interval
 from diffusion_core import Denoiser, GridTimes, GuidanceScale, Process, TimeSampler, UniformGrid
 from diffusion_core.ranges import CheckedArguments, Range
+from diffusion_core.times import Early
 
 __all__ = ["Gaussian"]
 
@@ -30,7 +31,7 @@ class Chain(Interval):
         T: the number of steps of the published chain; the schedules linear, cosine and quadratic are tables of T values.
     """
 
-    t_min: Annotated[float, Range(least=0, below=1)] = 1e-3
+    t_min: Early = 1e-3
     T: Annotated[int, Range(least=2)] = 1000
 
 
@@ -88,7 +89,7 @@ class Gaussian(Engine):
     def bound_times(self, config: ConfigDict) -> TimeSampler:
         """Return the steps of the chain of T times, or the T steps of the sampling grid if that grid has its own ends."""
         T = config.process.T
-        own = config.sampler.grid.name == "bounded_log_snr"
+        own = issubclass(chosen_class(config, "sampler.grid"), continuous.BoundedLogSNRGrid)
         return GridTimes(build_grid(config, T - 1) if own else UniformGrid(T - 1, 1 / T))
 
     def described(self, config: ConfigDict) -> str:

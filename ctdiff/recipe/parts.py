@@ -10,12 +10,12 @@ from torch import nn
 
 from backbones import Backbone, KnownChannels
 from ctdiff.recipe.data import build_known, event_shape
-from ctdiff.recipe.engine import engine_of, filled, part
+from ctdiff.recipe.engine import engine_of, part
 from ctdiff.recipe.errors import named
-from ctdiff.recipe.sections import Interval
 from ctdiff.recipe.user_classes import user_modules
 from ctdiff.training.precision import HalfPrecision, resolved_precision
 from diffusion_core import Denoiser, Objective, Process, Sampler, TimeGrid
+from diffusion_core.times import check_interval
 
 __all__ = [
     "build_all",
@@ -103,7 +103,7 @@ def build_all(config: ConfigDict) -> None:
         ConfigError: a part cannot be made. The message names the key, the value and what is expected.
     """
     with named("process"):
-        filled(Interval, config.process)
+        check_interval(config.process.t_min, config.process.t_max)
         process = engine_of(config).process(config)
     with named("data"):
         part(config, "data", channels=config.data.channels, image_size=event_shape(config)[1:])

@@ -29,7 +29,19 @@ import docstring_parser
 
 from diffusion_core.ranges import Argument, Range, arguments, union
 
-__all__ = ["EMPTY", "NONE", "Place", "Setting", "Unfit", "alternatives", "called", "fields_of", "is_several", "members"]
+__all__ = [
+    "EMPTY",
+    "NONE",
+    "Place",
+    "Setting",
+    "Unfit",
+    "alternatives",
+    "called",
+    "fields_of",
+    "is_several",
+    "meanings",
+    "members",
+]
 
 PACKAGES = ("diffusion_core", "backbones", "discrete_diffusion", "continuous_diffusion", "ctdiff.data", "ctdiff.training")
 """The packages that are searched for alternatives."""
@@ -51,6 +63,16 @@ _SUFFIXES = re.compile(
     "(?<=.)(Rates|Schedule|Survival|Loss|Denoiser|Times|Grid|Scale|Leap|Weight|Head|Input|Factor|Block|Guidance|Mask)$"
 )
 _WORDS = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+@cache
+def meanings(owner: Callable[..., object]) -> Mapping[str, str]:
+    """Return the descriptions of the arguments in the docstring of a class or a function, and of base classes, by name."""
+    found: dict[str, str] = {}
+    for each in getattr(owner, "__mro__", [owner]):
+        for parameter in docstring_parser.parse(each.__doc__ or "").params:
+            found.setdefault(parameter.arg_name, " ".join((parameter.description or "").split()))
+    return found
 
 
 class Unfit(TypeError):
@@ -78,11 +100,7 @@ class Setting:
     @property
     def meaning(self) -> str:
         """The description of the argument in the docstring of its owner, or of a base class."""
-        for owner in getattr(self.owner, "__mro__", [self.owner]):
-            for parameter in docstring_parser.parse(owner.__doc__ or "").params:
-                if parameter.arg_name == self.name:
-                    return " ".join((parameter.description or "").split())
-        return ""
+        return meanings(self.owner).get(self.name, "")
 
 
 @dataclass(frozen=True)
@@ -124,27 +142,47 @@ class Place:
         return member
 
     def around(self, cls: type | None) -> dict[str, Setting | Place]:
-        """Return the fields if a class is chosen: the constant ones, the shared arguments, and its own under its name."""
+        """Return the fields if a class is chosen: the constant ones, the shared arguments, and its own under its name.
+
+        Raises:
+            Unfit: the class cannot be chosen here, because of an argument or because of its name.
+        """
         if cls is None or self.base is None:
             return dict(self.fields) if self.base is None else {}
         found = members(cls, self.wired, self.instance)
         shared = set() if cls is self.base else found.keys() & arguments(self.base)
         beside = {**self.fields, **{name: member for name, member in found.items() if name in shared}}
-        if called(cls) in beside:
-            raise TypeError(f"{cls.__name__} is called {called(cls)!r}, which is a key beside it")
+        if "." in (key := called(cls)) or key in {"name", *beside}:
+            expected = "expected a name without dots that is no key beside it"
+            raise Unfit(f"{cls.__name__} is called {key!r} in keys, {expected}: set its class attribute `name`")
         own = {name: member for name, member in found.items() if name not in shared}
-        return {**beside, called(cls): Place(own)} if own else beside
+        return {**beside, key: Place(own)} if own else beside
 
 
-def fields_of(target: Callable[..., object], *wired: str) -> dict[str, Setting | Place]:
-    """Return the arguments of a class or a function that are settings or places, by name, except the wired ones.
+def fields_of(target: Callable[..., object], *wired: str, instance: object = None) -> dict[str, Setting | Place]:
+    """Return the arguments of a class or a function that are settings or places, by name.
 
     Any name can be a setting here, also a name of `WIRED`.
+
+    Arguments:
+        target: the class or the function.
+        wired: the names of the arguments that the recipe gives; they are left out.
+        instance: an object; if it is of this class, its values are the defaults.
+
+    Raises:
+        Unfit: an argument without a default is no setting, no place and not wired.
     """
-    found = {
-        name: _member(target, name, each, frozenset(WIRED)) for name, each in arguments(target).items() if name not in wired
-    }
-    return {name: member for name, member in found.items() if member is not None}
+    found: dict[str, Setting | Place] = {}
+    for name, argument in arguments(target).items():
+        if name in wired:
+            continue
+        default = getattr(instance, name, argument.default) if type(instance) is target else argument.default
+        member = _member(target, name, argument._replace(default=default), frozenset(wired))
+        if member is not None:
+            found[name] = member
+        elif argument.default is EMPTY:
+            raise Unfit(f"the argument {name} of {target.__name__} can be no setting")
+    return found
 
 
 def called(cls: type) -> str:
@@ -184,34 +222,20 @@ def _subclasses(base: type) -> set[type]:
 
 def _is_offered(cls: type) -> bool:
     """Return whether a class is concrete and of one of `PACKAGES`, and its module lists it in `__all__`."""
-    ours = cls.__module__.startswith(PACKAGES) and not inspect.isabstract(cls)
-    return ours and cls.__name__ in getattr(sys.modules[cls.__module__], "__all__", ())
+    ours = f"{cls.__module__}.".startswith(tuple(f"{package}." for package in PACKAGES))
+    return ours and not inspect.isabstract(cls) and cls.__name__ in getattr(sys.modules[cls.__module__], "__all__", ())
 
 
 def members(cls: type, wired: frozenset[str], instance: object = None) -> dict[str, Setting | Place]:
-    """Return the arguments of a class that are settings or places, by name.
-
-    Arguments:
-        cls: the class.
-        wired: the names of the arguments that the recipe gives; they are left out.
-        instance: an object; if it is of this class, its values are the defaults.
+    """Return the settings and places of a class that is chosen by name; see `fields_of`.
 
     Raises:
-        Unfit: an argument without a default is no setting, no place and not wired.
+        Unfit: an argument has a name of `WIRED` but is not wired here, or it has no default and is no setting and no place.
     """
-    found: dict[str, Setting | Place] = {}
-    for name, argument in arguments(cls).items():
-        if name in wired:
-            continue
-        if name in WIRED:
+    for name in arguments(cls):
+        if name in WIRED - wired:
             raise Unfit(f"{cls.__name__} needs {name}, which it is not given here")
-        default = getattr(instance, name, argument.default) if type(instance) is cls else argument.default
-        member = _member(cls, name, argument._replace(default=default), wired)
-        if member is not None:
-            found[name] = member
-        elif argument.default is EMPTY:
-            raise Unfit(f"the argument {name} of {cls.__name__} can be no setting")
-    return found
+    return fields_of(cls, *wired, instance=instance)
 
 
 def _member(owner: Callable[..., object], name: str, argument: Argument, wired: frozenset[str]) -> Setting | Place | None:
@@ -222,8 +246,10 @@ def _member(owner: Callable[..., object], name: str, argument: Argument, wired: 
         return Setting(name, owner, argument.kind, kept, argument.allowed)
     base, *others = (get_origin(kind) or kind for kind in kinds if kind is not NoneType)
     holder = owner if isinstance(owner, type) else object
-    if others or not isinstance(base, type) or issubclass(holder, base) or not (found := alternatives(base, wired)):
+    if others or not isinstance(base, type) or base is type or issubclass(holder, base):
         return None  # a class that holds its own kind is a wrapper
+    if not (found := alternatives(base, wired)):
+        return None
     optional = default is None or NoneType in kinds
     chosen = next(iter(found)) if default is EMPTY else NONE if default is None else called(type(default))
     return Place({}, base, chosen, wired, None if default is EMPTY else default, optional)

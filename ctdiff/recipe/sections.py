@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from diffusion_core.ranges import CheckedArguments, Count, CountOrZero, NonNegative, Range, Share
+from diffusion_core.times import Early, Late
 
 __all__ = ["Interval", "Labels", "Sampling", "Saving", "Training", "Withheld"]
 
@@ -32,13 +33,8 @@ class Interval(CheckedArguments):
     """
 
     engine: str = "discrete"
-    t_min: Annotated[float, Range(least=0, below=1)] = 0.01
-    t_max: Annotated[float, Range(above=0, most=1)] = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.t_min < self.t_max:
-            raise ValueError(f"t_min = {self.t_min!r}, t_max = {self.t_max!r}: expected t_min < t_max")
+    t_min: Early = 0.01
+    t_max: Late = 1.0
 
 
 @dataclass(frozen=True)
@@ -94,8 +90,8 @@ class Sampling(CheckedArguments):
     """
 
     steps: Count = 100
-    t_min: Annotated[float, Range(least=0, below=1)] | None = None
-    t_max: Annotated[float, Range(above=0, most=1)] | None = None
+    t_min: Early | None = None
+    t_max: Late | None = None
     num_samples: Count = 64
 
 

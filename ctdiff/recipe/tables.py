@@ -21,7 +21,7 @@ from ctdiff.recipe.schema import EMPTY, NONE, Place, Setting
 from ctdiff.recipe.tree import chosen, walk
 from ctdiff.recipe.values import described, flatten
 
-__all__ = ["BEGIN", "END", "Explanation", "explanations", "replaced", "tables", "with_tables"]
+__all__ = ["BEGIN", "END", "Explanation", "explanations", "replaced", "tables"]
 
 BEGIN, END = "<!-- generated: the keys -->", "<!-- end of the keys -->"
 """The lines of a document before and after the tables."""
@@ -134,15 +134,6 @@ def _lines(whole: Place) -> Iterator[tuple[str, str, str]]:
             yield heading, f"`{key}` may be:\n", f"- `{name}`: {_summary(cls)}"
 
 
-def with_tables(text: str) -> str:
-    """Return a document with its tables updated.
-
-    Raises:
-        ValueError: the document has no lines `BEGIN` and `END`.
-    """
-    return replaced(text, BEGIN, END, tables())
-
-
 def replaced(text: str, begin: str, end: str, content: str) -> str:
     """A text with other content between two of its lines.
 
@@ -158,4 +149,4 @@ def replaced(text: str, begin: str, end: str, content: str) -> str:
 
 if __name__ == "__main__":
     for _path in map(Path, sys.argv[1:]):
-        _path.write_text(with_tables(_path.read_text(encoding="utf-8")), encoding="utf-8")
+        _path.write_text(replaced(_path.read_text(encoding="utf-8"), BEGIN, END, tables()), encoding="utf-8")

@@ -99,7 +99,7 @@ def chosen(place: Place, name: object, path: str) -> type | None:
     text, found, choices = name if isinstance(name, str) else "", place.found(), place.choices()
     if is_user_class(text):
         try:
-            return user_class(text, place.base, place.wired)
+            return user_class(text, place)
         except Unfit as error:
             raise ConfigError(f"config.{path}.name = {name!r}: {error}") from error
     if text not in found:

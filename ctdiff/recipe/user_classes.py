@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ctdiff.recipe.errors import closest
-from ctdiff.recipe.schema import Unfit, called, members
+from ctdiff.recipe.schema import Place, Unfit, called
 from ctdiff.recipe.values import flatten
+from diffusion_core.ranges import arguments
 
 __all__ = ["is_user_class", "key_of", "trust", "trust_classes", "user_class", "user_modules"]
 
@@ -66,19 +67,22 @@ def key_of(name: str) -> str:
         return ""
 
 
-def user_class(name: str, base: type, wired: frozenset[str]) -> type:
-    """Return the class `module:Class`, an alternative of `base`.
+def user_class(name: str, place: Place) -> type:
+    """Return the class `module:Class`, a further alternative of a place.
 
     Raises:
-        Unfit: its module is not trusted or cannot be found, or the class cannot be chosen as an alternative of `base`.
+        Unfit: its module is not trusted or cannot be found, or the class cannot be chosen at this place.
     """
-    found = _imported_class(name, base)
+    assert place.base is not None
+    found = _imported_class(name, place.base)
     if lacking := sorted(getattr(found, "__abstractmethods__", ())):
         raise Unfit(f"it is abstract: it lacks {', '.join(lacking)}")
     try:
-        members(found, wired)
-    except NameError as error:
-        raise Unfit(f"it has annotations that cannot be evaluated: {error}; import what they name at the top") from error
+        arguments(found)
+    except Exception as error:  # annotations of the user can raise anything
+        what = f"{type(error).__name__}: {error}"
+        raise Unfit(f"it has annotations that cannot be evaluated: {what}; import what they name at the top") from error
+    place.around(found)
     return found
 
 

@@ -43,15 +43,11 @@ def checked(key: str, value: object, setting: Setting) -> Any:
     if any(map(is_several, union(setting.kind))) and not isinstance(value, bool) and isinstance(value, Real):
         value = (value,)
     if choices := names(setting):
-        if not any(type(value) is type(choice) and value == choice for choice in choices):
-            raise ConfigError(f"config.{key} = {value!r}, expected {one_of(choices)}{closest(value, choices)}")
-    elif not isinstance(value, (str, bool, Real, tuple, NoneType)) or not fits(value, setting.kind):
-        raise ConfigError(f"config.{key} = {value!r}, expected {described(setting)}")
-    elif setting.allowed is not None:
-        try:
-            setting.allowed.check(f"config.{key}", value, setting.kind)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        allowed = any(type(value) is type(choice) and value == choice for choice in choices)
+    else:
+        allowed = isinstance(value, (str, bool, Real, tuple, NoneType)) and fits(value, setting.kind, setting.allowed)
+    if not allowed:
+        raise ConfigError(f"config.{key} = {value!r}, expected {described(setting)}{closest(value, choices)}")
     return value
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_core import Generator, as_randomness
+from diffusion_core.lazy import lazy_property
 from discrete_diffusion.rates.base import RateMatrix
 from discrete_diffusion.rates.checks import check_bridge, check_states, check_tau
 from discrete_diffusion.rates.fast.alias import JumpSampler
@@ -54,7 +55,6 @@ class DenseRates(RateMatrix):
         self._tables["rates"], self._tables["rates to"], self._tables["exit"] = rates, rates.T, -rates.diagonal()
         self._matrices = TransitionMatrices(rates, law)
         self._jump_sampler = JumpSampler(rates, law)
-        self._float32_range: tuple[float, float] | None = None
         self._kernels: Recent[MatrixKernel] = Recent(16)
         self._batches: Recent[MatrixKernel] = Recent(2)
         self._bridges: Recent[ProductSampler] = Recent(4)
@@ -91,13 +91,11 @@ class DenseRates(RateMatrix):
     def exit_rates(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         return self._tables.on("exit", x.device, dtype).index_select(0, x.long().flatten()).view(x.shape)
 
-    @property
+    @lazy_property
     def float32_range(self) -> tuple[float, float]:
         # Both conditions are monotone in tau, so a bisection finds the limits. It uses numpy tables on the CPU, and so works
         # on any device and in any mode of the caller.
-        if self._float32_range is None:
-            self._float32_range = self._matrices.find_range(_SMALLEST, _MIXED)
-        return self._float32_range
+        return self._matrices.find_range(_SMALLEST, _MIXED)
 
     def sample_from(self, x: Tensor, tau: Tensor, generator: Generator = None) -> Tensor:
         check_states(x, self.num_states)
@@ -109,11 +107,6 @@ class DenseRates(RateMatrix):
             return super().sample_bridge(x_0, x_t, tau_s, tau_t, generator)
         rest = check_bridge(x_0, x_t, tau_s, tau_t, self.num_states)
         u = as_randomness(generator).uniform(x_0.shape, torch.float64, x_0.device)
-        sampler = self._bridge(tau_s.double(), rest)
+        tau_s = tau_s.double()
+        sampler = self._bridges.get(key_of(tau_s, rest), lambda: ProductSampler(self.transition(tau_s), self.transition(rest)))
         return sampler.draw(x_0.long().flatten(), x_t.long().flatten(), u.flatten()).view(x_0.shape)
-
-    def _bridge(self, tau_s: Tensor, rest: Tensor) -> ProductSampler:
-        def make() -> ProductSampler:
-            return ProductSampler(self.transition(tau_s), self.transition(rest))
-
-        return self._bridges.get(key_of(tau_s, rest), make)

@@ -411,7 +411,10 @@ MISTAKES = [
     (["config.training.clip=-0.1"], "config.training.clip = -0.1, expected a number of at least 0"),
     (["config.data.fraction=2"], "config.data.fraction = 2, expected a number in (0, 1]"),
     (["config.sampler.t_min=1.0"], "config.sampler.t_min = 1.0, expected a number in [0, 1)"),
-    (["config.optimizer.adamw.betas=(0.9,1.0)"], "config.optimizer.adamw.betas = (0.9, 1.0), expected each a number in [0, 1)"),
+    (
+        ["config.optimizer.adamw.betas=(0.9,1.0)"],
+        "config.optimizer.adamw.betas = (0.9, 1.0), expected 2 numbers, each in [0, 1)",
+    ),
     (["config.data.channels=True"], "config.data.channels = True, expected one of 1, 3"),
     (["config.data.channels=2"], "config.data.channels = 2, expected one of 1, 3"),
     (["config.model.name=vit"], "config.model.name = 'vit', expected one of diffit, dit, latent_diffit, ssm, unet, uvit. Did "),

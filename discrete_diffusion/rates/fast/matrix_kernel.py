@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffusion_core import readable
+from diffusion_core.lazy import lazy_property
 from discrete_diffusion.rates.base import RateMatrix, TransitionKernel
 from discrete_diffusion.rates.fast.inflow import BlockedInflow
 from discrete_diffusion.rates.fast.products import ProductSampler
@@ -35,9 +36,6 @@ class MatrixKernel(TransitionKernel):
         with torch.inference_mode(False):  # a cached kernel can be used later in training
             self.matrix = narrowed(exact, dtype)
         self._exact = exact
-        self._transposed: Tensor | None = None
-        self._inflow: Tensor | None = None
-        self._draws: ProductSampler | None = None
 
     def _own(self, table: Tensor, x: Tensor) -> Tensor:
         """Return row x of the table, (n, n), or of the table of the example, (B, n, n): (B, *event, n)."""
@@ -50,13 +48,12 @@ class MatrixKernel(TransitionKernel):
         return self._own(self.matrix, x)
 
     def columns(self, x: Tensor) -> Tensor:
-        return self._own(self._columns(), x)
+        return self._own(self._columns, x)
 
+    @lazy_property
     def _columns(self) -> Tensor:
-        """Return P, transposed."""
-        if self._transposed is None:
-            self._transposed = self.matrix.mT.contiguous()
-        return self._transposed
+        """P, transposed."""
+        return self.matrix.mT.contiguous()
 
     def entries(self, x: Tensor, y: Tensor) -> Tensor:
         n = self.matrix.shape[-1]
@@ -87,17 +84,19 @@ class MatrixKernel(TransitionKernel):
         scores = scores.to(self.dtype)
         if not readable(x) or scores.shape[-1] % 64:  # on an accelerator or with few values, blocks are not faster
             return Inflow(self, scores, x)
-        return BlockedInflow(self, scores.contiguous(), x.long(), self._columns(), self._inflows())
+        return BlockedInflow(self, scores.contiguous(), x.long(), self._columns, self._inflows)
 
     def inflow_columns(self, x: Tensor) -> Tensor:
-        return self._own(self._inflows(), x)
+        return self._own(self._inflows, x)
 
+    @lazy_property
     def _inflows(self) -> Tensor:
-        """Return `H[x_0, x]`, transposed."""
-        if self._inflow is None:
-            inflow = self._exact @ self._jumps()
-            self._inflow = narrowed(inflow.mT, self.dtype).contiguous()
-        return self._inflow
+        """`H[x_0, x]`, transposed."""
+        return narrowed((self._exact @ self._jumps()).mT, self.dtype).contiguous()
+
+    @lazy_property
+    def _draws(self) -> ProductSampler:
+        return ProductSampler(self._exact, self._jumps())
 
     def _jumps(self) -> Tensor:
         """Return R without its diagonal, in float64."""
@@ -105,8 +104,6 @@ class MatrixKernel(TransitionKernel):
         return self.rates.rates_from(states, torch.float64).scatter(-1, states[:, None], 0.0)
 
     def draw_inflow(self, x_0: Tensor, x: Tensor, u: Tensor) -> Tensor:
-        if self._draws is None:
-            self._draws = ProductSampler(self._exact, self._jumps())
         return self._draws.draw(x_0.long(), x.long(), u)
 
     def select(self, index: slice, dtype: torch.dtype) -> MatrixKernel:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion_core.distributions.inversion import first_above
+from diffusion_core.lazy import lazy_property
 from diffusion_core.values import ANYTHING, ends
 from discrete_diffusion.rates.base import draw_product
 
@@ -43,27 +44,25 @@ class ProductSampler:
         # The added row n of ones on the left gives draws from `right` alone.
         self._left = F.pad(torch.cat([left, torch.ones_like(left[:1])]), (0, pad))  # (n + 1, 16 blocks)
         self._right = F.pad(right.mT, (0, pad)).contiguous()  # (n, 16 blocks)
-        self._sums: Tensor | None = None
 
+    @lazy_property
     def _cumulative(self) -> Tensor:
-        """Return the sums of the first 0, 1, .. blocks of every pair: (blocks + 1, (n + 1) n)."""
-        if self._sums is None:
-            left = self._left.view(-1, self._blocks, _BLOCK).transpose(0, 1)
-            right = self._right.view(-1, self._blocks, _BLOCK).permute(1, 2, 0)
-            sums = left.new_empty(self._blocks + 1, len(self._left) * self._size)
-            sums[0] = 0
-            torch.bmm(left, right, out=sums[1:].view(self._blocks, -1, self._size))
-            for block in range(2, self._blocks + 1):  # twice as fast as cumsum along the first axis
-                sums[block] += sums[block - 1]
-            self._sums = sums
-        return self._sums
+        """The sums of the first 0, 1, .. blocks of every pair: (blocks + 1, (n + 1) n)."""
+        left = self._left.view(-1, self._blocks, _BLOCK).transpose(0, 1)
+        right = self._right.view(-1, self._blocks, _BLOCK).permute(1, 2, 0)
+        sums = left.new_empty(self._blocks + 1, len(self._left) * self._size)
+        sums[0] = 0
+        torch.bmm(left, right, out=sums[1:].view(self._blocks, -1, self._size))
+        for block in range(2, self._blocks + 1):  # twice as fast as cumsum along the first axis
+            sums[block] += sums[block - 1]
+        return sums
 
     def draw(self, a: Tensor, b: Tensor, u: Tensor) -> Tensor:
         """Draw one k for each pair of states: a, b (N,) and uniform numbers u (N,) in float64 -> (N,), int64."""
         # The table is faster for many pairs. The choice must not depend on whether the table exists already.
         if len(a) * 8 < self._size**2 or self._size**2 * self._blocks > _LARGEST:
-            return self._draw_rows(a, b, u)
-        cumulative = self._cumulative()
+            return draw_product(self._left.index_select(0, a), self._right.index_select(0, b), b, u)
+        cumulative = self._cumulative
         flat, pairs = cumulative.view(-1), cumulative.shape[1]
         place = a * self._size + b  # the pair's position in row 0; the search below moves it to the row of the block
         total = cumulative[-1].index_select(0, place)
@@ -81,9 +80,6 @@ class ProductSampler:
         # The block sum was rounded differently, so v can exceed the sum of these weights. `first_above` keeps it inside.
         k = block.mul_(_BLOCK).add_(first_above(weights, v))
         return k if everywhere else torch.where(total > 0, k, b)
-
-    def _draw_rows(self, a: Tensor, b: Tensor, u: Tensor) -> Tensor:
-        return draw_product(self._left.index_select(0, a), self._right.index_select(0, b), b, u)
 
 
 def _advance(table: Tensor, start: Tensor, v: Tensor, count: int, stride: int) -> Tensor:

@@ -14,15 +14,20 @@ from ctdiff import recipe
 from ctdiff.config import ConfigError
 
 
+def _said(config):
+    """What is said about a configuration after the value, by key."""
+    return dict(recipe.engine_of(config).advice(config))
+
+
 def _advice(preset, **changes):
-    """What is said about a preset with changes, by key."""
+    """What is said about a preset with changes."""
     changes = {key.replace("__", "."): value for key, value in changes.items()}
-    return dict(recipe.advice(configuration.changed(configuration.load(preset), changes)))
+    return _said(configuration.changed(configuration.load(preset), changes))
 
 
 @pytest.mark.parametrize("preset", configuration.preset_names())
 def test_there_is_nothing_to_say_about_a_preset(preset):
-    assert dict(recipe.advice(configuration.load(preset))) == {}
+    assert _said(configuration.load(preset)) == {}
 
 
 # Rates and their schedule
@@ -47,9 +52,9 @@ def test_the_preset_fits_its_own_number_of_values():
     config = configuration.load("mnist")
     assert (config.data.num_values, config.process.rates.gaussian_target.scale) == (256, 47.8)
     key = "process.rates.gaussian_target.scale"
-    said = dict(recipe.advice(configuration.changed(config, {key: 1000.0})))
+    said = _said(configuration.changed(config, {key: 1000.0}))
     assert said == {
-        key: f"config.{key} = 1000.0, expected about 47.8: the slowest mode of gaussian_target over config.data.num_values = "
+        key: ", expected about 47.8: the slowest mode of gaussian_target over config.data.num_values = "
         "256 would decay at 20.9 times the rate that config.process.schedule.name = 'linear' is made for, and most "
         "noise levels would hardly be trained on"
     }
@@ -112,7 +117,7 @@ def test_settings_that_cannot_act_are_refused(preset, changes, said):
     with pytest.raises(ConfigError) as told:
         configuration.check(configuration.changed(config, changes))
     assert str(told.value) == said
-    assert dict(recipe.advice(configuration.changed(config, changes))) == {next(iter(changes)): said}
+    assert [*_said(configuration.changed(config, changes))] == [*changes]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,7 @@ def test_settings_that_cannot_act_are_refused(preset, changes, said):
 )
 def test_settings_that_may_act_are_not(preset, changes):
     config = configuration.changed(configuration.load(preset), changes)
-    assert dict(recipe.advice(config)) == {}
+    assert _said(config) == {}
     configuration.check(config)
 
 

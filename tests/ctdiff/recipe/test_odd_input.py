@@ -80,8 +80,11 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "odd_circle.py").write_text("class A(B): pass\n\n\nclass B(A): pass\n")
     (tmp_path / "odd_syntax.py").write_text("class A(:\n")
     (tmp_path / "odd_hints.py").write_text(
-        "from __future__ import annotations\nfrom continuous_diffusion.samplers import DDIM\n\n\n"
-        "class A(DDIM):\n    def __init__(self, denoiser, grid: Unknown) -> None:\n        super().__init__(denoiser, grid)\n"
+        "from __future__ import annotations\nimport torch\nfrom continuous_diffusion.samplers import DDIM\n\n\n"
+        "class A(DDIM):\n    def __init__(self, denoiser, grid: Unknown) -> None:\n        pass\n\n\n"
+        "class B(A):\n    def __init__(self, denoiser, grid, table: torch.Tensr) -> None:\n        pass\n\n\n"
+        "class C(A):\n    def __init__(self, denoiser, grid, table: '1 +') -> None:\n        pass\n\n\n"
+        "class D(A):\n    def __init__(self, denoiser, grid, table: type[torch.Tensor] | None) -> None:\n        pass\n"
     )
     yield tmp_path
     for name in ("odd_samplers", "odd_circle", "odd_syntax", "odd_hints"):
@@ -101,7 +104,13 @@ def test_settings_of_a_users_class_survive_whatever_the_other_engine_calls_its_o
     [
         ("odd_circle:A", "is no subclass of Sampler"),
         ("odd_syntax:A", "is no Python"),
-        ("odd_hints:A", "annotations that cannot be evaluated"),
+        (
+            "odd_hints:A",
+            "annotations that cannot be evaluated: NameError: name 'Unknown' is not defined; import what they name",
+        ),
+        ("odd_hints:B", "annotations that cannot be evaluated: AttributeError: module 'torch' has no attribute 'Tensr'"),
+        ("odd_hints:C", "annotations that cannot be evaluated: SyntaxError: "),
+        ("odd_hints:D", "the argument table of D can be no setting"),
         (":A", "expected one of ancestral"),
     ],
 )

@@ -133,7 +133,7 @@ def test_a_gaussian_process_knows_its_pixels():
         (
             "mnist",
             {"process.t_min": 0.6, "process.t_max": 0.5},
-            r"^config\.process: t_min = 0\.6, t_max = 0\.5: expected t_min < t_max$",
+            r"^config\.process: t_min = 0\.6, t_max = 0\.5: expected 0 <= t_min < t_max <= 1$",
         ),
         (
             "mnist",

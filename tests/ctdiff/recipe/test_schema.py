@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
@@ -162,6 +164,16 @@ def test_a_name_of_its_own_is_not_inherited():
 
 
 @toys
+def test_a_module_of_another_package_offers_nothing(monkeypatch):
+    """A user's module may have a name that begins like one of ours, and a class of the same name."""
+    module = ModuleType(f"{Stroke.__module__}_of_mine")
+    module.SolidFactor = type("SolidFactor", (SolidFactor,), {"__module__": module.__name__})
+    module.__all__ = ["SolidFactor"]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert dict(alternatives.__wrapped__(Stroke, frozenset())) == {"dashed": DashedFactor, "solid": SolidFactor}
+
+
+@toys
 def test_two_classes_of_one_name_are_refused():
     with pytest.raises(TypeError, match=r"^(Tick and TickFactor|TickFactor and Tick) are both called 'tick'$"):
         alternatives(Mark, frozenset())
@@ -170,7 +182,7 @@ def test_two_classes_of_one_name_are_refused():
 @toys
 def test_what_is_chosen_may_not_hide_a_key():
     place = Place({"circle": Setting("circle", Shape, str, "")}, Shape, "circle", STEPS)
-    with pytest.raises(TypeError, match=r"^CircleScale is called 'circle', which is a key beside it$"):
+    with pytest.raises(Unfit, match=r"^CircleScale is called 'circle' in keys, expected a name .* no key beside it: set its "):
         place.around(CircleScale)
 
 
@@ -222,7 +234,7 @@ def test_the_engines_are_two():
     assert list(engines()) == ["discrete", "gaussian"]
     assert {type(engine) for engine in engines().values()} == set(Engine.__subclasses__())
     for engine in engines().values():  # what has no default in the protocol
-        assert {"process", "pixels", "network", "guided", "ends", "bound_times", "described"} <= vars(type(engine)).keys()
+        assert {"process", "pixels", "network", "guided", "ends", "described"} <= vars(type(engine)).keys()
         assert {"name", "title", "package", "loss", "fields", "places"} <= vars(type(engine)).keys()
 
 

@@ -96,7 +96,10 @@ def test_shared_arguments_that_the_chosen_class_lacks_are_dropped(root):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"shape": {"box": {"sides": -2.0}}}, "config.shape.box.sides = (-2.0,), expected each a number above 0"),
+        (
+            {"shape": {"box": {"sides": -2.0}}},
+            "config.shape.box.sides = (-2.0,), expected a number above 0, or numbers, each above 0",
+        ),
         ({"shape": {"box": {"side": 2.0}}}, "config.shape.box.side is not a key, expected one of sides, depth, mode, "),
         ({"shape": {"circle": {"fill": {"dashed": {"gaps": 0}}}}}, "config.shape.circle.fill.dashed.gaps = 0, expected an "),
         ({"shape": {"name": "frame", "tension": 7.0}}, "config.shape.tension = 7.0, expected a number in [0, 1]"),

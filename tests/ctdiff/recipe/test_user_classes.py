@@ -14,13 +14,26 @@ from ctdiff import cost
 from ctdiff.cli import main
 from ctdiff.cli.main import verb
 from ctdiff.config import ConfigError
-from ctdiff.recipe import build_network, build_process, user_classes
+from ctdiff.recipe import (
+    build_denoiser,
+    build_network,
+    build_process,
+    build_sampler,
+    build_shapes,
+    engine_of,
+    user_classes,
+)
 from ctdiff.recipe.user_classes import trust
 from ctdiff.runs import RunError, RunFolder
+from diffusion_core import Denoiser
 
 RATES = """
 from pathlib import Path
+from continuous_diffusion import BoundedLogSNRGrid
+from diffusion_core import GuidanceScale
+from discrete_diffusion import X0Denoiser
 from discrete_diffusion.rates import BirthDeathRates, RateMatrix
+from discrete_diffusion.samplers import Ancestral
 
 Path(__file__).with_suffix(".imported").touch()
 
@@ -43,6 +56,42 @@ class Picky(BirthDeathRates):
 
 
 class Alone:
+    pass
+
+
+class Name(BirthDeathRates):
+    pass
+
+
+class Dotted(BirthDeathRates):
+    name = "a.b"
+
+
+class Steps(Ancestral):
+    pass
+
+
+class Guidance(Ancestral):
+    pass
+
+
+class Scale(GuidanceScale):
+    name = "g"
+
+    def __call__(self, t):
+        return t
+
+
+class FlooredDenoiser(X0Denoiser):
+    pass
+
+
+class BareDenoiser(X0Denoiser):
+    def __init__(self, process, network, event_shape):
+        super().__init__(process, network, event_shape)
+
+
+class NarrowGrid(BoundedLogSNRGrid):
     pass
 
 
@@ -171,6 +220,51 @@ def test_what_cannot_be_chosen_there_is_refused(module: Path, key: str, name: st
     with pytest.raises(ConfigError, match=f"config.{key}.name = ") as error:
         configuration.load("mnist_uniform", [f"--config.{key}.name={name}"])
     assert message in str(error.value)
+
+
+def test_a_setting_acts_on_a_class_that_has_the_argument(module: Path) -> None:
+    def denoiser(cls: str, floor: float) -> Denoiser:
+        flags = [f"--config.model.parameterisation.name=own_rates:{cls}", f"--config.sampler.evidence_floor={floor}"]
+        config = configuration.load("mnist_uniform", flags)
+        return build_sampler(config, build_denoiser(config, build_process(config), build_shapes(config))).denoiser
+
+    assert denoiser("FlooredDenoiser", 0.2).evidence_floor == 0.2
+    assert denoiser("BareDenoiser", 0.1).evidence_floor == 0
+    expected = (
+        r"evidence_floor = 0\.2 cannot act, expected its default 0\.1: config\.model\.\w+\.name = 'own_rates:BareDenoiser'$"
+    )
+    with pytest.raises(ConfigError, match=rf"^config\.sampler\.{expected}"):
+        denoiser("BareDenoiser", 0.2)
+
+
+def test_the_bound_takes_the_times_of_a_grid_with_its_own_ends(module: Path) -> None:
+    flags = [
+        "--config.process.T=50",
+        "--config.sampler.grid.name=own_rates:NarrowGrid",
+        "--config.sampler.grid.narrow.log_snr_max=7",
+    ]
+    config = configuration.load("mnist_laplace", flags)
+    grid = engine_of(config).bound_times(config).grid
+    assert (type(grid).__name__, grid.steps, grid.log_snr_max) == ("NarrowGrid", 49, 7)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "called"),
+    [
+        ("sampler", "Steps", "steps"),  # a setting beside the choice
+        ("sampler", "Guidance", "guidance"),  # a place beside it
+        ("sampler.guidance", "Scale", "g"),  # an argument of the base class
+        ("process.rates", "Name", "name"),  # the choice itself
+        ("process.rates", "Dotted", "a.b"),  # two keys
+    ],
+)
+def test_a_class_whose_name_cannot_be_a_key_is_refused(module: Path, key: str, name: str, called: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        configuration.load("mnist_uniform", [f"--config.{key}.name=own_rates:{name}"])
+    assert str(error.value) == (
+        f"config.{key}.name = 'own_rates:{name}': {name} is called '{called}' in keys, expected a name without dots that is no "
+        "key beside it: set its class attribute `name`"
+    )
 
 
 def test_a_module_that_fails_says_how(module: Path, tmp_path: Path) -> None:
