@@ -28,7 +28,8 @@ def test_scales_have_the_shape_of_time(scale, dtype):
 
 
 def test_every_scale_is_tested():
-    assert {type(scale) for scale in SCALES} == set(GuidanceScale.__subclasses__())
+    ours = {cls for cls in GuidanceScale.__subclasses__() if cls.__module__.startswith("diffusion_core.")}  # not of other tests
+    assert {type(scale) for scale in SCALES} == ours
 
 
 def test_scales_are_the_published_ones():
