@@ -65,7 +65,7 @@ setup(
         # setuptools builds the wheel that tests/test_wheel.py installs.
         "test": [
             "pytest>=8.0",
-            "pytest-xdist>=3.8",
+            "pytest-xdist>=3.5",
             "hypothesis>=6.98",
             "ruff>=0.9",
             "mypy>=1.14",
