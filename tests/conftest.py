@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import random
 import socket
@@ -26,6 +27,13 @@ matplotlib.use("Agg")
 torch.set_num_threads(1)
 settings.register_profile("ctdiff", deadline=None, derandomize=True, database=None)
 settings.load_profile("ctdiff")
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage less often, and never search what was imported and collected before: it takes 5 % of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 _COUNTER = itertools.count()
