@@ -245,7 +245,7 @@ def test_nothing_is_drawn_from_what_is_not_a_number(size):
 
 @pytest.mark.parametrize("size", [5, 40, 256])
 def test_nothing_looks_at_a_value_off_the_cpu(size):
-    with FakeTensorMode(), torch.device("cuda"):
+    with FakeTensorMode(), torch.device("meta"):
         mu, u, k = torch.zeros(2, 3), torch.rand(2, 3), torch.zeros(2, 3, dtype=torch.int64)
         logistic = TruncatedLogistic(mu, mu, size)
         for distribution in (
@@ -255,4 +255,4 @@ def test_nothing_looks_at_a_value_off_the_cpu(size):
         ):
             expectation = distribution.log_expectation(lambda part: torch.ones(2, 3, size)[part])
             read = (distribution.log_prob(k), distribution.sample(u), distribution.mode(), distribution.logits, expectation)
-            assert all(out.device.type == "cuda" for out in read)
+            assert all(out.device.type == "meta" for out in read)
