@@ -40,12 +40,12 @@ setup(
     entry_points={"console_scripts": ["ctdiff = ctdiff.__main__:main"]},
     # Lower bounds only: the oldest release with all functions that the library calls.
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.7",
+        "torchvision>=0.22",
         "ml-collections>=1.0",
         "absl-py>=2.0",
         "numpy>=1.26",
-        "safetensors>=0.4",
+        "safetensors>=0.4.4",
         "einops>=0.7",
         "pillow>=10.0",
         "tqdm>=4.66",
