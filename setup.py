@@ -71,11 +71,11 @@ setup(
             "mypy>=1.14",
             "setuptools>=77.0.1",
             "scipy>=1.11",
-            "diffusers>=0.30",
+            "diffusers>=0.32",
             "torch-fidelity>=0.3",
         ],
         # Libraries that the benchmarks compare with.
-        "benchmarks": ["timm>=1.0", "flow_matching>=1.0.10", "diffusers>=0.30"],
+        "benchmarks": ["timm>=1.0", "flow_matching>=1.0.10", "diffusers>=0.32"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",
