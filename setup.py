@@ -40,12 +40,12 @@ setup(
     entry_points={"console_scripts": ["ctdiff = ctdiff.__main__:main"]},
     # Lower bounds only: the oldest release with all functions that the library calls.
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
+        "torch>=2.7",
+        "torchvision>=0.22",
         "ml-collections>=1.0",
         "absl-py>=2.0",
         "numpy>=1.26",
-        "safetensors>=0.4",
+        "safetensors>=0.4.4",
         "einops>=0.7",
         "pillow>=10.0",
         "tqdm>=4.66",
@@ -71,11 +71,11 @@ setup(
             "mypy>=1.14",
             "setuptools>=77.0.1",
             "scipy>=1.11",
-            "diffusers>=0.30",
+            "diffusers>=0.32",
             "torch-fidelity>=0.3",
         ],
         # Libraries that the benchmarks compare with.
-        "benchmarks": ["timm>=1.0", "flow_matching>=1.0.10", "diffusers>=0.30"],
+        "benchmarks": ["timm>=1.0", "flow_matching>=1.0.10", "diffusers>=0.32"],
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

@@ -263,9 +263,9 @@ class Parts:
             with np.load(path, allow_pickle=False) as found:
                 return dict(found)
         except Exception:  # missing, or damaged in any way: computed again
-            made = make()
+            made: dict[str, Any] = make()
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **made)
+        np.savez(buffer, **made)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
         return made

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -160,14 +160,14 @@ def _write_grid(paths: Sequence[Path], samples: SampleSet) -> None:
     if len(paths) > 2:
         figures.save_animation(paths[2], [frame for frame, _ in laid_out], samples.num_values, columns)
     images = samples.frames[-1]
-    arrays = {"images": images.numpy().astype(np.uint8), **samples.arrays}
+    arrays: dict[str, Any] = {"images": images.numpy().astype(np.uint8), **samples.arrays}
     if samples.labels is not None:
         arrays["labels"] = samples.labels.cpu().numpy()
     if samples.completion is not None:
         rows = samples.completion.rows(len(images))
         arrays |= {"given": samples.completion.images[rows].numpy(), "known": samples.completion.known[rows].numpy()}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    np.savez_compressed(buffer, **arrays)
     write_atomically(paths[1], buffer.getvalue())
 
 

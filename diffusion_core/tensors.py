@@ -42,5 +42,7 @@ def event_sum(values: Tensor, active: Tensor | None = None) -> Tensor:
 
 def parameter_dtype(network: object, otherwise: torch.dtype) -> torch.dtype:
     """Return the dtype of the first floating parameter of a network; `otherwise` if it has none."""
-    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
-    return next((p.dtype for p in parameters if p.is_floating_point()), otherwise)
+    for parameter in network.parameters() if isinstance(network, nn.Module) else ():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    return otherwise

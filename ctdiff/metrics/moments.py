@@ -84,7 +84,7 @@ class Statistics:
         elif path.suffix == ".npz":
             buffer = io.BytesIO()
             arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
-            np.savez(buffer, allow_pickle=False, extractor=np.array(self.extractor), **arrays)
+            np.savez(buffer, extractor=np.array(self.extractor), **arrays)
             write_atomically(path, buffer.getvalue())
         else:
             raise ValueError(f"{path} has the suffix {path.suffix!r}, expected .npz or .safetensors")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.guidance import ROUNDS, gaussian_inpainting_distances, plane_mixture
 from continuous_diffusion import (
@@ -19,6 +18,8 @@ from continuous_diffusion import (
     MixtureDenoiser,
 )
 from diffusion_core import Inpainting, UniformGrid
+
+from ..devices import ABSENT, fake_tensors
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "guidance.md"
 
@@ -87,8 +88,8 @@ def test_every_chain_has_its_data_and_its_seed(toy_network):
 
 
 def test_on_an_absent_accelerator():
-    with FakeTensorMode(), torch.device("cuda"):
+    with fake_tensors(), torch.device(ABSENT):
         denoiser = MixtureDenoiser(GaussianProcess(CosineSchedule()), plane_mixture())
         x_0 = torch.zeros(2)
         x = Inpainting(Ancestral(denoiser, UniformGrid(2)), x_0, torch.ones(2, dtype=torch.bool), 2).sample(3)
-        assert (x.shape, x.device.type) == ((3, 2), "cuda")
+        assert (x.shape, x.device.type) == ((3, 2), ABSENT)

@@ -92,6 +92,7 @@ def main(folder: Path, kills: int) -> None:
     """Kill `kills` times, loading the run after each, then let it end and compare it with one that nothing happened to."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")  # a broken checkpoint that load_run passes over is one too many
+    warnings.simplefilter("ignore", DeprecationWarning)  # matplotlib calls deprecated functions of pyparsing
     config, run, whole = configuration(folder / "images.npy"), folder / "run", folder / "whole"
     train(config, whole)  # and all that is slow at its first use is done, which forks would spend their short lives on
     delays, longest, reached = random.Random(0), min(seconds_of_five_steps(folder), 3.0), []

@@ -7,19 +7,20 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffusion_core import values
 from diffusion_core.values import ANYTHING, NOTHING, check_within, ends, least, listed, readable
+
+from ..devices import ABSENT, fake_tensors
 
 
 def test_readable():
     assert readable(torch.zeros(2))
     assert readable(nn.Parameter(torch.zeros(2)))
     assert not readable(torch.zeros(2, device="meta"))
-    with FakeTensorMode():
+    with fake_tensors():
         assert not readable(torch.zeros(2))
-        assert not readable(torch.zeros(2, device="cuda"))
+        assert not readable(torch.zeros(2, device=ABSENT))
 
 
 def test_nothing_is_read_while_compiling():
@@ -37,7 +38,7 @@ def test_ends(unseen):
     assert isinstance(ends(torch.tensor(3), unseen)[0], int)
     assert all(math.isnan(end) for end in ends(torch.tensor([1.0, math.nan, -math.inf]), unseen))
     assert ends(torch.zeros(0, 3), unseen) == unseen
-    with FakeTensorMode():
+    with fake_tensors():
         assert ends(torch.zeros(2), unseen) == unseen
 
 
@@ -45,14 +46,14 @@ def test_least():
     assert least(torch.tensor([[3.0, 1.0], [0.5, 2.0]]), torch.tensor(0.25)) == 0.25
     assert math.isnan(least(torch.tensor([1.0, math.nan]), torch.tensor([0.0])))
     assert least(torch.ones(2), torch.ones(0)) == -math.inf
-    with FakeTensorMode():
+    with fake_tensors():
         assert least(torch.ones(2), torch.ones(2)) == -math.inf
 
 
 def test_listed():
     assert listed(torch.tensor([True, False]), True) == [True, False]
-    with FakeTensorMode():
-        assert listed(torch.zeros(3, device="cuda"), True) == [True] * 3
+    with fake_tensors():
+        assert listed(torch.zeros(3, device=ABSENT), True) == [True] * 3
 
 
 @pytest.mark.parametrize(("value", "named"), [(-1.0, "-1.0"), (1.5, "1.5"), (math.nan, "nan"), (math.inf, "inf")])

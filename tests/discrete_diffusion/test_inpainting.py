@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from scipy.stats import chisquare
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.guidance import PROCESSES, ROUNDS, Chains, class_laws, inpainting_distance
 from diffusion_core import ConstantScale, Inpainting, QuadraticGrid, UniformGrid
 from discrete_diffusion import LeaveOneOutDenoiser
 from discrete_diffusion.guidance import PosteriorGuidance
 from discrete_diffusion.samplers import Ancestral, CategoricalLeap, Euler, ForwardBackward, PredictorCorrector, TauLeaping
+
+from ..devices import ABSENT, fake_tensors
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "guidance.md"
 CHAINS = ["uniform", "absorbing", "birth_death", "gaussian_target", "non_reversible"]
@@ -126,14 +127,14 @@ def test_guided_inpainting():
 
 
 def test_on_an_absent_accelerator(process):
-    with FakeTensorMode(), torch.device("cuda"):
+    with fake_tensors(), torch.device(ABSENT):
         table = torch.zeros(4, 4)
         denoiser = LeaveOneOutDenoiser(process("gaussian_target", 4), lambda x, t, **cond: table[x], (1, 4, 4))
         x_0 = torch.zeros(1, 4, 4, dtype=torch.int64)
         inpainting = Inpainting(Ancestral(denoiser, UniformGrid(2)), x_0, x_0 == 0, 2)
         with torch.no_grad():
             state = inpainting.finish(inpainting.step(inpainting.start(3), *torch.tensor([0.5, 0.4], dtype=torch.float64)))
-        assert (state.x.device.type, state.x.shape) == ("cuda", (3, 1, 4, 4))
+        assert (state.x.device.type, state.x.shape) == (ABSENT, (3, 1, 4, 4))
 
 
 def test_bad_arguments_are_named(chain, exact):

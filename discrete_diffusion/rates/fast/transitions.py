@@ -79,6 +79,7 @@ class _Plan:
         levels: the number of stored matrices `P_{2^j reach}`.
         spectral: the smallest tau of the eigendecomposition; inf if it is never used.
         cut: modes with `exp(w tau)` below exp(cut) are left out.
+        rank: the number of modes that are used at tau = spectral. A plain number, because a compiler cannot count them.
         end: the smallest tau at which P is the limit.
     """
 
@@ -87,6 +88,7 @@ class _Plan:
     levels: int
     spectral: float
     cut: float
+    rank: int
     end: float
 
 
@@ -160,13 +162,14 @@ class TransitionMatrices:
             mean *= 0.9
         reach = mean / self._rate
         spectral, cut = self._find_spectral()
+        rank = self._rank(spectral, cut) if math.isfinite(spectral) else 0
         if spectral <= reach:
-            return _Plan(spectral, _powers_needed(spectral * self._rate), 0, spectral, cut, math.inf)
+            return _Plan(spectral, _powers_needed(spectral * self._rate), 0, spectral, cut, rank, math.inf)
         doublings = self._build_doublings(reach, spectral)
         self._tables["doublings"] = doublings
         end = reach * 2.0 ** len(doublings)
         spectral, end = (spectral, math.inf) if end >= spectral else (math.inf, end)
-        return _Plan(reach, _powers_needed(mean), len(doublings), spectral, cut, end)
+        return _Plan(reach, _powers_needed(mean), len(doublings), spectral, cut, rank, end)
 
     def _build_doublings(self, reach: float, spectral: float) -> Array:
         """Return the matrices `P_{2^j reach}`, up to the tau of the eigendecomposition or until P no longer changes."""
@@ -206,6 +209,10 @@ class TransitionMatrices:
             mean *= math.sqrt(2)
         return math.inf, 0.0
 
+    def _rank(self, tau: float, cut: float) -> int:
+        """Return the number of modes with `exp(w tau)` above exp(cut), at least 1."""
+        return max(1, int((self._tables["modes"] * tau > cut).sum()))
+
     def find_range(self, smallest: float, mixed: float) -> tuple[float, float]:
         """Return the first tau with `min P_tau >= smallest`, and the first tau with `max |P_tau / pi - 1| <= mixed`.
 
@@ -240,7 +247,8 @@ class TransitionMatrices:
         cpu = torch.device("cpu")
         if self._rate * tau > _UNIT:
             if self._plan.spectral <= tau and math.isfinite(self._plan.spectral):
-                return self._spectral(torch.tensor([tau], dtype=torch.float64), tau)[0]
+                rank = self._rank(tau, self._plan.cut)
+                return self._spectral(torch.tensor([tau], dtype=torch.float64), rank)[0]
             if tau >= self._plan.end:
                 return self._tables.on("limit", cpu).clone()
         whole = math.floor(tau / self._plan.reach) if self._rate * tau > _UNIT else 0
@@ -284,13 +292,12 @@ class TransitionMatrices:
                 result[odd] = result[odd] @ self._tables.on("doublings", tau.device)[level]
         late = spectral.nonzero()[:, 0]
         if len(late):
-            result[late] = self._spectral(tau[late], float(tau[late].min()))
+            result[late] = self._spectral(tau[late], self._rank(float(tau[late].min()), plan.cut))
         result[ended] = limit
         return result
 
-    def _spectral(self, tau: Tensor, earliest: float) -> Tensor:
-        """Return P_tau from the eigendecomposition, with the modes that matter at tau = earliest: (B,) -> (B, n, n)."""
-        rank = max(1, int((self._tables["modes"] * earliest > self._plan.cut).sum()))
+    def _spectral(self, tau: Tensor, rank: int) -> Tensor:
+        """Return P_tau from the `rank` slowest modes of the eigendecomposition: (B,) -> (B, n, n)."""
         modes = self._tables.on("modes", tau.device)[:rank]
         left = self._tables.on("left", tau.device)[:, :rank]
         right = self._tables.on("right", tau.device)[:rank]
@@ -312,7 +319,7 @@ class TransitionMatrices:
             matrix = torch.where(odd.reshape(shape), longer, matrix)
         if math.isfinite(plan.spectral):
             late = tau.clamp(min=plan.spectral)
-            spectral = self._spectral(late.reshape(-1), plan.spectral).reshape(matrix.shape)
+            spectral = self._spectral(late.reshape(-1), plan.rank).reshape(matrix.shape)
             return torch.where((tau >= plan.spectral).reshape(shape), spectral, matrix)
         return torch.where((tau >= plan.end).reshape(shape), limit, matrix)
 
