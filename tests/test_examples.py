@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ctdiff import figures, load_run
+from ctdiff import figures, load_run, metrics
 from ctdiff.data import embedded_mnist
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -161,7 +162,8 @@ def test_bits_per_dim(run: str, runs: Path, capsys: pytest.CaptureFixture[str]) 
     assert re.fullmatch(r"for other images \+- [\d.]+: standard deviation of single images [\d.]+", third)
 
 
-def test_little_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_little_data(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "Reference", partial(metrics.Reference, replicates=5))  # 50 take most of the time
     some = embedded_mnist().train
     np.savez(tmp_path / "digits.npz", images=some.images[:50].numpy(), labels=some.labels[:50].numpy())
     small = [flag for flag in SMALL if "image_size" not in flag and "fraction" not in flag]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import shlex
@@ -153,12 +154,11 @@ OWN = [line for line in commands() if "my_module:" in " ".join(line) and "--help
 
 
 @pytest.mark.parametrize("line", OWN, ids=lambda line: re.findall(r"my_module:(\w+)", " ".join(line))[0])
-@pytest.mark.usefixtures("my_module")
+@pytest.mark.usefixtures("my_module", "shared_tables")
 def test_classes_of_the_documents_train(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """A short training by the command that the page prints, and a run that needs `--trust` to be read."""
-    short = [
-        f"--config.{key}" for key in ("training.steps=2", "training.batch_size=4", "sampler.steps=2", "saving.preview_steps=2")
-    ]
+    steps = ("data.fraction=0.01", "training.steps=2", "training.batch_size=4", "sampler.steps=2", "saving.preview_steps=2")
+    short = [f"--config.{key}" for key in steps]
     small = [f"--config.{key}" for key in ("sampler.num_samples=2", "saving.preview_samples=2", "saving.validation_images=4")]
     if "model.name" not in " ".join(line):
         small += [f"--config.model.unet.{key}" for key in ("widths=8", "blocks=1", "time_dim=8")]
@@ -180,11 +180,13 @@ def test_ranges_and_meanings_of_classes_of_the_documents(capsys: pytest.CaptureF
     assert "the excess of forward over backward jumps. [a number in [-1, 1]; default 0.0]" in capsys.readouterr().out
 
 
-def test_keys_that_documents_name_exist() -> None:
+@pytest.mark.usefixtures("my_module")
+def test_keys_that_documents_name_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every `--config.section.key` of every page is a key, or one of the classes of `add_your_own.md`."""
     known = {*rows()}
-    defined = run(ROOT / "docs" / "add_your_own.md").values()
-    own = {called(cls) for cls in defined if inspect.isclass(cls) and cls.__module__ == "add_your_own"}
+    monkeypatch.syspath_prepend(tmp_path)
+    defined = vars(importlib.import_module("my_module")).values()
+    own = {called(cls) for cls in defined if inspect.isclass(cls) and cls.__module__ == "my_module"}
     for page in [README, *PAGES, ROOT / "CONTRIBUTING.md"]:
         for key in re.findall(r"--(?:no)?config\.([\w.]+[a-zA-Z])", page.read_text(encoding="utf-8")):
             assert key in known or own & {*key.split(".")} or key.endswith(".key"), f"{page.name} names {key}"

@@ -127,11 +127,20 @@ def test_metadata_states_licences_and_dependencies(wheel: Path) -> None:
     assert not [line for line in needed if "<" in line or "==" in line or ">=" not in line], "lower bounds alone"
 
 
+def imports(source: str) -> set[str]:
+    """The modules that a module imports, at its top or later."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            found.add(node.module)
+    return found
+
+
 def test_dependencies_are_what_is_imported(wheel: Path, project_files: list[Path]) -> None:
     ours = [path for path in project_files if path.suffix == ".py" and path.relative_to(ROOT).parts[0] in TOP_LEVEL]
-    nodes = [node for path in ours for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
-    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module is not None}
+    imported = set().union(*(imports(path.read_text(encoding="utf-8")) for path in ours))
     foreign = {name.split(".")[0] for name in imported} - TOP_LEVEL - sys.stdlib_module_names
     names = {"PIL": "pillow", "absl": "absl-py", "ml_collections": "ml-collections", "torch_fidelity": "torch-fidelity"}
     names["yaml"] = "pyyaml"
@@ -141,17 +150,21 @@ def test_dependencies_are_what_is_imported(wheel: Path, project_files: list[Path
     assert {names.get(name, name) for name in foreign} - optional == needed
 
 
+# A dry run, then a sample as `python -m ctdiff` draws it, then a run loaded from Python: one process, as each would load torch.
 PROBE = """
-import importlib, json, sys
+import importlib, json, os, runpy, sys
 from ctdiff.cli import main
 from ctdiff.data import embedded_mnist
-files = [importlib.import_module(name).__file__ for name in sys.argv[1:]]
+names, command = sys.argv[1].split(","), sys.argv[2:]
+files = [importlib.import_module(name).__file__ for name in names]
 digits = embedded_mnist()
 print(json.dumps([files, [len(digits.train), len(digits.test), digits.num_classes]]))
-sys.exit(main(["train", "--config=mnist", "--dry_run"]))
-"""
-SAMPLE = """
-import runpy, sys
+os.mkdir("empty")
+os.chdir("empty")
+status = main(["train", "--config=mnist", "--dry_run"])
+print("status", status, "left", os.listdir())
+os.chdir("..")
+sys.argv[1:] = command
 try:
     runpy.run_module("ctdiff", run_name="__main__", alter_sys=True)
 except SystemExit as ended:
@@ -161,18 +174,7 @@ print("loaded", sum(p.numel() for p in ctdiff.load_run("run").denoiser.parameter
 """
 
 
-def test_the_installed_copy_finds_its_digits_and_describes_a_training(installed: Installed) -> None:
-    first, described = run(installed.python, "-c", PROBE, *sorted(TOP_LEVEL), cwd=installed.folder).split("\n", 1)
-    files, digits = json.loads(first)
-    environment = installed.python.parents[1]
-    assert len(files) == len(TOP_LEVEL)
-    assert all(Path(file).is_relative_to(environment) for file in files), files
-    assert digits == [8000, 2000, 10]
-    assert "parameters" in described
-    assert list(installed.folder.iterdir()) == [], "a dry run leaves nothing behind"
-
-
-def test_installed_command_trains_samples_and_loads(installed: Installed) -> None:
+def test_the_installed_copy_trains_samples_and_loads(installed: Installed) -> None:
     script = installed.python.with_name("ctdiff")
     run(script, "train", "--config=mnist", "--workdir=run", "--config.training.steps=2", *SMALL, cwd=installed.folder)
     assert (installed.folder / "run" / "loss.png").is_file()
@@ -180,6 +182,14 @@ def test_installed_command_trains_samples_and_loads(installed: Installed) -> Non
     records = [json.loads(line) for line in (installed.folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert max(record["step"] for record in records) == 2
     before = set(installed.folder.rglob("*.npz"))
-    sample = ["sample", "run", "--num_samples=3", "--steps=2", "--seeds=0-2"]  # as python -m ctdiff, then from Python
-    assert run(installed.python, "-c", SAMPLE, *sample, cwd=installed.folder).endswith("loaded True\n")
+    sample = ["sample", "run", "--num_samples=3", "--steps=2", "--seeds=0-2"]
+    first, rest = run(installed.python, "-c", PROBE, ",".join(sorted(TOP_LEVEL)), *sample, cwd=installed.folder).split("\n", 1)
+    files, digits = json.loads(first)
+    environment = installed.python.parents[1]
+    assert len(files) == len(TOP_LEVEL)
+    assert all(Path(file).is_relative_to(environment) for file in files), files
+    assert digits == [8000, 2000, 10]
+    assert "parameters" in rest
+    assert "status 0 left []" in rest, "a dry run leaves nothing behind"
+    assert rest.endswith("loaded True\n")
     assert set(installed.folder.rglob("*.npz")) - before

@@ -75,11 +75,11 @@ def _presets() -> dict[str, ConfigDict]:
     return {name: configuration.complete(content) for name, content in given.items()}
 
 
-def _changes(preset: ConfigDict, config: ConfigDict) -> dict[str, Any]:
-    """Return the settings of a configuration that differ from a preset, by key. Choices come before settings."""
-    preset = ConfigDict(preset.to_dict())
-    recipe.set_absolute_path(preset)  # the configuration of a run has an absolute path too
-    given, wanted = configuration.flatten(preset), configuration.flatten(config)
+def _changes(preset: ConfigDict, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from a preset, by key. Choices come before settings."""
+    placed = ConfigDict({"data": preset.data.to_dict()})
+    recipe.set_absolute_path(placed)  # the configuration of a run has an absolute path too
+    given = configuration.flatten(preset) | configuration.flatten(placed)
     changed = [key for key, value in wanted.items() if key not in given or given[key] != value]
     trained = [key for key in changed if key.split(".")[0] not in configuration.FREE_SECTIONS and key != "training.device"]
     return {key: wanted[key] for key in sorted(trained, key=lambda key: key.rpartition(".")[2] not in ("engine", "name"))}
@@ -95,7 +95,8 @@ def training_command(config: ConfigDict, workdir: Path) -> str:
         config: the configuration.
         workdir: the folder of the run.
     """
-    changes = {name: _changes(preset, config) for name, preset in _presets().items()}
+    wanted = configuration.flatten(config)
+    changes = {name: _changes(preset, wanted) for name, preset in _presets().items()}
     # A preset is written for one engine. Its networks and losses are not useful for another engine.
     name = min(changes, key=lambda preset: ("process.engine" in changes[preset], len(changes[preset])))
     flags = [f"--config.{key}={'none' if value is None else value}" for key, value in changes[name].items()]

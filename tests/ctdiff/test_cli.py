@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -529,8 +528,8 @@ def test_an_animation_of_the_reverse_process(preset, images, tmp_path, capsys):
         shown, clean = np.asarray(animation.convert("RGB")).astype(int), np.asarray(last.convert("RGB")).astype(int)
     assert not np.array_equal(first, clean)
     assert abs(shown - clean).max() <= (16 if preset == "mnist_absorbing" else 0)
-    paths = sample_run(run, num_samples=2, steps=120, gif=True).files
-    assert paths[2] == run / "samples" / "ancestral_120.gif"
+    paths = sample_run(run, num_samples=2, steps=60, gif=True).files
+    assert paths[2] == run / "samples" / "ancestral_60.gif"
     with Image.open(paths[2]) as animation:
         assert animation.n_frames <= 50
     train(config, run, fresh=True)
@@ -655,16 +654,6 @@ def test_dry_run_needs_neither_data_nor_a_folder(tmp_path, capsys, monkeypatch):
     for word in ("parameters", "multiply-accumulates", "estimated memory"):
         assert word in printed[rest:]
     assert not list(tmp_path.iterdir())
-
-
-def test_the_module_is_the_command(tmp_path):
-    """In a process of its own: a preset by path, trained under `python -m`."""
-    preset = tmp_path / "mine.py"
-    preset.write_text("from configs import mnist\n\n\ndef get_config():\n    return mnist.get_config()\n")
-    command = [sys.executable, "-m", "ctdiff", "train", f"--config={preset}", "--dry_run"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert '"name": "unet"' in done.stdout
 
 
 def test_numbers():

@@ -1,4 +1,4 @@
-"""What a user meets before anything is computed: help, the ways to write a flag, and what a start imports."""
+"""What a user meets before anything is computed: help and the ways to write a flag."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import inspect
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -447,13 +445,3 @@ def test_a_wrong_key_or_value_is_one_line(settings, message, tmp_path, capsys, m
     assert err.startswith("ctdiff: config.")
     assert message in err
     assert not [*tmp_path.iterdir()]
-
-
-def test_a_start_imports_no_templates_and_no_plots():
-    """The package alone, a command, and the packages that make reports, in a process of its own."""
-    check = "assert not {'jinja2', 'matplotlib'} & set(sys.modules)"
-    verbs = "assert not [name for name in ('sample', 'evaluate', 'compare') if f'ctdiff.cli.{name}' in sys.modules]"
-    command = "from ctdiff.cli import main; assert main(['train', '--config=mnist', '--dry_run']) == 0"
-    steps = ["import ctdiff, sys", check, command, verbs, check, "import ctdiff.evaluation, ctdiff.comparison", check]
-    done = subprocess.run([sys.executable, "-c", "\n".join(steps)], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr

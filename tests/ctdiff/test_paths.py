@@ -198,29 +198,6 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_project_with_its_own_configs(tmp_path):
-    """Presets are ours; a configuration file of the project sees both packages, and its neighbours."""
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "__init__.py").write_text("X = 1\n")
-    (tmp_path / "configs" / "base.py").write_text("STEPS = 2\n")
-    (tmp_path / "near.py").write_text("MORE = 3\n")
-    (tmp_path / "mine.py").write_text(
-        "import near\nfrom configs import base, mnist\n\n\ndef get_config():\n    config = mnist.get_config()\n"
-        "    config.training.steps = base.STEPS + near.MORE\n    return config\n"
-    )
-    code = """
-import configs
-from ctdiff import config
-assert len(config.preset_names()) >= 20
-assert config.load("mine.py").training.steps == 5
-assert config.load("mnist_ddpm").process.engine == "gaussian"
-import sys
-assert configs.X == 1 and sys.modules["configs"] is configs and "near" not in sys.modules
-"""
-    done = python(code, tmp_path)
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_hidden_package_is_one_clear_error(tmp_path):
     (tmp_path / "backbones").mkdir()
     (tmp_path / "backbones" / "__init__.py").write_text("")

@@ -7,6 +7,7 @@ import base64
 import io
 import re
 import shlex
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from discrete_diffusion import PosteriorGuidance
 from discrete_diffusion.samplers import Ancestral, Euler, ForwardBackward, PredictorCorrector, TauLeaping
 
 from ..tiny_runs import ENGINES, pixels, random_classifier, tiny_run
+
+pytestmark = pytest.mark.usefixtures("no_layout")
 
 TESTS = Path(__file__).resolve().parents[2]
 VOID = {"meta", "link", "img", "br"}
@@ -103,7 +106,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def folder(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(no_layout: None, runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("comparison")
     compare_runs(runs, pixels(), out=out, **QUICK)
     return out
@@ -216,8 +219,8 @@ def _counting(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     return counts
 
 
-def test_a_study_that_grows_takes_what_is_there(runs, tmp_path, monkeypatch):
-    compare_runs(runs, pixels(), out=tmp_path, **QUICK)
+def test_a_study_that_grows_takes_what_is_there(runs, folder, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "index.html").read_text()
     counts = _counting(monkeypatch)
     compare_runs(runs, pixels(), out=tmp_path, **QUICK)
@@ -232,9 +235,9 @@ def test_a_study_that_grows_takes_what_is_there(runs, tmp_path, monkeypatch):
     assert len(counts["bounds"]) == 4
 
 
-def test_cells_from_before_there_were_pictures(runs, tmp_path, monkeypatch):
+def test_cells_from_before_there_were_pictures(runs, folder, content, tmp_path, monkeypatch):
     """Only those that are shown are drawn, and they are the same; so are damaged ones."""
-    content = compare_runs(runs, pixels(), out=tmp_path, **QUICK)
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     before, shown = (tmp_path / "index.html").read_text(), {run.shown.cell for run in content.runs}
     for path in (tmp_path / "cells").glob("*.png"):
         path.unlink()
@@ -253,6 +256,8 @@ def test_cells_from_before_there_were_pictures(runs, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["keep_picture", "keep_result", "comparison_plot", "comparison_page"])
 def test_a_kill_at_any_moment_loses_nothing(name, runs, tmp_path, monkeypatch, folder, content):
     """Before and after the picture of a cell, its result, the curves and the page: what comes of it is the same."""
+    for kept in ("bounds",) if name.startswith("keep") else ("bounds", "cells"):  # what was made before the kill
+        shutil.copytree(folder / kept, tmp_path / kept)
     done, original = 0, getattr(study, name)
     with monkeypatch.context() as patch:
 

@@ -46,6 +46,7 @@ def _drawn(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[
     return titles
 
 
+# First, as later tests draw their plots without a layout.
 def test_every_sampler_at_the_same_network_calls(runs, tmp_path):
     content = compare_runs(runs, pixels(), calls=[2, 4, 9], out=tmp_path, **QUICK)
     cells = {(cell.run, cell.sampler, cell.calls): cell for cell in content.cells}
@@ -82,6 +83,7 @@ def test_every_sampler_at_the_same_network_calls(runs, tmp_path):
     assert content.runs[0].samplers["euler"]["name"] == "euler"
 
 
+@pytest.mark.usefixtures("no_layout")
 def test_correctors_and_guidance_cost_calls(runs, tmp_path):
     names = ["tau_leaping", "tau_leaping+2", "ancestral"]
     late = ["--config.sampler.corrector.entry_time=0.4"]
@@ -159,6 +161,7 @@ def test_an_override_that_acts_on_nothing_is_refused(runs):
         contenders_of(runs, None, ["--config.training.steps=5"], "cpu")
 
 
+@pytest.mark.usefixtures("no_layout")
 def test_an_interrupted_study_computes_nothing_twice(runs, tmp_path, monkeypatch):
     settings = {"calls": [2, 3], "samplers": ["ancestral", "ddim", "euler"], **QUICK}
     whole = compare_runs(runs, pixels(), out=tmp_path / "whole", **settings)
@@ -270,6 +273,7 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
             compare_runs(paths, pixels(), **{"calls": [2], "out": tmp_path / "out", **QUICK, **settings})
 
 
+@pytest.mark.usefixtures("no_layout")
 def test_the_command(runs, tmp_path, capsys, monkeypatch):
     """With an extractor of small images under the name of the usual one."""
     monkeypatch.setitem(EXTRACTORS, "mnist-cnn", lambda *arguments: pixels())

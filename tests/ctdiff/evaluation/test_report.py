@@ -390,6 +390,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command(digits, capsys, monkeypatch):
+    monkeypatch.setitem(evaluate_run.__kwdefaults__, "replicates", 5)  # each makes the root of a matrix for each distance
     command = ["evaluate", str(digits), "--seeds=0-14", "--steps=1", "--likelihood_images=3", "--draws=4"]
     with monkeypatch.context() as patch:
         _count(patch, fail_at=0)

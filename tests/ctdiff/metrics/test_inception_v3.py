@@ -110,7 +110,8 @@ def test_the_path_runs_with_random_weights(random_weights: Path) -> None:
     assert (found.pooled.shape, found.logits.shape, found.spatial.shape) == ((4, 2048), (4, 1008), (4, 7 * 17 * 17))
     assert found.pooled.std(0).mean() > 0
     assert math.isfinite(kernel_distance(found.pooled[:2], found.pooled[2:]))
-    one, other = (Moments.of(part).statistics(extractor.label) for part in found.pooled.split(2))
+    # Of some features: the eigenvalues of 2048 x 2048 matrices would take most of the time of this test.
+    one, other = (Moments.of(part).statistics(extractor.label) for part in found.pooled[:, :256].split(2))
     assert one.extractor == f"inception-{digest}"
     assert frechet_distance(one, other) > 0
     weights = torch.load(random_weights, weights_only=True)

@@ -28,24 +28,24 @@ def denoiser_of(config):
     return recipe.build_denoiser(config, recipe.build_process(config), recipe.build_network(config))
 
 
-def step(config):
-    """One evaluation of the objective with its gradient; returns the losses."""
+def step(config, denoiser=None):
+    """One evaluation of the objective with its gradient, of a new denoiser if none is given; returns the losses."""
     torch.manual_seed(0)
-    network = recipe.build_network(config)
-    objective = recipe.build_objective(config, recipe.build_denoiser(config, recipe.build_process(config), network))
+    denoiser = denoiser or denoiser_of(config)
+    objective = recipe.build_objective(config, denoiser)
     x_0, cond = recipe.build_batches(config, images_of(config))[0]
     loss = losses_of(objective, x_0, PerSampleRandomness.keyed(0, 0, 0, len(x_0)), **cond)
     loss.mean().backward()
     assert loss.shape == (config.training.batch_size,)
     assert loss.isfinite().all()
-    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    assert all(p.grad is None or p.grad.isfinite().all() for p in denoiser.parameters())
     return loss.detach()
 
 
-def draw(config, steps=None, **changes):
-    """Three images of a configuration, or of one with another sampler."""
+def draw(config, steps=None, denoiser=None, **changes):
+    """Three images of a configuration, or of one with another sampler; by its denoiser, or by one that was made before."""
     config = configuration.changed(config, {f"sampler.{key.replace('__', '.')}": value for key, value in changes.items()})
-    denoiser = denoiser_of(config).eval()
+    denoiser = (denoiser or denoiser_of(config)).eval()
     cond = {"y": torch.tensor([0, 4, 2])} if config.model.num_classes else {}
     x = recipe.build_sampler(config, denoiser, steps).sample(3, seeds=[1, 2, 3], **cond)
     images = recipe.build_pixels(config).decode(x)

@@ -14,7 +14,7 @@ from ctdiff.data import ImageData
 
 from ...losses import losses_of
 from ..small import LARGE, small
-from .parts import draw, images_of
+from .parts import denoiser_of, draw, images_of
 
 PRESETS = configuration.preset_names()
 PUBLISHED = {"cifar10_unet": 35_746_307, "cifar10_ddpm": 35_746_307, "cifar10_uvit": 44_255_328}
@@ -80,9 +80,14 @@ def test_a_sampler_that_adds_displacements_refuses_a_mask():
         small("mnist_absorbing", sampler__name="midpoint_tau_leaping")
 
 
+@cache
+def small_denoiser(preset):
+    return denoiser_of(small(preset))
+
+
 @pytest.mark.parametrize(("preset", "name"), EVERY_SAMPLER)
 def test_every_preset_samples_with_every_sampler_it_may_choose(preset, name):
-    config = small(preset, sampler__name=name)
-    draw(config)
+    config, denoiser = small(preset, sampler__name=name), small_denoiser(preset)
+    draw(config, denoiser=denoiser)
     if config.process.engine == "discrete":
-        draw(config, corrector__name="forward_backward")
+        draw(config, denoiser=denoiser, corrector__name="forward_backward")

@@ -16,7 +16,7 @@ from diffusion_core import (
 )
 
 from ..small import small
-from .parts import draw, step
+from .parts import denoiser_of, draw, step
 from .places import CHOICES, choices
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -77,8 +77,9 @@ def test_every_choice_trains_and_samples_or_says_why_not(engine, key, name, give
         config = configuration.changed(SMALL[engine], changes)
         configuration.check(config)
         if not key.startswith("data"):
-            step(config)
-            draw(config, 2)
+            denoiser = denoiser_of(config)
+            step(config, denoiser)
+            draw(config, 2, denoiser)
     except ValueError as error:
         told = error
     reason = REFUSED.get(f"{key}.{name}")
