@@ -194,9 +194,8 @@ def loss_curve(path: Path, records: Sequence[dict[str, Any]]) -> None:
         (record["step"], record["validation_loss"]) for record in records if record.get("validation_loss") is not None
     ]
     figure = Figure(figsize=(7, 4))
-    axes = figure.add_axes(
-        (0.16, 0.12, 0.82, 0.85)
-    )  # room for labels such as 2.25 x 10^-3; to compute it would take as long as to draw
+    # There is room for labels such as 2.25 x 10^-3. To compute the room would take as long as to draw the figure.
+    axes = figure.add_axes((0.16, 0.12, 0.82, 0.85))
     if training:
         steps, losses = zip(*training, strict=True)
         axes.plot(steps, losses, color="0.8", linewidth=0.8, label="training, every step")
