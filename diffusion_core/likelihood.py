@@ -252,8 +252,8 @@ class Bound(ABC, Generic[P]):
 
     def _integrals(self, times: TimeSampler, draws: int, batch_size: int, randomness: Randomness) -> tuple[Tensor, ...]:
         """Draw times and evaluate the loss: times, weights and losses, each (n, draws)."""
-        drawn = [times.at(_antithetic(draws, randomness)) for _ in range(len(self.x_0))]
-        t, weight = (torch.stack(parts).to(self.x_0.device) for parts in zip(*drawn, strict=True))
+        u = _antithetic(len(self.x_0), draws, randomness)
+        t, weight = (part.view(u.shape).to(self.x_0.device) for part in times.at(u.flatten()))
         rows = torch.arange(len(self.x_0), device=self.x_0.device).repeat_interleave(draws)
         pairs = zip(rows.split(batch_size), t.flatten().split(batch_size), strict=True)
         values = torch.cat([self.score(self.steps, row, time, randomness).double() for row, time in pairs])
@@ -303,9 +303,9 @@ def _check(draws: int, batch_size: int) -> None:
         raise ValueError(f"batch_size = {batch_size}, expected at least 1")
 
 
-def _antithetic(n: int, randomness: Randomness) -> Tensor:
-    """Draw two numbers in each of n / 2 equal strata of [0, 1), symmetric about the middle of the stratum: (n,)."""
-    u = randomness.uniform((n // 2,), torch.float64)
+def _antithetic(batch: int, n: int, randomness: Randomness) -> Tensor:
+    """Draw two numbers in each of n / 2 equal strata of [0, 1), symmetric about the middle of the stratum: (batch, n)."""
+    u = randomness.uniform((batch, n // 2), torch.float64)
     start = torch.arange(n // 2, dtype=torch.float64, device=u.device)
     below = 1 - 2.0**-53
-    return (torch.stack([start + u, start + (1 - u).clamp(max=below)], -1) / (n // 2)).flatten()
+    return (torch.stack([start + u, start + (1 - u).clamp(max=below)], -1) / (n // 2)).flatten(1)

@@ -210,9 +210,8 @@ class EnumeratedCTMC:
         span = -np.log(t_min / t_max)
         times = t_max * np.exp(span * (points - 1) / 2)
         scales = weights * span / 2 * times
-        integral = sum(scale * self.integrand(denoiser, float(t)) for t, scale in zip(times, scales, strict=True))
         prior = (self.data_law * prior_divergence(self.process, self.clean, t_max)).sum().item()
-        return float(integral) + prior + self._reconstruction(denoiser, t_min)
+        return self._weighted_integrands(denoiser, times, scales) + prior + self._reconstruction(denoiser, t_min)
 
     def _pairs(self, t: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return all pairs with positive probability: x_0 (M, D), x_t (M, D), and p_0(x_0) q_t(x_t | x_0) (M,)."""
@@ -230,6 +229,21 @@ class EnumeratedCTMC:
         x_0, x_t, weight = self._pairs(t)
         posterior = denoiser(x_t, torch.tensor(t, dtype=torch.float64))
         return float((weight * posterior.rate_divergence(x_0).sum(-1)).sum())
+
+    @torch.no_grad()
+    def _weighted_integrands(self, denoiser: Denoiser[Posterior], times: Sequence[float], scales: Sequence[float]) -> float:
+        """Return `sum_i scale_i E[ l_{t_i}(x_0) ]`. One call of the denoiser evaluates as many times as memory allows."""
+        total, group = 0.0, max(1, _LIMIT // (len(self.clean) * len(self.noisy)))
+        for first in range(0, len(times), group):
+            pairs = [self._pairs(float(t)) for t in times[first : first + group]]
+            x_0, x_t, weight = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+            sizes = torch.tensor([len(part) for part, _, _ in pairs])
+            t, scale = (
+                torch.tensor(values[first : first + group], dtype=torch.float64).repeat_interleave(sizes)
+                for values in (times, scales)
+            )
+            total += float((scale * weight * denoiser(x_t, t).rate_divergence(x_0).sum(-1)).sum())
+        return total
 
     @torch.no_grad()
     def _reconstruction(self, denoiser: Denoiser[X0Posterior], t: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import io
@@ -47,9 +48,14 @@ def package_files(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 @pytest.fixture(scope="session")
 def python_files(project_files: list[Path]) -> dict[Path, ast.Module]:
-    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in project_files if path.suffix == ".py"}
+    return {path: parsed(path) for path in project_files if path.suffix == ".py"}
 
 
 def modules(package: str) -> Iterator[ModuleType]:
@@ -93,7 +99,7 @@ def test_imports_follow_the_arrows(package: str) -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in package_files(package)
-        for name in imported(ast.parse(path.read_text(encoding="utf-8")))
+        for name in imported(parsed(path))
         if name in {*PACKAGES, "tests", "examples", "benchmarks"} - allowed
     ]
     assert wrong == []
@@ -116,7 +122,7 @@ def test_no_circle_of_imports() -> None:
         for package in PACKAGES
         for path in package_files(package)
     }
-    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in files.items()}
+    trees = {name: parsed(path) for name, path in files.items()}
     graph = {name: set(imported_modules(tree, set(files))) - {name} for name, tree in trees.items()}
     assert sum(map(len, graph.values())) > 200
     list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
@@ -129,7 +135,7 @@ def rooms() -> dict[str, set[str]]:
     graph: dict[str, set[str]] = {name: set() for name in names}
     for path in package_files("ctdiff"):
         room = path.relative_to(folder).parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if room != "__init__" else ():
+        for node in ast.walk(parsed(path)) if room != "__init__" else ():
             found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 found = [f"{node.module}.{alias.name}" for alias in node.names]

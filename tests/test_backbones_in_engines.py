@@ -8,7 +8,7 @@ one number a pixel, or S of them. (An embedding there would be data that move wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -53,8 +53,31 @@ def absorbing(net: nn.Module, event: tuple[int, ...]) -> Parts:
 
 
 PARAMETERISATIONS = [leave_one_out, x_0, absorbing]
-DISCRETE = list(product(HEADS, INPUTS))
-GAUSSIAN = [(learned, inputs) for learned in (False, True) for inputs in INPUTS if inputs is not EmbeddedInput]
+IMAGES = {"28x28x1": (1, 28, 28), "32x32x3": (3, 32, 32)}
+LABELS = {"unconditional": 0, "conditional": CLASSES}
+CODINGS = [inputs for inputs in INPUTS if inputs is not EmbeddedInput]
+
+
+def discrete_cases() -> list[tuple[type, str, str, type, type]]:
+    """Each backbone, head and input, each time with one of the four pairs of an image and a conditioning; the pairs rotate."""
+    found = []
+    for (b, backbone), (h, head), (i, inputs) in product(enumerate(BACKBONES), enumerate(HEADS), enumerate(INPUTS)):
+        image, labels = list(product(IMAGES, LABELS))[(b + h + i) % 4]
+        found.append((backbone, image, labels, head, inputs))
+    return found
+
+
+def gaussian_cases() -> list[tuple[type, str, str, bool, type]]:
+    """Each backbone, image, coding and kind of variance, each time with or without labels, in turn."""
+    found = []
+    for (b, backbone), (m, image), learned, (i, inputs) in product(
+        enumerate(BACKBONES), enumerate(IMAGES), (False, True), enumerate(CODINGS)
+    ):
+        found.append((backbone, image, list(LABELS)[(b + m + learned + i) % 2], learned, inputs))
+    return found
+
+
+DISCRETE, GAUSSIAN = discrete_cases(), gaussian_cases()
 
 
 def objective_of(denoiser: Any, loss: Any, num_classes: int) -> Objective:
@@ -111,8 +134,6 @@ def data(image: tuple[int, int, int], num_classes: int) -> tuple[Tensor, dict[st
 
 
 every_backbone = pytest.mark.parametrize("backbone", BACKBONES)
-every_image = pytest.mark.parametrize("image", [(1, 28, 28), (3, 32, 32)], ids=["28x28x1", "32x32x3"])
-every_conditioning = pytest.mark.parametrize("num_classes", [0, CLASSES], ids=["unconditional", "conditional"])
 
 
 def small(backbone: type[Backbone], image: tuple[int, int, int], channels: tuple[int, int], num_classes: int) -> Any:
@@ -124,15 +145,23 @@ def test_the_walk_finds_the_classes():
     assert len(BACKBONES) >= 6
     assert len(HEADS) >= 3
     assert len(INPUTS) >= 3
-    assert len(DISCRETE) * len(PARAMETERISATIONS) >= 27
-    assert len(GAUSSIAN) >= 4
+    assert len(CODINGS) >= 2
 
 
-@pytest.mark.parametrize(("head", "inputs"), DISCRETE)
-@every_conditioning
-@every_image
-@every_backbone
-def test_discrete_engine(backbone, image, num_classes, head, inputs):
+def test_the_cases_cover_the_choices():
+    """Each backbone has each pair of the other choices, and each combination of the others has a backbone."""
+    for backbone in BACKBONES:
+        for cases, kinds in ((DISCRETE, (IMAGES, LABELS, HEADS, INPUTS)), (GAUSSIAN, (IMAGES, LABELS, (False, True), CODINGS))):
+            own = [case[1:] for case in cases if case[0] is backbone]
+            for a, b in combinations(range(4), 2):
+                assert {(case[a], case[b]) for case in own} == set(product(kinds[a], kinds[b]))
+    assert {case[1:] for case in DISCRETE} == set(product(IMAGES, LABELS, HEADS, INPUTS))
+    assert {case[1:] for case in GAUSSIAN} == set(product(IMAGES, LABELS, (False, True), CODINGS))
+
+
+@pytest.mark.parametrize(("backbone", "image", "labels", "head", "inputs"), DISCRETE)
+def test_discrete_engine(backbone, image, labels, head, inputs):
+    image, num_classes = IMAGES[image], LABELS[labels]
     # The parameterisations rotate, so that each is tested with each head, each input, and both kinds of network.
     parameterisation = PARAMETERISATIONS[
         (HEADS.index(head) + INPUTS.index(inputs) + (num_classes > 0)) % len(PARAMETERISATIONS)
@@ -156,11 +185,9 @@ def test_discrete_engine(backbone, image, num_classes, head, inputs):
     assert int(x.max()) < S
 
 
-@pytest.mark.parametrize(("learned", "inputs"), GAUSSIAN)
-@every_conditioning
-@every_image
-@every_backbone
-def test_gaussian_engine(backbone, image, num_classes, learned, inputs):
+@pytest.mark.parametrize(("backbone", "image", "labels", "learned", "inputs"), GAUSSIAN)
+def test_gaussian_engine(backbone, image, labels, learned, inputs):
+    image, num_classes = IMAGES[image], LABELS[labels]
     coding = build(inputs, channels=image[0], num_states=S)
     event = (coding.out_channels, *image[1:])
     net = small(backbone, image, (event[0], (2 if learned else 1) * event[0]), num_classes)

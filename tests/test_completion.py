@@ -188,16 +188,16 @@ def plane():
 @pytest.mark.parametrize("sampler", [continuous.Ancestral, continuous.DDIM, continuous.Heun])
 def test_gaussian_completions_have_the_conditional_mean_and_variance(sampler):
     denoiser, mean, covariance = plane()
-    n = 20_000
+    n = 20_000 if sampler is continuous.Ancestral else 1000  # the others draw nothing, and start from quantiles
     given = torch.tensor([1.1, math.nan], dtype=F64).expand(n, 2)
     known = torch.tensor([True, False]).expand(n, 2)
-    start = torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+    start = torch.special.ndtri((torch.arange(n, dtype=F64) + 0.5) / n)[:, None].expand(n, 2)
     walker = sampler(denoiser, UniformGrid(400, t_min=1e-3, t_max=0.998))
     drawn = walker.sample(start, generator=torch.Generator().manual_seed(1), given=given, known=known)
     assert (drawn[:, 0] == 1.1).all()
     slope = covariance[0, 1] / covariance[0, 0]
     expected, variance = mean[1] + slope * (1.1 - mean[0]), covariance[1, 1] - slope * covariance[0, 1]
-    assert drawn[:, 1].mean().item() == pytest.approx(expected.item(), abs=4 * math.sqrt(variance / n) + 0.004)
+    assert drawn[:, 1].mean().item() == pytest.approx(expected.item(), abs=4 * math.sqrt(variance / 20_000) + 0.004)
     assert drawn[:, 1].var().item() == pytest.approx(variance.item(), rel=0.05)
 
 

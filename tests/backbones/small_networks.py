@@ -5,14 +5,19 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import sys
+from collections.abc import Callable
 from typing import Any
 
+import einops
+import pytest
 import torch
+from torch import Tensor, nn
 
 import backbones
 from backbones import Backbone, Head, PixelInput
 
-__all__ = ["BACKBONES", "HEADS", "INPUTS", "SMALL", "build", "perturbed"]
+__all__ = ["BACKBONES", "HEADS", "INPUTS", "SMALL", "build", "compiled", "perturbed"]
 
 for module in pkgutil.walk_packages(backbones.__path__, "backbones."):
     importlib.import_module(module.name)
@@ -61,3 +66,27 @@ def perturbed(model: Any, std: float = 0.2) -> Any:
         for parameter in model.parameters():
             parameter.add_(std * torch.randn_like(parameter))
     return model
+
+
+@torch.compiler.allow_in_graph
+def _rearranged(x: Tensor, pattern: str, **sizes: int) -> Tensor:
+    return einops.rearrange(x, pattern, **sizes)
+
+
+def compiled(model: nn.Module, backend: str = "eager") -> Callable[..., Any]:
+    """Compile a model in one graph, in which a `rearrange` is one node.
+
+    The compiler would trace each pattern through the parser of einops, which takes half of the time. The U-Net's own test of
+    graph breaks does without this.
+    """
+    torch._dynamo.reset()
+    module = torch.compile(model, backend=backend, fullgraph=True)
+    users = [module for name, module in sys.modules.items() if name.startswith("backbones.") and hasattr(module, "rearrange")]
+
+    def call(*inputs: Any, **cond: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            for user in users:
+                patch.setattr(user, "rearrange", _rearranged)
+            return module(*inputs, **cond)
+
+    return call

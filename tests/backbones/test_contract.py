@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from backbones import CrossAttention, ImageAttention, PixelLogits, TokenAttention
 from backbones.attention import TimeDependentAttention
 
-from .small_networks import BACKBONES, HEADS, INPUTS, SMALL, build, perturbed
+from .small_networks import BACKBONES, HEADS, INPUTS, SMALL, build, compiled, perturbed
 
 S = 5
 TINY = {
@@ -145,15 +145,12 @@ def test_checkpointing_recomputes_the_blocks(backbone):
     assert sum(checkpointed[module] for module in norms + heavy) > 1.5 * len(norms + heavy)
 
 
-@pytest.mark.parametrize("use_checkpoint", [False, True], ids=["plain", "checkpointed"])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_one_graph_without_a_break(backbone, use_checkpoint):
-    torch._dynamo.reset()
-    settings = {**SMALL, "depth": 0 if not use_checkpoint else 2, "use_checkpoint": use_checkpoint}
-    net = perturbed(build(backbone, img_size=8, in_channels=1, num_classes=3, **settings))
+def test_one_graph_without_a_break(backbone):
+    """With checkpoints; without them, the networks are compiled with dropout in the tests of compiled losses."""
+    net = perturbed(build(backbone, img_size=8, in_channels=1, num_classes=3, use_checkpoint=True, **SMALL))
     x, c, y = labelled_input()
-    compiled = torch.compile(net, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x, c, y=y), net(x, c, y=y), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(compiled(net)(x, c, y=y), net(x, c, y=y), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -29,14 +29,17 @@ class ToyNetwork(nn.Module):
 
 
 class ConstantNoise(SharedRandomness):
-    """Every normal number is the same: what a step does to the mean (0) and to the noise (1)."""
+    """Every normal number of an example is the same: what a step does to the mean (0) and to the noise (1).
 
-    def __init__(self, value: float) -> None:
+    The numbers are one for all examples, or a tensor that expands to the shape of a draw.
+    """
+
+    def __init__(self, value: float | Tensor) -> None:
         super().__init__()
         self.value = value
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-        return torch.full(tuple(shape), self.value, dtype=dtype, device=device)
+        return torch.as_tensor(self.value, dtype=dtype, device=device).expand(*shape)
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +64,8 @@ def toy_network() -> Callable[..., ToyNetwork]:
 
 
 @pytest.fixture
-def constant_noise() -> Callable[[float], Randomness]:
-    """A constructor of randomness whose normal numbers are all equal."""
+def constant_noise() -> Callable[[float | Tensor], Randomness]:
+    """A constructor of randomness whose normal numbers are given, the same at every draw."""
     return ConstantNoise
 
 

@@ -195,21 +195,18 @@ class TestTextbook:
         torch.testing.assert_close(single.double(), sampler.sample(self.x), rtol=1e-4, atol=1e-4)
 
 
-def exact_law(sampler, mean, var, constant_noise, finish=True):
-    """The Gaussian law under a sampler whose denoiser is linear: every step is affine in x_t and z.
+def exact_laws(sampler, mean, var, constant_noise):
+    """The Gaussian laws of x at t_min and of x_0 under a sampler whose denoiser is linear: every step is affine in x_t and z.
 
-    The step itself is probed: at x = 0 and 1 without noise, and at x = 0 with z = 1. Of x_0, or of x at t_min.
+    The step itself is probed: at x = 0 and 1 without noise, and at x = 0 with z = 1.
     """
-    x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    x, noise = torch.tensor([[[0.0], [1.0], [0.0]], [[0.0], [0.0], [1.0]]], dtype=torch.float64)
     times = torch.tensor(sampler.grid.times(), dtype=torch.float64)
     for t, s in zip(times, [*times[1:], None], strict=True):
-        if s is None and not finish:
-            break
-        still, moved = (State(x, t, constant_noise(z)) for z in (0.0, 1.0))
-        still, moved = (sampler.finish(v).x if s is None else sampler.step(v, t, s).x for v in (still, moved))
-        offset, slope, noise = still[0], still[1] - still[0], moved[0] - still[0]
-        mean, var = (slope * mean + offset).item(), (slope**2 * var + noise**2).item()
-    return mean, var
+        state, before = State(x, t, constant_noise(noise)), (mean, var)
+        still, one, moved = (sampler.finish(state) if s is None else sampler.step(state, t, s)).x.flatten().tolist()
+        mean, var = (one - still) * mean + still, (one - still) ** 2 * var + (moved - still) ** 2
+    return before, (mean, var)
 
 
 def total_variation(mean, var, other_mean, other_var):
@@ -244,12 +241,12 @@ def test_order_on_a_gaussian(schedule, name, constant_noise):
     distances = []
     for steps in (64, 128, 256):
         sampler = SAMPLERS[name](denoiser, QuadraticGrid(steps, t_min=1e-3))
-        law = exact_law(sampler, start_mean, start_var, constant_noise, finish=False)
-        distances.append(total_variation(*law, *target))
+        noisy, clean = exact_laws(sampler, start_mean, start_var, constant_noise)
+        distances.append(total_variation(*noisy, *target))
     slopes = [math.log2(one / two) for one, two in pairwise(distances)]
     assert all(ORDERS[name] - 0.15 < slope < ORDERS[name] + 0.15 for slope in slopes), (distances, slopes)
     assert distances[-1] < (0.02 if ORDERS[name] == 1 else 2e-4)
-    assert total_variation(*exact_law(sampler, start_mean, start_var, constant_noise), mean, var) < 0.02
+    assert total_variation(*clean, mean, var) < 0.02
 
 
 def test_monte_carlo_follows_the_exact_law(constant_noise):
@@ -258,7 +255,7 @@ def test_monte_carlo_follows_the_exact_law(constant_noise):
     for sampler_of in SAMPLERS.values():
         sampler = sampler_of(MixtureDenoiser(GaussianProcess(CosineSchedule()), mixture), UniformGrid(8))
         x = sampler.sample(n, generator=torch.Generator().manual_seed(0))
-        expected_mean, expected_var = exact_law(sampler, 0.0, 1.0, constant_noise)
+        _, (expected_mean, expected_var) = exact_laws(sampler, 0.0, 1.0, constant_noise)
         assert x.mean().item() == pytest.approx(expected_mean, abs=4 * math.sqrt(expected_var / n))
         assert x.var().item() == pytest.approx(expected_var, rel=4 * math.sqrt(2 / n))
 

@@ -68,13 +68,13 @@ def toy() -> EnumeratedCTMC:
     return EnumeratedCTMC(CTMC(UniformRates(4), Constant(4.0)), toy_law(16), 2)
 
 
+def exact_denoiser(chain: EnumeratedCTMC) -> Denoiser[X0Posterior]:
+    """The exact denoiser of a chain, in the parameterisation that suits it."""
+    if isinstance(chain.process.rates, AbsorbingRates):
+        return AbsorbingDenoiser(chain.process, chain.x0_network(), (chain.dimensions,))
+    return LeaveOneOutDenoiser(chain.process, chain.leave_one_out_network(), (chain.dimensions,))
+
+
 @pytest.fixture
 def exact() -> Callable[[EnumeratedCTMC], Denoiser[X0Posterior]]:
-    """The exact denoiser of a chain, in the parameterisation that suits it."""
-
-    def make(chain: EnumeratedCTMC) -> Denoiser[X0Posterior]:
-        if isinstance(chain.process.rates, AbsorbingRates):
-            return AbsorbingDenoiser(chain.process, chain.x0_network(), (chain.dimensions,))
-        return LeaveOneOutDenoiser(chain.process, chain.leave_one_out_network(), (chain.dimensions,))
-
-    return make
+    return exact_denoiser
