@@ -223,12 +223,9 @@ class EnumeratedCTMC:
         i, j = torch.nonzero(joint, as_tuple=True)
         return self.clean[i], self.noisy[j], joint[i, j]
 
-    @torch.no_grad()
     def integrand(self, denoiser: Denoiser[Posterior], t: float) -> float:
         """Return the expected ELBO integrand `E[ l_t(x_0) ]` over the data and the noise, in nats / unit of t."""
-        x_0, x_t, weight = self._pairs(t)
-        posterior = denoiser(x_t, torch.tensor(t, dtype=torch.float64))
-        return float((weight * posterior.rate_divergence(x_0).sum(-1)).sum())
+        return self._weighted_integrands(denoiser, [t], [1.0])
 
     @torch.no_grad()
     def _weighted_integrands(self, denoiser: Denoiser[Posterior], times: Sequence[float], scales: Sequence[float]) -> float:
