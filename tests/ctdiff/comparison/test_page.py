@@ -34,6 +34,7 @@ from discrete_diffusion import PosteriorGuidance
 from discrete_diffusion.samplers import Ancestral, Euler, ForwardBackward, PredictorCorrector, TauLeaping
 
 from ..tiny_runs import ENGINES, pixels, random_classifier, tiny_run
+from .conftest import without_layout
 
 pytestmark = pytest.mark.usefixtures("no_layout")
 
@@ -106,9 +107,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def folder(no_layout: None, runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(runs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("comparison")
-    compare_runs(runs, pixels(), out=out, **QUICK)
+    with without_layout():
+        compare_runs(runs, pixels(), out=out, **QUICK)
     return out
 
 

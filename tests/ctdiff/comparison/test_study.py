@@ -46,7 +46,6 @@ def _drawn(monkeypatch: pytest.MonkeyPatch, fail_at: int | None = None) -> list[
     return titles
 
 
-# First, as later tests draw their plots without a layout.
 def test_every_sampler_at_the_same_network_calls(runs, tmp_path):
     content = compare_runs(runs, pixels(), calls=[2, 4, 9], out=tmp_path, **QUICK)
     cells = {(cell.run, cell.sampler, cell.calls): cell for cell in content.cells}
