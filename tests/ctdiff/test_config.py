@@ -295,6 +295,12 @@ def test_complete_begins_with_the_defaults_of_the_engine():
         configuration.check(config)
 
 
+@pytest.mark.parametrize("preset", ["mnist", "mnist_ddpm"])
+def test_a_network_that_cannot_be_made_is_refused(preset):
+    with pytest.raises(ConfigError, match=r"^config\.model\.unet: num_heads = 5 does not divide the width 128$"):
+        configuration.check(configuration.changed(configuration.load(preset), {"model.unet.num_heads": 5}))
+
+
 def test_a_config_that_is_not_whole_is_refused():
     with pytest.raises(ConfigError, match=r"^config\.data\.\w+ is missing: a configuration must have all keys"):
         configuration.check(ConfigDict({"data": {"name": "embedded_mnist"}}))
