@@ -114,7 +114,7 @@ def remove_leftovers(folder: Path, age: float = 0.0) -> None:
 
 # `filelock` locks a file, which is left in the folder. Here the folder itself is locked, and no file is left.
 @contextmanager
-def locked(path: Path, work: str, flag: str) -> Iterator[None]:
+def locked(path: Path, work: str, flag: str | None = None) -> Iterator[None]:
     """Make a folder and lock it until the end of the `with` block.
 
     The operating system locks the folder itself, so there is no lock file. The lock ends with the process, even if the process
@@ -123,7 +123,7 @@ def locked(path: Path, work: str, flag: str) -> Iterator[None]:
     Arguments:
         path: the folder.
         work: the name of the work in the folder, such as "training", for the error message.
-        flag: the flag that chooses another folder, such as "--workdir", for the error message.
+        flag: the flag that chooses another folder, such as "--workdir", for the error message. None if there is none.
 
     Raises:
         FolderError: the folder cannot be made, or another process has locked it.
@@ -141,7 +141,8 @@ def locked(path: Path, work: str, flag: str) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise FolderError(f"another {work} uses {path}: wait until it ends, or give another {flag}") from error
+                other = f", or give another {flag}" if flag else ""
+                raise FolderError(f"another {work} uses {path}: wait until it ends{other}") from error
         yield
     finally:
         os.close(descriptor)

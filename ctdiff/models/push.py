@@ -27,7 +27,7 @@ from ctdiff.comparison.run_cards import training_command
 from ctdiff.completion import check_unconditional
 from ctdiff.data.record import DataRecord
 from ctdiff.evaluation import run_splits
-from ctdiff.files import discard, expanded, write_atomically
+from ctdiff.files import discard, expanded, locked, write_atomically
 from ctdiff.hashes import bytes_hash
 from ctdiff.metrics.features import Extractor
 from ctdiff.model_folder import CARD, CLASSES, CONFIG, GRID, WEIGHTS, ModelError, ModelFolder, portable
@@ -121,7 +121,7 @@ def push_run(
 
     Raises:
         RunError, CheckpointError: the run cannot be used, or the target exists.
-        FolderError: the model cannot be uploaded.
+        FolderError: the model cannot be uploaded, or another push of the same run is not finished.
         ConfigError: an override cannot be used, or this machine does not have the device.
         ValueError: another argument cannot be used, or the network of the run completes images.
 
@@ -136,35 +136,36 @@ def push_run(
     check_unconditional(run.config, run.path, "push")
     configuration.override(run.config, overrides, sections=("sampler", "data"))
     splits, work = run_splits(run.config, None, run.folder), run.path / "push"
-    bare = Card(
-        name=name,
-        description=description or "",
-        licence=licence or "",
-        data=Data(run.config.data.name, DataRecord.of(splits)),
-        architecture=architecture_of(run),
-        training=_training(run, name, commit, core_seconds),
-        files=_write_files(run, work / "model"),
-        features=Features(extractor.name, extractor.hash, replicates),
-        environment=environment(),
-        limits=[text.strip() for text in (limits or "").split(";") if text.strip()],
-        numbers=[],
-    )
-    staged = _write_card(work / "model", bare)
+    with locked(work, "push"):
+        bare = Card(
+            name=name,
+            description=description or "",
+            licence=licence or "",
+            data=Data(run.config.data.name, DataRecord.of(splits)),
+            architecture=architecture_of(run),
+            training=_training(run, name, commit, core_seconds),
+            files=_write_files(run, work / "model"),
+            features=Features(extractor.name, extractor.hash, replicates),
+            environment=environment(),
+            limits=[text.strip() for text in (limits or "").split(";") if text.strip()],
+            numbers=[],
+        )
+        staged = _write_card(work / "model", bare)
 
-    rounded = load_run(staged.path, device=device)
-    rounded.config.data = run.config.data  # its paths are those of this machine
-    measurer = Measurer(rounded, splits, extractor, replicates, work / "parts")
-    bits = Setting(likelihood_images, 0, draws=draws) if likelihood_images else None
-    plan = list(_plan(rounded, num_samples, calls, bits))
-    card = replace(bare, numbers=_numbers(measurer, plan, _goals(goals)))
-    write_atomically(staged.path / GRID, _picture(measurer, plan[0].setting))
-    staged = _write_card(staged.path, card)
-    if hub.is_on_hub(target):
-        hub.upload(staged.path, str(target))
-    else:
-        copy_model(staged, expanded(target))
-    discard(work)
-    return card
+        rounded = load_run(staged.path, device=device)
+        rounded.config.data = run.config.data  # its paths are those of this machine
+        measurer = Measurer(rounded, splits, extractor, replicates, work / "parts")
+        bits = Setting(likelihood_images, 0, draws=draws) if likelihood_images else None
+        plan = list(_plan(rounded, num_samples, calls, bits))
+        card = replace(bare, numbers=_numbers(measurer, plan, _goals(goals)))
+        write_atomically(staged.path / GRID, _picture(measurer, plan[0].setting))
+        staged = _write_card(staged.path, card)
+        if hub.is_on_hub(target):
+            hub.upload(staged.path, str(target))
+        else:
+            copy_model(staged, expanded(target))
+        discard(work)
+        return card
 
 
 def _checked_name(target: str | Path, name: str | None, fresh: bool) -> str:

@@ -13,6 +13,7 @@ from ctdiff import config as configuration
 from ctdiff import load_run, pretrained, recipe
 from ctdiff.card import card_text, read_card
 from ctdiff.evaluation import draw, run_bits_per_dim
+from ctdiff.files import FolderError, locked
 from ctdiff.hashes import file_hash
 from ctdiff.metrics import Reference
 from ctdiff.model_folder import ModelError
@@ -149,6 +150,12 @@ def test_an_interrupted_push_continues_and_leaves_no_target(tiny, tmp_path, monk
 def test_mistakes_in_a_push(changes, message, tiny, tmp_path):
     with pytest.raises(ValueError, match=message):
         push(tiny.run, tmp_path / "new", **changes)
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_pushes_of_a_run_at_a_time_are_an_error(tiny, tmp_path):
+    with locked(tiny.run / "push", "push"), pytest.raises(FolderError, match=r"another push .*: wait until it ends$"):
+        push(tiny.run, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
