@@ -11,7 +11,8 @@ entries. The methods below, except the third, only add and multiply non-negative
   The powers are computed and stored once. One product of Poisson weights and powers gives the matrices of many times. The
   sum stops when the remaining terms are below 1e-52.
 - products: `P_{sigma + tau} = P_sigma P_tau` for long times. With `tau = rho + m tau_0`, the binary digits of m select
-  the stored matrices `P_{2^j tau_0}` to multiply. A single time uses repeated squaring.
+  the stored matrices `P_{2^j tau_0}` to multiply. A single time has a small tau_0, so that its sum is short. Many times
+  have a larger one, because a sum for many times is one product.
 - spectral: the matrix of a reversible chain is symmetric after scaling, `M = D P D^-1`, `D = diag(sqrt(pi))`. An
   eigendecomposition of M has an absolute error of about 1e-15. This is enough if no entry of M is small. `min_x P_tau[x, y]`
   never decreases with tau, because a row of `P_{sigma + tau}` is a mean of rows of P_tau. So a lower bound at one tau holds
@@ -45,7 +46,8 @@ __all__ = ["TransitionMatrices"]
 _TAIL = 1e-52  # the omitted rest of a sum: it does not change entries above 1e-38, even after many products
 _FLUSH = 1e-150  # smaller entries of powers are set to zero, so that products are never subnormal
 _FEW = 52  # the number of powers that is enough for lambda tau = _UNIT
-_UNIT = 2.0
+_UNIT = 2.0  # lambda tau_0 of a single time
+_LARGER = 5  # the tau_0 of many times is at most 2^5 times as large
 _MEMORY = 2**28  # the most bytes of the stored powers
 _LEVELS = 64  # the most doublings of tau
 
@@ -74,9 +76,10 @@ class _Plan:
     """The ranges of tau for each method.
 
     Arguments:
-        reach: the largest tau of uniformisation.
+        reach: the largest tau of uniformisation for many times.
         powers: the number of powers that this tau needs.
-        levels: the number of stored matrices `P_{2^j reach}`.
+        level: the first of the stored matrices `P_{2^j tau_0}` that many times use: the one at reach.
+        levels: the number of stored matrices from there on.
         spectral: the smallest tau of the eigendecomposition; inf if it is never used.
         cut: modes with `exp(w tau)` below exp(cut) are left out.
         rank: the number of modes that are used at tau = spectral. A plain number, because a compiler cannot count them.
@@ -85,6 +88,7 @@ class _Plan:
 
     reach: float
     powers: int
+    level: int
     levels: int
     spectral: float
     cut: float
@@ -156,26 +160,24 @@ class TransitionMatrices:
 
     @cached_property
     def _plan(self) -> _Plan:
-        most = max(_FEW, min(1024, _MEMORY // (8 * self._size**2)))
-        mean = 100.0
-        while _powers_needed(mean) > most:
-            mean *= 0.9
-        reach = mean / self._rate
+        unit, most = _UNIT / self._rate, max(_FEW, min(1024, _MEMORY // (8 * self._size**2)))
+        level = max(k for k in range(_LARGER + 1) if _powers_needed(_UNIT * 2**k) <= most)
         spectral, cut = self._find_spectral()
         rank = self._rank(spectral, cut) if math.isfinite(spectral) else 0
-        if spectral <= reach:
-            return _Plan(spectral, _powers_needed(spectral * self._rate), 0, spectral, cut, rank, math.inf)
-        doublings = self._build_doublings(reach, spectral)
+        doublings = self._build_doublings(unit, spectral)
         self._tables["doublings"] = doublings
-        end = reach * 2.0 ** len(doublings)
+        end = unit * 2.0 ** len(doublings)
         spectral, end = (spectral, math.inf) if end >= spectral else (math.inf, end)
-        return _Plan(reach, _powers_needed(mean), len(doublings), spectral, cut, rank, end)
+        reach, levels = unit * 2.0**level, len(doublings) - level
+        if levels <= 0:
+            reach, levels = min(spectral, end), 0
+        return _Plan(reach, _powers_needed(reach * self._rate), level, levels, spectral, cut, rank, end)
 
-    def _build_doublings(self, reach: float, spectral: float) -> Array:
-        """Return the matrices `P_{2^j reach}`, up to the tau of the eigendecomposition or until P no longer changes."""
-        matrix = self._matrix(reach)
+    def _build_doublings(self, unit: float, spectral: float) -> Array:
+        """Return the matrices `P_{2^j unit}`, up to the tau of the eigendecomposition or until P no longer changes."""
+        matrix = self._matrix(unit)
         doublings: list[Array] = []
-        while len(doublings) < _LEVELS and reach * 2.0 ** len(doublings) < spectral:
+        while len(doublings) < _LEVELS and unit * 2.0 ** len(doublings) < spectral:
             doublings.append(matrix)
             longer = _normalised(matrix @ matrix)
             settled = [np.abs(longer - end) <= 1e-12 * end + 1e-45 for end in (matrix, self._stationary)]
@@ -251,15 +253,12 @@ class TransitionMatrices:
                 return self._spectral(torch.tensor([tau], dtype=torch.float64), rank)[0]
             if tau >= self._plan.end:
                 return self._tables.on("limit", cpu).clone()
-        whole = math.floor(tau / self._plan.reach) if self._rate * tau > _UNIT else 0
-        rest = tau - whole * self._plan.reach if whole else tau
-        squarings = max(0, math.ceil(math.log2(max(self._rate * rest / _UNIT, 1.0))))
-        mean = torch.tensor(self._rate * rest / 2**squarings, dtype=torch.float64)
+        unit = _UNIT / self._rate
+        whole = math.floor(tau / unit) if self._rate * tau > _UNIT else 0
+        mean = torch.tensor(min(max(self._rate * (tau - whole * unit), 0.0), _UNIT), dtype=torch.float64)
         count = _powers_needed(mean.item())
         powers = self._tables.on(self._powers(_FEW), cpu)[:count]
         matrix = (_poisson_weights(mean, count) @ powers.flatten(1)).view(self._size, self._size)
-        for _ in range(squarings):
-            matrix = matrix @ matrix
         for level in range(whole.bit_length()):
             if whole >> level & 1:
                 matrix = matrix @ self._tables.on("doublings", cpu)[level]
@@ -289,7 +288,7 @@ class TransitionMatrices:
         for level in range(plan.levels):
             odd = ((whole / 2.0**level).floor() % 2 == 1).nonzero()[:, 0]
             if len(odd):
-                result[odd] = result[odd] @ self._tables.on("doublings", tau.device)[level]
+                result[odd] = result[odd] @ self._tables.on("doublings", tau.device)[plan.level + level]
         late = spectral.nonzero()[:, 0]
         if len(late):
             result[late] = self._spectral(tau[late], self._rank(float(tau[late].min()), plan.cut))
@@ -315,7 +314,7 @@ class TransitionMatrices:
         matrix = (_poisson_weights(self._rate * rest, plan.powers) @ powers).reshape(*tau.shape, self._size, self._size)
         for level in range(plan.levels):
             odd = (whole / 2.0**level).floor() % 2 == 1
-            longer = matrix @ self._tables.on("doublings", tau.device)[level]
+            longer = matrix @ self._tables.on("doublings", tau.device)[plan.level + level]
             matrix = torch.where(odd.reshape(shape), longer, matrix)
         if math.isfinite(plan.spectral):
             late = tau.clamp(min=plan.spectral)
