@@ -140,7 +140,7 @@ def _proven(contenders: Sequence[Contender], bounded: bool) -> dict[str, Stateme
     """Return the proven properties of each sampler of a run, and of its bits per dimension, as a dictionary."""
     found = {}
     for each in contenders:
-        guided = each.run.config.sampler.guidance.g != 1
+        guided = recipe.is_guided(each.run.config)
         found[f"{each.sampler}, guided" if guided else each.sampler] = of_sampler(each.sampler_with(1), guided)
     engine = recipe.engine_of(contenders[0].run.config)
     return {**found, "bits per dimension": proven(engine.package.bits_per_dim)} if bounded else found

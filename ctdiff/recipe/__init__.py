@@ -15,7 +15,7 @@ tables.py       tables of the keys, for help and documentation
 
 from ctdiff.recipe import discrete, gaussian  # noqa: F401  (they define the engines)
 from ctdiff.recipe.data import build_batches, build_data, build_known, build_pixels, event_shape, set_absolute_path
-from ctdiff.recipe.engine import engine_of, engines, part, samplers_of
+from ctdiff.recipe.engine import engine_of, engines, is_guided, part, samplers_of
 from ctdiff.recipe.errors import ConfigError
 from ctdiff.recipe.parts import (
     build_denoiser,
@@ -44,6 +44,7 @@ __all__ = [
     "engine_of",
     "engines",
     "event_shape",
+    "is_guided",
     "part",
     "samplers_of",
     "set_absolute_path",

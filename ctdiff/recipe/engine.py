@@ -21,7 +21,19 @@ from ctdiff.training import LearningRateFactor, Optimizer
 from diffusion_core import Denoiser, GuidanceScale, KnownMask, Process, Sampler, StratifiedTimes, TimeGrid, TimeSampler
 from diffusion_core.ranges import arguments
 
-__all__ = ["Engine", "booleans", "chosen_class", "engine_of", "engines", "filled", "kind", "part", "samplers_of", "tree"]
+__all__ = [
+    "Engine",
+    "booleans",
+    "chosen_class",
+    "engine_of",
+    "engines",
+    "filled",
+    "is_guided",
+    "kind",
+    "part",
+    "samplers_of",
+    "tree",
+]
 
 T = TypeVar("T")
 Fields = Mapping[str, Setting | Place]
@@ -87,16 +99,22 @@ class Engine(Protocol):
     def advice(self, config: ConfigDict) -> Iterator[tuple[str, str]]:
         """Yield the keys of values that have no effect or do not fit, each with the end of a message."""
         guidance, grid = config.sampler.guidance, chosen_class(config, "sampler.grid")
-        if guidance.g != 1 and not config.model.num_classes:
+        if is_guided(config) and not config.model.num_classes:
             why = "config.model.num_classes = 0, and guidance needs a network that was trained with labels"
-            yield "sampler.guidance.g", f", expected 1.0: {why}"
-        if guidance.g == 1 and guidance.name != "constant":
+            key, expected = ("g", "1.0") if "g" in guidance else ("name", "'constant'")
+            yield f"sampler.guidance.{key}", f", expected {expected}: {why}"
+        if not is_guided(config) and guidance.name != "constant":
             why = "config.sampler.guidance.g = 1.0 is the model without guidance"
             yield "sampler.guidance.name", f" has no effect, expected 'constant': {why}"
         for name in ("t_min", "t_max"):
             if config.sampler[name] is not None and name not in arguments(grid):
                 why = f"config.sampler.grid.name = {config.sampler.grid.name!r} has ends of its own"
                 yield f"sampler.{name}", f" cannot act, expected none: {why}"
+
+
+def is_guided(config: ConfigDict) -> bool:
+    """Return whether the sampler guides. g = 1 is the conditional model itself. A scale without this argument always guides."""
+    return bool(config.sampler.guidance.get("g") != 1)
 
 
 def engines() -> dict[str, Engine]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from backbones import Backbone, KnownChannels
 from ctdiff.recipe.data import build_known, event_shape
-from ctdiff.recipe.engine import engine_of, part
+from ctdiff.recipe.engine import engine_of, is_guided, part
 from ctdiff.recipe.errors import named
 from ctdiff.recipe.user_classes import user_modules
 from ctdiff.training.precision import HalfPrecision, resolved_precision
@@ -91,7 +91,7 @@ def build_sampler(config: ConfigDict, denoiser: Denoiser[Any], steps: int | None
     """Make the sampler of a trained denoiser, or the same sampler with another number of steps."""
     engine = engine_of(config)
     denoiser = engine.sampled(config, denoiser)
-    if config.sampler.guidance.g != 1:  # g = 1 is the conditional model itself
+    if is_guided(config):
         denoiser = engine.guided(config, denoiser, part(config, "sampler.guidance"))
     return engine.corrected(config, part(config, "sampler", denoiser=denoiser, grid=build_grid(config, steps)))
 

@@ -26,6 +26,7 @@ from ctdiff.recipe import (
 from ctdiff.recipe.user_classes import trust
 from ctdiff.runs import RunError, RunFolder
 from diffusion_core import Denoiser
+from discrete_diffusion import PosteriorGuidance
 
 RATES = """
 from pathlib import Path
@@ -93,6 +94,14 @@ class BareDenoiser(X0Denoiser):
 
 class NarrowGrid(BoundedLogSNRGrid):
     pass
+
+
+class Fixed(GuidanceScale):
+    def __init__(self, strength: float = 3.0):
+        object.__setattr__(self, "strength", strength)
+
+    def __call__(self, t):
+        return t * 0 + self.strength
 
 
 class Failure(Exception):
@@ -235,6 +244,17 @@ def test_a_setting_acts_on_a_class_that_has_the_argument(module: Path) -> None:
     )
     with pytest.raises(ConfigError, match=rf"^config\.sampler\.{expected}"):
         denoiser("BareDenoiser", 0.2)
+
+
+def test_a_scale_without_the_argument_g_always_guides(module: Path) -> None:
+    flags = ["--config.sampler.guidance.name=own_rates:Fixed"]
+    config = configuration.load("mnist_guided_discrete", flags)
+    sampled = build_sampler(config, build_denoiser(config, build_process(config), build_shapes(config))).denoiser
+    assert isinstance(sampled, PosteriorGuidance)
+    assert sampled.scale.strength == 3
+    expected = r"^config\.sampler\.guidance\.name = 'own_rates:Fixed', expected 'constant': config\.model\.num_classes = 0"
+    with pytest.raises(ConfigError, match=expected):
+        configuration.check(configuration.load("mnist", flags))
 
 
 def test_the_bound_takes_the_times_of_a_grid_with_its_own_ends(module: Path) -> None:
