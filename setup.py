@@ -47,7 +47,7 @@ setup(
         "numpy>=1.26",
         "safetensors>=0.4.4",
         "einops>=0.7",
-        "pillow>=10.0",
+        "pillow>=10.1",
         "tqdm>=4.66",
         "matplotlib>=3.8",
         "jinja2>=3.1",
