@@ -38,21 +38,22 @@ setup(
     },
     zip_safe=False,
     entry_points={"console_scripts": ["ctdiff = ctdiff.__main__:main"]},
-    # Lower bounds only: the oldest release with all functions that the library calls.
+    # Lower bounds only: the oldest release that has all functions that the library calls, and wheels for every Python.
     install_requires=[
         "torch>=2.7",
         "torchvision>=0.22",
         "ml-collections>=1.0",
         "absl-py>=2.0",
-        "numpy>=1.26",
+        "numpy>=1.26; python_version < '3.13'",
+        "numpy>=2.1; python_version >= '3.13'",
         "safetensors>=0.4.4",
         "einops>=0.7",
-        "pillow>=10.1",
+        "pillow>=10.4",
         "tqdm>=4.66",
-        "matplotlib>=3.8",
+        "matplotlib>=3.9.2",
         "jinja2>=3.1",
         "docstring_parser>=0.16",
-        "pyyaml>=6.0",
+        "pyyaml>=6.0.2",
         "tabulate>=0.9",
     ],
     extras_require={
@@ -61,7 +62,7 @@ setup(
         # Models on the Hugging Face Hub.
         "hub": ["huggingface_hub>=0.23"],
         # Reads the .mat files of SVHN.
-        "matlab": ["scipy>=1.11"],
+        "matlab": ["scipy>=1.14.1"],
         # setuptools builds the wheel that tests/test_wheel.py installs.
         "test": [
             "pytest>=8.0",
@@ -70,7 +71,7 @@ setup(
             "ruff>=0.9",
             "mypy>=1.14",
             "setuptools>=77.0.1",
-            "scipy>=1.11",
+            "scipy>=1.14.1",
             "diffusers>=0.32",
             "torch-fidelity>=0.3",
         ],

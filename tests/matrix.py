@@ -78,7 +78,7 @@ def main() -> int:
     failed = False
     for version, interpreter in interpreters():
         own = version == f"3.{sys.version_info.minor}"
-        for kind, packages in (("newest", needed), ("oldest", [each.replace(">=", "==") for each in needed])):
+        for kind, packages in (("newest", needed), ("oldest", [each.replace(">=", "==", 1) for each in needed])):
             began = time.monotonic()
             result, versions = tried(interpreter, packages, arguments)
             failed |= result.startswith("FAILED") or (own and result == NOT_INSTALLABLE)
