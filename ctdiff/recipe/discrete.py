@@ -36,10 +36,11 @@ class Evidence(CheckedArguments):
 
     Arguments:
         evidence_floor: for the parameterisation x0. Clean values whose probability of giving x_t is below this share of the
-            largest one get less weight; 0 takes the network's posterior as it is.
+            largest one get less weight; 0 takes the network's posterior as it is. None is the default of the rates: 0.1 for
+            Gaussian-target and birth-death rates, 0 for others.
     """
 
-    evidence_floor: Share = 0.1
+    evidence_floor: Share | None = None
 
 
 class Discrete(Engine):
@@ -75,7 +76,9 @@ class Discrete(Engine):
 
     def sampled(self, config: ConfigDict, denoiser: Any) -> Denoiser[Any]:
         wires = {"process": denoiser.process, "network": denoiser.network, "event_shape": denoiser.event_shape}
-        return super().denoiser(config, **wires, evidence_floor=config.sampler.evidence_floor)
+        floor = config.sampler.evidence_floor
+        floor = denoiser.process.rates.evidence_floor if floor is None else floor
+        return super().denoiser(config, **wires, evidence_floor=floor)
 
     def guided(self, config: ConfigDict, denoiser: Denoiser[Any], scale: GuidanceScale) -> Any:
         return part(config, "sampler.guidance_form", denoiser=denoiser, scale=scale)
@@ -97,10 +100,10 @@ class Discrete(Engine):
 
     def advice(self, config: ConfigDict) -> Iterator[tuple[str, str]]:
         yield from super().advice(config)
-        parameterisation, usual = chosen_class(config, "model.parameterisation"), Evidence.evidence_floor
-        if config.sampler.evidence_floor != usual and "evidence_floor" not in arguments(parameterisation):
+        parameterisation = chosen_class(config, "model.parameterisation")
+        if config.sampler.evidence_floor is not None and "evidence_floor" not in arguments(parameterisation):
             why = f"config.model.parameterisation.name = {config.model.parameterisation.name!r}"
-            yield "sampler.evidence_floor", f" cannot act, expected its default {usual!r}: {why}"
+            yield "sampler.evidence_floor", f" cannot act, expected none: {why}"
         yield from _misfit(config)
 
     def described(self, config: ConfigDict) -> str:

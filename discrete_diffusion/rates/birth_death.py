@@ -26,6 +26,7 @@ class BirthDeathRates(DenseRates):
     """
 
     ordered = True
+    evidence_floor = 0.1
 
     def __init__(self, num_states: NumStates, scale: Positive = 1.0) -> None:
         check_arguments(BirthDeathRates, locals())

@@ -42,6 +42,7 @@ class GaussianTargetRates(DenseRates):
     """
 
     ordered = True
+    evidence_floor = 0.1
 
     def __init__(self, num_states: NumStates, sigma_r: Positive = 6.0, Q: Positive = 512.0, scale: Positive = 1.0) -> None:
         check_arguments(GaussianTargetRates, locals())

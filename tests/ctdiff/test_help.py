@@ -429,7 +429,7 @@ MISTAKES = [
     ),
     (
         ["config.sampler.evidence_floor=0.5", "config.model.parameterisation.name=leave_one_out"],
-        "config.sampler.evidence_floor = 0.5 cannot act, expected its default 0.1",
+        "config.sampler.evidence_floor = 0.5 cannot act, expected none",
     ),
     (["config.sampler.guidance.g=2"], "config.sampler.guidance.g = 2, expected 1.0: config.model.num_classes = 0"),
     (["config.process.rates.gaussian_target.scale=1"], "config.process.rates.gaussian_target.scale = 1, expected about 47.8"),

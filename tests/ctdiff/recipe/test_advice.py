@@ -87,7 +87,7 @@ def test_rates_without_a_scale_have_none_that_could_fit():
         (
             "mnist_unet",
             {"sampler.evidence_floor": 0.2},
-            "config.sampler.evidence_floor = 0.2 cannot act, expected its default 0.1: "
+            "config.sampler.evidence_floor = 0.2 cannot act, expected none: "
             "config.model.parameterisation.name = 'leave_one_out'",
         ),
         (
@@ -123,7 +123,7 @@ def test_settings_that_cannot_act_are_refused(preset, changes, said):
 @pytest.mark.parametrize(
     ("preset", "changes"),
     [
-        ("mnist_unet", {"sampler.evidence_floor": 0.1}),
+        ("mnist_unet", {"sampler.evidence_floor": None}),
         ("mnist", {"sampler.evidence_floor": 0.2}),
         ("mnist_laplace", {"sampler.grid.name": "uniform", "sampler.t_max": 0.99}),
         ("mnist_guided_discrete", {"sampler.guidance.g": 1.0, "sampler.guidance_form.name": "rate"}),

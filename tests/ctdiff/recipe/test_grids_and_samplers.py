@@ -119,6 +119,15 @@ def test_samples_are_drawn_with_the_evidence_floor(floor):
     assert denoiser.evidence_floor == plain.evidence_floor  # what is trained has none of it
 
 
+@pytest.mark.parametrize(
+    ("name", "floor"), [("gaussian_target", 0.1), ("birth_death", 0.1), ("uniform", 0.0), ("absorbing", 0.0)]
+)
+def test_only_rates_with_short_jumps_have_an_evidence_floor_by_default(name, floor):
+    config = small("mnist", process__rates__name=name, process__schedule__name="exponential")
+    assert config.sampler.evidence_floor is None
+    assert recipe.build_sampler(config, denoiser_of(config)).denoiser.evidence_floor == floor
+
+
 VARIANCES = {
     "fixed_small": continuous.FixedSmall,
     "fixed_large": continuous.FixedLarge,

@@ -232,16 +232,14 @@ def test_what_cannot_be_chosen_there_is_refused(module: Path, key: str, name: st
 
 
 def test_a_setting_acts_on_a_class_that_has_the_argument(module: Path) -> None:
-    def denoiser(cls: str, floor: float) -> Denoiser:
+    def denoiser(cls: str, floor: float | str) -> Denoiser:
         flags = [f"--config.model.parameterisation.name=own_rates:{cls}", f"--config.sampler.evidence_floor={floor}"]
         config = configuration.load("mnist_uniform", flags)
         return build_sampler(config, build_denoiser(config, build_process(config), build_shapes(config))).denoiser
 
     assert denoiser("FlooredDenoiser", 0.2).evidence_floor == 0.2
-    assert denoiser("BareDenoiser", 0.1).evidence_floor == 0
-    expected = (
-        r"evidence_floor = 0\.2 cannot act, expected its default 0\.1: config\.model\.\w+\.name = 'own_rates:BareDenoiser'$"
-    )
+    assert denoiser("BareDenoiser", "none").evidence_floor == 0
+    expected = r"evidence_floor = 0\.2 cannot act, expected none: config\.model\.\w+\.name = 'own_rates:BareDenoiser'$"
     with pytest.raises(ConfigError, match=rf"^config\.sampler\.{expected}"):
         denoiser("BareDenoiser", 0.2)
 
