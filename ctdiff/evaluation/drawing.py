@@ -156,7 +156,7 @@ def run_bits_per_dim(
         ValueError: `draws` is odd or below 4, or the network has classes and the images have no labels.
     """
     engine = recipe.engine_of(run.config)
-    measures, denoiser, bits = engine.package, engine.sampled(run.config, run.denoiser), []
+    measures, denoiser, bits = engine.package, engine.scored(run.config, run.denoiser), []
 
     def piece(name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         return make() if parts is None else parts.get(name, make)

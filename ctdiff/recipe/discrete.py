@@ -36,8 +36,9 @@ class Evidence(CheckedArguments):
 
     Arguments:
         evidence_floor: for the parameterisation x0. Clean values whose probability of giving x_t is below this share of the
-            largest one get less weight; 0 takes the network's posterior as it is. None is the default of the rates: 0.1 for
-            Gaussian-target and birth-death rates, 0 for others.
+            largest one get less weight; 0 takes the network's posterior as it is. None takes it as it is where no rates are
+            needed. For samplers and correctors that use rates and for bits per dimension, None is 0.1 with Gaussian-target
+            and birth-death rates, and 0 with others.
     """
 
     evidence_floor: Share | None = None
@@ -75,10 +76,16 @@ class Discrete(Engine):
         return PixelLogits(backbone(inputs.out_channels, head.in_channels), head, inputs, values, states)
 
     def sampled(self, config: ConfigDict, denoiser: Any) -> Denoiser[Any]:
+        by_rates = chosen_class(config, "sampler").steps_by_rates or config.sampler.corrector.name != NONE
+        return self._floored(config, denoiser, denoiser.process.rates.evidence_floor if by_rates else 0.0)
+
+    def scored(self, config: ConfigDict, denoiser: Any) -> Denoiser[Any]:
+        return self._floored(config, denoiser, denoiser.process.rates.evidence_floor)
+
+    def _floored(self, config: ConfigDict, denoiser: Any, usual: float) -> Denoiser[Any]:
         wires = {"process": denoiser.process, "network": denoiser.network, "event_shape": denoiser.event_shape}
         floor = config.sampler.evidence_floor
-        floor = denoiser.process.rates.evidence_floor if floor is None else floor
-        return super().denoiser(config, **wires, evidence_floor=floor)
+        return super().denoiser(config, **wires, evidence_floor=usual if floor is None else floor)
 
     def guided(self, config: ConfigDict, denoiser: Denoiser[Any], scale: GuidanceScale) -> Any:
         return part(config, "sampler.guidance_form", denoiser=denoiser, scale=scale)

@@ -72,7 +72,11 @@ class Engine(Protocol):
         return denoiser
 
     def sampled(self, config: ConfigDict, denoiser: Denoiser[Any]) -> Denoiser[Any]:
-        """Return the denoiser for sampling and for likelihoods."""
+        """Return the denoiser for sampling."""
+        return denoiser
+
+    def scored(self, config: ConfigDict, denoiser: Denoiser[Any]) -> Denoiser[Any]:
+        """Return the denoiser for bits per dimension."""
         return denoiser
 
     def guided(self, config: ConfigDict, denoiser: Denoiser[Any], scale: GuidanceScale) -> Any:

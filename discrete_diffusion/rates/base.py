@@ -161,8 +161,9 @@ class RateMatrix(nn.Module, ABC):
     ordered: bool = False
     """Whether the values are ordered, such as grey levels, so that differences of values can be added."""
     evidence_floor: float = 0.0
-    """The usual evidence floor of the x0 parameterisation in sampling (`X0Denoiser`). It is positive if most jumps are short.
-    With rates that jump to any value, a noisy value is improbable given any other clean value, and a floor keeps the noise."""
+    """The usual evidence floor (`X0Denoiser`) where the x0 parameterisation gives rates. It is positive if most jumps are
+    short. With rates that jump to any value, a noisy value is improbable given any other clean value, so a floor would
+    reduce the correct rates."""
     _place: Tensor
 
     def __init__(self, num_states: NumStates, data_states: NumStates | None = None, stationary: Array | None = None) -> None:

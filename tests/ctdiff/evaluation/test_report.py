@@ -201,7 +201,7 @@ def test_bits_per_dim_is_that_of_the_engine(preset, runs, monkeypatch):
     found = run_bits_per_dim(run, data, pilot, draws=4)
     assert torch.equal(torch.get_rng_state(), before)
     engine = discrete_diffusion if preset == "mnist" else continuous_diffusion
-    denoiser = recipe.engine_of(run.config).sampled(run.config, run.denoiser)
+    denoiser = recipe.engine_of(run.config).scored(run.config, run.denoiser)
 
     def labels(images: ImageData) -> dict[str, torch.Tensor]:
         return {"y": images.labels} if preset == "classes" else {}

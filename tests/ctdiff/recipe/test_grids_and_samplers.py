@@ -125,7 +125,12 @@ def test_samples_are_drawn_with_the_evidence_floor(floor):
 def test_only_rates_with_short_jumps_have_an_evidence_floor_by_default(name, floor):
     config = small("mnist", process__rates__name=name, process__schedule__name="exponential")
     assert config.sampler.evidence_floor is None
-    assert recipe.build_sampler(config, denoiser_of(config)).denoiser.evidence_floor == floor
+    denoiser = denoiser_of(config)
+    assert recipe.engine_of(config).scored(config, denoiser).evidence_floor == floor
+    expected = {("ancestral", "none"): 0, ("tau_leaping", "none"): floor, ("ancestral", "forward_backward"): floor}
+    for (sampler, corrector), value in expected.items():
+        config = configuration.changed(config, {"sampler.name": sampler, "sampler.corrector.name": corrector})
+        assert recipe.build_sampler(config, denoiser).denoiser.evidence_floor == value
 
 
 VARIANCES = {
