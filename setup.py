@@ -38,7 +38,7 @@ setup(
     },
     zip_safe=False,
     entry_points={"console_scripts": ["ctdiff = ctdiff.__main__:main"]},
-    # Lower bounds only: the oldest release that has all functions that the library calls, and wheels for every Python.
+    # Lower bounds only: the oldest release that has all functions that the library calls, and wheels for Python 3.11 to 3.13.
     install_requires=[
         "torch>=2.7",
         "torchvision>=0.22",

@@ -134,7 +134,7 @@ def override(
             raise ConfigError(f"config.{key} cannot be changed: the run is trained. Expected a key of config.{sections[0]}")
     try:
         new = changed(config, typed)
-        check(new, typed if sections else None)
+        check(new, typed)
     except UnknownKey as error:
         if not lenient or error.key not in typed:
             raise

@@ -14,7 +14,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, dataclass, is_dataclass
+from dataclasses import MISSING, dataclass
 from dataclasses import fields as dataclass_fields
 from functools import cache
 from numbers import Integral, Real
@@ -176,10 +176,11 @@ class Argument(NamedTuple):
 @cache
 def arguments(target: Callable[..., object]) -> Mapping[str, Argument]:
     """Return a dict of the arguments of a class or a function, without `*args` and `**kwargs`."""
-    fields = not isinstance(target, type) or is_dataclass(target)
-    source = target if fields else target.__init__
+    fields = isinstance(target, type) and _has_fields(target)
+    written = isinstance(target, type) and not fields
+    source = target.__init__ if written else target
     kinds, hints = get_type_hints(source), get_type_hints(source, include_extras=True)
-    made = {field.name: field.default_factory for field in dataclass_fields(target)} if is_dataclass(target) else {}
+    made = {field.name: field.default_factory for field in dataclass_fields(target)} if fields else {}  # type: ignore[arg-type]
     found = {}
     for name, parameter in inspect.signature(target).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -188,6 +189,13 @@ def arguments(target: Callable[..., object]) -> Mapping[str, Argument]:
         default = parameter.default if factory is MISSING else factory()
         found[name] = Argument(kinds.get(name, Any), _range(hints.get(name)), default)
     return found
+
+
+def _has_fields(cls: type) -> bool:
+    """Return whether the arguments of a class are the fields of a dataclass, and not those of a written `__init__`."""
+    owner = next(each for each in cls.__mro__ if "__init__" in vars(each))
+    made = vars(owner).get("__dataclass_params__")
+    return made is not None and made.init
 
 
 @cache

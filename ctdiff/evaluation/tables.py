@@ -87,7 +87,8 @@ def _checkpoint_table(found: CheckpointReport, noise: dict[str, Measurement]) ->
 def _notes(report: Report) -> list[str]:
     found, settings, data = report.checkpoints[-1], report.settings, report.data
     sampler, counted = settings.sampler, next(iter(found.metrics.values()))
-    guided = f", guidance {sampler['guidance']['g']}" if sampler["guidance"]["g"] != 1 else ""
+    strength = sampler["guidance"].get("g", sampler["guidance"]["name"])  # a scale of the user may have no g
+    guided = f", guidance {strength}" if strength != 1 else ""
     notes = [
         f"{counted.n_fake} samples of step {found.step} (seeds {settings.seeds}), {sampler['name']}, "
         f"{found.network_calls} network calls a sample{guided}, {milliseconds(found.seconds_per_sample)} ms each"

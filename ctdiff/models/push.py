@@ -136,6 +136,7 @@ def push_run(
     check_unconditional(run.config, run.path, "push")
     configuration.override(run.config, overrides, sections=("sampler", "data"))
     splits, work = run_splits(run.config, None, run.folder), run.path / "push"
+    training = _training(run, name, commit, core_seconds)
     with locked(work, "push"):
         bare = Card(
             name=name,
@@ -143,7 +144,7 @@ def push_run(
             licence=licence or "",
             data=Data(run.config.data.name, DataRecord.of(splits)),
             architecture=architecture_of(run),
-            training=_training(run, name, commit, core_seconds),
+            training=training,
             files=_write_files(run, work / "model"),
             features=Features(extractor.name, extractor.hash, replicates),
             environment=environment(),

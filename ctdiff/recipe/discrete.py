@@ -36,9 +36,9 @@ class Evidence(CheckedArguments):
 
     Arguments:
         evidence_floor: for the parameterisation x0. Clean values whose probability of giving x_t is below this share of the
-            largest one get less weight; 0 takes the network's posterior as it is. None takes it as it is where no rates are
-            needed. For samplers and correctors that use rates and for bits per dimension, None is 0.1 with Gaussian-target
-            and birth-death rates, and 0 with others.
+            largest one get less weight; 0 takes the network's posterior as it is. None means 0 for samplers that use no
+            rates and have no corrector. In all other cases, and for bits per dimension, it means 0.1 with Gaussian-target and
+            birth-death rates, and 0 with other rates.
     """
 
     evidence_floor: Share | None = None
@@ -76,7 +76,9 @@ class Discrete(Engine):
         return PixelLogits(backbone(inputs.out_channels, head.in_channels), head, inputs, values, states)
 
     def sampled(self, config: ConfigDict, denoiser: Any) -> Denoiser[Any]:
-        by_rates = chosen_class(config, "sampler").steps_by_rates or config.sampler.corrector.name != NONE
+        corrector = config.sampler.corrector
+        corrected = corrector.name != NONE and corrector.corrector_steps > 0
+        by_rates = chosen_class(config, "sampler").steps_by_rates or corrected
         return self._floored(config, denoiser, denoiser.process.rates.evidence_floor if by_rates else 0.0)
 
     def scored(self, config: ConfigDict, denoiser: Any) -> Denoiser[Any]:

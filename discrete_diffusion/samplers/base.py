@@ -54,7 +54,8 @@ class Sampler(diffusion_core.Sampler[P]):
     denoiser: Denoiser[P]
 
     steps_by_rates: ClassVar[bool] = False
-    """Whether a step from t to s needs the reverse rates at t. They can be infinite if alpha(t) = 0."""
+    """Whether a step from t to s needs the reverse rates at t. They can be infinite if alpha(t) = 0, and very large with the
+    x0 parameterisation. So the command starts such a sampler later, and gives its denoiser an evidence floor by default."""
 
     def __init__(self, denoiser: Denoiser[P], grid: TimeGrid, *, sub_batch: Count = 16, argmax: bool = False) -> None:
         super().__init__(denoiser, grid, sub_batch=sub_batch)

@@ -295,6 +295,17 @@ def test_complete_begins_with_the_defaults_of_the_engine():
         configuration.check(config)
 
 
+def test_only_changed_values_of_a_loaded_config_have_to_act():
+    """A run may be older than a rule: a value that never acted was once the default."""
+    values = configuration.load("mnist_unet").to_dict()
+    values["sampler"]["evidence_floor"] = 0.1
+    config = ConfigDict(values)
+    configuration.override(config, ["--config.sampler.steps=7"])
+    assert (config.sampler.steps, config.sampler.evidence_floor) == (7, 0.1)
+    with pytest.raises(UnknownKey, match=r"^config\.sampler\.evidence_floor = 0\.2 cannot act, expected none: "):
+        configuration.override(config, ["--config.sampler.evidence_floor=0.2"])
+
+
 @pytest.mark.parametrize("preset", ["mnist", "mnist_ddpm"])
 def test_a_network_that_cannot_be_made_is_refused(preset):
     with pytest.raises(ConfigError, match=r"^config\.model\.unet: num_heads = 5 does not divide the width 128$"):

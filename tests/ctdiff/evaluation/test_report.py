@@ -173,6 +173,8 @@ def test_guidance_is_counted_and_recorded(runs, tmp_path):
     assert content.checkpoints[0].network_calls == 6
     assert content.settings.sampler["guidance"]["g"] == 2.0
     assert "guidance 2.0" in evaluation_table(content)
+    content.settings.sampler["guidance"] = {"name": "module:Scale"}  # a scale of the user need not have g
+    assert "guidance module:Scale" in evaluation_table(content)
     assert repeat(out, pixels()) == []
 
 

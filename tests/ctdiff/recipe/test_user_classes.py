@@ -245,11 +245,11 @@ def test_a_setting_acts_on_a_class_that_has_the_argument(module: Path) -> None:
 
 
 def test_a_scale_without_the_argument_g_always_guides(module: Path) -> None:
-    flags = ["--config.sampler.guidance.name=own_rates:Fixed"]
+    flags = ["--config.sampler.guidance.name=own_rates:Fixed", "--config.sampler.guidance.fixed.strength=5"]
     config = configuration.load("mnist_guided_discrete", flags)
     sampled = build_sampler(config, build_denoiser(config, build_process(config), build_shapes(config))).denoiser
     assert isinstance(sampled, PosteriorGuidance)
-    assert sampled.scale.strength == 3
+    assert sampled.scale.strength == 5
     expected = r"^config\.sampler\.guidance\.name = 'own_rates:Fixed', expected 'constant': config\.model\.num_classes = 0"
     with pytest.raises(ConfigError, match=expected):
         configuration.check(configuration.load("mnist", flags))
