@@ -37,7 +37,7 @@ def test_a_model_of_the_package_has_its_card(name, tmp_path):
     run = pretrained(name)  # compares the hashes
     card = run.folder.card
     assert card.name == name
-    configuration.check(run.config)
+    configuration.check(run.config, ())  # a model may be older than a rule about values without effect
     assert card.architecture.parameters == sum(parameter.numel() for parameter in run.denoiser.parameters())
     assert card.architecture.steps == run.config.sampler.steps
     assert card.training.images_seen == card.training.steps * card.training.batch_size
