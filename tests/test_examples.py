@@ -162,6 +162,21 @@ def test_bits_per_dim(run: str, runs: Path, capsys: pytest.CaptureFixture[str]) 
     assert re.fullmatch(r"for other images \+- [\d.]+: standard deviation of single images [\d.]+", third)
 
 
+def test_evidence_floor(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main = example("evidence_floor")
+    pixels = torch.zeros(4, 1, 5, 5, dtype=torch.uint8)
+    pixels[0, 0, 2, 2] = 255
+    pixels[1, 0, 2, 2:4] = 255  # a pair
+    pixels[2, 0, 0, 4] = 101
+    pixels[3, 0, 3, 3] = 100
+    assert main.__globals__["isolated"](pixels).tolist() == [True, False, True, False]
+    main([str(runs / "mnist"), "--floors", "0", "0.1", "--num_samples=4"])
+    *drawn, real = capsys.readouterr().out.splitlines()
+    for line, floor in zip(drawn, ("0.0", "0.1"), strict=True):
+        assert re.fullmatch(rf"evidence floor {floor}: [\d.]+ % of 4 samples have an isolated pixel", line)
+    assert re.fullmatch(r"real images: 0\.0 % of \d+", real)
+
+
 def test_little_data(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "Reference", partial(metrics.Reference, replicates=5))  # 50 take most of the time
     some = embedded_mnist().train
