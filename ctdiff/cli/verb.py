@@ -32,9 +32,9 @@ T = TypeVar("T")
 WIRED = frozenset({"overrides", "replicates", "say"})
 """The names of arguments that are no flags. A verb gives them, or they have their defaults."""
 
-_ACTS_WITH = {"trust": {"overrides", "model"}, "quiet": {"overrides", "model", "say"}}
-"""Shared flags, each with the arguments of a verb with which it acts. A verb without `overrides` and `model` reads no
-configuration and shows no progress bars.
+_ACTS_WITH = {"trust": {"overrides", "model"}}
+"""Shared flags that not all verbs have, each with the arguments of a verb with which it acts. A verb without `overrides` and
+`model` reads no configuration.
 """
 
 
