@@ -29,7 +29,7 @@ F64 = torch.float64
 PLAIN_KERNEL = ["entries", "inflow", "inflow_columns", "inflow_draws", "draw_inflow", "select"]
 PLAIN_RATES = ["exit_rates", "sample_from", "sample_bridge", "float32_range", "stationary", "prior"]
 BY_KERNEL = ["transition_from", "transition_to", "matmul", "entry"]  # one line each, and no class overrides them
-STATED = {"ordered"}  # what a class says of its values, and nothing computes
+STATED = {"ordered", "evidence_floor"}  # what a class says of itself, and nothing computes
 
 
 class PlainKernel(TransitionKernel):
