@@ -115,7 +115,8 @@ def override(
     Arguments:
         config: the whole configuration.
         arguments: the changes, for example "--config.sampler.steps=10". `--config.key` without a value sets the key to True,
-            `--noconfig.key` sets it to False.
+            `--noconfig.key` sets it to False. The values of the changed keys have to have an effect. Other values need not,
+            because a run can be older than a rule.
         sections: the sections that may be changed, for a run that is already trained. Empty means that all keys may be
             changed. If `data` is one of the given sections, only its keys `data.*.path` and `data.*.download` may be changed.
         lenient: what to do with changes of keys that do not exist or have no effect. If True, these changes are left out and

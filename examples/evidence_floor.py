@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ctdiff import config as configuration
 from ctdiff import figures, load_run, recipe
 from ctdiff.sampling import chosen_labels
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds, values = range(arguments.num_samples), run.config.data.num_values
     cond = chosen_labels(run.config, None, len(seeds))
     for floor in arguments.floors:
-        run.config.sampler.evidence_floor = floor
+        configuration.override(run.config, [f"--config.sampler.evidence_floor={floor}"], sections=("sampler",))
         images = run.images(run.sampler().sample(len(seeds), seeds=seeds, **cond))
         share = isolated(figures.to_pixels(images, values)).double().mean()
         print(f"evidence floor {floor}: {100 * share:.1f} % of {len(images)} samples have an isolated pixel")

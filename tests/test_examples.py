@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from ctdiff import figures, load_run, metrics
+from ctdiff.config import ConfigError
 from ctdiff.data import embedded_mnist
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -175,6 +176,8 @@ def test_evidence_floor(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for line, floor in zip(drawn, ("0.0", "0.1"), strict=True):
         assert re.fullmatch(rf"evidence floor {floor}: [\d.]+ % of 4 samples have an isolated pixel", line)
     assert re.fullmatch(r"real images: 0\.0 % of \d+", real)
+    with pytest.raises(ConfigError, match=r"evidence_floor is not a key"):
+        main([str(runs / "mnist_ddpm")])
 
 
 def test_little_data(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

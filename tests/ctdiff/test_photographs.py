@@ -99,7 +99,7 @@ def test_what_is_transparent_shows_the_ground(tmp_path: Path, ground: int, chann
     ]
     expected = ground * (1 - ALPHA / 255)
     images = [opened(file, channels, ground=ground) for file in files]
-    pa = strokes("RGBA").convert("RGB").convert("P").convert("PA")
+    pa = strokes("RGBA").convert("RGB").convert("P").convert("PA")  # `convert("PA")` of Pillow before 12 drops the opacity
     pa.putalpha(Image.fromarray(ALPHA))
     images += [np.atleast_3d(to_array(pa, channels, "pa", ground)).transpose(2, 0, 1)]
     for image in images:

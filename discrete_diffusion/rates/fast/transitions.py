@@ -47,7 +47,7 @@ _TAIL = 1e-52  # the omitted rest of a sum: it does not change entries above 1e-
 _FLUSH = 1e-150  # smaller entries of powers are set to zero, so that products are never subnormal
 _FEW = 52  # the number of powers that is enough for lambda tau = _UNIT
 _UNIT = 2.0  # lambda tau_0 of a single time
-_LARGER = 5  # the tau_0 of many times is at most 2^5 times as large
+_LARGER = 6  # the tau_0 of many times is at most 2^6 times as large
 _MEMORY = 2**28  # the most bytes of the stored powers
 _LEVELS = 64  # the most doublings of tau
 

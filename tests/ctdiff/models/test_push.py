@@ -173,6 +173,7 @@ def test_targets_that_exist(tiny, copy):
         push(tiny.run, copy, fresh=True)
     with pytest.raises(ModelError, match="is a model, expected a run"):
         push(tiny.model, copy.parent / "new")
+    assert not (pretrained(tiny.model).path / "push").exists()
 
 
 def test_the_text_of_a_card_has_one_line_for_a_number(tiny):

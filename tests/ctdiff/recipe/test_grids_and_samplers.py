@@ -131,6 +131,8 @@ def test_only_rates_with_short_jumps_have_an_evidence_floor_by_default(name, flo
     for (sampler, corrector), value in expected.items():
         config = configuration.changed(config, {"sampler.name": sampler, "sampler.corrector.name": corrector})
         assert recipe.build_sampler(config, denoiser).denoiser.evidence_floor == value
+    config = configuration.changed(config, {"sampler.corrector.corrector_steps": 0})  # the corrector never moves
+    assert recipe.build_sampler(config, denoiser).denoiser.evidence_floor == 0
 
 
 VARIANCES = {
