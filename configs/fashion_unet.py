@@ -10,7 +10,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return `mnist_ddpm` with Fashion-MNIST, and with the network and the training of `mnist_unet`.
+    """Return `mnist_ddpm` with Fashion-MNIST, and with the network of `mnist_unet`.
 
     The images are read from `data/FashionMNIST/raw`, in the layout of torchvision. `--config.data.fashion_mnist.download`
     downloads them.
@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
     config = mnist_ddpm.get_config()
     config.update(
         data={"name": "fashion_mnist"},
-        model={"unet": {"blocks": (1, 4), "time_dim": 192}},
-        optimizer={"lr": 1e-3, "schedule": {"warmup": 200}},
+        model={"unet": {"widths": (64, 128), "blocks": (1, 4), "time_dim": 192}},
+        training={"steps": 2600, "batch_size": 64},
+        optimizer={"name": "adamw", "lr": 1e-3, "schedule": {"warmup": 200}},
     )
     return config

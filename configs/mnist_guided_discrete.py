@@ -10,10 +10,14 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return `mnist` with ten classes. Training drops a tenth of the labels. Sampling guides the posterior with scale 2."""
+    """Return `mnist` with ten classes and the default U-Net, which is larger.
+
+    Training drops a tenth of the labels. Sampling guides the posterior with scale 2.
+    """
     config = mnist.get_config()
     config.update(
-        model={"num_classes": 10},
-        sampler={"guidance": {"g": 2.0}, "num_samples": 80},  # eight of each class
+        model={"num_classes": 10, "unet": {"widths": (64, 128), "blocks": (1, 3)}},
+        training={"steps": 2000},
+        sampler={"guidance": {"g": 2.0}, "num_samples": 80, "sub_batch": 16},  # eight of each class
     )
     return config

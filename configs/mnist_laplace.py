@@ -28,7 +28,8 @@ def get_config() -> ConfigDict:
             "schedule": {"name": "laplace", "laplace": {"mu": -2.0, "b": 1.5}},
         },
         loss={"name": "v"},
-        optimizer={"lr": 1e-3, "schedule": {"warmup": 200}},  # as in `mnist_unet`
+        training={"steps": 2600, "batch_size": 64},
+        optimizer={"name": "adamw", "lr": 1e-3, "schedule": {"warmup": 200}},
         sampler={"name": "ddim", "grid": {"name": "bounded_log_snr"}},
     )
     return config

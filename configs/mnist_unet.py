@@ -17,7 +17,8 @@ def get_config() -> ConfigDict:
     """
     config = mnist.get_config()
     config.update(
-        model={"parameterisation": {"name": "leave_one_out"}, "unet": {"blocks": (1, 4), "time_dim": 192}},
+        model={"parameterisation": {"name": "leave_one_out"}, "unet": {"widths": (64, 128), "blocks": (1, 4), "time_dim": 192}},
+        training={"steps": 2000},
         optimizer={
             "lr": 1e-3,
             "schedule": {"warmup": 200},

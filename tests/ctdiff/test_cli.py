@@ -91,7 +91,8 @@ def test_every_preset_trains_two_steps_and_samples(preset, tmp_path, capsys):
         assert (run / name).stat().st_size > 0
     assert main(["sample", str(run), "--num_samples=3", "--steps=1"]) == 0
     config = configuration.load(preset)
-    arrays = np.load(run / "samples" / f"{config.sampler.name}_1.npz")
+    with np.load(run / "samples" / f"{config.sampler.name}_1.npz") as file:
+        arrays = dict(file)
     values = config.data.num_values
     assert arrays["images"].shape == (3, 1, 28, 28)
     assert arrays["images"].dtype == np.uint8

@@ -119,8 +119,8 @@ def test_a_file_of_ones_own_may_change_one_key_of_nothing(tmp_path):
             r"^config\.model\.nme is not a key, expected one of name, .*\. Did you mean name\?$",
         ),
         (
-            "from configs import mnist\ndef get_config():\n c = mnist.get_config()\n c.model.unet = 3\n return c",
-            r"^config\.model\.unet = 3: it is a section, expected one of its keys, such as config\.model\.unet\.widths$",
+            "from configs import mnist\ndef get_config():\n c = mnist.get_config()\n c.model.dit = 3\n return c",
+            r"^config\.model\.dit = 3: it is a section, expected one of its keys, such as config\.model\.dit\.patch_size$",
         ),
         (
             "from configs import mnist\ndef get_config():\n c = mnist.get_config()\n c.data = {'name': 'idx'}\n return c",
@@ -308,7 +308,7 @@ def test_only_changed_values_of_a_loaded_config_have_to_act():
 
 @pytest.mark.parametrize("preset", ["mnist", "mnist_ddpm"])
 def test_a_network_that_cannot_be_made_is_refused(preset):
-    with pytest.raises(ConfigError, match=r"^config\.model\.unet: num_heads = 5 does not divide the width 128$"):
+    with pytest.raises(ConfigError, match=r"^config\.model\.unet: num_heads = 5 does not divide the width 112$"):
         configuration.check(configuration.changed(configuration.load(preset), {"model.unet.num_heads": 5}))
 
 

@@ -422,7 +422,7 @@ MISTAKES = [
     (["config.process.engine=gausian"], "config.process.engine = 'gausian', expected one of discrete, gaussian. Did you mean "),
     (["config.data.name=folder"], "config.data.folder.path is missing: the folder."),
     (["config.process.t_min=0.5", "config.process.t_max=0.5"], "t_min = 0.5, t_max = 0.5"),
-    (["config.model.unet.widths=(8,8,8)"], "config.model.unet: blocks = (1, 3), expected one integer or 3 integers"),
+    (["config.model.unet.widths=(8,8,8)"], "config.model.unet: blocks = (1, 2), expected one integer or 3 integers"),
     (["config.model.uvit.depth=3"], "config.model.uvit.depth = 3 cannot act: config.model.name = 'unet', expected 'uvit'"),
     (["config.model.dit=3"], "config.model.dit = 3 cannot act: config.model.name = 'unet', expected 'dit'"),
     (

@@ -17,6 +17,7 @@ from ..small import LARGE, small
 from .parts import denoiser_of, draw, images_of
 
 PRESETS = configuration.preset_names()
+SHORT = ("mnist", "mnist_completion", "mnist_ddpm", "mnist_iddpm")  # for trainings of a few minutes
 PUBLISHED = {"cifar10_unet": 35_746_307, "cifar10_ddpm": 35_746_307, "cifar10_uvit": 44_255_328}
 
 
@@ -29,9 +30,9 @@ def estimated(preset):
 def test_full_size_presets_build_and_have_a_cost(preset):
     estimate = estimated(preset)
     assert estimate.parameters == PUBLISHED.get(preset, estimate.parameters)
-    lower, upper = (3e7, 6e7) if preset in LARGE else (1.4e6, 2.1e6)
+    lower, upper = (3e7, 6e7) if preset in LARGE else (6e5, 8e5) if preset in SHORT else (1.4e6, 2.1e6)
     assert lower < estimate.parameters < upper
-    assert 5e7 < estimate.multiply_accumulates < (2e10 if preset in LARGE else 2e8)
+    assert 3e7 < estimate.multiply_accumulates < (2e10 if preset in LARGE else 5e7 if preset in SHORT else 2e8)
     assert estimate.training_bytes > 20 * estimate.parameters
     assert f"{estimate.parameters:,}" in str(estimate)
 

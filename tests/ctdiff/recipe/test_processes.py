@@ -141,7 +141,7 @@ def test_a_gaussian_process_knows_its_pixels():
             r"^config\.sampler\.grid\.uniform: t_min = 0\.5, t_max = 0\.5: ",
         ),
         ("mnist", {"data.image_size": (9, 9, 9)}, r"^config\.data: image_size = \(9, 9, 9\), expected one number or two$"),
-        ("mnist", {"model.unet.num_heads": 3}, r"^config\.model\.unet: num_heads = 3 does not divide the width 128$"),
+        ("mnist", {"model.unet.num_heads": 3}, r"^config\.model\.unet: num_heads = 3 does not divide the width 112$"),
         (
             "mnist",
             {"model.unet.attention_levels": (7,)},
