@@ -6,8 +6,8 @@ training: AdamW with learning rate 1e-4 and a warm-up of 500 steps, the mean squ
 with DDIM, and prints FID and precision with the same extractor and the same held-out digits as `ctdiff evaluate`.
 
     pip install '.[benchmarks]'
-    python benchmarks/plain_ddpm.py --core-seconds=1200
-    python benchmarks/plain_ddpm.py --core-seconds=1200 --lr=1e-3      # a rate that suits a short training better
+    python benchmarks/plain_ddpm.py --core-seconds=390
+    python benchmarks/plain_ddpm.py --core-seconds=390 --lr=1e-3       # a rate that suits a short training better
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def main() -> None:
     from ctdiff.metrics import Reference
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--core-seconds", type=float, default=1200, help="the processor time of the training")
+    parser.add_argument("--core-seconds", type=float, default=390, help="the processor time of the training")
     parser.add_argument("--lr", type=float, default=1e-4, help="the learning rate")
     parser.add_argument("--batch", type=int, default=64, help="the batch size")
     parser.add_argument("--seed", type=int, default=0, help="the seed of the training")

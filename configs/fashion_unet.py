@@ -12,6 +12,8 @@ __all__ = ["get_config"]
 def get_config() -> ConfigDict:
     """Return `mnist_ddpm` with Fashion-MNIST, and with the network of `mnist_unet`.
 
+    It is trained with AdamW, for 2,600 steps of 64 images.
+
     The images are read from `data/FashionMNIST/raw`, in the layout of torchvision. `--config.data.fashion_mnist.download`
     downloads them.
     """

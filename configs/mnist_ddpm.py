@@ -8,7 +8,7 @@ __all__ = ["get_config"]
 
 
 def get_config() -> ConfigDict:
-    """Return DDPM: the cosine schedule, the noise as target, the squared error as loss. Training is as in `mnist`."""
+    """Return DDPM: the cosine schedule, the noise as target, the squared error as loss. The optimiser is that of `mnist`."""
     return ConfigDict(
         {
             "model": {"unet": {"widths": (32, 112), "blocks": (1, 2)}},

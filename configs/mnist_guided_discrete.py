@@ -12,7 +12,7 @@ __all__ = ["get_config"]
 def get_config() -> ConfigDict:
     """Return `mnist` with ten classes and the default U-Net, which is larger.
 
-    Training drops a tenth of the labels. Sampling guides the posterior with scale 2.
+    Training has 2,000 steps and drops a tenth of the labels. Sampling guides the posterior with scale 2.
     """
     config = mnist.get_config()
     config.update(
